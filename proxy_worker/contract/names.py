@@ -1,0 +1,78 @@
+"""Names that cross process boundaries: transport modes, compression levels, tasks, lanes, repository names."""
+
+from __future__ import annotations
+
+import re
+from enum import StrEnum
+from typing import Annotated, Final
+
+from pydantic import StringConstraints
+
+NAME_PATTERN = r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}"
+"""What sites, proxies, datastores, repositories, jobs and credentials may be called."""
+
+Name = Annotated[str, StringConstraints(pattern=f"^{NAME_PATTERN}$")]
+DiskKey = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:-]{0,62}$")]
+"""A disk's place in its VM, e.g. `scsi0:0`."""
+
+
+class TransportMode(StrEnum):
+    """How a proxy reaches a disk."""
+
+    STORAGE_SNAPSHOT = "storage_snapshot"
+    DIRECT_STORAGE = "direct_storage"
+    VIRTUAL_APPLIANCE = "virtual_appliance"
+    NETWORK = "network"
+
+
+MODE_PREFERENCE: tuple[TransportMode, ...] = tuple(TransportMode)
+"""The automatic order for reading, best first."""
+
+AUTOMATIC: Final = "automatic"
+
+
+class CompressionLevel(StrEnum):
+    """How hard blocks are compressed; figures in the operator's guide."""
+
+    NONE = "none"
+    FAST = "fast"
+    OPTIMAL = "optimal"
+    HIGH = "high"
+    EXTREME = "extreme"
+
+
+class TaskKind(StrEnum):
+    """What a proxy can be asked to do; also the Celery task name."""
+
+    DISK_BACKUP = "disk.backup"
+    DISK_RESTORE = "disk.restore"
+    INVENTORY_SCAN = "inventory.scan"
+    REPOSITORY_COMMIT = "repository.commit"
+    REPOSITORY_ABANDON = "repository.abandon"
+    REPOSITORY_LIST = "repository.list"
+    REPOSITORY_CHECK = "repository.check"
+
+    @property
+    def takes_slot(self) -> bool:
+        """Whether the task moves a disk, and so counts against `max_concurrent_tasks`."""
+        return self in {TaskKind.DISK_BACKUP, TaskKind.DISK_RESTORE}
+
+
+def disk_lane(site: str, mode: TransportMode, datastore: str | None) -> str:
+    """The lane of disks of one site that one mode reaches, narrowed to a datastore where the disk has one."""
+    return f"disk.{site}.{mode}" + (f".{datastore}" if datastore else "")
+
+
+def proxy_lane(proxy: str) -> str:
+    """The lane that only this proxy pulls from."""
+    return f"proxy.{proxy}"
+
+
+def repository_lane(repository: str) -> str:
+    """The lane of a repository's upkeep: commit, list, check."""
+    return f"repository.{repository}"
+
+
+def is_name(text: str) -> bool:
+    """Whether `text` may name a site, proxy, datastore, repository, job or credential."""
+    return re.fullmatch(NAME_PATTERN, text) is not None

@@ -1,0 +1,207 @@
+"""What a proxy reports: progress while it works, one outcome at the end.
+
+Sizes are in bytes, durations in seconds, rates in bytes per second. Nothing here is secret: the scheduler,
+the CLI and Flower show it.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from proxy_worker.contract.errors import ProxyfleetError
+from proxy_worker.contract.names import DiskKey, Name, TaskKind, TransportMode
+from proxy_worker.contract.specification import Frozen, InventoryVm, VmIdentity
+
+
+class Bottleneck(StrEnum):
+    """The stage that was busiest, and so set the pace."""
+
+    SOURCE = "source"
+    PROXY = "proxy"
+    NETWORK = "network"
+    TARGET = "target"
+
+
+class DiskProgress(Frozen):
+    """How far a disk task is; replaced, not added up."""
+
+    size_bytes: int
+    processed_bytes: int
+    """How much of the disk is behind it, whether it was read, skipped or unchanged."""
+    read_bytes: int
+    stored_bytes: int
+    """Backup: added to the repository. Restore: written to the target."""
+    rate: float
+    """Processed bytes per second, over the last few seconds."""
+    mode: TransportMode | None = None
+    paused: bool = False
+
+
+class StageTimes(Frozen):
+    """Seconds each stage was busy, summed over its threads."""
+
+    read: float = 0.0
+    transform: float = 0.0
+    deliver: float = 0.0
+
+
+class DiskReport(Frozen):
+    """A finished disk task in figures."""
+
+    size_bytes: int
+    read_bytes: int
+    """Read from the source (backup) or the repository (restore)."""
+    zero_bytes: int
+    unchanged_bytes: int
+    """Equal to the parent, by changed areas or by digest."""
+    duplicate_bytes: int
+    """Changed, but already in the repository."""
+    stored_bytes: int
+    """Added to the repository (backup) or written to the target (restore)."""
+    duration_seconds: float
+    mode: TransportMode
+    mode_reason: str
+    """Why that mode, and why not a better one."""
+    parent: Name | None = None
+    full_read_reason: str | None = None
+    """Why the disk was read whole, when changed areas or a parent could have been expected."""
+    bottleneck: Bottleneck = Bottleneck.SOURCE
+    stages: StageTimes = StageTimes()
+    resumed_bytes: int = 0
+    """Taken over from an earlier attempt's checkpoint."""
+
+
+class DiskBackupResult(Frozen):
+    """A stored disk, not yet part of a restore point."""
+
+    kind: Literal[TaskKind.DISK_BACKUP] = TaskKind.DISK_BACKUP
+    report: DiskReport
+    sealed_result: str
+
+
+class DiskRestoreResult(Frozen):
+    """A disk written back and verified block by block."""
+
+    kind: Literal[TaskKind.DISK_RESTORE] = TaskKind.DISK_RESTORE
+    report: DiskReport
+    target_path: str
+
+
+class InventoryScanResult(Frozen):
+    """The VMs of a datastore; those with a problem are listed with it."""
+
+    kind: Literal[TaskKind.INVENTORY_SCAN] = TaskKind.INVENTORY_SCAN
+    vms: tuple[InventoryVm, ...]
+
+
+class PointDisk(Frozen):
+    """A disk of a restore point."""
+
+    key: DiskKey
+    size_bytes: int
+    stored_bytes: int
+
+
+class PointSummary(Frozen):
+    """A restore point as lists show it."""
+
+    vm: VmIdentity
+    run: Name
+    job: str
+    created_at: float
+    disks: tuple[PointDisk, ...]
+
+
+class RepositoryCommitResult(Frozen):
+    """The restore point exists."""
+
+    kind: Literal[TaskKind.REPOSITORY_COMMIT] = TaskKind.REPOSITORY_COMMIT
+    point: PointSummary
+
+
+class RepositoryAbandonResult(Frozen):
+    """The run has ended without a restore point; `committed` when one had been created before."""
+
+    kind: Literal[TaskKind.REPOSITORY_ABANDON] = TaskKind.REPOSITORY_ABANDON
+    committed: bool
+
+
+class RepositoryListResult(Frozen):
+    """Every restore point of a repository."""
+
+    kind: Literal[TaskKind.REPOSITORY_LIST] = TaskKind.REPOSITORY_LIST
+    repository_id: str
+    points: tuple[PointSummary, ...]
+
+
+class RepositoryCheckResult(Frozen):
+    """What a check read and found."""
+
+    kind: Literal[TaskKind.REPOSITORY_CHECK] = TaskKind.REPOSITORY_CHECK
+    packs: int
+    read_bytes: int
+    duration_seconds: float
+    damage: tuple[str, ...]
+    """One line each: the object, what is wrong with it, and which restore points need it."""
+
+
+TaskResult = Annotated[
+    DiskBackupResult
+    | DiskRestoreResult
+    | InventoryScanResult
+    | RepositoryCommitResult
+    | RepositoryAbandonResult
+    | RepositoryListResult
+    | RepositoryCheckResult,
+    Field(discriminator="kind"),
+]
+
+
+class TaskFailure(Frozen):
+    """Why a task failed, in the words of the error that ended it."""
+
+    code: str
+    what: str
+    why: str = ""
+    remedy: str = ""
+    retryable: bool = False
+    exit_code: int = 1
+
+    @classmethod
+    def of(cls, error: ProxyfleetError) -> TaskFailure:
+        """The failure that `error` describes."""
+        return cls(
+            code=error.code(),
+            what=error.what,
+            why=error.why,
+            remedy=error.remedy,
+            retryable=error.retryable,
+            exit_code=error.exit_code,
+        )
+
+    def __str__(self) -> str:
+        return str(ProxyfleetError(self.what, why=self.why, remedy=self.remedy))
+
+
+class ProxyRegistration(Frozen):
+    """What a proxy says of itself when it starts."""
+
+    name: Name
+    instance_id: str
+    """Random, made at first start and kept in the proxy's state folder: a clone has it too, a namesake has not."""
+    site: Name
+    max_concurrent_tasks: Annotated[int, Field(ge=1, le=256)]
+    datastores: dict[Name, tuple[TransportMode, ...]]
+    """Each connected datastore with the modes this proxy offers for it."""
+    modes: tuple[TransportMode, ...]
+    """Modes for disks that belong to no datastore, e.g. those behind an NBD URI."""
+    credentials: dict[Name, Literal["read", "write"]]
+    """Repository credentials it holds: a write key can't restore."""
+    version: str
+    contract_version: int
+
+
+CONTRACT_VERSION = 1

@@ -1,0 +1,192 @@
+"""Task specifications: what the scheduler signs, keeps in the ledger, and a proxy verifies before it acts.
+
+A specification names credentials and never contains one. All sizes are in bytes, all times are Unix
+seconds (UTC).
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from proxy_worker.contract.names import AUTOMATIC, CompressionLevel, DiskKey, Name, TaskKind, TransportMode
+
+
+class Frozen(BaseModel):
+    """Immutable, and strict about keys: an unknown one is an error, not a typo that is ignored."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class VmIdentity(Frozen):
+    """A VM: the id that the repository files it under, and the name people know it by."""
+
+    vm_id: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
+    """vSphere's instanceUuid, a VMX's uuid.bios, or a hash of the name; lower case."""
+    name: Annotated[str, Field(min_length=1, max_length=255)]
+
+
+class DiskAddress(Frozen):
+    """Where a disk lies. A proxy translates it to its own paths, URIs and commands."""
+
+    datastore: Name | None = None
+    path: str | None = None
+    """Within the datastore, e.g. `web01/web01.vmdk`; relative, without `..`."""
+    nbd_uri: str | None = None
+    """For a disk that is offered by an NBD server: the `nbd`, `nbds`, `nbd+unix` … URI."""
+
+
+class DiskIdentity(Frozen):
+    """One virtual disk of a VM."""
+
+    key: DiskKey
+    address: DiskAddress
+    size_bytes: Annotated[int, Field(ge=0)] | None = None
+    """As the inventory knows it; what the transport finds decides."""
+
+
+class InventoryVm(Frozen):
+    """A VM as an inventory shows it."""
+
+    identity: VmIdentity
+    disks: tuple[DiskIdentity, ...]
+    configuration: tuple[DiskAddress, ...] = ()
+    """The files of its configuration that belong in a restore point: VMX, NVRAM."""
+    problem: str | None = None
+    """Why this VM can't be protected as it stands, e.g. its VMX is truncated."""
+
+
+class RepositoryReference(Frozen):
+    """A repository as a proxy finds and opens it."""
+
+    name: Name
+    location: str
+    """A folder on the proxies that reach it."""
+    credential: Name
+    """Names the secret `<credential>.key` (write or read key) or `<credential>.passphrase`."""
+
+
+class Extent(Frozen):
+    """A range of a disk."""
+
+    offset: Annotated[int, Field(ge=0)]
+    length: Annotated[int, Field(gt=0)]
+
+
+class TransportPreference(Frozen):
+    """The mode the scheduler planned for, and whether reading may fail over to network mode."""
+
+    mode: TransportMode | Literal["automatic"] = AUTOMATIC
+    failover_to_network: bool = True
+
+
+class DiskBackup(Frozen):
+    """Read one disk and store what the repository doesn't have."""
+
+    kind: Literal[TaskKind.DISK_BACKUP] = TaskKind.DISK_BACKUP
+    run: Name
+    """The VM run's id in the repository: `points/<vm_id>/<run>`."""
+    job: str
+    vm: VmIdentity
+    disk: DiskIdentity
+    transport: TransportPreference
+    repository: RepositoryReference
+    level: CompressionLevel = CompressionLevel.OPTIMAL
+    changed_areas: tuple[Extent, ...] | None = None
+    """Relative to `parent`; None when the inventory can't tell, and digests decide."""
+    parent: Name | None = None
+    """The run whose point the changed areas are relative to; None means the newest point."""
+    configuration: tuple[DiskAddress, ...] = ()
+    """Files of the VM's configuration that this task stores beside its disk; one disk of a VM run has them."""
+
+
+class DiskRestore(Frozen):
+    """Write one disk of a restore point to a file or block device of the proxy that runs this."""
+
+    kind: Literal[TaskKind.DISK_RESTORE] = TaskKind.DISK_RESTORE
+    repository: RepositoryReference
+    vm: VmIdentity
+    run: Name
+    disk_key: DiskKey
+    target_path: str
+    overwrite: bool = False
+
+
+class InventoryScan(Frozen):
+    """List the VMs of a datastore that is a folder, with their disks."""
+
+    kind: Literal[TaskKind.INVENTORY_SCAN] = TaskKind.INVENTORY_SCAN
+    datastore: Name
+
+
+class FinishedDisk(Frozen):
+    """One disk of a VM run that has been stored, as its task reported it."""
+
+    disk: DiskIdentity
+    fence: int
+    sealed_result: str
+    """Opaque to the scheduler; sealed under the repository's metadata key and bound to run and disk."""
+
+
+class RepositoryCommit(Frozen):
+    """Make a VM run's disks a restore point, all or nothing."""
+
+    kind: Literal[TaskKind.REPOSITORY_COMMIT] = TaskKind.REPOSITORY_COMMIT
+    repository: RepositoryReference
+    run: Name
+    job: str
+    vm: VmIdentity
+    disks: Annotated[tuple[FinishedDisk, ...], Field(min_length=1)]
+    started_at: float
+
+
+class RepositoryAbandon(Frozen):
+    """Put a tombstone in the place of a restore point that will not be, so that its writers may be forgotten."""
+
+    kind: Literal[TaskKind.REPOSITORY_ABANDON] = TaskKind.REPOSITORY_ABANDON
+    repository: RepositoryReference
+    run: Name
+    vm: VmIdentity
+    reason: str
+
+
+class RepositoryList(Frozen):
+    """List the restore points of a repository."""
+
+    kind: Literal[TaskKind.REPOSITORY_LIST] = TaskKind.REPOSITORY_LIST
+    repository: RepositoryReference
+
+
+class RepositoryCheck(Frozen):
+    """Read everything a repository holds and name what is damaged."""
+
+    kind: Literal[TaskKind.REPOSITORY_CHECK] = TaskKind.REPOSITORY_CHECK
+    repository: RepositoryReference
+    scrub_only: bool = False
+    """Compare stored checksums only, which needs no key."""
+
+
+TaskBody = Annotated[
+    DiskBackup
+    | DiskRestore
+    | InventoryScan
+    | RepositoryCommit
+    | RepositoryAbandon
+    | RepositoryList
+    | RepositoryCheck,
+    Field(discriminator="kind"),
+]
+
+
+class TaskSpecification(Frozen):
+    """One dispatch of one task: what the scheduler signs."""
+
+    epoch: int
+    task_id: str
+    dispatch_number: int
+    audience: str
+    """The lane it was published to."""
+    expires_at: float
+    """After this, a proxy that has not claimed it yet refuses it."""
+    body: TaskBody
