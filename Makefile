@@ -1,0 +1,71 @@
+# The index of habits. `make` alone lists them.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.ONESHELL:
+MAKEFLAGS += --no-print-directory
+
+PYTHON ?= python3
+BIN := .venv/bin
+WORKERS ?= 2
+MINUTES ?= 10
+KEEP ?=
+
+# uv records no index of its own in a lock file: whoever installs chooses where packages come from.
+COMPILE := $(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes \
+	--no-emit-index-url --no-annotate --custom-compile-command 'make lock'
+
+.PHONY: help install system lock test lint format demo bench docs chaos fuzz clean
+
+help: ## Show this list
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+install: .venv/installed ## Set up .venv with the locked packages and both commands
+	@ops/install-system-packages demo
+
+.venv/installed: requirements-dev.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11")'
+	echo 'installing the locked packages into .venv'
+	[[ -x $(BIN)/python ]] || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements-dev.lock
+	$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
+	touch $@
+
+system: .venv/installed ## Install the system packages that the tests need (as root), or say which are missing
+	@ops/install-system-packages demo tests
+
+lock: .venv/installed ## Resolve the dependencies of pyproject.toml anew (UPGRADE=--upgrade for newer ones)
+	@$(COMPILE) $(UPGRADE) pyproject.toml -o requirements.lock
+	$(COMPILE) $(UPGRADE) pyproject.toml --group dev -c requirements.lock -o requirements-dev.lock
+
+test: install system ## Run all tests; also sets up what they need
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup $(TESTS)
+
+lint: install ## Style, types, import rules, and generated documentation that is stale
+	@$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(if $(wildcard docs/generate.py),$(BIN)/python docs/generate.py --check)
+
+format: .venv/installed ## Rewrite the code in the project's style
+	@$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+demo: install ## A backup, an incremental and a restore by a whole fleet on this machine (KEEP=1 leaves it running)
+	@exec $(BIN)/python -m ops.demo $(if $(KEEP),--keep)
+
+bench: system ## Speed and memory beside restic and borg; a missed target exits 1
+	@exec $(BIN)/python -m benchmarks
+
+docs: install ## Generate the reference pages anew
+	@$(BIN)/python docs/generate.py
+
+chaos: system ## Kill proxies and the server at random for MINUTES=10
+	@CHAOS_MINUTES=$(MINUTES) $(BIN)/python -m pytest -q --timeout $$(($(MINUTES) * 60 + 900)) tests/system/test_chaos.py
+
+fuzz: system ## Property tests with many more examples
+	@HYPOTHESIS_PROFILE=thorough $(BIN)/python -m pytest -n $(WORKERS) -q --timeout 3600 tests/repository tests/transport tests/mover
+
+clean: ## Remove everything that is generated
+	@rm -rf .venv .demo .bench .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info
