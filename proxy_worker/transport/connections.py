@@ -1,0 +1,48 @@
+"""What one proxy can reach, as its `proxy.toml` says."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from proxy_worker.contract.names import MODE_PREFERENCE, Name, TransportMode
+from proxy_worker.contract.specification import Frozen
+
+OFFERED_MODES: tuple[TransportMode, ...] = (TransportMode.DIRECT_STORAGE, TransportMode.NETWORK)
+"""The modes that this version can read by, best first."""
+
+
+class DatastoreConnection(Frozen):
+    """How a proxy reaches one datastore. Templates may contain `{path}`, `{vmdk}` and `{socket}`, see `network`."""
+
+    path: Path | None = None
+    """The folder where the datastore is mounted: direct storage."""
+    network_uri: str | None = None
+    """A template of the NBD URI that serves one disk."""
+    network_command: tuple[str, ...] | None = None
+    """A template of the command that serves one disk as NBD on the Unix socket `{socket}`, in the foreground."""
+
+    @property
+    def modes(self) -> tuple[TransportMode, ...]:
+        """The modes that this connection is good for, best first."""
+        direct = (TransportMode.DIRECT_STORAGE,) if self.path is not None else ()
+        network = (TransportMode.NETWORK,) if self.network_uri or self.network_command else ()
+        return direct + network
+
+
+class Connections(Frozen):
+    """Every datastore a proxy is connected to, and the modes it may use at all."""
+
+    datastores: Mapping[Name, DatastoreConnection] = {}
+    modes: tuple[TransportMode, ...] = OFFERED_MODES
+
+    def offered(self) -> dict[str, tuple[TransportMode, ...]]:
+        """Each datastore with the modes that this proxy offers for it, best first: what it registers."""
+        return {
+            name: tuple(mode for mode in connection.modes if mode in self.modes)
+            for name, connection in self.datastores.items()
+        }
+
+    def offered_without_datastore(self) -> tuple[TransportMode, ...]:
+        """The modes for disks that belong to no datastore, e.g. those behind an NBD URI."""
+        return tuple(mode for mode in MODE_PREFERENCE if mode == TransportMode.NETWORK and mode in self.modes)
