@@ -1,0 +1,112 @@
+"""Stores: named, immutable objects on something that keeps bytes.
+
+A store knows names, bytes and folders of names; it must not know what the objects mean. Every store behaves as
+the conformance suite in `tests/repository/test_store_conformance.py` says, and wrappers compose.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from typing import ClassVar, Protocol, TypeAlias
+
+from proxy_worker.contract.errors import ConfigurationError, StoreError
+
+Buffer: TypeAlias = bytes | bytearray | memoryview
+
+_PART = r"[A-Za-z0-9][A-Za-z0-9._:@+=-]{0,127}"
+_NAME = re.compile(rf"{_PART}(?:/{_PART}){{1,5}}")
+_PREFIX = re.compile(rf"(?:{_PART}/){{1,5}}")
+
+
+class ObjectNotFoundError(StoreError):
+    """The store has no object of that name."""
+
+    retryable: ClassVar[bool] = False
+
+
+class StoreFullError(StoreError):
+    """The store has no room, or a quota is used up."""
+
+    retryable: ClassVar[bool] = False
+
+
+class StoreReadOnlyError(StoreError):
+    """The store may be read but not written: mounted read-only, or missing permission."""
+
+    retryable: ClassVar[bool] = False
+
+
+class StoreMissingError(StoreError):
+    """The place the store should be at doesn't exist or isn't reachable."""
+
+
+class ObjectNameError(ConfigurationError):
+    """A name that no object can have."""
+
+
+def checked_name(name: str) -> str:
+    """Return `name` if it can name an object, e.g. `points/vm-1/run-2`; raises `ObjectNameError` otherwise."""
+    if not _NAME.fullmatch(name):
+        raise ObjectNameError(
+            f"object name {name[:200]!r}",
+            why="names are 2 to 6 parts of letters, digits and ._:@+=-, each starting with a letter or digit",
+        )
+    return name
+
+
+def checked_prefix(prefix: str) -> str:
+    """Return `prefix` if it ends a whole number of name parts, e.g. `points/`; raises `ObjectNameError` otherwise."""
+    if not _PREFIX.fullmatch(prefix):
+        raise ObjectNameError(f"object prefix {prefix[:200]!r}", why="a prefix is whole parts, each ended by /")
+    return prefix
+
+
+class StoreWriter(Protocol):
+    """An object being written. It has no name, and nobody sees it, until `finish` says True."""
+
+    def write(self, data: Buffer) -> None:
+        """Append. Raises `StoreError`."""
+
+    def finish(self) -> bool:
+        """Make it durable and give it its name; False if the name is taken, which drops what was written."""
+
+    def discard(self) -> None:
+        """Drop it. Idempotent, and harmless after `finish`."""
+
+
+class Store(Protocol):
+    """Where objects lie. Every method may be called from any thread and raises `StoreError` or a kind of it."""
+
+    location: str
+    """For messages: the path or URL."""
+
+    def put_if_absent(self, name: str, chunks: Iterable[Buffer]) -> bool:
+        """Create an object, durable when this returns; False if the name is taken."""
+
+    def create(self, name: str) -> StoreWriter:
+        """Begin an object whose content comes piece by piece."""
+
+    def replace(self, name: str, chunks: Iterable[Buffer]) -> None:
+        """Create or overwrite in one step. Only objects under `keys/` are ever rewritten."""
+
+    def get(self, name: str, offset: int = 0, length: int | None = None) -> bytes:
+        """The object's bytes from `offset`; shorter than `length` at its end. Raises `ObjectNotFoundError`."""
+
+    def read_into(self, name: str, offset: int, view: memoryview) -> int:
+        """Fill `view` from `offset` on; the number of bytes read, less than the view's only at the object's end."""
+
+    def size(self, name: str) -> int:
+        """The object's length in bytes. Raises `ObjectNotFoundError`."""
+
+    def exists(self, name: str) -> bool:
+        """Whether there is an object of that name."""
+
+    def list(self, prefix: str) -> Iterator[str]:
+        """Every name that starts with `prefix` (whole parts, ended by `/`), in no order."""
+
+    def delete(self, name: str) -> None:
+        """Remove an object. Idempotent."""
+
+    def leftovers(self) -> Iterator[str]:
+        """What interrupted writes have left: harmless, and removable when no writer runs."""
