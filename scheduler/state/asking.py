@@ -1,0 +1,208 @@
+"""How a command leaves work for `scheduler serve`: it writes what it wants, and the service finds it.
+
+Every function checks what can be checked at once, so that a wrong name is an error of the command and not of
+something that happens later. Times are Unix seconds.
+"""
+
+from __future__ import annotations
+
+import secrets
+from datetime import UTC, datetime
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from scheduler.state.errors import (
+    NoSuchDiskError,
+    NoSuchJobError,
+    NoSuchPointError,
+    NoSuchRepositoryError,
+    NoSuchRestoreError,
+    NoSuchRunError,
+    NoSuchVmError,
+    RunActiveError,
+    RunEndedError,
+)
+from scheduler.state.models import (
+    Job,
+    Point,
+    Repository,
+    Request,
+    RequestKind,
+    Restore,
+    Run,
+    RunState,
+    RunTrigger,
+    VmRun,
+    VmRunState,
+)
+
+
+def new_id(now: float) -> str:
+    """A unique id that sorts by time: `20261122T190102Z-1a2b3c4d`."""
+    return f"{datetime.fromtimestamp(now, UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(4)}"
+
+
+def ask_for_run(session: Session, job_name: str, *, now: float, trigger: RunTrigger = RunTrigger.MANUAL) -> Run:
+    """Ask for a run of a job; raises `NoSuchJobError`, or `RunActiveError` while one runs."""
+    job = session.get(Job, job_name)
+    if job is None:
+        raise NoSuchJobError(
+            f"job {job_name!r}", why="no job has that name", remedy="`scheduler job list` shows them."
+        )
+    active = active_run(session, job_name)
+    if active is not None:
+        raise RunActiveError(
+            f"job {job_name!r}",
+            why=f"its run {active.id} is still {active.state.value}",
+            remedy=f"Wait for it, or `scheduler run cancel {active.id}`.",
+        )
+    run = Run(
+        id=new_id(now),
+        job=job.name,
+        trigger=trigger,
+        state=RunState.REQUESTED,
+        created_at=now,
+        repository=job.repository,
+        level=job.level,
+        transport_mode=job.transport_mode,
+        failover_to_network=job.failover_to_network,
+        priority=job.priority,
+        retry_count=job.retry_count,
+        retry_wait_seconds=job.retry_wait_seconds,
+        vms=job.vms,
+    )
+    session.add(run)
+    return run
+
+
+def active_run(session: Session, job_name: str) -> Run | None:
+    """The run of a job that hasn't ended, if any."""
+    active = [state for state in RunState if not state.final]
+    return session.scalars(select(Run).where(Run.job == job_name, Run.state.in_(active))).first()
+
+
+def find_run(session: Session, run_id: str) -> Run:
+    """The run of that id, or the only one whose id starts so; raises `NoSuchRunError`."""
+    found = session.scalars(select(Run).where(Run.id.startswith(run_id, autoescape=True)).limit(2)).all()
+    exact = [run for run in found if run.id == run_id] or list(found)
+    if len(exact) != 1 or not run_id:
+        why = "several runs start so" if exact else "no run has that id"
+        raise NoSuchRunError(f"run {run_id!r}", why=why, remedy="`scheduler run list` shows them.")
+    return exact[0]
+
+
+def ask_to_cancel(session: Session, run_id: str) -> Run:
+    """Ask for the end of a run; raises `NoSuchRunError`, or `RunEndedError` when it has ended."""
+    run = find_run(session, run_id)
+    if run.state.final:
+        raise RunEndedError(f"run {run.id}", why=f"it has ended already: {run.state.value}")
+    run.cancel_requested = True
+    return run
+
+
+def ask_to_retry(session: Session, run_id: str) -> Run:
+    """Ask for the failed and cancelled VMs of a run that has ended to be tried again, now.
+
+    Raises `NoSuchRunError`, `RunActiveError` while any run of the job goes on, or `RunEndedError` when nothing
+    of it failed.
+    """
+    run = find_run(session, run_id)
+    active = active_run(session, run.job)
+    if active is not None:
+        raise RunActiveError(f"job {run.job!r}", why=f"its run {active.id} is still {active.state.value}")
+    again = [VmRunState.FAILED, VmRunState.CANCELLED]
+    failed = session.scalars(select(VmRun.id).where(VmRun.run_id == run.id, VmRun.state.in_(again))).first()
+    if failed is None and run.state is RunState.SUCCEEDED:
+        raise RunEndedError(f"run {run.id}", why="all of it succeeded, there is nothing to retry")
+    run.state = RunState.REQUESTED
+    run.cancel_requested = False
+    run.reason = None
+    run.ended_at = None
+    return run
+
+
+def find_point(session: Session, vm: str, point: str | None = None, *, repository: str | None = None) -> Point:
+    """A VM's restore point, the newest unless told; `vm` is a name or an id.
+
+    Raises `NoSuchVmError` or `NoSuchPointError`.
+    """
+    of_vm = select(Point).where((Point.vm_name == vm) | (Point.vm_id == vm))
+    if repository is not None:
+        of_vm = of_vm.where(Point.repository == repository)
+    newest = session.scalars(of_vm.order_by(Point.created_at.desc(), Point.point.desc()).limit(1)).first()
+    if newest is None:
+        raise NoSuchVmError(
+            f"VM {vm!r}",
+            why="no restore point of it is known",
+            remedy="`scheduler point list` shows those that are; `scheduler repository rescan` looks for others.",
+        )
+    if point is None:
+        return newest
+    found = session.scalars(of_vm.where(Point.point == point)).first()
+    if found is None:
+        raise NoSuchPointError(
+            f"restore point {point!r} of VM {vm!r}",
+            why="it is not known",
+            remedy=f"`scheduler point list --vm {vm}` shows those that are.",
+        )
+    return found
+
+
+def ask_for_restore(
+    session: Session,
+    *,
+    vm: str,
+    disk_key: str,
+    proxy: str,
+    target_path: str,
+    now: float,
+    point: str | None = None,
+    overwrite: bool = False,
+) -> Restore:
+    """Ask for a disk to be written to `target_path` on `proxy`.
+
+    Raises `NoSuchVmError`, `NoSuchPointError` or `NoSuchDiskError`.
+    """
+    source = find_point(session, vm, point)
+    if disk_key not in {disk.key for disk in source.disks}:
+        raise NoSuchDiskError(
+            f"disk {disk_key!r} of VM {vm!r}",
+            why=f"restore point {source.point} has {', '.join(disk.key for disk in source.disks)}",
+        )
+    restore = Restore(
+        id=new_id(now),
+        repository=source.repository,
+        vm_id=source.vm_id,
+        vm_name=source.vm_name,
+        point=source.point,
+        disk_key=disk_key,
+        proxy=proxy,
+        target_path=target_path,
+        overwrite=overwrite,
+        created_at=now,
+    )
+    session.add(restore)
+    return restore
+
+
+def ask_to_cancel_restore(session: Session, restore_id: str) -> Restore:
+    """Ask for the end of a restore; raises `NoSuchRestoreError`."""
+    restore = session.get(Restore, restore_id)
+    if restore is None:
+        raise NoSuchRestoreError(f"restore {restore_id!r}", why="no restore has that id")
+    restore.cancel_requested = True
+    return restore
+
+
+def ask_for_upkeep(session: Session, kind: RequestKind, repository: str, *, now: float) -> Request:
+    """Ask for a repository to be rescanned, checked or scrubbed; raises `NoSuchRepositoryError`."""
+    if session.get(Repository, repository) is None:
+        raise NoSuchRepositoryError(
+            f"repository {repository!r}",
+            why="no repository has that name",
+            remedy="`scheduler repository list` shows them.",
+        )
+    request = Request(id=new_id(now), kind=kind, repository=repository, created_at=now)
+    session.add(request)
+    return request

@@ -1,0 +1,127 @@
+"""What an administrator declares: sites, datastores, repositories, proxies, VMs, jobs."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from pydantic import BaseModel, ConfigDict, Field
+from sqlalchemy import ForeignKey, String
+from sqlalchemy.orm import Mapped, mapped_column
+
+from proxy_worker.contract.names import AUTOMATIC, CompressionLevel, DiskKey, Name
+from scheduler.state.columns import Json, Record, choice
+
+
+class DatastoreKind(StrEnum):
+    """Where a datastore's VMs are read from."""
+
+    DIRECTORY = "directory"
+    """A folder on the proxies: VMs are read from their VMX files."""
+
+
+class JobKind(StrEnum):
+    """What a job does."""
+
+    BACKUP = "backup"
+
+
+class Priority(StrEnum):
+    """Which jobs' disks are released first."""
+
+    HIGH = "high"
+    REGULAR = "regular"
+
+
+class NbdDisk(BaseModel):
+    """A disk of a declared VM, offered by an NBD server."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    key: DiskKey
+    nbd_uri: str = Field(min_length=1)
+
+
+class Site(Record):
+    """Where proxies, datastores and repositories stand."""
+
+    __tablename__ = "sites"
+
+    name: Mapped[str] = mapped_column(String(63), primary_key=True)
+
+
+class Datastore(Record):
+    """A place VMs' disks lie in; proxies say for themselves which datastores they reach and how."""
+
+    __tablename__ = "datastores"
+
+    name: Mapped[str] = mapped_column(String(63), primary_key=True)
+    kind: Mapped[DatastoreKind] = mapped_column(choice(DatastoreKind), default=DatastoreKind.DIRECTORY)
+    site: Mapped[str] = mapped_column(ForeignKey("sites.name"))
+
+
+class Repository(Record):
+    """A backup repository, as the proxies that reach it find it."""
+
+    __tablename__ = "repositories"
+
+    name: Mapped[str] = mapped_column(String(63), primary_key=True)
+    location: Mapped[str]
+    site: Mapped[str] = mapped_column(ForeignKey("sites.name"))
+    credential: Mapped[str] = mapped_column(String(63))
+    proxies: Mapped[tuple[str, ...] | None] = mapped_column(Json(tuple[Name, ...]), default=None)
+    """The proxies that reach it; None: all of its site."""
+    max_concurrent_tasks: Mapped[int | None] = mapped_column(default=None)
+    """Disks moved to or from it at once; None: no limit."""
+    repository_id: Mapped[str | None] = mapped_column(default=None)
+    """Its own identity, learned by the first rescan."""
+
+
+class Proxy(Record):
+    """What is declared of a proxy; it registers the rest itself, and may be absent from here altogether."""
+
+    __tablename__ = "proxies"
+
+    name: Mapped[str] = mapped_column(String(63), primary_key=True)
+    site: Mapped[str | None] = mapped_column(String(63), default=None)
+    """Where it must stand; one that registers for another site gets no work. None: wherever it says."""
+    max_concurrent_tasks: Mapped[int | None] = mapped_column(default=None)
+    """Lowers what the proxy itself allows; None: as it registered."""
+    transport_mode: Mapped[str] = mapped_column(String(32), default=AUTOMATIC)
+    """A `TransportMode` it is restricted to, or `automatic`."""
+    datastores: Mapped[tuple[str, ...] | None] = mapped_column(Json(tuple[Name, ...]), default=None)
+    """The datastores it may be used for; None: all it registered."""
+    enabled: Mapped[bool] = mapped_column(default=True)
+
+
+class Vm(Record):
+    """A VM whose disks are behind NBD, which no inventory shows."""
+
+    __tablename__ = "vms"
+
+    name: Mapped[str] = mapped_column(String(255), primary_key=True)
+    disks: Mapped[tuple[NbdDisk, ...]] = mapped_column(Json(tuple[NbdDisk, ...]))
+
+
+class Job(Record):
+    """What to protect, where to, when, how."""
+
+    __tablename__ = "jobs"
+
+    name: Mapped[str] = mapped_column(String(63), primary_key=True)
+    kind: Mapped[JobKind] = mapped_column(choice(JobKind), default=JobKind.BACKUP)
+    vms: Mapped[tuple[str, ...]] = mapped_column(Json(tuple[str, ...]))
+    """Names, or shell patterns of names."""
+    repository: Mapped[str] = mapped_column(ForeignKey("repositories.name"))
+    level: Mapped[CompressionLevel] = mapped_column(choice(CompressionLevel), default=CompressionLevel.OPTIMAL)
+    transport_mode: Mapped[str] = mapped_column(String(32), default=AUTOMATIC)
+    failover_to_network: Mapped[bool] = mapped_column(default=True)
+    priority: Mapped[Priority] = mapped_column(choice(Priority), default=Priority.REGULAR)
+    cron: Mapped[str | None] = mapped_column(default=None)
+    timezone: Mapped[str] = mapped_column(default="UTC")
+    """The IANA time zone that `cron` is meant in."""
+    retry_count: Mapped[int] = mapped_column(default=3)
+    retry_wait_seconds: Mapped[float] = mapped_column(default=600.0)
+    enabled: Mapped[bool] = mapped_column(default=True)
+    """Whether its schedule starts runs; it can always be started by hand."""
+    scheduled_after: Mapped[float | None] = mapped_column(default=None)
+    """Starts due up to here have been dealt with; the service's own mark, not declared."""

@@ -1,0 +1,77 @@
+"""Errors of the scheduler's database."""
+
+from __future__ import annotations
+
+from proxy_worker.contract.errors import ConfigurationError, ConflictError, NotFoundError, ProxyfleetError
+
+
+class StateError(ProxyfleetError):
+    """The scheduler's database can't be used."""
+
+
+class StateUrlError(ConfigurationError):
+    """`database_url` names no database that can be opened."""
+
+
+class StateLockedError(ConflictError):
+    """Another process holds the database's write lock for longer than is waited for."""
+
+
+class StateFullError(StateError):
+    """The database can't grow: its file system is full."""
+
+
+class StateReadOnlyError(StateError):
+    """The database can't be written."""
+
+
+class StateDamagedError(StateError):
+    """The database file is damaged, or is no database."""
+
+
+class StateVersionError(StateError):
+    """The database belongs to a newer version of the scheduler, or has not been set up."""
+
+
+class SchedulerRunningError(ConflictError):
+    """Another scheduler serves from this database."""
+
+
+class NoSuchJobError(NotFoundError):
+    """No job of that name is declared."""
+
+
+class NoSuchRunError(NotFoundError):
+    """No run of that id was recorded."""
+
+
+class NoSuchVmError(NotFoundError):
+    """No restore point of a VM of that name is known."""
+
+
+class NoSuchPointError(NotFoundError):
+    """The VM has no such restore point."""
+
+
+class NoSuchDiskError(NotFoundError):
+    """The restore point has no such disk."""
+
+
+class NoSuchRepositoryError(NotFoundError):
+    """No repository of that name is declared."""
+
+
+class NoSuchRestoreError(NotFoundError):
+    """No restore of that id was recorded."""
+
+
+class NoSuchRequestError(NotFoundError):
+    """No request of that id was recorded."""
+
+
+class RunActiveError(ConflictError):
+    """The job, or the run, is still running."""
+
+
+class RunEndedError(ConflictError):
+    """The run has ended already, or has nothing to retry."""

@@ -1,0 +1,61 @@
+"""All tables in one place: what migrations compare with and what other packages import."""
+
+from __future__ import annotations
+
+from scheduler.state.columns import Record
+from scheduler.state.declared import (
+    Datastore,
+    DatastoreKind,
+    Job,
+    JobKind,
+    NbdDisk,
+    Priority,
+    Proxy,
+    Repository,
+    Site,
+    Vm,
+)
+from scheduler.state.recorded import (
+    DiskTask,
+    DiskTaskState,
+    LedgerTask,
+    Point,
+    Request,
+    RequestKind,
+    Restore,
+    Run,
+    RunState,
+    RunTrigger,
+    ServiceMark,
+    VmRun,
+    VmRunState,
+    WorkState,
+)
+
+__all__ = [
+    "Datastore",
+    "DatastoreKind",
+    "DiskTask",
+    "DiskTaskState",
+    "Job",
+    "JobKind",
+    "LedgerTask",
+    "NbdDisk",
+    "Point",
+    "Priority",
+    "Proxy",
+    "Record",
+    "Repository",
+    "Request",
+    "RequestKind",
+    "Restore",
+    "Run",
+    "RunState",
+    "RunTrigger",
+    "ServiceMark",
+    "Site",
+    "Vm",
+    "VmRun",
+    "VmRunState",
+    "WorkState",
+]

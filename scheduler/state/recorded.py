@@ -1,0 +1,290 @@
+"""What happened and what is to happen: runs, VM runs, disk tasks, restores, requests, restore points.
+
+Each row carries a state that says what comes next, so that a scheduler killed anywhere goes on from here.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from sqlalchemy import ForeignKey, Index, String, UniqueConstraint
+from sqlalchemy.orm import Mapped, mapped_column
+
+from proxy_worker.contract.names import CompressionLevel, TaskKind
+from proxy_worker.contract.outcome import DiskBackupResult, DiskReport, PointDisk, TaskFailure, TaskResult
+from proxy_worker.contract.specification import DiskAddress, TaskBody
+from scheduler.state.columns import Json, Record, choice
+from scheduler.state.declared import Priority
+
+
+class RunState(StrEnum):
+    """Where a run stands; the last four are final."""
+
+    REQUESTED = "requested"
+    SCANNING = "scanning"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    PARTLY_FAILED = "partly failed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def final(self) -> bool:
+        """Whether nothing more happens by itself."""
+        return self not in {RunState.REQUESTED, RunState.SCANNING, RunState.RUNNING}
+
+
+class VmRunState(StrEnum):
+    """Where a VM run stands; the last three are final."""
+
+    RUNNING = "running"
+    COMMITTING = "committing"
+    ABANDONING = "abandoning"
+    """A commit's outcome is unknown or a failure: the tombstone decides whether there is a restore point."""
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def final(self) -> bool:
+        """Whether nothing more happens by itself."""
+        return self in {VmRunState.SUCCEEDED, VmRunState.FAILED, VmRunState.CANCELLED}
+
+
+class DiskTaskState(StrEnum):
+    """Where a disk task stands; while it is queued, the ledger knows more."""
+
+    QUEUED = "queued"
+    """In the ledger: ready, dispatched or running there."""
+    WAITING = "waiting"
+    """Failed, to be tried again at `retry_at`."""
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def final(self) -> bool:
+        """Whether nothing more happens by itself."""
+        return self in {DiskTaskState.SUCCEEDED, DiskTaskState.FAILED, DiskTaskState.CANCELLED}
+
+
+class WorkState(StrEnum):
+    """Where a restore, a request or a ledger task stands; the last three are final."""
+
+    REQUESTED = "requested"
+    RUNNING = "running"
+    WAITING = "waiting"
+    """Failed, to be tried again at `retry_at`."""
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def final(self) -> bool:
+        """Whether nothing more happens by itself."""
+        return self in {WorkState.SUCCEEDED, WorkState.FAILED, WorkState.CANCELLED}
+
+
+class RunTrigger(StrEnum):
+    """Who started a run."""
+
+    MANUAL = "manual"
+    SCHEDULE = "schedule"
+
+
+class RequestKind(StrEnum):
+    """Upkeep that a command asks for and `scheduler serve` has done by a proxy."""
+
+    RESCAN = "repository.rescan"
+    CHECK = "repository.check"
+    SCRUB = "repository.scrub"
+
+
+class Run(Record):
+    """One execution of a job, with the job's settings as they were when it was planned."""
+
+    __tablename__ = "runs"
+    __table_args__ = (Index(None, "state"), Index(None, "job", "created_at"))
+
+    id: Mapped[str] = mapped_column(String(63), primary_key=True)
+    job: Mapped[str] = mapped_column(String(63))
+    trigger: Mapped[RunTrigger] = mapped_column(choice(RunTrigger), default=RunTrigger.MANUAL)
+    state: Mapped[RunState] = mapped_column(choice(RunState), default=RunState.REQUESTED)
+    created_at: Mapped[float]
+    started_at: Mapped[float | None] = mapped_column(default=None)
+    ended_at: Mapped[float | None] = mapped_column(default=None)
+    cancel_requested: Mapped[bool] = mapped_column(default=False)
+    reason: Mapped[str | None] = mapped_column(default=None)
+    """Why it failed or was cancelled, in one line."""
+    repository: Mapped[str] = mapped_column(String(63))
+    level: Mapped[CompressionLevel] = mapped_column(choice(CompressionLevel))
+    transport_mode: Mapped[str] = mapped_column(String(32))
+    failover_to_network: Mapped[bool]
+    priority: Mapped[Priority] = mapped_column(choice(Priority))
+    retry_count: Mapped[int]
+    retry_wait_seconds: Mapped[float]
+    vms: Mapped[tuple[str, ...]] = mapped_column(Json(tuple[str, ...]))
+
+
+class VmRun(Record):
+    """One VM within a run. A name that no VM could be found for is one too, failed from the start."""
+
+    __tablename__ = "vm_runs"
+    __table_args__ = (Index(None, "run_id"), Index(None, "state"))
+
+    id: Mapped[str] = mapped_column(String(80), primary_key=True)
+    run_id: Mapped[str] = mapped_column(ForeignKey("runs.id", ondelete="CASCADE"))
+    vm_id: Mapped[str | None] = mapped_column(String(63), default=None)
+    """None: a pattern or a datastore that yielded no VM; `name` says which."""
+    name: Mapped[str] = mapped_column(String(255))
+    state: Mapped[VmRunState] = mapped_column(choice(VmRunState), default=VmRunState.RUNNING)
+    attempt: Mapped[int] = mapped_column(default=1)
+    """Raised when the VM is retried under a new `repository_run`."""
+    repository_run: Mapped[str | None] = mapped_column(String(63), default=None)
+    """The name of its restore point, or of the tombstone in its place."""
+    configuration: Mapped[tuple[DiskAddress, ...]] = mapped_column(Json(tuple[DiskAddress, ...]), default=())
+    cancelled: Mapped[bool] = mapped_column(default=False)
+    """Whether the abandoned VM run ends as cancelled rather than failed."""
+    reason: Mapped[str | None] = mapped_column(default=None)
+    warning: Mapped[str | None] = mapped_column(default=None)
+    started_at: Mapped[float]
+    ended_at: Mapped[float | None] = mapped_column(default=None)
+
+
+class DiskTask(Record):
+    """One virtual disk of a VM run: the unit that is queued, claimed, resumed, retried."""
+
+    __tablename__ = "disk_tasks"
+    __table_args__ = (
+        Index(None, "run_id"),
+        Index(None, "state", "retry_at"),
+        UniqueConstraint("vm_run_id", "disk_key"),
+    )
+
+    id: Mapped[str] = mapped_column(String(100), primary_key=True)
+    vm_run_id: Mapped[str] = mapped_column(ForeignKey("vm_runs.id", ondelete="CASCADE"))
+    run_id: Mapped[str] = mapped_column(ForeignKey("runs.id", ondelete="CASCADE"))
+    disk_key: Mapped[str] = mapped_column(String(63))
+    address: Mapped[DiskAddress] = mapped_column(Json(DiskAddress))
+    size_bytes: Mapped[int | None] = mapped_column(default=None)
+    state: Mapped[DiskTaskState] = mapped_column(choice(DiskTaskState), default=DiskTaskState.QUEUED)
+    tries: Mapped[int] = mapped_column(default=1)
+    """How often it was put into the ledger for the present attempt of its VM run: 1 + retries."""
+    attempts: Mapped[int] = mapped_column(default=0)
+    """How often a proxy claimed it, over all tries."""
+    retry_at: Mapped[float | None] = mapped_column(default=None)
+    proxy: Mapped[str | None] = mapped_column(String(63), default=None)
+    """The proxy that had it last."""
+    fence: Mapped[int | None] = mapped_column(default=None)
+    result: Mapped[DiskBackupResult | None] = mapped_column(Json(DiskBackupResult), default=None)
+    failure: Mapped[TaskFailure | None] = mapped_column(Json(TaskFailure), default=None)
+    """Of the last try that failed."""
+    started_at: Mapped[float | None] = mapped_column(default=None)
+    ended_at: Mapped[float | None] = mapped_column(default=None)
+
+
+class LedgerTask(Record):
+    """What the ledger has been, or is to be, given: the journal that the ledger is rebuilt from.
+
+    Exactly one of `disk_task_id`, `vm_run_id` (commit, abandon), `run_id` (inventory), `restore_id` and
+    `request_id` says whose it is.
+    """
+
+    __tablename__ = "ledger_tasks"
+    __table_args__ = (
+        Index(None, "state"),
+        Index(None, "disk_task_id"),
+        Index(None, "vm_run_id"),
+        Index(None, "run_id"),
+        Index(None, "restore_id"),
+        Index(None, "request_id"),
+    )
+
+    id: Mapped[str] = mapped_column(String(120), primary_key=True)
+    kind: Mapped[TaskKind] = mapped_column(choice(TaskKind))
+    title: Mapped[str]
+    """What people see: `disk.backup web01 scsi0:0`."""
+    job: Mapped[str]
+    """What fairness counts by: the job's name, or what stands in for it."""
+    priority: Mapped[int]
+    """Lower is sooner."""
+    state: Mapped[WorkState] = mapped_column(choice(WorkState), default=WorkState.RUNNING)
+    body: Mapped[TaskBody] = mapped_column(Json(TaskBody))
+    pinned_proxy: Mapped[str | None] = mapped_column(String(63), default=None)
+    created_at: Mapped[float]
+    retry_at: Mapped[float | None] = mapped_column(default=None)
+    tries: Mapped[int] = mapped_column(default=1)
+    result: Mapped[TaskResult | None] = mapped_column(Json(TaskResult), default=None)
+    """Kept for inventory scans until the plan is made; others move to the row they belong to."""
+    failure: Mapped[TaskFailure | None] = mapped_column(Json(TaskFailure), default=None)
+    disk_task_id: Mapped[str | None] = mapped_column(ForeignKey("disk_tasks.id", ondelete="CASCADE"), default=None)
+    vm_run_id: Mapped[str | None] = mapped_column(ForeignKey("vm_runs.id", ondelete="CASCADE"), default=None)
+    run_id: Mapped[str | None] = mapped_column(ForeignKey("runs.id", ondelete="CASCADE"), default=None)
+    restore_id: Mapped[str | None] = mapped_column(ForeignKey("restores.id", ondelete="CASCADE"), default=None)
+    request_id: Mapped[str | None] = mapped_column(ForeignKey("requests.id", ondelete="CASCADE"), default=None)
+
+
+class Restore(Record):
+    """One disk of a restore point, written to a path of a proxy."""
+
+    __tablename__ = "restores"
+    __table_args__ = (Index(None, "state"),)
+
+    id: Mapped[str] = mapped_column(String(63), primary_key=True)
+    repository: Mapped[str] = mapped_column(String(63))
+    vm_id: Mapped[str] = mapped_column(String(63))
+    vm_name: Mapped[str] = mapped_column(String(255))
+    point: Mapped[str] = mapped_column(String(63))
+    disk_key: Mapped[str] = mapped_column(String(63))
+    proxy: Mapped[str] = mapped_column(String(63))
+    target_path: Mapped[str]
+    overwrite: Mapped[bool] = mapped_column(default=False)
+    state: Mapped[WorkState] = mapped_column(choice(WorkState), default=WorkState.REQUESTED)
+    cancel_requested: Mapped[bool] = mapped_column(default=False)
+    attempts: Mapped[int] = mapped_column(default=0)
+    report: Mapped[DiskReport | None] = mapped_column(Json(DiskReport), default=None)
+    failure: Mapped[TaskFailure | None] = mapped_column(Json(TaskFailure), default=None)
+    created_at: Mapped[float]
+    ended_at: Mapped[float | None] = mapped_column(default=None)
+
+
+class Request(Record):
+    """Upkeep that was asked for."""
+
+    __tablename__ = "requests"
+    __table_args__ = (Index(None, "state"),)
+
+    id: Mapped[str] = mapped_column(String(63), primary_key=True)
+    kind: Mapped[RequestKind] = mapped_column(choice(RequestKind))
+    repository: Mapped[str] = mapped_column(String(63))
+    state: Mapped[WorkState] = mapped_column(choice(WorkState), default=WorkState.REQUESTED)
+    result: Mapped[TaskResult | None] = mapped_column(Json(TaskResult), default=None)
+    """A check's findings; a rescan's are in the catalogue, and `summary` counts them."""
+    summary: Mapped[str | None] = mapped_column(default=None)
+    failure: Mapped[TaskFailure | None] = mapped_column(Json(TaskFailure), default=None)
+    created_at: Mapped[float]
+    ended_at: Mapped[float | None] = mapped_column(default=None)
+
+
+class Point(Record):
+    """A restore point, as the catalogue knows it; the repository is the truth."""
+
+    __tablename__ = "points"
+    __table_args__ = (Index(None, "vm_name", "created_at"),)
+
+    repository: Mapped[str] = mapped_column(String(63), primary_key=True)
+    vm_id: Mapped[str] = mapped_column(String(63), primary_key=True)
+    point: Mapped[str] = mapped_column(String(63), primary_key=True)
+    vm_name: Mapped[str] = mapped_column(String(255))
+    job: Mapped[str]
+    created_at: Mapped[float]
+    disks: Mapped[tuple[PointDisk, ...]] = mapped_column(Json(tuple[PointDisk, ...]))
+
+
+class ServiceMark(Record):
+    """The one row that the service itself keeps: the epoch of the ledger."""
+
+    __tablename__ = "service"
+
+    id: Mapped[int] = mapped_column(primary_key=True, default=1)
+    epoch: Mapped[int] = mapped_column(default=0)
