@@ -6,6 +6,7 @@ seconds (UTC).
 
 from __future__ import annotations
 
+import hashlib
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -25,6 +26,11 @@ class VmIdentity(Frozen):
     vm_id: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
     """vSphere's instanceUuid, a VMX's uuid.bios, or a hash of the name; lower case."""
     name: Annotated[str, Field(min_length=1, max_length=255)]
+
+    @classmethod
+    def of_name(cls, name: str) -> VmIdentity:
+        """The identity of a VM that brings no id of its own: a hash of its name stands in."""
+        return cls(vm_id=f"name-{hashlib.sha256(name.encode()).hexdigest()[:32]}", name=name)
 
 
 class DiskAddress(Frozen):
