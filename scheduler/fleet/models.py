@@ -1,0 +1,206 @@
+"""What `fleet.toml` may say.
+
+Each class is a table of the file, each attribute a key; `docs/reference/configuration.md` is generated from
+them. Names are unique within a kind; what refers to another declaration is checked in `references.py`.
+"""
+
+from __future__ import annotations
+
+import zoneinfo
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Annotated
+
+from cronsim import CronSim, CronSimError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from proxy_worker.contract.names import CompressionLevel, DiskKey, Name, TransportMode
+from scheduler.state.declared import DatastoreKind, JobKind, Priority
+
+Slots = Annotated[int, Field(ge=1, le=256)]
+
+
+class ModeChoice(StrEnum):
+    """A transport mode, or the best there is."""
+
+    AUTOMATIC = "automatic"
+    STORAGE_SNAPSHOT = TransportMode.STORAGE_SNAPSHOT
+    DIRECT_STORAGE = TransportMode.DIRECT_STORAGE
+    VIRTUAL_APPLIANCE = TransportMode.VIRTUAL_APPLIANCE
+    NETWORK = TransportMode.NETWORK
+
+
+def _cron(text: str) -> str:
+    try:
+        CronSim(text, datetime.now(UTC))
+    except CronSimError as error:
+        raise ValueError(
+            f"expected five cron fields (minute hour day month weekday), got {text!r}: {str(error).lower()}"
+        ) from error
+    return text
+
+
+def _timezone(text: str) -> str:
+    try:
+        zoneinfo.ZoneInfo(text)
+    except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError) as error:
+        raise ValueError(f"expected a time zone such as 'Europe/Berlin' or 'UTC', got {text!r}") from error
+    return text
+
+
+def _absolute_path(text: str) -> str:
+    if not text.startswith("/"):
+        raise ValueError(f"expected an absolute path on the proxies, got {text!r}")
+    return text
+
+
+def _nbd_uri(text: str) -> str:
+    if not text.startswith(("nbd://", "nbds://", "nbd+unix://", "nbds+unix://")):
+        raise ValueError(f"expected an nbd://, nbds://, nbd+unix:// or nbds+unix:// address, got {text!r}")
+    return text
+
+
+def _microminutes(minutes: float) -> float:
+    return round(minutes, 6)
+
+
+class Declared(BaseModel):
+    """Immutable, and strict: an unknown key or a value of another type is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class Site(Declared):
+    """A place where proxies, datastores and repositories stand close together."""
+
+    name: Name
+    """The site's name."""
+
+
+class Datastore(Declared):
+    """Where VMs' disks lie. Which path or server that is, each proxy's own `proxy.toml` says."""
+
+    name: Name
+    """The datastore's name, the same on all proxies that reach it."""
+    kind: DatastoreKind = DatastoreKind.DIRECTORY
+    """How its VMs are found: `directory` reads the VMX files in a folder."""
+    site: Name
+    """The site it stands at."""
+
+
+class Repository(Declared):
+    """Where restore points go."""
+
+    name: Name
+    """The repository's name."""
+    location: Annotated[str, AfterValidator(_absolute_path)]
+    """The folder, as an absolute path on the proxies that reach it."""
+    site: Name
+    """The site it stands at."""
+    credential: Name
+    """The secret that opens it: `<credential>.key` or `<credential>.passphrase` in each proxy's secrets folder."""
+    proxies: tuple[Name, ...] | None = None
+    """The proxies that reach it; without this key, all of its site."""
+    max_concurrent_tasks: Slots | None = None
+    """How many disk tasks may use it at once; without this key, as many as slots allow."""
+
+
+class Proxy(Declared):
+    """What the scheduler asks of a proxy beyond what the proxy says of itself when it registers."""
+
+    name: Name
+    """The name in the proxy's `proxy.toml`."""
+    site: Name | None = None
+    """Where it must stand: one that registers for another site gets no tasks. Without this key, where it says."""
+    max_concurrent_tasks: Slots | None = None
+    """Its slots; without this key, as many as its own `proxy.toml` says. The smaller of the two counts."""
+    transport_mode: ModeChoice = ModeChoice.AUTOMATIC
+    """The only mode it may use, or `automatic`."""
+    datastores: tuple[Name, ...] | None = None
+    """The datastores it may read; without this key, all that it reaches."""
+    enabled: bool = True
+    """Whether it gets tasks."""
+
+
+class VmDisk(Declared):
+    """A disk behind an NBD server."""
+
+    key: DiskKey
+    """Its place in the VM, e.g. `scsi0:0`."""
+    nbd_uri: Annotated[str, AfterValidator(_nbd_uri)]
+    """Where it is served: an `nbd://`, `nbds://`, `nbd+unix://` or `nbds+unix://` address."""
+
+
+class Vm(Declared):
+    """A VM whose disks are behind NBD servers. VMs in datastores are found there and not declared."""
+
+    name: Annotated[str, Field(min_length=1, max_length=255)]
+    """The VM's name, which jobs' patterns match."""
+    disks: Annotated[tuple[VmDisk, ...], Field(min_length=1)]
+    """Its disks."""
+
+
+class Schedule(Declared):
+    """When a job starts by itself."""
+
+    cron: Annotated[str, AfterValidator(_cron)]
+    """Five cron fields: minute, hour, day, month, weekday."""
+    timezone: Annotated[str, AfterValidator(_timezone)] = "UTC"
+    """The time zone that the fields are meant in."""
+
+
+class Retries(Declared):
+    """What happens to disks that failed."""
+
+    count: Annotated[int, Field(ge=0, le=100)] = 3
+    """How often they are tried again."""
+    wait_minutes: Annotated[float, Field(ge=0, le=10_080), AfterValidator(_microminutes)] = 10
+    """How long to wait before that."""
+
+
+class Job(Declared):
+    """What to protect, where to, when and how."""
+
+    name: Name
+    """The job's name."""
+    kind: JobKind = JobKind.BACKUP
+    """What it does."""
+    vms: Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(min_length=1)]
+    """Names of VMs; `*`, `?` and `[…]` match as in a shell."""
+    repository: Name
+    """Where the restore points go."""
+    level: CompressionLevel = CompressionLevel.OPTIMAL
+    """How hard blocks are compressed."""
+    transport_mode: ModeChoice = ModeChoice.AUTOMATIC
+    """The only mode disks may be read over, or `automatic` for the best."""
+    failover_to_network: bool = True
+    """Whether a disk that can't be read over its mode is read over the network instead."""
+    priority: Priority = Priority.REGULAR
+    """`high` goes before `regular` when slots are short."""
+    schedule: Schedule | None = None
+    """When it starts by itself; without this key, only when asked to."""
+    retries: Retries = Retries()
+    """What happens to disks that failed."""
+    enabled: bool = True
+    """Whether its schedule starts it; it can always be started by hand."""
+
+
+class Fleet(Declared):
+    """All declarations; the attributes are the names of the file's arrays of tables."""
+
+    site: tuple[Site, ...] = ()
+    datastore: tuple[Datastore, ...] = ()
+    repository: tuple[Repository, ...] = ()
+    proxy: tuple[Proxy, ...] = ()
+    vm: tuple[Vm, ...] = ()
+    job: tuple[Job, ...] = ()
+
+
+Declaration = Site | Datastore | Repository | Proxy | Vm | Job
+KINDS: tuple[str, ...] = tuple(Fleet.model_fields)
+"""The kinds of declarations, those first that others refer to."""
+
+
+def declarations(fleet: Fleet, kind: str) -> dict[str, Declaration]:
+    """The fleet's declarations of one kind, by name."""
+    return {declared.name: declared for declared in getattr(fleet, kind)}

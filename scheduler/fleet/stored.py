@@ -1,0 +1,142 @@
+"""Between declarations and the database's rows: what it holds as a `Fleet`, and changes carried out on it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import delete, select
+from sqlalchemy.orm import Session
+
+from scheduler.fleet import models
+from scheduler.fleet.changes import Change, changes
+from scheduler.state.columns import Record
+from scheduler.state.declared import Datastore, Job, NbdDisk, Proxy, Repository, Site, Vm
+from scheduler.state.errors import RunActiveError
+from scheduler.state.recorded import Point, Run, RunState
+
+_ROWS: dict[str, type[Record]] = {
+    "site": Site,
+    "datastore": Datastore,
+    "repository": Repository,
+    "proxy": Proxy,
+    "vm": Vm,
+    "job": Job,
+}
+_SECONDS_PER_MINUTE = 60
+
+
+def stored_fleet(session: Session) -> models.Fleet:
+    """The declarations that the database holds, each kind in the order of its names."""
+    return models.Fleet(
+        site=tuple(models.Site(name=row.name) for row in session.scalars(select(Site).order_by(Site.name))),
+        datastore=tuple(
+            models.Datastore(name=row.name, kind=row.kind, site=row.site)
+            for row in session.scalars(select(Datastore).order_by(Datastore.name))
+        ),
+        repository=tuple(
+            models.Repository(
+                name=row.name,
+                location=row.location,
+                site=row.site,
+                credential=row.credential,
+                proxies=row.proxies,
+                max_concurrent_tasks=row.max_concurrent_tasks,
+            )
+            for row in session.scalars(select(Repository).order_by(Repository.name))
+        ),
+        proxy=tuple(
+            models.Proxy(
+                name=row.name,
+                site=row.site,
+                max_concurrent_tasks=row.max_concurrent_tasks,
+                transport_mode=models.ModeChoice(row.transport_mode),
+                datastores=row.datastores,
+                enabled=row.enabled,
+            )
+            for row in session.scalars(select(Proxy).order_by(Proxy.name))
+        ),
+        vm=tuple(
+            models.Vm(
+                name=row.name,
+                disks=tuple(models.VmDisk(key=disk.key, nbd_uri=disk.nbd_uri) for disk in row.disks),
+            )
+            for row in session.scalars(select(Vm).order_by(Vm.name))
+        ),
+        job=tuple(stored_job(row) for row in session.scalars(select(Job).order_by(Job.name))),
+    )
+
+
+def stored_job(row: Job) -> models.Job:
+    """The declaration that a row of the database stands for."""
+    return models.Job(
+        name=row.name,
+        kind=row.kind,
+        vms=row.vms,
+        repository=row.repository,
+        level=row.level,
+        transport_mode=models.ModeChoice(row.transport_mode),
+        failover_to_network=row.failover_to_network,
+        priority=row.priority,
+        schedule=models.Schedule(cron=row.cron, timezone=row.timezone) if row.cron is not None else None,
+        retries=models.Retries(count=row.retry_count, wait_minutes=row.retry_wait_seconds / _SECONDS_PER_MINUTE),
+        enabled=row.enabled,
+    )
+
+
+def carry_out(session: Session, wanted: Sequence[Change]) -> None:
+    """Make the database say what `wanted`, which `changes` computed from it in this transaction, asks for.
+
+    Raises `RunActiveError` when a job that is to be removed has a run that hasn't ended.
+    """
+    for change in wanted:
+        row_type = _ROWS[change.kind]
+        row = session.get(row_type, change.name)
+        if change.new is not None:
+            if row is None:
+                row = row_type(name=change.name)
+                session.add(row)
+            for column, value in _columns(change.new).items():
+                setattr(row, column, value)
+        elif row is not None:
+            _remove(session, row)
+        session.flush()  # in this order, so that references hold at every step
+
+
+def apply_fleet(session: Session, wanted: models.Fleet, *, dry_run: bool = False) -> tuple[Change, ...]:
+    """Make the database equal to `wanted` and return what that changed, or with `dry_run` would change."""
+    needed = changes(stored_fleet(session), wanted)
+    if not dry_run:
+        carry_out(session, needed)
+    return needed
+
+
+def _remove(session: Session, row: Record) -> None:
+    if isinstance(row, Job):
+        active = session.scalars(select(Run).where(Run.job == row.name)).all()
+        running = [run for run in active if not RunState(run.state).final]
+        if running:
+            raise RunActiveError(
+                f"job {row.name!r} can't be removed",
+                why=f"its run {running[0].id} hasn't ended",
+                remedy=f"Wait for it, or cancel it with `scheduler run cancel {running[0].id}`.",
+            )
+    if isinstance(row, Repository):
+        # Only the catalogue forgets: the points stay where they are, and a rescan brings them back.
+        session.execute(delete(Point).where(Point.repository == row.name))
+    session.delete(row)
+
+
+def _columns(declared: models.Declaration) -> dict[str, Any]:
+    columns = {key: getattr(declared, key) for key in type(declared).model_fields}
+    if isinstance(declared, models.Vm):
+        columns["disks"] = tuple(NbdDisk(key=disk.key, nbd_uri=disk.nbd_uri) for disk in declared.disks)
+    if isinstance(declared, models.Job):
+        schedule, retries = columns.pop("schedule"), columns.pop("retries")
+        columns["cron"] = schedule.cron if schedule is not None else None
+        columns["timezone"] = schedule.timezone if schedule is not None else "UTC"
+        columns["retry_count"] = retries.count
+        columns["retry_wait_seconds"] = retries.wait_minutes * _SECONDS_PER_MINUTE
+    if "transport_mode" in columns:
+        columns["transport_mode"] = str(columns["transport_mode"])
+    return columns

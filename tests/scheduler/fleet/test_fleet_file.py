@@ -1,0 +1,136 @@
+"""A fleet file is validated whole; each problem names the declaration, the key, and what is expected."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from scheduler.fleet.models import Fleet, ModeChoice
+from scheduler.fleet.reading import FleetFileError, NoSuchFleetFileError, parse_fleet, read_fleet
+from scheduler.fleet.references import warnings_of
+
+COMPLETE = """
+[[site]]
+name = "primary"
+
+[[datastore]]
+name = "ds1"
+site = "primary"
+
+[[repository]]
+name = "main"
+location = "/backup/main"
+site = "primary"
+credential = "main"
+
+[[proxy]]
+name = "proxy-1"
+site = "primary"
+transport_mode = "network"
+datastores = ["ds1"]
+
+[[vm]]
+name = "db01"
+disks = [{ key = "scsi0:0", nbd_uri = "nbd://esx1/db01" }]
+
+[[job]]
+name = "nightly"
+vms = ["web*", "db01"]
+repository = "main"
+schedule = { cron = "0 22 * * *", timezone = "Europe/Berlin" }
+retries = { count = 1, wait_minutes = 0.5 }
+"""
+
+
+def problem_of(text: str) -> str:
+    with pytest.raises(FleetFileError) as caught:
+        parse_fleet(text, "fleet.toml")
+    return str(caught.value)
+
+
+def test_a_complete_file_is_read_with_defaults() -> None:
+    fleet = parse_fleet(COMPLETE, "fleet.toml")
+    assert fleet.job[0].schedule is not None
+    assert fleet.job[0].schedule.timezone == "Europe/Berlin"
+    assert fleet.job[0].level == "optimal"
+    assert fleet.proxy[0].transport_mode is ModeChoice.NETWORK
+    assert fleet.repository[0].proxies is None
+
+
+def test_an_empty_file_is_an_empty_fleet() -> None:
+    assert parse_fleet("", "fleet.toml") == Fleet()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        ("[[job]]", "[[jobs]]", "fleet.toml: unknown key 'jobs'; did you mean 'job'?"),
+        ("location =", "locaton =", "repository 'main': unknown key 'locaton'; did you mean 'location'?"),
+        ("count = 1", "cuont = 1", "job 'nightly', key 'retries': unknown key 'cuont'; did you mean 'count'?"),
+        ("count = 1", "xyz = 1", "unknown key 'xyz'; known keys are count, wait_minutes"),
+        ("count = 1", 'count = "1"', "job 'nightly', key 'retries.count': expected a whole number, got '1'"),
+        ("count = 1", "count = -1", "key 'retries.count': expected greater than or equal to 0, got -1"),
+        ('vms = ["web*", "db01"]', 'vms = "web*"', "job 'nightly', key 'vms': expected a list in brackets"),
+        ('vms = ["web*", "db01"]', "vms = []", "job 'nightly', key 'vms': expected at least one entry"),
+        ('vms = ["web*", "db01"]', "", "job 'nightly': the key 'vms' is missing"),
+        ('"network"', '"netwrok"', "proxy 'proxy-1', key 'transport_mode': expected 'automatic', "),
+        ('"nbd://esx1/db01"', '"http://esx1"', "vm 'db01', key 'disks[0].nbd_uri': expected an nbd://"),
+        ('"/backup/main"', '"backup"', "repository 'main', key 'location': expected an absolute path"),
+        ('name = "ds1"', 'name = "ds 1"', "datastore 'ds 1', key 'name': expected a name of letters, digits"),
+        ('name = "ds1"', "", "[[datastore]] number 1: the key 'name' is missing"),
+        ("0 22 * * *", "0 25 * * *", "key 'schedule.cron': expected five cron fields"),
+        ("0 22 * * *", "22:00", "wrong number of fields"),
+        ("Europe/Berlin", "Berlin", "key 'schedule.timezone': expected a time zone such as 'Europe/Berlin'"),
+        ('repository = "main"', 'repository = "mian"', "repository 'mian' is not declared; did you mean 'main'?"),
+        (
+            'datastores = ["ds1"]',
+            'datastores = ["x"]',
+            "datastore 'x' is not declared; expected ds1",
+        ),
+        ('[[site]]\nname = "primary"', "", "expected a [[site]] of that name"),
+        ('name = "ds1"\nsite = "primary"', 'name = "ds1"\nsite = "primry"', "did you mean 'primary'?"),
+        ("[[site]]", "[site]", "key 'site': expected a list in brackets"),
+        ("[[site]]", '[[site]]\nname = "primary"\n[[site]]', "fleet.toml: site 'primary': declared 2 times"),
+        ("[[site]]", "[[site", "it is not valid TOML"),
+    ],
+)
+def test_a_problem_names_its_place_and_what_is_expected(old: str, new: str, expected: str) -> None:
+    assert old in COMPLETE
+    assert expected in problem_of(COMPLETE.replace(old, new, 1))
+
+
+def test_all_problems_are_listed_at_once() -> None:
+    text = COMPLETE.replace("count = 1", "count = true").replace('"/backup/main"', "7")
+    assert problem_of(text).splitlines() == [
+        "fleet.toml: 2 problems",
+        "  repository 'main', key 'location': expected a text in quotes, got 7",
+        "  job 'nightly', key 'retries.count': expected a whole number, got True",
+    ]
+
+
+def test_a_disk_declared_twice_is_a_problem() -> None:
+    twice = "[" + ", ".join(['{ key = "scsi0:0", nbd_uri = "nbd://esx1/db01" }'] * 2) + "]"
+    text = COMPLETE.replace('[{ key = "scsi0:0", nbd_uri = "nbd://esx1/db01" }]', twice)
+    assert "vm 'db01': disk 'scsi0:0' declared 2 times" in problem_of(text)
+
+
+def test_an_undeclared_proxy_of_a_repository_is_only_a_warning() -> None:
+    fleet = parse_fleet(COMPLETE.replace('credential = "main"', 'credential = "main"\nproxies = ["server"]'), "x")
+    assert warnings_of(fleet) == [
+        "repository 'main': proxy 'server' is not declared; it counts once one of that name registers"
+    ]
+
+
+def test_a_missing_file_says_how_to_get_one(tmp_path: Path) -> None:
+    with pytest.raises(NoSuchFleetFileError, match="scheduler export"):
+        read_fleet(str(tmp_path / "fleet.toml"))
+
+
+def test_a_folder_or_bytes_instead_of_text_are_named(tmp_path: Path) -> None:
+    with pytest.raises(FleetFileError, match=os.strerror(21)):
+        read_fleet(str(tmp_path))
+    (tmp_path / "fleet.toml").write_bytes(b"\xff\xfe")
+    with pytest.raises(FleetFileError, match="not UTF-8"):
+        read_fleet(str(tmp_path / "fleet.toml"))
