@@ -1,0 +1,177 @@
+"""What the policy decides about: pending tasks, proxies, repositories, limits. All immutable."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import Literal
+
+from proxy_worker.contract.names import (
+    AUTOMATIC,
+    TaskKind,
+    TransportMode,
+    disk_lane,
+    proxy_lane,
+    repository_lane,
+)
+
+
+class Urgency(IntEnum):
+    """Which tasks are released first; lower is sooner."""
+
+    UPKEEP = 0
+    """Takes no slot, and other work waits for it: inventory, commit."""
+    RESTORE = 1
+    HIGH = 2
+    REGULAR = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """All that decides where a task can go: tasks of equal placement are interchangeable to the policy."""
+
+    kind: TaskKind
+    repository: str | None = None
+    needs_read_key: bool = False
+    datastore: str | None = None
+    preference: str = AUTOMATIC
+    """A `TransportMode`, or `automatic`."""
+    failover_to_network: bool = True
+    pinned_proxy: str | None = None
+
+    @property
+    def caps(self) -> tuple[str, ...]:
+        """What the task counts against while it is in flight, where a limit is set."""
+        if not self.kind.takes_slot:
+            return ()
+        repository = (repository_cap(self.repository),) if self.repository else ()
+        return repository + ((datastore_cap(self.datastore),) if self.datastore else ())
+
+
+@dataclass(frozen=True, slots=True)
+class PendingTask:
+    """A task that is READY in the ledger."""
+
+    task_id: str
+    placement: Placement
+    job: str
+    urgency: int
+    since: float
+    """When it became ready to be released, Unix seconds."""
+    vm_started: bool = False
+    """Whether another disk of its VM is in flight or done: such VMs are finished before others begin."""
+
+
+@dataclass(frozen=True, slots=True)
+class FleetProxy:
+    """A proxy that has registered, with what the administrator allows it."""
+
+    name: str
+    site: str
+    slots: int
+    used: int
+    """Slots that are taken or reserved."""
+    datastores: Mapping[str, tuple[TransportMode, ...]]
+    modes: tuple[TransportMode, ...]
+    """For disks of no datastore."""
+    credentials: Mapping[str, Literal["read", "write"]]
+    live: bool = True
+    enabled: bool = True
+    restricted: bool = False
+    """Whether it may use only one transport mode, so that the specification has to name it."""
+
+
+@dataclass(frozen=True, slots=True)
+class FleetRepository:
+    """A repository, and which proxies reach it."""
+
+    name: str
+    site: str
+    credential: str
+    proxies: tuple[str, ...] | None = None
+    """None: all of its site."""
+
+    def reached_by(self, proxy: FleetProxy) -> bool:
+        """Whether `proxy` stands where this repository can be read and written."""
+        return proxy.site == self.site if self.proxies is None else proxy.name in self.proxies
+
+
+@dataclass(frozen=True, slots=True)
+class InFlight:
+    """A task that was released and hasn't ended."""
+
+    lane: str
+    proxy: str | None
+    """The proxy that runs it, or has a slot reserved for it."""
+    takes_slot: bool
+    job: str
+    caps: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Fleet:
+    """Everything there is to decide with, at one moment."""
+
+    proxies: tuple[FleetProxy, ...]
+    repositories: Mapping[str, FleetRepository]
+    in_flight: tuple[InFlight, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What is allowed at once, and how long a better mode is waited for."""
+
+    caps: Mapping[str, int] = field(default_factory=dict)
+    """By cap name (`repository_cap`, `datastore_cap`); a cap that isn't here has no limit."""
+    patience_s: float = 60.0
+    """How long a task waits for a full better transport mode before it takes a worse one."""
+    upkeep_per_proxy: int = 2
+    """Tasks without a slot that may be in flight per proxy that can take them: one runs, one is at hand."""
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """A task to dispatch now."""
+
+    task_id: str
+    lane: str
+    proxy: str | None
+    """Where a slot is reserved; None for a shared lane, and for tasks without a slot."""
+    mode: TransportMode | None
+    name_mode: bool
+    """Whether the specification has to name `mode`, since a proxy that may take it is restricted."""
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What to do now, and why the rest waits."""
+
+    releases: tuple[Release, ...]
+    waiting: Mapping[str, str]
+    """By task id: one line each that starts with `waiting: `."""
+
+
+def repository_cap(repository: str) -> str:
+    """The cap on disks moved to or from a repository at once."""
+    return f"repository:{repository}"
+
+
+def datastore_cap(datastore: str) -> str:
+    """The cap on disks of a datastore moved at once."""
+    return f"datastore:{datastore}"
+
+
+def subscribed_lanes(proxy: FleetProxy, repositories: Mapping[str, FleetRepository]) -> tuple[str, ...]:
+    """The lanes that a proxy pulls from, sorted: its own, its disks', and those of its repositories' upkeep."""
+    lanes = {proxy_lane(proxy.name)}
+    lanes.update(disk_lane(proxy.site, mode, None) for mode in proxy.modes)
+    for datastore, modes in proxy.datastores.items():
+        lanes.update(disk_lane(proxy.site, mode, datastore) for mode in modes)
+    lanes.update(
+        repository_lane(repository.name)
+        for repository in repositories.values()
+        if repository.reached_by(proxy) and repository.credential in proxy.credentials
+    )
+    return tuple(sorted(lanes))
