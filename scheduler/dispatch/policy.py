@@ -174,9 +174,7 @@ class _Room:
         if lane is not None:
             self._expect_anywhere(lane)
             restricted = any(proxy.restricted for proxy in group)
-            return Release(
-                task.task_id, lane, None, mode, restricted, f"to whichever of {names} is first{how}{worse}"
-            )
+            return Release(task.task_id, lane, None, mode, restricted, f"to whichever of {names} is first{how}")
         proxy = max(free, key=lambda one: (self.spare[one.name], one.name))
         self.spare[proxy.name] -= 1
         lane = proxy_lane(proxy.name)

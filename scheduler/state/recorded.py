@@ -179,6 +179,8 @@ class DiskTask(Record):
     result: Mapped[DiskBackupResult | None] = mapped_column(Json(DiskBackupResult), default=None)
     failure: Mapped[TaskFailure | None] = mapped_column(Json(TaskFailure), default=None)
     """Of the last try that failed."""
+    checkpoint: Mapped[str | None] = mapped_column(default=None)
+    """Sealed: where the next try of the same attempt can go on."""
     started_at: Mapped[float | None] = mapped_column(default=None)
     ended_at: Mapped[float | None] = mapped_column(default=None)
 
@@ -186,8 +188,9 @@ class DiskTask(Record):
 class LedgerTask(Record):
     """What the ledger has been, or is to be, given: the journal that the ledger is rebuilt from.
 
-    Exactly one of `disk_task_id`, `vm_run_id` (commit, abandon), `run_id` (inventory), `restore_id` and
-    `request_id` says whose it is.
+    A row lives until the outcome has been recorded where it belongs: at the disk task, the VM run (commit,
+    abandon), the run (inventory), the restore or the request that the last columns name. Each try has an id of
+    its own, since the ledger may still hold the former one's outcome.
     """
 
     __tablename__ = "ledger_tasks"
@@ -209,13 +212,16 @@ class LedgerTask(Record):
     priority: Mapped[int]
     """Lower is sooner."""
     state: Mapped[WorkState] = mapped_column(choice(WorkState), default=WorkState.RUNNING)
+    cancelling: Mapped[bool] = mapped_column(default=False)
+    """Whether the ledger has been, or is to be, told to cancel it."""
     body: Mapped[TaskBody] = mapped_column(Json(TaskBody))
+    checkpoint: Mapped[str | None] = mapped_column(default=None)
     pinned_proxy: Mapped[str | None] = mapped_column(String(63), default=None)
     created_at: Mapped[float]
     retry_at: Mapped[float | None] = mapped_column(default=None)
     tries: Mapped[int] = mapped_column(default=1)
     result: Mapped[TaskResult | None] = mapped_column(Json(TaskResult), default=None)
-    """Kept for inventory scans until the plan is made; others move to the row they belong to."""
+    """Of an inventory scan, until the plan is made."""
     failure: Mapped[TaskFailure | None] = mapped_column(Json(TaskFailure), default=None)
     disk_task_id: Mapped[str | None] = mapped_column(ForeignKey("disk_tasks.id", ondelete="CASCADE"), default=None)
     vm_run_id: Mapped[str | None] = mapped_column(ForeignKey("vm_runs.id", ondelete="CASCADE"), default=None)

@@ -175,6 +175,7 @@ def upgrade() -> None:
         sa.Column("fence", sa.BigInteger(), nullable=True),
         sa.Column("result", sa.Text(), nullable=True),
         sa.Column("failure", sa.Text(), nullable=True),
+        sa.Column("checkpoint", sa.String(), nullable=True),
         sa.Column("started_at", sa.Double(), nullable=True),
         sa.Column("ended_at", sa.Double(), nullable=True),
         sa.ForeignKeyConstraint(["run_id"], ["runs.id"], name=op.f("fk_disk_tasks_run_id"), ondelete="CASCADE"),
@@ -215,7 +216,9 @@ def upgrade() -> None:
         sa.Column("job", sa.String(), nullable=False),
         sa.Column("priority", sa.BigInteger(), nullable=False),
         sa.Column("state", sa.String(32), nullable=False),
+        sa.Column("cancelling", sa.Boolean(), nullable=False),
         sa.Column("body", sa.Text(), nullable=False),
+        sa.Column("checkpoint", sa.String(), nullable=True),
         sa.Column("pinned_proxy", sa.String(length=63), nullable=True),
         sa.Column("created_at", sa.Double(), nullable=False),
         sa.Column("retry_at", sa.Double(), nullable=True),
@@ -249,3 +252,4 @@ def upgrade() -> None:
         batch_op.create_index(batch_op.f("ix_ledger_tasks_run_id"), ["run_id"], unique=False)
         batch_op.create_index(batch_op.f("ix_ledger_tasks_state"), ["state"], unique=False)
         batch_op.create_index(batch_op.f("ix_ledger_tasks_vm_run_id"), ["vm_run_id"], unique=False)
+
