@@ -1,0 +1,156 @@
+"""What a disk is restored to: a new file that gets its name when it is complete, or a block device.
+
+Blocks of zeros are left out of a file, which is sparse then, and written to a device, which may hold anything.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import stat
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+from proxy_worker.contract.errors import ConflictError, TargetError
+
+PIECE_BYTES: Final = 256 << 10
+"""Larger writes cost the kernel several times as much (see the performance notes in the docs)."""
+
+
+class TargetExistsError(ConflictError):
+    """There is something at the path already."""
+
+
+class TargetBusyError(ConflictError):
+    """Another restore writes to the same place."""
+
+
+class TargetFullError(TargetError):
+    """There is not enough room for the disk."""
+
+
+class Target:
+    """An open target. `write` may be called from several threads at once. Left early, it removes what it made."""
+
+    def __init__(self, path: Path, size_bytes: int, *, overwrite: bool) -> None:
+        """Raises `TargetError` and `ConflictError`."""
+        self.path = path
+        self.size_bytes = size_bytes
+        self._overwrite = overwrite
+        self._descriptor = -1
+        self._finished = False
+        try:
+            self.is_device = path.exists() and stat.S_ISBLK(path.stat().st_mode)
+            if path.is_dir():
+                raise TargetError(f"{path} can't be restored to", why="it is a folder", remedy="Name a file in it.")
+            if path.exists() and not overwrite:
+                raise TargetExistsError(
+                    f"{path} can't be restored to",
+                    why="it exists",
+                    remedy="Choose another path, or say --overwrite to replace what is there.",
+                )
+            self._written_path = path if self.is_device else path.with_name(path.name + ".partial")
+            self._open()
+        except OSError as error:
+            raise self._failed(error) from error
+
+    def write(self, offset: int, data: memoryview) -> None:
+        """Write all of `data` at `offset`."""
+        try:
+            for at in range(0, len(data), PIECE_BYTES):
+                piece = data[at : at + PIECE_BYTES]
+                done = 0
+                while done < len(piece):
+                    done += os.pwrite(self._descriptor, piece[done:], offset + at + done)
+        except OSError as error:
+            raise self._failed(error) from error
+
+    def finish(self) -> None:
+        """Make it durable and give it its name."""
+        try:
+            os.fsync(self._descriptor)
+            if not self.is_device:
+                size = os.fstat(self._descriptor).st_size
+                if size != self.size_bytes:
+                    raise TargetError(f"{self.path} can't be restored to", why=f"it became {size} bytes long")
+                self._rename()
+            self._finished = True
+        except OSError as error:
+            raise self._failed(error) from error
+
+    def full(self, missing_bytes: int) -> TargetFullError:
+        """The error for a target that has run out of room with so many bytes still to write."""
+        return TargetFullError(
+            f"{self.path} can't be restored to",
+            why=f"no space is left there, {missing_bytes} bytes short of what the disk still needs",
+            remedy="Free that much, or restore to another place.",
+        )
+
+    def close(self) -> None:
+        """Close it; what is incomplete is removed. Idempotent."""
+        if self._descriptor < 0:
+            return
+        if not self._finished and not self.is_device:
+            self._written_path.unlink(missing_ok=True)
+        os.close(self._descriptor)
+        self._descriptor = -1
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _open(self) -> None:
+        if self.is_device:
+            self._descriptor = os.open(self._written_path, os.O_RDWR | os.O_EXCL | os.O_CLOEXEC)
+            available = os.lseek(self._descriptor, 0, os.SEEK_END)
+            if available < self.size_bytes:
+                os.close(self._descriptor)
+                raise TargetFullError(
+                    f"{self.path} can't be restored to",
+                    why=f"the device has {available} bytes, {self.size_bytes - available} less than the disk",
+                    remedy="Choose a larger device.",
+                )
+            return
+        self._descriptor = os.open(self._written_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            os.close(self._descriptor)
+            self._descriptor = -1
+            raise TargetBusyError(
+                f"{self.path} can't be restored to",
+                why=f"another restore is writing {self._written_path.name}",
+                remedy="Wait for it, or choose another path.",
+            ) from error
+        os.ftruncate(self._descriptor, 0)  # what an interrupted restore has left
+        os.ftruncate(self._descriptor, self.size_bytes)
+
+    def _rename(self) -> None:
+        if self._overwrite:
+            self._written_path.replace(self.path)
+        else:
+            try:
+                self.path.hardlink_to(self._written_path)  # unlike a rename, refuses a path that has appeared since
+                self._written_path.unlink()
+            except FileExistsError as error:
+                raise TargetExistsError(
+                    f"{self.path} can't be restored to", why="it has appeared meanwhile"
+                ) from error
+            except PermissionError:
+                self._written_path.rename(self.path)  # a filesystem without hard links
+        folder = os.open(self.path.parent, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+    def _failed(self, error: OSError) -> TargetError:
+        if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+            return self.full(0)
+        return TargetError(f"{self.path} can't be restored to", why=error.strerror or str(error))
