@@ -15,10 +15,10 @@ KEEP ?=
 COMPILE := $(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-annotate --custom-compile-command 'make lock'
 
-.PHONY: help install system lock test lint format demo bench docs chaos fuzz clean
+.PHONY: help install system lock test lint format demo demo-stop bench docs chaos fuzz clean
 
 help: ## Show this list
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
 
 install: .venv/installed ## Set up .venv with the locked packages and both commands
 	@ops/install-system-packages demo
@@ -54,6 +54,9 @@ format: .venv/installed ## Rewrite the code in the project's style
 
 demo: install ## A backup, an incremental and a restore by a whole fleet on this machine (KEEP=1 leaves it running)
 	@exec $(BIN)/python -m ops.demo $(if $(KEEP),--keep)
+
+demo-stop: .venv/installed ## End the fleet that `make demo KEEP=1` left running
+	@$(BIN)/python -m ops.demo --stop
 
 bench: system ## Speed and memory beside restic and borg; a missed target exits 1
 	@exec $(BIN)/python -m benchmarks

@@ -1,0 +1,83 @@
+"""The demo's fleet: which processes there are, in which order they start, and when each is ready."""
+
+from __future__ import annotations
+
+import sys
+import urllib.error
+import urllib.request
+
+from ops.demo.layout import PROXIES, Layout
+from ops.demo.processes import Supervisor
+from ops.demo.terminal import BIN, Shell, say
+from ops.demo.valkey import EmbeddedValkey
+
+
+def start_server(supervisor: Supervisor, layout: Layout) -> None:
+    """Start Valkey and the scheduler, and wait for the key that proxies are deployed with."""
+    server = EmbeddedValkey(
+        layout.state / "valkey", layout.redis_password.read_text().strip(), port=layout.redis_port
+    )
+    supervisor.start(
+        "valkey",
+        [
+            *(sys.executable, "-m", "ops.demo.valkey", "--folder", str(server.folder)),
+            *("--port", str(layout.redis_port), "--password-file", str(layout.redis_password)),
+        ],
+    )
+    supervisor.wait_until("Valkey to answer", server.answers)
+    say(f"  valkey         127.0.0.1:{layout.redis_port}, password, every write on disk at once")
+    _start_scheduler(supervisor, layout)
+    supervisor.wait_until("the scheduler to make its signing key", layout.public_key.exists)
+    say("  scheduler      scheduler serve, with a proxy of its own for restores: server")
+
+
+def start_proxies(supervisor: Supervisor, layout: Layout) -> None:
+    """Start the three proxies."""
+    for proxy in PROXIES:
+        config = layout.write_proxy_file(proxy)
+        supervisor.start(f"proxy-{proxy.name}", [str(BIN / "proxy-worker"), "run", "--config", str(config)])
+        say(f"  {proxy.name:<14} proxy-worker run, site {proxy.site}, 2 slots, reaches {proxy.datastore}")
+
+
+def wait_for_proxies(supervisor: Supervisor, shell: Shell) -> None:
+    """Wait until the scheduler sees all of them, its own included."""
+    expected = {"server", *(proxy.name for proxy in PROXIES)}
+
+    def registered() -> bool:
+        rows = shell.read_json("scheduler", "proxy", "list", "--json")
+        return expected <= {row["name"] for row in rows if row["state"] == "online"}
+
+    supervisor.wait_until("the proxies to register", registered)
+
+
+def start_flower(supervisor: Supervisor, layout: Layout) -> None:
+    """Start Flower without waiting for it."""
+    supervisor.start(
+        "flower",
+        [str(BIN / "celery"), "-A", "ops.flower.app", "flower", "--conf=ops/flower/flowerconfig.py"],
+        extra={
+            "FLEET_REDIS_URL": f"redis://127.0.0.1:{layout.redis_port}/0",
+            "FLEET_SECRETS_DIR": str(layout.secrets("flower")),
+            "FLOWER_PORT": str(layout.flower_port),
+        },
+    )
+    say(f"  flower         http://127.0.0.1:{layout.flower_port}")
+
+
+def wait_for_flower(supervisor: Supervisor, layout: Layout) -> None:
+    """Wait until Flower answers."""
+
+    def answers() -> bool:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{layout.flower_port}/healthcheck", timeout=2) as reply:
+                return bool(reply.status == 200)  # noqa: PLR2004 - HTTP's OK
+        except (urllib.error.URLError, TimeoutError, ConnectionError):
+            return False
+
+    supervisor.wait_until("Flower to answer", answers)
+
+
+def _start_scheduler(supervisor: Supervisor, layout: Layout) -> None:
+    supervisor.start(
+        "scheduler", [str(BIN / "scheduler"), "serve"], extra={"SCHEDULER_CONFIG": str(layout.scheduler_config)}
+    )

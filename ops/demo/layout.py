@@ -1,0 +1,137 @@
+"""What lies where in the demo's state folder, and the files that configure the fleet."""
+
+from __future__ import annotations
+
+import secrets
+import string
+from dataclasses import dataclass
+from pathlib import Path
+
+HERE = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class ProxyPlace:
+    """A proxy of the demo: its name, where it stands, and the datastore it reaches."""
+
+    name: str
+    site: str
+    datastore: str
+
+
+PROXIES = (
+    ProxyPlace("primary-1", "primary", "primary-ds"),
+    ProxyPlace("primary-2", "primary", "primary-ds"),
+    ProxyPlace("remote-1", "remote", "remote-ds"),
+)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The state folder and the ports of one demo."""
+
+    state: Path
+    redis_port: int
+    flower_port: int
+
+    @property
+    def datastores(self) -> Path:
+        """A folder for each datastore, with a folder for each VM."""
+        return self.state / "datastores"
+
+    @property
+    def repository(self) -> Path:
+        """The backup repository."""
+        return self.state / "repository"
+
+    @property
+    def restored(self) -> Path:
+        """Where disks are restored to."""
+        return self.state / "restored"
+
+    @property
+    def scratch(self) -> Path:
+        """For files that are needed for a moment."""
+        return self.state / "scratch"
+
+    @property
+    def scheduler_config(self) -> Path:
+        """The backup server's configuration."""
+        return self.state / "scheduler.toml"
+
+    @property
+    def fleet_file(self) -> Path:
+        """What `scheduler apply` reads."""
+        return self.state / "fleet.toml"
+
+    @property
+    def public_key(self) -> Path:
+        """The public half of the key that the scheduler signs specifications with; `serve` makes it."""
+        return self.state / "scheduler/signing.pub"
+
+    @property
+    def passphrase(self) -> Path:
+        """Opens the repository; only the server has it."""
+        return self.secrets("server") / "main.passphrase"
+
+    @property
+    def write_key(self) -> Path:
+        """Adds to the repository and can't read a block of it; what proxies get."""
+        return self.secrets("proxies") / "main.key"
+
+    @property
+    def redis_password(self) -> Path:
+        """The server's copy of the password."""
+        return self.secrets("server") / "redis"
+
+    @property
+    def flower_user(self) -> Path:
+        """`user:password` for Flower."""
+        return self.secrets("flower") / "flower"
+
+    def secrets(self, holder: str) -> Path:
+        """The secrets of `server`, `proxies` or `flower`: one file each."""
+        return self.state / "secrets" / holder
+
+    def proxy_config(self, name: str) -> Path:
+        """The `proxy.toml` of one proxy."""
+        return self.state / "proxies" / f"{name}.toml"
+
+    def write_secrets(self) -> None:
+        """Make up the passwords and the passphrase, readable by this user only."""
+        password = secrets.token_urlsafe(24)
+        for holder in ("server", "proxies", "flower"):
+            self.secrets(holder).mkdir(parents=True, mode=0o700)
+            _write_private(self.secrets(holder) / "redis", password)
+        _write_private(self.passphrase, secrets.token_urlsafe(24))
+        _write_private(self.flower_user, f"admin:{secrets.token_urlsafe(12)}")
+
+    def write_server_files(self) -> None:
+        """Write the server's configuration and the fleet's description."""
+        self._render(HERE / "templates/scheduler.toml", self.scheduler_config)
+        self._render(HERE / "fleet.toml", self.fleet_file)
+
+    def write_proxy_file(self, proxy: ProxyPlace) -> Path:
+        """Write a proxy's configuration, once the scheduler's public key exists; returns its path."""
+        path = self.proxy_config(proxy.name)
+        path.parent.mkdir(exist_ok=True)
+        self._render(
+            HERE / "templates/proxy.toml",
+            path,
+            name=proxy.name,
+            site=proxy.site,
+            datastore=proxy.datastore,
+            public_key=self.public_key.read_text().strip(),
+        )
+        return path
+
+    def _render(self, template: Path, target: Path, **values: str) -> None:
+        text = string.Template(template.read_text(encoding="utf-8"))
+        target.write_text(
+            text.substitute(values, state=str(self.state), redis_port=str(self.redis_port)), encoding="utf-8"
+        )
+
+
+def _write_private(path: Path, secret: str) -> None:
+    path.touch(mode=0o600)
+    path.write_text(secret + "\n", encoding="utf-8")

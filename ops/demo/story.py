@@ -1,0 +1,131 @@
+"""What the demo shows, in order: fleet, first backup, a day of changes, incremental, restore, comparison."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from pathlib import Path
+
+from ops.demo import fleet
+from ops.demo.errors import DemoError
+from ops.demo.layout import Layout
+from ops.demo.machines import MACHINES, Disk, Machine, change, flat_path, make_machines
+from ops.demo.processes import Supervisor
+from ops.demo.summary import RunFigures, folder_size_bytes, show_disks, show_next_steps, show_runs
+from ops.demo.terminal import Shell, heading, say
+
+JOB = "nightly"
+
+
+class Story:
+    """One telling of it, in one state folder."""
+
+    def __init__(self, layout: Layout, supervisor: Supervisor) -> None:
+        self._layout = layout
+        self._supervisor = supervisor
+        config = {"SCHEDULER_CONFIG": str(layout.scheduler_config)}
+        self._shell = Shell(supervisor.environment(config))
+
+    def tell(self, *, keep: bool) -> None:
+        """All of it; raises `DemoError` where something isn't as it should be."""
+        self._make_machines()
+        self._start_fleet()
+        first = self._back_up("first full")
+        originals = {disk.key: self._digest(machine, disk) for machine, disk in _disks() if machine.name == "web01"}
+        self._let_a_day_pass()
+        second = self._back_up("incremental")
+        self._restore_everything()
+        self._restore_the_day_before(originals)
+        heading("Summary")
+        show_runs([first, second])
+        show_disks([first, second])
+        show_next_steps(self._layout, kept=keep)
+
+    def _make_machines(self) -> None:
+        heading("Three virtual machines with five disks")
+        make_machines(MACHINES, self._layout.datastores, self._layout.scratch)
+        for machine, disk in _disks():
+            what = f"ext4 with {disk.content_mib} MiB of files" if disk.filesystem else "raw and sparse"
+            say(f"  {machine.datastore:<11} {machine.name:<9} {disk.key:<8} {disk.size_mib:>5} MiB  {what}")
+
+    def _start_fleet(self) -> None:
+        layout = self._layout
+        heading("A backup server, three proxies and Flower")
+        layout.write_secrets()
+        layout.write_server_files()
+        fleet.start_server(self._supervisor, layout)
+        fleet.start_proxies(self._supervisor, layout)
+        fleet.start_flower(self._supervisor, layout)
+        heading("An encrypted repository; proxies get a key that can write and not read")
+        passphrase = ("--passphrase-file", str(layout.passphrase))
+        self._shell.run("proxy-worker", "repository", "init", str(layout.repository), *passphrase)
+        self._shell.run(
+            *("proxy-worker", "repository", "keys", "export-write", str(layout.repository)),
+            *(*passphrase, "--out", str(layout.write_key)),
+        )
+        heading("The fleet as one file declares it")
+        self._shell.run("scheduler", "apply", "-f", str(layout.fleet_file))
+        fleet.wait_for_proxies(self._supervisor, self._shell)
+        self._shell.run("scheduler", "proxy", "list")
+        fleet.wait_for_flower(self._supervisor, layout)
+
+    def _back_up(self, title: str) -> RunFigures:
+        heading(f"Backup: {title}")
+        before = folder_size_bytes(self._layout.repository)
+        self._shell.run("scheduler", "job", "start", JOB, "--wait")
+        self._supervisor.check()
+        newest = max(self._shell.read_json("scheduler", "run", "list", "--json"), key=lambda run: run["run"])
+        run = self._shell.read_json("scheduler", "run", "show", newest["run"], "--json")
+        return RunFigures(title, run, folder_size_bytes(self._layout.repository) - before)
+
+    def _let_a_day_pass(self) -> None:
+        heading("A day passes on the machines")
+        for machine, disk in _disks():
+            what = change(machine, disk, self._layout.datastores, self._layout.scratch)
+            say(f"  {machine.name:<9} {disk.key:<8} {what}")
+
+    def _restore_everything(self) -> None:
+        heading("Restore of every disk, compared with its source by SHA-256")
+        for machine, disk in _disks():
+            target = self._layout.restored / f"{machine.name}-{disk.key.replace(':', '-')}.img"
+            self._restore(machine.name, disk.key, target)
+            _compare(f"{machine.name} {disk.key}", self._digest(machine, disk), _sha256(target))
+
+    def _restore_the_day_before(self, originals: dict[str, str]) -> None:
+        heading("The day before is still there")
+        points = self._shell.read_json("scheduler", "point", "list", "--json")
+        oldest = min((point for point in points if point["vm"] == "web01"), key=lambda point: point["created"])
+        target = self._layout.restored / "web01-the-day-before.img"
+        self._restore("web01", "scsi0:0", target, "--point", oldest["point"])
+        _compare("web01 scsi0:0 of the first run", originals["scsi0:0"], _sha256(target))
+
+    def _restore(self, vm: str, key: str, target: Path, *options: str) -> None:
+        target.parent.mkdir(exist_ok=True)
+        self._shell.run(
+            *("scheduler", "restore", "disk", "--vm", vm, "--disk", key, *options, "--to", str(target), "--wait")
+        )
+
+    def _digest(self, machine: Machine, disk: Disk) -> str:
+        return _sha256(flat_path(self._layout.datastores / machine.datastore / machine.name, disk))
+
+
+def _disks() -> list[tuple[Machine, Disk]]:
+    return [(machine, disk) for machine in MACHINES for disk in machine.disks]
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _compare(what: str, expected: str, found: str) -> None:
+    if found != expected:
+        raise DemoError(f"{what} was restored as something else: SHA-256 {found}, its source has {expected}")
+    say(f"  [green]equal[/]  {what}  {found[:16]}…")
+
+
+def clean_state(state: Path) -> None:
+    """Remove what an earlier demo left."""
+    if state.exists():
+        shutil.rmtree(state)
+    state.mkdir()
