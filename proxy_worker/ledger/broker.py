@@ -1,0 +1,86 @@
+"""What the scheduler, the proxies and Flower must agree on to meet at the broker.
+
+The values are measured ones; each guards against a way in which Celery on Redis loses, repeats or hoards tasks.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+from urllib.parse import quote, urlsplit, urlunsplit
+
+from celery import Celery
+from kombu.entity import Exchange, Queue
+from kombu.exceptions import OperationalError
+from redis.exceptions import RedisError
+
+from proxy_worker.contract.names import TaskKind
+from proxy_worker.ledger.errors import LedgerUnavailableError
+
+TRANSPORT_OPTIONS: Final[dict[str, Any]] = {
+    "visibility_timeout": 86400,
+    "queue_order_strategy": "priority",
+    "socket_keepalive": True,
+    "socket_timeout": 30,
+    "socket_connect_timeout": 5,
+    "health_check_interval": 10,
+}
+
+SETTINGS: Final[dict[str, Any]] = {
+    "accept_content": ["json"],
+    "task_serializer": "json",
+    "event_serializer": "json",
+    "task_ignore_result": True,
+    "task_send_sent_event": True,
+    "task_create_missing_queues": False,
+    "task_default_queue": "unused",
+    "broker_connection_retry_on_startup": True,
+    "broker_connection_max_retries": None,
+    "broker_transport_options": TRANSPORT_OPTIONS,
+    "enable_utc": True,
+    "timezone": "UTC",
+}
+
+
+def broker_url(url: str, password: str | None) -> str:
+    """`url` with the password in it, as Celery wants it; keep it out of logs and command lines."""
+    if password is None:
+        return url.replace("unix://", "redis+socket://", 1) if url.startswith("unix://") else url
+    if url.startswith("unix://"):
+        return f"redis+socket://:{quote(password, safe='')}@{url.removeprefix('unix://')}"
+    parts = urlsplit(url)
+    host = parts.netloc.rpartition("@")[2]
+    user = quote(parts.username or "", safe="")
+    return urlunsplit(parts._replace(netloc=f"{user}:{quote(password, safe='')}@{host}"))
+
+
+def lane_queue(lane: str) -> Queue:
+    """A lane as a queue: the anonymous exchange delivers by name, with no binding to look up or to lose."""
+    return Queue(lane, Exchange(""), routing_key=lane, durable=True)
+
+
+def publisher(url: str, password: str | None) -> Celery:
+    """An app that can only publish: the scheduler's."""
+    app = Celery("proxyfleet", broker=broker_url(url, password), set_as_current=False)
+    app.conf.update(SETTINGS)
+    return app
+
+
+def publish(app: Celery, *, kind: TaskKind, title: str, lane: str, task_id: str, number: int) -> None:
+    """Announce a dispatched task on its lane; Flower shows it under `title`.
+
+    Raises `LedgerUnavailableError`; nothing has to be undone, since the dispatch deadline makes the task ready
+    again.
+    """
+    try:
+        app.send_task(
+            str(kind),
+            args=(task_id, number),
+            task_id=f"{task_id}.{number}",
+            queue=lane_queue(lane),
+            shadow=title,
+            retry=False,
+        )
+    except (OperationalError, RedisError, OSError) as error:
+        raise LedgerUnavailableError(
+            f"lane {lane}", why=f"task {title!r} could not be published ({error})"
+        ) from error

@@ -1,0 +1,10 @@
+"""The ledger as its users see it."""
+
+from __future__ import annotations
+
+from proxy_worker.ledger.holding import ProxySide
+from proxy_worker.ledger.scheduling import SchedulerSide
+
+
+class Ledger(SchedulerSide, ProxySide):
+    """Both sides over one connection; the scheduler and the proxies each use their own."""

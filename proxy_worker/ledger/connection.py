@@ -1,0 +1,141 @@
+"""One connection to the ledger's Redis: scripts by name, timeouts and repeats, errors with a cause and a remedy."""
+
+from __future__ import annotations
+
+import functools
+import importlib.resources
+from collections.abc import Callable
+from typing import Any, Final, Self
+from urllib.parse import urlsplit
+
+import redis
+from redis.backoff import ExponentialWithJitterBackoff
+from redis.exceptions import (
+    AuthenticationError,
+    AuthorizationError,
+    NoPermissionError,
+    OutOfMemoryError,
+    RedisError,
+    ResponseError,
+)
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+from redis.retry import Retry
+
+from proxy_worker.contract.errors import ConfigurationError, LedgerError
+from proxy_worker.ledger.errors import (
+    LedgerFullError,
+    LedgerPasswordError,
+    LedgerProtocolError,
+    LedgerUnavailableError,
+)
+
+KEY_PREFIX: Final = "{pf}:"
+"""In front of every key; the braces make Redis keep them together."""
+SOCKET_TIMEOUT_S: Final = 5.0
+REPEATS: Final = 2
+"""Every script may be repeated, so a call whose connection broke is; more patience is the caller's decision."""
+
+
+@functools.cache
+def _source(name: str) -> str:
+    folder = importlib.resources.files(__package__) / "lua"
+    return (folder / "schema.lua").read_text() + (folder / f"{name}.lua").read_text()
+
+
+class Connection:
+    """A client of its own for each process: made after the fork, safe to share between threads."""
+
+    def __init__(self, url: str, *, password: str | None = None) -> None:
+        """Connect lazily. `url` is `redis://host:port/db`, `rediss://…` or `unix:///path`, without a password."""
+        self.where = _without_password(url)
+        try:
+            self._redis = redis.Redis.from_url(
+                url,
+                password=password,
+                decode_responses=True,
+                socket_timeout=SOCKET_TIMEOUT_S,
+                socket_connect_timeout=SOCKET_TIMEOUT_S,
+                socket_keepalive=None if url.startswith("unix:") else True,
+                retry=Retry(ExponentialWithJitterBackoff(base=0.05, cap=0.5), REPEATS),
+            )
+        except ValueError as error:
+            raise ConfigurationError(
+                f"Redis URL {self.where!r}", why=str(error), remedy="Write it as redis://host:6379/0."
+            ) from error
+        self._scripts: dict[str, Callable[..., Any]] = {}
+
+    def close(self) -> None:
+        """Close its sockets; idempotent."""
+        self._redis.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def _run(self, script: str, *arguments: str | float) -> Any:
+        """The answer of `lua/<script>.lua`; raises the errors of `errors.py`."""
+        try:
+            run = self._scripts[script]
+        except KeyError:
+            run = self._scripts[script] = self._redis.register_script(_source(script))
+        try:
+            return run(keys=[KEY_PREFIX], args=list(arguments))
+        except (RedisError, OSError) as error:
+            raise self._explained(error) from error
+
+    def _bell(self, timeout_s: float) -> bool:
+        try:
+            # A server that is about to answer must not run into the socket's own time-out.
+            return bool(self._redis.blpop([f"{KEY_PREFIX}bell"], timeout=min(timeout_s, SOCKET_TIMEOUT_S / 2)))
+        except (RedisError, OSError) as error:
+            raise self._explained(error) from error
+
+    def _run_id(self) -> str:
+        try:
+            return str(self._redis.info("server")["run_id"])
+        except (RedisError, OSError) as error:
+            raise self._explained(error) from error
+
+    def _explained(self, error: Exception) -> LedgerError:
+        what = f"ledger in Redis at {self.where}"
+        text = str(error)
+        if isinstance(error, (AuthenticationError, AuthorizationError, NoPermissionError)):
+            return LedgerPasswordError(
+                what,
+                why=f"Redis refuses the password or the user ({text})",
+                remedy="Put the right password into the secret that [redis] credential names.",
+            )
+        if isinstance(error, OutOfMemoryError) or text.startswith("OOM"):
+            return LedgerFullError(
+                what,
+                why="Redis has reached its maxmemory and evicts nothing",
+                remedy="Raise maxmemory, or remove from that Redis what isn't proxyfleet's.",
+            )
+        if text.startswith("MISCONF"):
+            return LedgerFullError(
+                what, why=f"Redis can't write to its own disk ({text})", remedy="Make room on the Redis server."
+            )
+        if isinstance(error, (RedisConnectionError, RedisTimeoutError, OSError)) or text.startswith(
+            ("LOADING", "READONLY", "MASTERDOWN", "BUSY")
+        ):
+            return LedgerUnavailableError(
+                what, why=f"no answer ({text})", remedy="Check that Redis runs and can be reached from here."
+            )
+        if isinstance(error, ResponseError):
+            return LedgerProtocolError(
+                what, why=f"unexpected answer ({text})", remedy="Use Redis 7 or Valkey 8 or newer, with Lua."
+            )
+        return LedgerUnavailableError(what, why=text)
+
+
+def _without_password(url: str) -> str:
+    parts = urlsplit(url)
+    if parts.password is None:
+        return url
+    user = f"{parts.username}@" if parts.username else ""
+    host = parts.hostname or ""
+    port = f":{parts.port}" if parts.port else ""
+    return f"{parts.scheme}://{user}{host}{port}{parts.path}"

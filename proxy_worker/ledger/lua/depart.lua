@@ -1,0 +1,7 @@
+-- A proxy ends in order; its name is free at once. Tasks it may still hold keep their leases.
+-- ARGV: proxy, life. Answers 'ok' or 'taken'.
+local name, life = unpack(ARGV)
+if redis.call('HGET', proxy_key(name), 'life') ~= life then return {'taken'} end
+redis.call('HSET', proxy_key(name), 'left', 1)
+ring()
+return {'ok'}

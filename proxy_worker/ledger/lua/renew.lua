@@ -1,0 +1,12 @@
+-- A holder proves that it is alive, and tells how far it is.
+-- ARGV: task, epoch, counter, token, checkpoint or '', progress(JSON) or ''. Answers 'ok', 'pause', 'cancel' or
+-- 'lost'.
+local id, epoch, counter, token, checkpoint, progress = unpack(ARGV)
+local key = task_key(id)
+local task = fields(key, 'state', 'verdict')
+if task.state ~= 'running' or not fence_holds(id, epoch, counter, token) then return 'lost' end
+local times = timings()
+redis.call('ZADD', LEASES, stamp(ledger_time(times.tick_s) + times.lease_s), id)
+if progress ~= '' then redis.call('HSET', key, 'progress', progress) end
+if checkpoint ~= '' then redis.call('HSET', key, 'checkpoint', checkpoint, 'lost', 0) end
+return task.verdict == 'run' and 'ok' or task.verdict

@@ -1,0 +1,153 @@
+-- The key schema of the ledger and what every transition shares; stands in front of each script.
+-- All keys begin with KEYS[1], whose braces put them into one hash slot. Times: `now` is the server's Unix
+-- time; ledger time is a clock of its own that only `reap.lua` moves, by at most one tick a pass.
+--
+--   meta                hash  epoch, counter (of fences), clock, passed_at, run_id, grace_until, quiet_until,
+--                             timings (JSON)
+--   tasks               set   ids of tasks that have not ended
+--   task:<id>           hash  kind title takes_slot caps(JSON) state since n lane spec proxy instance life
+--                             epoch counter token attempts lost checkpoint progress verdict note
+--                             started_at ended_at outcome(JSON)
+--   deadlines, leases   zset  task id -> ledger time at which its message, or its holder, is given up
+--   finished            zset  ids of tasks that ended and are not acknowledged -> Unix time
+--   proxies             set   names
+--   proxy:<name>        hash  registration(JSON) instance life lock heartbeat draining left
+--   orders:<name>       hash  lanes(JSON) enabled max_concurrent_tasks
+--   slots:<name>        set   ids of tasks that hold one
+--   residue:<name>      zset  tasks of a former epoch -> ledger time until which their slot stays taken
+--   caps                set   names of caps that somebody holds
+--   cap:<name>          set   ids of tasks that hold it
+--   bell                list  has an element when something happened that a dispatcher may act on
+
+local PREFIX = KEYS[1]
+local META = PREFIX .. 'meta'
+local TASKS = PREFIX .. 'tasks'
+local DEADLINES = PREFIX .. 'deadlines'
+local LEASES = PREFIX .. 'leases'
+local FINISHED = PREFIX .. 'finished'
+local PROXIES = PREFIX .. 'proxies'
+local CAPS = PREFIX .. 'caps'
+local BELL = PREFIX .. 'bell'
+
+local function task_key(id) return PREFIX .. 'task:' .. id end
+local function proxy_key(name) return PREFIX .. 'proxy:' .. name end
+local function orders_key(name) return PREFIX .. 'orders:' .. name end
+local function slots_key(name) return PREFIX .. 'slots:' .. name end
+local function residue_key(name) return PREFIX .. 'residue:' .. name end
+local function cap_key(name) return PREFIX .. 'cap:' .. name end
+
+local function server_time()
+  local parts = redis.call('TIME')
+  return tonumber(parts[1]) + tonumber(parts[2]) / 1000000
+end
+
+local now = server_time()
+
+local function stamp(seconds) return string.format('%.6f', seconds) end
+
+-- Some fields of a hash as a table; absent ones are false.
+local function fields(key, ...)
+  local values = redis.call('HMGET', key, ...)
+  local found = {}
+  for i, name in ipairs({...}) do found[name] = values[i] end
+  return found
+end
+
+local function timings()
+  return cjson.decode(redis.call('HGET', META, 'timings') or '{}')
+end
+
+local function ledger_time(tick_s)
+  local meta = fields(META, 'clock', 'passed_at')
+  local elapsed = now - tonumber(meta.passed_at or now)
+  return tonumber(meta.clock or 0) + math.max(0, math.min(elapsed, tick_s))
+end
+
+-- Wake whoever waits in BLPOP; one element says as much as many.
+local function ring()
+  redis.call('LPUSH', BELL, '1')
+  redis.call('LTRIM', BELL, 0, 0)
+end
+
+-- Free the slot and the caps of a task and forget its deadline and lease.
+local function let_go(id)
+  local task = fields(task_key(id), 'proxy', 'caps')
+  if task.proxy then redis.call('SREM', slots_key(task.proxy), id) end
+  for _, cap in ipairs(cjson.decode(task.caps)) do
+    redis.call('SREM', cap_key(cap), id)
+    if redis.call('SCARD', cap_key(cap)) == 0 then redis.call('SREM', CAPS, cap) end
+  end
+  redis.call('ZREM', DEADLINES, id)
+  redis.call('ZREM', LEASES, id)
+end
+
+local function make_ready(id, note)
+  let_go(id)
+  local key = task_key(id)
+  redis.call('HDEL', key, 'lane', 'spec', 'proxy', 'instance', 'life', 'epoch', 'counter', 'token', 'progress')
+  redis.call('HSET', key, 'state', 'ready', 'since', stamp(now), 'note', note)
+  ring()
+end
+
+local function finish(id, state, outcome)
+  let_go(id)
+  local key = task_key(id)
+  redis.call('HDEL', key, 'spec', 'progress')
+  redis.call('HSET', key, 'state', state, 'since', stamp(now), 'ended_at', stamp(now), 'outcome', outcome)
+  redis.call('SREM', TASKS, id)
+  redis.call('ZADD', FINISHED, stamp(now), id)
+  ring()
+end
+
+-- A holder is gone without a word. Answers whether the task has ended with it.
+local function lose_holder(id, note)
+  local key = task_key(id)
+  local lost = redis.call('HINCRBY', key, 'lost', 1)
+  redis.call('HSET', key, 'note', note)
+  if redis.call('HGET', key, 'verdict') == 'cancel' then
+    finish(id, 'cancelled', '')
+    return true
+  end
+  if lost >= tonumber(timings().max_lost_attempts) then
+    finish(id, 'failed', '')
+    return true
+  end
+  make_ready(id, note)
+  return false
+end
+
+-- Whether the fence in ARGV[first], … is the one that the task was last claimed with.
+local function fence_holds(id, epoch, counter, token)
+  local task = fields(task_key(id), 'epoch', 'counter', 'token')
+  return task.token == token and task.epoch == epoch and task.counter == counter
+end
+
+local function epoch_is(epoch)
+  return redis.call('HGET', META, 'epoch') == epoch
+end
+
+-- How long no slot may be given out, because holders that this ledger doesn't know may still be at work.
+local function quiet_s(clock)
+  return math.max(0, tonumber(redis.call('HGET', META, 'quiet_until') or 0) - clock)
+end
+
+local function slots_used(name, clock)
+  redis.call('ZREMRANGEBYSCORE', residue_key(name), '-inf', stamp(clock))
+  return redis.call('SCARD', slots_key(name)) + redis.call('ZCARD', residue_key(name))
+end
+
+local function slot_limit(name)
+  local registration = redis.call('HGET', proxy_key(name), 'registration')
+  local limit = cjson.decode(registration).max_concurrent_tasks
+  local ordered = tonumber(redis.call('HGET', orders_key(name), 'max_concurrent_tasks') or '')
+  if ordered then limit = math.min(limit, ordered) end
+  return limit
+end
+
+local function is_enabled(name)
+  return redis.call('HGET', orders_key(name), 'enabled') ~= '0'
+end
+
+local function is_live(proxy, proxy_timeout_s)
+  return proxy.left == '0' and now - tonumber(proxy.heartbeat or 0) < proxy_timeout_s
+end

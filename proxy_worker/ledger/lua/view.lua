@@ -1,0 +1,24 @@
+-- Everything at one moment. Answers epoch, time, quiet seconds, tasks, proxies, caps.
+local times = timings()
+local clock = ledger_time(times.tick_s or 0)
+local tasks, proxies, caps = {}, {}, {}
+for _, id in ipairs(redis.call('SMEMBERS', TASKS)) do
+  local task = redis.call('HMGET', task_key(id), 'kind', 'title', 'state', 'n', 'lane', 'proxy', 'epoch', 'counter',
+    'attempts', 'since', 'progress', 'verdict', 'note')
+  task[14] = redis.call('HEXISTS', task_key(id), 'checkpoint')
+  task[15] = id
+  tasks[#tasks + 1] = task
+end
+for _, name in ipairs(redis.call('SMEMBERS', PROXIES)) do
+  local proxy = fields(proxy_key(name), 'registration', 'heartbeat', 'draining', 'left')
+  local orders = redis.call('HMGET', orders_key(name), 'lanes', 'enabled', 'max_concurrent_tasks')
+  local live = is_live(proxy, times.proxy_timeout_s or 0) and 1 or 0
+  local age = stamp(now - tonumber(proxy.heartbeat))
+  proxies[#proxies + 1] = {
+    name, proxy.registration, live, proxy.draining, age, slots_used(name, clock), orders[1], orders[2], orders[3],
+  }
+end
+for _, cap in ipairs(redis.call('SMEMBERS', CAPS)) do
+  caps[#caps + 1] = {cap, redis.call('SCARD', cap_key(cap))}
+end
+return {redis.call('HGET', META, 'epoch'), stamp(now), stamp(quiet_s(clock)), tasks, proxies, caps}
