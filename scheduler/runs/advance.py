@@ -1,0 +1,169 @@
+"""Steps that time and people cause: what was asked for begins, what is due is tried again, cancels go on."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+from sqlalchemy import ColumnElement, and_, exists, or_, select
+from sqlalchemy.orm import Session
+
+from proxy_worker.contract.names import TaskKind
+from proxy_worker.contract.outcome import TaskFailure
+from scheduler.runs import tasks
+from scheduler.runs.beginning import begin_run, plan_if_scanned
+from scheduler.runs.completion import settle_vm_runs
+from scheduler.runs.journal import Journal
+from scheduler.state.errors import NoSuchRepositoryError
+from scheduler.state.models import (
+    DiskTask,
+    DiskTaskState,
+    LedgerTask,
+    Repository,
+    Request,
+    Restore,
+    Run,
+    RunState,
+    VmRun,
+    WorkState,
+)
+
+_ACTIVE = (RunState.SCANNING, RunState.RUNNING)
+
+
+def is_due(session: Session, now: float) -> bool:
+    """Whether `advance` would find something; cheap, takes no write lock."""
+    questions = (
+        exists().where(Run.state == RunState.REQUESTED),
+        exists().where(Restore.state == WorkState.REQUESTED),
+        exists().where(Request.state == WorkState.REQUESTED),
+        exists().where(_retry_is_due(now)),
+        exists().where(LedgerTask.state == WorkState.WAITING, LedgerTask.retry_at <= now),
+        exists().where(_cancel_is_owed()),
+        exists().where(_wait_is_cancelled()),
+        exists().where(_restore_cancel_is_owed()),
+    )
+    return bool(session.scalar(select(or_(*questions))))
+
+
+def advance(journal: Journal) -> None:
+    """Take every step that is due at the journal's time."""
+    session = journal.session
+    for run in session.scalars(select(Run).where(Run.state == RunState.REQUESTED).order_by(Run.created_at)).all():
+        begin_run(journal, run)
+    _begin_restores(journal)
+    _begin_requests(journal)
+    _cancel(journal)
+    _retry_disks(journal)
+    _retry_upkeep(journal)
+
+
+def give_up_scan(journal: Journal, task_id: str, reason: str) -> None:
+    """End a scan that no proxy could take for too long; the run goes on without that datastore."""
+    row = journal.session.get(LedgerTask, task_id)
+    if row is None or row.cancelling or row.state.final:
+        return
+    row.failure = TaskFailure(code="unreachable-datastore", what=row.title, why=reason)
+    journal.cancel(row)
+
+
+def replan(journal: Journal) -> None:
+    """Plan runs whose scans had all ended when the scheduler did."""
+    for run in journal.session.scalars(select(Run).where(Run.state == RunState.SCANNING)).all():
+        plan_if_scanned(journal, run)
+
+
+def _retry_is_due(now: float) -> ColumnElement[bool]:
+    return and_(DiskTask.state == DiskTaskState.WAITING, DiskTask.retry_at <= now)
+
+
+def _wait_is_cancelled() -> ColumnElement[bool]:
+    cancelled = select(Run.id).where(Run.cancel_requested, Run.state.in_(_ACTIVE))
+    return and_(DiskTask.state == DiskTaskState.WAITING, DiskTask.run_id.in_(cancelled))
+
+
+def _cancel_is_owed() -> ColumnElement[bool]:
+    # A commit that has begun is let through: the work is done, and the restore point is whole or absent.
+    cancelled = select(Run.id).where(Run.cancel_requested, Run.state.in_(_ACTIVE))
+    return and_(
+        LedgerTask.state == WorkState.RUNNING,
+        LedgerTask.cancelling.is_(False),
+        LedgerTask.kind.in_((TaskKind.DISK_BACKUP, TaskKind.INVENTORY_SCAN)),
+        LedgerTask.run_id.in_(cancelled),
+    )
+
+
+def _restore_cancel_is_owed() -> ColumnElement[bool]:
+    cancelled = select(Restore.id).where(Restore.cancel_requested, Restore.state == WorkState.RUNNING)
+    return and_(LedgerTask.cancelling.is_(False), LedgerTask.restore_id.in_(cancelled))
+
+
+def _begin_restores(journal: Journal) -> None:
+    session = journal.session
+    for restore in session.scalars(select(Restore).where(Restore.state == WorkState.REQUESTED)).all():
+        try:
+            repository = tasks.reference(session.get(Repository, restore.repository), restore.repository)
+        except NoSuchRepositoryError as error:
+            restore.state, restore.failure, restore.ended_at = WorkState.FAILED, TaskFailure.of(error), journal.now
+            continue
+        if restore.cancel_requested:
+            restore.state, restore.ended_at = WorkState.CANCELLED, journal.now
+            continue
+        restore.state = WorkState.RUNNING
+        journal.open(tasks.restore_task(restore, repository, journal.now))
+
+
+def _begin_requests(journal: Journal) -> None:
+    session = journal.session
+    for request in session.scalars(select(Request).where(Request.state == WorkState.REQUESTED)).all():
+        try:
+            repository = tasks.reference(session.get(Repository, request.repository), request.repository)
+        except NoSuchRepositoryError as error:
+            request.state, request.failure, request.ended_at = WorkState.FAILED, TaskFailure.of(error), journal.now
+            continue
+        request.state = WorkState.RUNNING
+        journal.open(tasks.request_task(request, repository, journal.now))
+
+
+def _cancel(journal: Journal) -> None:
+    session = journal.session
+    owed = select(LedgerTask).where(or_(_cancel_is_owed(), _restore_cancel_is_owed()))
+    for row in session.scalars(owed).all():
+        journal.cancel(row)
+    touched: set[str] = set()
+    for disk in session.scalars(select(DiskTask).where(_wait_is_cancelled())).all():
+        disk.state, disk.retry_at = DiskTaskState.CANCELLED, None
+        touched.add(disk.vm_run_id)
+    settle_vm_runs(journal, touched)
+
+
+def _retry_disks(journal: Journal) -> None:
+    session = journal.session
+    by_vm_run: dict[str, list[DiskTask]] = defaultdict(list)
+    for disk in session.scalars(select(DiskTask).where(_retry_is_due(journal.now))):
+        by_vm_run[disk.vm_run_id].append(disk)
+    for vm_run_id, disks in by_vm_run.items():
+        vm_run = session.get_one(VmRun, vm_run_id)
+        run = session.get_one(Run, vm_run.run_id)
+        first = session.scalars(
+            select(DiskTask.id).where(DiskTask.vm_run_id == vm_run_id).order_by(DiskTask.id).limit(1)
+        ).one()
+        for disk in disks:
+            try:
+                repository = tasks.reference(session.get(Repository, run.repository), run.repository)
+            except NoSuchRepositoryError as error:
+                disk.state, disk.failure = DiskTaskState.FAILED, TaskFailure.of(error)
+                continue
+            disk.state, disk.retry_at, disk.tries = DiskTaskState.QUEUED, None, disk.tries + 1
+            task = tasks.backup_task(run, vm_run, disk, repository, journal.now, configuration=disk.id == first)
+            journal.open(task)
+        settle_vm_runs(journal, {vm_run_id})
+
+
+def _retry_upkeep(journal: Journal) -> None:
+    session = journal.session
+    due = select(LedgerTask).where(LedgerTask.state == WorkState.WAITING, LedgerTask.retry_at <= journal.now)
+    for row in session.scalars(due).all():
+        row.tries += 1
+        row.id = f"{row.id.rpartition('.')[0]}.{row.tries}"
+        row.state, row.retry_at, row.created_at = WorkState.RUNNING, None, journal.now
+        journal.opened.append(row)

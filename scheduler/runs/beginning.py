@@ -1,0 +1,177 @@
+"""The first steps of a run: scan what its patterns may need, plan, open a task per disk; and begin again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from sqlalchemy import delete, select
+
+from proxy_worker.contract.names import TaskKind
+from proxy_worker.contract.outcome import InventoryScanResult
+from proxy_worker.contract.specification import (
+    DiskAddress,
+    DiskIdentity,
+    InventoryVm,
+    RepositoryReference,
+    VmIdentity,
+)
+from scheduler.planning.selection import Plan, PlannedVm, Unplanned, needs_inventory, plan
+from scheduler.runs import tasks
+from scheduler.runs.completion import settle_run
+from scheduler.runs.journal import Journal
+from scheduler.state.asking import new_id
+from scheduler.state.models import (
+    Datastore,
+    DiskTask,
+    DiskTaskState,
+    LedgerTask,
+    Repository,
+    Run,
+    RunState,
+    Vm,
+    VmRun,
+    VmRunState,
+    WorkState,
+)
+
+
+def begin_run(journal: Journal, run: Run) -> None:
+    """REQUESTED -> SCANNING, or as far as is possible without scanning. VMs that failed before begin again."""
+    run.state = RunState.SCANNING
+    run.started_at = run.started_at or journal.now
+    if run.cancel_requested:
+        run.state, run.ended_at, run.reason = RunState.CANCELLED, journal.now, "cancelled before it began"
+        return
+    repository = journal.session.get(Repository, run.repository)
+    if repository is None:
+        run.state, run.ended_at = RunState.FAILED, journal.now
+        run.reason = f"repository {run.repository!r} is not declared any more"
+        return
+    _begin_again(journal, run, tasks.reference(repository, run.repository))
+    declared = journal.session.scalars(select(Vm.name))
+    if needs_inventory(run.vms, declared):
+        for datastore in journal.session.scalars(select(Datastore.name).order_by(Datastore.name)):
+            journal.open(tasks.scan_task(run, datastore, journal.now))
+    plan_if_scanned(journal, run)
+
+
+def plan_if_scanned(journal: Journal, run: Run) -> None:
+    """SCANNING -> RUNNING, once every scan has an outcome."""
+    session = journal.session
+    session.flush()
+    scans = session.scalars(
+        select(LedgerTask).where(LedgerTask.run_id == run.id, LedgerTask.kind == TaskKind.INVENTORY_SCAN)
+    ).all()
+    if any(not scan.state.final for scan in scans):
+        return
+    if run.cancel_requested:
+        for scan in scans:
+            journal.close(scan)
+        run.state, run.ended_at, run.reason = RunState.CANCELLED, journal.now, "cancelled before it was planned"
+        return
+    planned = plan(run.vms, [*_declared_vms(session.scalars(select(Vm))), *_scanned_vms(scans)])
+    _record_plan(journal, run, Plan(planned.vms, (*_unscanned(scans), *planned.unplanned)))
+    for scan in scans:
+        journal.close(scan)
+    run.state = RunState.RUNNING
+    settle_run(journal, run)
+
+
+def _begin_again(journal: Journal, run: Run, repository: RepositoryReference) -> None:
+    """Give VMs that failed or were cancelled in an earlier attempt a new one, with a new name in the repository."""
+    session = journal.session
+    # What could not be planned then may be possible now: the plan is made anew, and adds what it finds.
+    without_disks = ~select(DiskTask.id).where(DiskTask.vm_run_id == VmRun.id).exists()
+    session.execute(delete(VmRun).where(VmRun.run_id == run.id, without_disks))
+    again = (VmRunState.FAILED, VmRunState.CANCELLED)
+    for vm_run in session.scalars(select(VmRun).where(VmRun.run_id == run.id, VmRun.state.in_(again))).all():
+        vm_run.state = VmRunState.RUNNING
+        vm_run.attempt += 1
+        vm_run.repository_run = new_id(journal.now)
+        vm_run.cancelled = False
+        vm_run.reason = vm_run.warning = vm_run.ended_at = None
+        disks = session.scalars(select(DiskTask).where(DiskTask.vm_run_id == vm_run.id).order_by(DiskTask.id)).all()
+        for number, disk in enumerate(disks):
+            # Results and checkpoints are bound to the former name, which a tombstone has taken.
+            disk.state = DiskTaskState.QUEUED
+            disk.tries = 1
+            disk.result = disk.failure = disk.checkpoint = disk.ended_at = disk.retry_at = None
+            task = tasks.backup_task(run, vm_run, disk, repository, journal.now, configuration=number == 0)
+            journal.open(task)
+
+
+def _record_plan(journal: Journal, run: Run, planned: Plan) -> None:
+    session = journal.session
+    present = session.scalars(select(VmRun).where(VmRun.run_id == run.id)).all()
+    known = {vm_run.vm_id for vm_run in present}
+    number = max((int(vm_run.id.rpartition(".")[2]) for vm_run in present), default=0)
+    repository = tasks.reference(session.get(Repository, run.repository), run.repository)
+    for vm in planned.vms:
+        if vm.identity.vm_id not in known:
+            number += 1
+            _open_vm(journal, run, vm, f"{run.id}.{number}", repository)
+    for missing in planned.unplanned:
+        number += 1
+        vm_run = VmRun(
+            id=f"{run.id}.{number}",
+            run_id=run.id,
+            vm_id=missing.vm_id,
+            name=missing.name,
+            state=VmRunState.FAILED,
+            reason=missing.reason,
+            started_at=journal.now,
+            ended_at=journal.now,
+        )
+        session.add(vm_run)
+
+
+def _open_vm(journal: Journal, run: Run, vm: PlannedVm, vm_run_id: str, repository: RepositoryReference) -> None:
+    vm_run = VmRun(
+        id=vm_run_id,
+        run_id=run.id,
+        vm_id=vm.identity.vm_id,
+        name=vm.identity.name,
+        state=VmRunState.RUNNING,
+        attempt=1,
+        repository_run=new_id(journal.now),
+        configuration=vm.configuration,
+        started_at=journal.now,
+    )
+    journal.session.add(vm_run)
+    # In order of key, as retries find them: the first one brings the configuration files.
+    for number, disk in enumerate(sorted(vm.disks, key=lambda disk: disk.key)):
+        row = DiskTask(
+            id=f"{vm_run_id}.{disk.key}",
+            vm_run_id=vm_run_id,
+            run_id=run.id,
+            disk_key=disk.key,
+            address=disk.address,
+            size_bytes=disk.size_bytes,
+            state=DiskTaskState.QUEUED,
+            tries=1,
+            attempts=0,
+        )
+        journal.session.add(row)
+        journal.open(tasks.backup_task(run, vm_run, row, repository, journal.now, configuration=number == 0))
+
+
+def _declared_vms(vms: Iterable[Vm]) -> list[InventoryVm]:
+    return [
+        InventoryVm(
+            identity=VmIdentity.of_name(vm.name),
+            disks=tuple(DiskIdentity(key=disk.key, address=DiskAddress(nbd_uri=disk.nbd_uri)) for disk in vm.disks),
+        )
+        for vm in vms
+    ]
+
+
+def _scanned_vms(scans: Sequence[LedgerTask]) -> list[InventoryVm]:
+    return [vm for scan in scans if isinstance(scan.result, InventoryScanResult) for vm in scan.result.vms]
+
+
+def _unscanned(scans: Sequence[LedgerTask]) -> list[Unplanned]:
+    return [
+        Unplanned(f"datastore {scan.title.rpartition(' ')[2]}", f"its VMs are not known: {scan.failure}")
+        for scan in scans
+        if scan.state is not WorkState.SUCCEEDED
+    ]

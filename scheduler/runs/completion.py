@@ -1,0 +1,114 @@
+"""The last steps: a VM run whose disks have ended is committed or abandoned, a run whose VMs have ended ends."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Collection
+
+from sqlalchemy import func, select
+
+from scheduler.runs import tasks
+from scheduler.runs.journal import Journal
+from scheduler.state.errors import NoSuchRepositoryError
+from scheduler.state.models import DiskTask, DiskTaskState, Repository, Run, RunState, VmRun, VmRunState
+
+
+def settle_vm_runs(journal: Journal, vm_run_ids: Collection[str]) -> None:
+    """Move VM runs on whose last disk has ended, and their runs after them."""
+    session = journal.session
+    if not vm_run_ids:
+        return
+    session.flush()
+    counts: dict[str, Counter[DiskTaskState]] = defaultdict(Counter)
+    grouped = select(DiskTask.vm_run_id, DiskTask.state, func.count()).where(DiskTask.vm_run_id.in_(vm_run_ids))
+    for vm_run_id, state, count in session.execute(grouped.group_by(DiskTask.vm_run_id, DiskTask.state)):
+        counts[vm_run_id][state] = count
+    runs: dict[str, Run] = {}
+    for vm_run in session.scalars(select(VmRun).where(VmRun.id.in_(vm_run_ids))).all():
+        states = counts[vm_run.id]
+        if vm_run.state is not VmRunState.RUNNING or any(not state.final for state in states):
+            continue
+        run = runs.setdefault(vm_run.run_id, session.get_one(Run, vm_run.run_id))
+        if set(states) == {DiskTaskState.SUCCEEDED}:
+            _commit(journal, run, vm_run)
+        else:
+            _give_up_disks(journal, run, vm_run, states)
+    for run in runs.values():
+        settle_run(journal, run)
+
+
+def end_vm_run(journal: Journal, vm_run: VmRun, state: VmRunState, reason: str | None = None) -> None:
+    """Bring a VM run to a final state, and its run with it if it was the last."""
+    vm_run.state, vm_run.ended_at = state, journal.now
+    vm_run.reason = reason or vm_run.reason
+    settle_run(journal, journal.session.get_one(Run, vm_run.run_id))
+
+
+def give_up_commit(journal: Journal, vm_run: VmRun, reason: str) -> None:
+    """COMMITTING -> ABANDONING: whether there is a restore point is for the tombstone to find out."""
+    run = journal.session.get_one(Run, vm_run.run_id)
+    vm_run.state, vm_run.reason = VmRunState.ABANDONING, reason
+    if not _abandon(journal, run, vm_run, reason):
+        end_vm_run(journal, vm_run, VmRunState.FAILED)
+
+
+def settle_run(journal: Journal, run: Run) -> None:
+    """End a run whose VM runs have all ended."""
+    session = journal.session
+    session.flush()
+    if run.state is not RunState.RUNNING:
+        return
+    grouped = select(VmRun.state, func.count()).where(VmRun.run_id == run.id).group_by(VmRun.state)
+    counts: Counter[VmRunState] = Counter()
+    for state, count in session.execute(grouped):
+        counts[state] = count
+    if any(not state.final for state in counts):
+        return
+    total, succeeded = counts.total(), counts[VmRunState.SUCCEEDED]
+    run.ended_at = journal.now
+    if succeeded == total and total:
+        run.state, run.reason = RunState.SUCCEEDED, None
+    elif run.cancel_requested:
+        run.state, run.reason = RunState.CANCELLED, f"cancelled; {succeeded} of {total} VMs had been backed up"
+    elif succeeded:
+        run.state, run.reason = RunState.PARTLY_FAILED, f"{total - succeeded} of {total} VMs failed"
+    else:
+        run.state = RunState.FAILED
+        run.reason = "every VM failed" if total else "the job names no VM"
+
+
+def _commit(journal: Journal, run: Run, vm_run: VmRun) -> None:
+    session = journal.session
+    disks = session.scalars(select(DiskTask).where(DiskTask.vm_run_id == vm_run.id)).all()
+    try:
+        repository = tasks.reference(session.get(Repository, run.repository), run.repository)
+    except NoSuchRepositoryError as error:
+        end_vm_run(journal, vm_run, VmRunState.FAILED, str(error))
+        return
+    vm_run.state = VmRunState.COMMITTING
+    journal.open(tasks.commit_task(run, vm_run, disks, repository, journal.now))
+
+
+def _give_up_disks(journal: Journal, run: Run, vm_run: VmRun, states: Counter[DiskTaskState]) -> None:
+    vm_run.cancelled = states[DiskTaskState.CANCELLED] > 0
+    failed = states[DiskTaskState.FAILED]
+    if vm_run.cancelled:
+        vm_run.state, vm_run.reason = VmRunState.CANCELLED, "cancelled"
+    else:
+        vm_run.state, vm_run.reason = VmRunState.FAILED, f"{failed} of {states.total()} disks failed"
+    vm_run.ended_at = journal.now
+    touched = select(func.sum(DiskTask.attempts)).where(DiskTask.vm_run_id == vm_run.id)
+    if journal.session.scalar(touched):
+        # Nothing waits for this tombstone: without a commit there can be no restore point.
+        _abandon(journal, run, vm_run, vm_run.reason)
+
+
+def _abandon(journal: Journal, run: Run, vm_run: VmRun, reason: str) -> bool:
+    """Open the task that puts the tombstone; False when the repository is not declared any more."""
+    repository = journal.session.get(Repository, run.repository)
+    if repository is None:
+        vm_run.warning = f"no tombstone was put: repository {run.repository!r} is not declared any more"
+        return False
+    reference = tasks.reference(repository, run.repository)
+    journal.open(tasks.abandon_task(run, vm_run, reference, reason, journal.now))
+    return True

@@ -1,0 +1,45 @@
+"""One transaction of the state machine, and what it means for the ledger once it is committed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from sqlalchemy.orm import Session
+
+from scheduler.state.models import LedgerTask
+from scheduler.state.store import State
+
+
+class Journal:
+    """A transaction. What it opened, cancelled and closed holds only after the commit."""
+
+    def __init__(self, session: Session, now: float) -> None:
+        self.session = session
+        self.now = now
+        self.opened: list[LedgerTask] = []
+        self.cancelling: list[str] = []
+        self.closed: list[str] = []
+
+    def open(self, task: LedgerTask) -> None:
+        """Have the ledger given `task`."""
+        self.session.add(task)
+        self.opened.append(task)
+
+    def cancel(self, task: LedgerTask) -> None:
+        """Have the ledger cancel `task`; its outcome still arrives."""
+        if not task.cancelling:
+            task.cancelling = True
+            self.cancelling.append(task.id)
+
+    def close(self, task: LedgerTask) -> None:
+        """Forget `task`, whose outcome has been recorded where it belongs."""
+        self.session.delete(task)
+        self.closed.append(task.id)
+
+
+@contextmanager
+def journal(state: State, clock: Callable[[], float]) -> Iterator[Journal]:
+    """A journal that is committed at the end, unless an exception passes."""
+    with state.write() as session:
+        yield Journal(session, clock())

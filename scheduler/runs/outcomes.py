@@ -1,0 +1,202 @@
+"""What finished tasks mean: each outcome is recorded where it belongs, and what depends on it moves on.
+
+Recording is idempotent: a task that isn't in the journal any more has been recorded before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import select
+
+from proxy_worker.contract.names import TaskKind
+from proxy_worker.contract.outcome import (
+    DiskBackupResult,
+    DiskRestoreResult,
+    RepositoryAbandonResult,
+    RepositoryCommitResult,
+    RepositoryListResult,
+    TaskFailure,
+    TaskResult,
+)
+from scheduler.runs.beginning import plan_if_scanned
+from scheduler.runs.catalogue import add_point, add_point_of, replace_points
+from scheduler.runs.completion import end_vm_run, give_up_commit, settle_vm_runs
+from scheduler.runs.journal import Journal
+from scheduler.state.models import (
+    DiskTask,
+    DiskTaskState,
+    LedgerTask,
+    Request,
+    Restore,
+    Run,
+    VmRun,
+    VmRunState,
+    WorkState,
+)
+
+UPKEEP_RETRY_S = 60.0
+"""At most this long passes before a commit or a tombstone is tried again: finished disks wait for it."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a task ended. With neither result nor failure it was cancelled."""
+
+    task_id: str
+    ended_at: float
+    result: TaskResult | None = None
+    failure: TaskFailure | None = None
+    proxy: str | None = None
+    fence_number: int | None = None
+    attempts: int = 0
+    started_at: float | None = None
+    checkpoint: str | None = None
+
+
+def record(journal: Journal, outcomes: Sequence[Outcome]) -> None:
+    """Record outcomes, and take every step that has become possible by them."""
+    session = journal.session
+    by_id = {outcome.task_id: outcome for outcome in outcomes}
+    rows = session.scalars(select(LedgerTask).where(LedgerTask.id.in_(by_id))).all()
+    disk_ids = [row.disk_task_id for row in rows if row.kind is TaskKind.DISK_BACKUP]
+    disks = {disk.id: disk for disk in session.scalars(select(DiskTask).where(DiskTask.id.in_(disk_ids)))}
+    runs = {run.id: run for run in session.scalars(select(Run).where(Run.id.in_({row.run_id for row in rows})))}
+    vm_run_ids: set[str] = set()
+    scanned: set[str] = set()
+    for row in rows:
+        outcome = by_id[row.id]
+        if row.kind is TaskKind.DISK_BACKUP and row.disk_task_id in disks:
+            disk = disks[row.disk_task_id]
+            _record_disk(runs[disk.run_id], disk, outcome)
+            vm_run_ids.add(disk.vm_run_id)
+            journal.close(row)
+        elif row.kind is TaskKind.INVENTORY_SCAN:
+            _record_scan(row, outcome)
+            scanned.add(row.run_id or "")
+        elif row.kind is TaskKind.REPOSITORY_COMMIT:
+            _record_commit(journal, row, outcome)
+        elif row.kind is TaskKind.REPOSITORY_ABANDON:
+            _record_abandon(journal, row, outcome)
+        elif row.kind is TaskKind.DISK_RESTORE:
+            _record_restore(journal, row, outcome)
+        else:
+            _record_request(journal, row, outcome)
+    settle_vm_runs(journal, vm_run_ids)
+    for run_id in scanned:
+        if run_id in runs:
+            plan_if_scanned(journal, runs[run_id])
+
+
+def _record_disk(run: Run, disk: DiskTask, outcome: Outcome) -> None:
+    disk.attempts += outcome.attempts
+    disk.proxy = outcome.proxy or disk.proxy
+    disk.started_at = outcome.started_at or disk.started_at
+    disk.ended_at = outcome.ended_at
+    if isinstance(outcome.result, DiskBackupResult):
+        disk.state, disk.result, disk.fence = DiskTaskState.SUCCEEDED, outcome.result, outcome.fence_number
+        disk.size_bytes = outcome.result.report.size_bytes
+        disk.checkpoint = None
+        return
+    failure = outcome.failure
+    if failure is None or run.cancel_requested:
+        disk.state, disk.failure = DiskTaskState.CANCELLED, failure
+        return
+    disk.failure = failure
+    disk.checkpoint = outcome.checkpoint
+    if failure.retryable and disk.tries <= run.retry_count:
+        disk.state, disk.retry_at = DiskTaskState.WAITING, outcome.ended_at + run.retry_wait_seconds
+    else:
+        disk.state = DiskTaskState.FAILED
+
+
+def _record_scan(row: LedgerTask, outcome: Outcome) -> None:
+    if outcome.result is not None:
+        row.state, row.result, row.failure = WorkState.SUCCEEDED, outcome.result, None
+        return
+    row.state = WorkState.FAILED
+    # One that no proxy could take carries its reason since it was given up.
+    row.failure = outcome.failure or row.failure or TaskFailure(code="cancelled", what=f"{row.title} was cancelled")
+
+
+def _record_commit(journal: Journal, row: LedgerTask, outcome: Outcome) -> None:
+    session = journal.session
+    vm_run = session.get_one(VmRun, row.vm_run_id)
+    run = session.get_one(Run, vm_run.run_id)
+    if isinstance(outcome.result, RepositoryCommitResult):
+        add_point(session, run.repository, outcome.result.point)
+        journal.close(row)
+        end_vm_run(journal, vm_run, VmRunState.SUCCEEDED)
+        return
+    failure = outcome.failure
+    if failure is not None and failure.retryable and row.tries <= run.retry_count and not run.cancel_requested:
+        _try_later(journal, row, run, failure)
+        vm_run.warning = f"the restore point could not be committed yet: {failure}"
+        return
+    journal.close(row)
+    reason = f"its disks were stored, but the restore point could not be committed: {failure or 'cancelled'}"
+    give_up_commit(journal, vm_run, reason)
+
+
+def _record_abandon(journal: Journal, row: LedgerTask, outcome: Outcome) -> None:
+    session = journal.session
+    vm_run = session.get_one(VmRun, row.vm_run_id)
+    run = session.get_one(Run, vm_run.run_id)
+    waited_for = vm_run.state is VmRunState.ABANDONING
+    if isinstance(outcome.result, RepositoryAbandonResult):
+        journal.close(row)
+        if waited_for and outcome.result.committed:
+            vm_run.warning = f"the commit's answer was lost ({vm_run.reason}), but the restore point exists"
+            vm_run.reason = None
+            add_point_of(session, run, vm_run, journal.now)
+            end_vm_run(journal, vm_run, VmRunState.SUCCEEDED)
+        elif waited_for:
+            end_vm_run(journal, vm_run, VmRunState.FAILED)
+        return
+    failure = outcome.failure
+    if failure is not None and failure.retryable and row.tries <= run.retry_count:
+        _try_later(journal, row, run, failure)
+        return
+    journal.close(row)
+    vm_run.warning = f"no tombstone was put in the repository: {failure or 'cancelled'}"
+    if waited_for:
+        end_vm_run(journal, vm_run, VmRunState.FAILED)
+
+
+def _record_restore(journal: Journal, row: LedgerTask, outcome: Outcome) -> None:
+    journal.close(row)
+    restore = journal.session.get_one(Restore, row.restore_id)
+    restore.attempts += outcome.attempts
+    restore.failure = outcome.failure
+    if isinstance(outcome.result, DiskRestoreResult):
+        restore.report = outcome.result.report
+        restore.state = WorkState.SUCCEEDED
+    elif restore.failure is None or restore.cancel_requested:
+        restore.state = WorkState.CANCELLED
+    else:
+        restore.state = WorkState.FAILED
+    restore.ended_at = journal.now
+
+
+def _record_request(journal: Journal, row: LedgerTask, outcome: Outcome) -> None:
+    journal.close(row)
+    request = journal.session.get_one(Request, row.request_id)
+    request.failure = outcome.failure
+    request.ended_at = journal.now
+    if isinstance(outcome.result, RepositoryListResult):
+        rescanned = replace_points(journal.session, request.repository, outcome.result, asked_at=request.created_at)
+        request.summary = str(rescanned)
+        request.state = WorkState.SUCCEEDED
+    elif outcome.result is not None:
+        request.result = outcome.result
+        request.state = WorkState.SUCCEEDED
+    else:
+        request.state = WorkState.CANCELLED if request.failure is None else WorkState.FAILED
+
+
+def _try_later(journal: Journal, row: LedgerTask, run: Run, failure: TaskFailure) -> None:
+    """Keep the row, and out of the ledger, until its next try is due."""
+    row.state, row.failure = WorkState.WAITING, failure
+    row.retry_at = journal.now + min(run.retry_wait_seconds, UPKEEP_RETRY_S)
+    journal.closed.append(row.id)

@@ -1,0 +1,188 @@
+"""The tasks that runs, restores and requests consist of, as rows of the journal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from proxy_worker.contract.names import TaskKind, TransportMode
+from proxy_worker.contract.specification import (
+    DiskBackup,
+    DiskIdentity,
+    DiskRestore,
+    FinishedDisk,
+    InventoryScan,
+    RepositoryAbandon,
+    RepositoryCheck,
+    RepositoryCommit,
+    RepositoryList,
+    RepositoryReference,
+    TransportPreference,
+    VmIdentity,
+)
+from scheduler.dispatch.fleet import Urgency
+from scheduler.state.errors import NoSuchRepositoryError
+from scheduler.state.models import (
+    DiskTask,
+    LedgerTask,
+    Priority,
+    Repository,
+    Request,
+    RequestKind,
+    Restore,
+    Run,
+    VmRun,
+)
+
+_URGENCY = {Priority.HIGH: Urgency.HIGH, Priority.REGULAR: Urgency.REGULAR}
+
+
+def reference(repository: Repository | None, name: str) -> RepositoryReference:
+    """How a specification names a repository; raises `NoSuchRepositoryError` when it is not declared any more."""
+    if repository is None:
+        raise NoSuchRepositoryError(
+            f"repository {name!r}",
+            why="no repository has that name",
+            remedy="`scheduler repository list` shows them.",
+        )
+    return RepositoryReference(name=name, location=repository.location, credential=repository.credential)
+
+
+def scan_task(run: Run, datastore: str, now: float) -> LedgerTask:
+    """Find the VMs of a datastore for a run."""
+    return LedgerTask(
+        id=f"{run.id}.scan.{datastore}.{now:.0f}",
+        kind=TaskKind.INVENTORY_SCAN,
+        title=f"{TaskKind.INVENTORY_SCAN} {datastore}",
+        job=run.job,
+        priority=Urgency.UPKEEP,
+        body=InventoryScan(datastore=datastore),
+        created_at=now,
+        run_id=run.id,
+    )
+
+
+def backup_task(
+    run: Run, vm_run: VmRun, disk: DiskTask, repository: RepositoryReference, now: float, *, configuration: bool
+) -> LedgerTask:
+    """Back up a disk; with `configuration`, the VM's configuration files too."""
+    body = DiskBackup(
+        run=vm_run.repository_run or "",
+        job=run.job,
+        vm=_identity(vm_run),
+        disk=_disk_identity(disk),
+        transport=TransportPreference(
+            mode="automatic" if run.transport_mode == "automatic" else TransportMode(run.transport_mode),
+            failover_to_network=run.failover_to_network,
+        ),
+        repository=repository,
+        level=run.level,
+        configuration=vm_run.configuration if configuration else (),
+    )
+    return LedgerTask(
+        id=f"{disk.id}.{vm_run.attempt}.{disk.tries}",
+        kind=TaskKind.DISK_BACKUP,
+        title=f"{TaskKind.DISK_BACKUP} {vm_run.name} {disk.disk_key}",
+        job=run.job,
+        priority=_URGENCY[run.priority],
+        body=body,
+        checkpoint=disk.checkpoint,
+        created_at=now,
+        run_id=run.id,
+        vm_run_id=vm_run.id,
+        disk_task_id=disk.id,
+    )
+
+
+def commit_task(
+    run: Run, vm_run: VmRun, disks: Sequence[DiskTask], repository: RepositoryReference, now: float
+) -> LedgerTask:
+    """Make the disks of a VM run a restore point; each of them has a result."""
+    finished = tuple(
+        FinishedDisk(disk=_disk_identity(disk), fence=disk.fence or 0, sealed_result=disk.result.sealed_result)
+        for disk in sorted(disks, key=lambda disk: disk.disk_key)
+        if disk.result is not None
+    )
+    return LedgerTask(
+        id=f"{vm_run.id}.commit.{vm_run.attempt}.1",
+        kind=TaskKind.REPOSITORY_COMMIT,
+        title=f"{TaskKind.REPOSITORY_COMMIT} {vm_run.name}",
+        job=run.job,
+        priority=Urgency.UPKEEP,
+        body=RepositoryCommit(
+            repository=repository,
+            run=vm_run.repository_run or "",
+            job=run.job,
+            vm=_identity(vm_run),
+            disks=finished,
+            started_at=vm_run.started_at,
+        ),
+        created_at=now,
+        run_id=run.id,
+        vm_run_id=vm_run.id,
+    )
+
+
+def abandon_task(run: Run, vm_run: VmRun, repository: RepositoryReference, reason: str, now: float) -> LedgerTask:
+    """Put a tombstone in the place of a VM run's restore point."""
+    return LedgerTask(
+        id=f"{vm_run.id}.abandon.{vm_run.attempt}.1",
+        kind=TaskKind.REPOSITORY_ABANDON,
+        title=f"{TaskKind.REPOSITORY_ABANDON} {vm_run.name}",
+        job=run.job,
+        priority=Urgency.UPKEEP,
+        body=RepositoryAbandon(
+            repository=repository, run=vm_run.repository_run or "", vm=_identity(vm_run), reason=reason
+        ),
+        created_at=now,
+        run_id=run.id,
+        vm_run_id=vm_run.id,
+    )
+
+
+def restore_task(restore: Restore, repository: RepositoryReference, now: float) -> LedgerTask:
+    """Write a disk of a restore point on the proxy that was asked for."""
+    return LedgerTask(
+        id=f"{restore.id}.restore",
+        kind=TaskKind.DISK_RESTORE,
+        title=f"{TaskKind.DISK_RESTORE} {restore.vm_name} {restore.disk_key}",
+        job=f"restore {restore.id}",
+        priority=Urgency.RESTORE,
+        body=DiskRestore(
+            repository=repository,
+            vm=VmIdentity(vm_id=restore.vm_id, name=restore.vm_name),
+            run=restore.point,
+            disk_key=restore.disk_key,
+            target_path=restore.target_path,
+            overwrite=restore.overwrite,
+        ),
+        pinned_proxy=restore.proxy,
+        created_at=now,
+        restore_id=restore.id,
+    )
+
+
+def request_task(request: Request, repository: RepositoryReference, now: float) -> LedgerTask:
+    """Rescan, check or scrub a repository."""
+    body: RepositoryList | RepositoryCheck
+    if request.kind is RequestKind.RESCAN:
+        body = RepositoryList(repository=repository)
+    else:
+        body = RepositoryCheck(repository=repository, scrub_only=request.kind is RequestKind.SCRUB)
+    return LedgerTask(
+        id=f"{request.id}.upkeep",
+        kind=body.kind,
+        title=f"{body.kind} {repository.name}",
+        job=f"upkeep {repository.name}",
+        priority=Urgency.UPKEEP,
+        body=body,
+        created_at=now,
+        request_id=request.id,
+    )
+
+
+def _identity(vm_run: VmRun) -> VmIdentity:
+    return VmIdentity(vm_id=vm_run.vm_id or "", name=vm_run.name)
+
+
+def _disk_identity(disk: DiskTask) -> DiskIdentity:
+    return DiskIdentity(key=disk.disk_key, address=disk.address, size_bytes=disk.size_bytes)
