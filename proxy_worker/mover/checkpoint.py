@@ -78,7 +78,7 @@ class SegmentTrack:
         return None
 
     def settle_all(self, timeout_s: float, *, now_s: float) -> str | None:
-        """Wait at most that long for all that is stored to be durable; a checkpoint, if it says more than the last."""
+        """Wait at most that long for all stored to be durable; a checkpoint, if it says more than the last."""
         if self._stored > self._durable:
             self._writer.wait_durable(self._writer.mark(), timeout_s)
         return self.due(now_s)

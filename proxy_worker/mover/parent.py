@@ -49,10 +49,10 @@ def choose_comparison(
     if request.changed_areas is None:
         return Comparison(disk.run, parent)
     ranges = block_ranges(request.changed_areas, geometry.block_size)
-    doubt = _doubt(disk, request.changed_areas, geometry) or _sampled_doubt(
-        source, writer, parent, ranges, geometry
-    )
-    if doubt:
+    doubt = _doubt(disk, request.changed_areas, geometry)
+    if doubt is None:
+        doubt = _sampled_doubt(source, writer, parent, ranges, geometry)
+    if doubt is not None:
         return Comparison(disk.run, parent, full_read_reason=doubt)
     return Comparison(disk.run, parent, ranges)
 
@@ -112,7 +112,7 @@ def _sampled_doubt(
         expected = ids[place * ID_BYTES : (place + 1) * ID_BYTES] or ZERO_ID
         view = memoryview(buffer)[: geometry.span(block, 1)]
         source.read_into(block * geometry.block_size, view)
-        found = writer.identify(view) if any(view) else ZERO_ID
+        found = writer.identify(view) if bytes(view).rstrip(b"\0") else ZERO_ID
         if found != expected:
             at = block * geometry.block_size
             return f"the block at {at} has changed although no changed area names it, so the areas can't be trusted"

@@ -42,8 +42,9 @@ class _Run:
 def restore_disk(repository: Repository, request: DiskRestore, control: Control) -> DiskRestoreResult:
     """Restore a disk of a point to `request.target_path`.
 
-    A file appears under its name only when it is complete. Raises `PointNotFoundError`, `DamageError`, `StoreError`,
-    `TargetError`, `ConflictError`, `CredentialError` with a write key, `CancelledError` when the control says stop.
+    A file appears under its name only when it is complete. Raises `PointNotFoundError`, `DamageError`,
+    `StoreError`, `TargetError`, `ConflictError`, `CredentialError` with a write key, and `CancelledError` when
+    the control says stop.
     """
     point = repository.point(request.vm.vm_id, request.run)
     stored = point.disk(request.disk_key)

@@ -56,7 +56,7 @@ class RateMeter:
     def rate(self, now_s: float, total_bytes: int) -> float:
         """Add a reading and return the rate; 0 until two readings are apart."""
         self._samples.append((now_s, total_bytes))
-        while len(self._samples) > 2 and now_s - self._samples[0][0] > RATE_WINDOW_S:
+        while now_s - self._samples[0][0] > RATE_WINDOW_S:
             self._samples.popleft()
         first_s, first_bytes = self._samples[0]
         return (total_bytes - first_bytes) / (now_s - first_s) if now_s > first_s else 0.0

@@ -1,0 +1,96 @@
+"""One round of measurements: every contender does the same things, one after the other."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from benchmarks.bound import bound_s
+from benchmarks.peers import Borg, Restic
+from benchmarks.process import Measured
+from benchmarks.second_day import ReferenceDisks
+from benchmarks.standalone import Repository
+
+BLOCK_BYTES = 256 << 10
+
+
+@dataclass(frozen=True)
+class Contenders:
+    """Who is measured. Peers may be left out."""
+
+    optimal: Repository
+    high: Repository
+    wide: Repository
+    restic: Restic | None
+    borg: Borg | None
+
+
+def warm(path: Path) -> None:
+    """Bring a file into the page cache, so that every contender reads it from memory."""
+    subprocess.run(["cat", str(path)], check=True, stdout=subprocess.DEVNULL)
+
+
+def touched_block_bytes(areas: Path) -> int:
+    """Bytes of the blocks that changed areas touch."""
+    blocks: set[int] = set()
+    for offset, length in json.loads(areas.read_text()):
+        blocks.update(range(offset // BLOCK_BYTES, -(-(offset + length) // BLOCK_BYTES)))
+    return len(blocks) * BLOCK_BYTES
+
+
+def measure_round(contenders: Contenders, disks: ReferenceDisks, work: Path, *, compare: bool) -> dict[str, float]:
+    """Measure everything once. With `compare`, also check that restored disks equal their originals."""
+    figures: dict[str, float] = {}
+
+    def note(name: str, measured: Measured) -> None:
+        figures[f"{name}_s"] = measured.wall_s
+        figures[f"{name}_cpu_s"] = measured.cpu_s
+        figures[f"{name}_peak_bytes"] = measured.peak_anonymous_bytes
+
+    ours, high, wide = contenders.optimal, contenders.high, contenders.wide
+    restic, borg = contenders.restic, contenders.borg
+    for contender in (ours, high, wide, restic, borg):
+        if contender is not None:
+            contender.init()
+
+    warm(disks.first)
+    if restic:
+        note("restic_full", restic.back_up(disks.first))
+        figures["restic_stored_bytes"] = restic.stored_bytes()
+    note("full", ours.back_up(disks.first)[0])
+    figures["stored_bytes"] = ours.stored_bytes()
+    note("high", high.back_up(disks.first, level="high")[0])
+    figures["high_stored_bytes"] = high.stored_bytes()
+    figures["bound_s"], stages = bound_s(disks.first, work / "scratch")
+    figures |= {f"bound_{name}_s": seconds for name, seconds in asdict(stages).items()}
+    if borg:
+        note("borg_full", borg.back_up(disks.first))
+        figures["borg_stored_bytes"] = borg.stored_bytes()
+
+    warm(disks.second)
+    if restic:
+        note("restic_incremental", restic.back_up(disks.second))
+        figures["restic_added_bytes"] = restic.stored_bytes() - figures["restic_stored_bytes"]
+    note("digests", ours.back_up(disks.second)[0])
+    figures["digests_added_bytes"] = ours.stored_bytes() - figures["stored_bytes"]
+    measured, report = high.back_up(disks.second, areas=disks.areas)
+    note("areas", measured)
+    figures["areas_read_bytes"] = report["read_bytes"]
+    figures["touched_bytes"] = touched_block_bytes(disks.areas)
+
+    if restic:
+        note("restic_restore", restic.restore())
+    note("restore", ours.restore(work / "restored.raw"))
+    if compare:
+        subprocess.run(["cmp", str(work / "restored.raw"), str(disks.second)], check=True)
+    if restic:
+        note("restic_check", restic.check())
+    note("check", ours.check())
+
+    warm(disks.wide_first)
+    note("wide", wide.back_up(disks.wide_first)[0])
+    warm(disks.wide_second)
+    note("wide_areas", wide.back_up(disks.wide_second, areas=disks.wide_areas)[0])
+    return figures

@@ -1,0 +1,77 @@
+"""The rows of the speed and memory table: what each compares, and its limit."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+Round = Mapping[str, float]
+"""What one round measured, by name; seconds and bytes."""
+
+MIB = 1 << 20
+MEMORY_LIMIT_MIB = 150
+
+
+@dataclass(frozen=True)
+class Row:
+    """A promise: a figure of each round, whose median must not exceed the limit."""
+
+    name: str
+    limit: float
+    unit: str
+    figure: Callable[[Round], float]
+    needs: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A row with its figures."""
+
+    row: Row
+    figures: tuple[float, ...]
+
+    @property
+    def median(self) -> float:
+        return statistics.median(self.figures)
+
+    @property
+    def holds(self) -> bool:
+        return self.median <= self.row.limit
+
+
+def _ratio(name: str, limit: float, over: str, under: str) -> Row:
+    return Row(name, limit, "×", lambda r: r[over] / r[under], (over, under))
+
+
+def _value(name: str, limit: float, unit: str, of: str, scale: float = 1.0) -> Row:
+    return Row(name, limit, unit, lambda r: r[of] * scale, (of,))
+
+
+ROWS: tuple[Row, ...] = (
+    _ratio("full backup, optimal: time / restic", 0.30, "full_s", "restic_full_s"),
+    _ratio("full backup, optimal: time / bound", 1.40, "full_s", "bound_s"),
+    _ratio("full backup, optimal: stored / borg", 1.05, "stored_bytes", "borg_stored_bytes"),
+    _ratio("full backup, high: time / restic", 0.40, "high_s", "restic_full_s"),
+    _ratio("full backup, high: stored / borg", 1.02, "high_stored_bytes", "borg_stored_bytes"),
+    _ratio("incremental by digests: time / restic", 0.15, "digests_s", "restic_incremental_s"),
+    _ratio("incremental by areas: read / touched blocks", 1.10, "areas_read_bytes", "touched_bytes"),
+    _ratio("incremental by areas: 64 GiB / 4 GiB disk", 1.50, "wide_areas_s", "areas_s"),
+    _ratio("restore: time / restic", 0.55, "restore_s", "restic_restore_s"),
+    _ratio("check of everything: time / restic", 0.40, "check_s", "restic_check_s"),
+    _value("peak anonymous memory, 4 GiB disk", MEMORY_LIMIT_MIB, "MiB", "full_peak_bytes", 1 / MIB),
+    _value("peak anonymous memory, 64 GiB disk", MEMORY_LIMIT_MIB, "MiB", "wide_peak_bytes", 1 / MIB),
+    _ratio("peak anonymous memory: 64 GiB / 4 GiB disk", 1.15, "wide_peak_bytes", "full_peak_bytes"),
+    _value("the disk through the fleet: more than standalone", 3.0, "s", "fleet_extra_s"),
+    _value("a task on top of its data, 500 tiny disks", 150.0, "ms", "fleet_task_s", 1000),
+)
+
+
+def judge(rounds: Sequence[Round]) -> list[Judged]:
+    """The rows that the rounds have figures for."""
+    judged = []
+    for row in ROWS:
+        figures = tuple(row.figure(r) for r in rounds if all(name in r for name in row.needs))
+        if figures:
+            judged.append(Judged(row, figures))
+    return judged

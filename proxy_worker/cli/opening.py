@@ -1,0 +1,74 @@
+"""What the commands that work without a fleet share: opening a repository, and finding VMs in it by name."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+from proxy_worker.contract.errors import ConfigurationError
+from proxy_worker.contract.specification import VmIdentity
+from proxy_worker.repository.credentials import load_credential
+from proxy_worker.repository.errors import PointNotFoundError
+from proxy_worker.repository.points import Point
+from proxy_worker.repository.repository import Repository, open_store
+
+
+class AmbiguousNameError(ConfigurationError):
+    """Several VMs of a repository have this name."""
+
+
+class OptionError(ConfigurationError):
+    """Options that don't go together, or a file that an option names isn't what it should be."""
+
+
+def cache_folder() -> Path:
+    """Where repositories' indexes are cached for commands: `$XDG_CACHE_HOME/proxyfleet`. Losing it costs time."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "proxyfleet"
+
+
+def open_repository(
+    location: str, *, passphrase_file: Path | None = None, key_file: Path | None = None
+) -> Repository:
+    """Open a repository with one credential, or with none when it isn't encrypted."""
+    if passphrase_file is not None and key_file is not None:
+        raise OptionError(
+            f"repository {location} can't be opened",
+            why="a passphrase file and a key file were both given",
+            remedy="Give one of them.",
+        )
+    credential = load_credential(passphrase_file=passphrase_file, key_file=key_file)
+    return Repository.open(open_store(location), credential, cache_dir=cache_folder())
+
+
+def vm_named(name: str) -> VmIdentity:
+    """The identity of a VM that only has a name: its id is the hash of the name."""
+    return VmIdentity(vm_id=hashlib.blake2b(name.encode(), digest_size=16).hexdigest(), name=name)
+
+
+def find_point(repository: Repository, vm: str, run: str | None) -> Point:
+    """The point of the VM with that name or id: the named one, or the newest.
+
+    Raises `PointNotFoundError`, and `AmbiguousNameError` when VMs share the name.
+    """
+    points = [point for point in repository.points() if vm in {point.vm_name, point.vm_id}]
+    if not points:
+        raise PointNotFoundError(
+            f"VM {vm} is not in the repository",
+            remedy="`proxy-worker repository list` shows the VMs that are.",
+        )
+    chosen = [point for point in points if run in {None, point.run}]
+    if not chosen:
+        raise PointNotFoundError(
+            f"VM {vm} has no restore point {run}",
+            remedy="`proxy-worker repository list` shows the points it has.",
+        )
+    ids = {point.vm_id for point in chosen}
+    if len(ids) > 1:
+        raise AmbiguousNameError(
+            f"VM {vm} can't be chosen",
+            why=f"{len(ids)} VMs have that name",
+            remedy=f"Say --vm with one of their ids: {', '.join(sorted(ids))}.",
+        )
+    newest = repository.newest_point(chosen[-1].vm_id) if run is None else None
+    return newest or chosen[-1]
