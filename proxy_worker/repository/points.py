@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import msgspec
 
 from proxy_worker.contract.outcome import PointDisk, PointSummary
 from proxy_worker.contract.specification import VmIdentity
+from proxy_worker.repository.errors import PointNotFoundError
+from proxy_worker.repository.sealing import MetadataSealer
+from proxy_worker.repository.store import ObjectNotFoundError, Store
 
 
 class StoredFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -34,7 +39,16 @@ class StoredDisk(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     configuration: tuple[StoredFile, ...] = ()
 
 
-class Point(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Tombstone(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="tombstone"):
+    """Stands where a run's point will never be."""
+
+    vm_id: str
+    run: str
+    reason: str
+    created_at: float
+
+
+class Point(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="point"):
     """A VM at one moment."""
 
     vm_id: str
@@ -52,7 +66,13 @@ class Point(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     def disk(self, key: str) -> StoredDisk:
         """The disk at place `key`; raises `PointNotFoundError`."""
-        raise NotImplementedError
+        for disk in self.disks:
+            if disk.key == key:
+                return disk
+        raise PointNotFoundError(
+            f"disk {key} of {self.vm_name}",
+            why=f"restore point {self.run} has {', '.join(disk.key for disk in self.disks)}",
+        )
 
     @property
     def configuration(self) -> tuple[StoredFile, ...]:
@@ -71,3 +91,56 @@ class Point(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
                 for disk in self.disks
             ),
         )
+
+    def same_content(self, other: Point) -> bool:
+        """Whether both name the same disks of the same attempts: two commits of one run."""
+        return [(disk.key, disk.map_id, disk.fence) for disk in self.disks] == [
+            (disk.key, disk.map_id, disk.fence) for disk in other.disks
+        ]
+
+
+def point_name(vm_id: str, run: str) -> str:
+    """Where a run's point, or its tombstone, lies."""
+    return f"points/{vm_id}/{run}"
+
+
+def encode_outcome(sealer: MetadataSealer, outcome: Point | Tombstone) -> bytes:
+    """The object that ends a run."""
+    return sealer.seal_object(point_name(outcome.vm_id, outcome.run), msgspec.msgpack.encode(outcome))
+
+
+def decode_outcome(sealer: MetadataSealer, name: str, data: bytes) -> Point | Tombstone:
+    """The reverse; raises `RepositoryDamageError`."""
+    payload, _ = sealer.open_object(name, data)
+    try:
+        outcome: Point | Tombstone = msgspec.msgpack.decode(payload, type=Point | Tombstone)
+    except msgspec.MsgspecError as error:
+        raise sealer.damage(name, f"it is not a restore point: {error}") from error
+    if point_name(outcome.vm_id, outcome.run) != name:
+        raise sealer.damage(name, "it is another run's")
+    return outcome
+
+
+def load_outcome(store: Store, sealer: MetadataSealer, vm_id: str, run: str) -> Point | Tombstone | None:
+    """How a run has ended; None while it hasn't."""
+    name = point_name(vm_id, run)
+    try:
+        return decode_outcome(sealer, name, store.get(name))
+    except ObjectNotFoundError:
+        return None
+
+
+def live_point_names(store: Store, vm_id: str | None = None) -> Iterator[str]:
+    """Names of points and tombstones that retention hasn't ended.
+
+    Points are listed before the marks: one that is ended in between is found marked.
+    """
+    below = f"{vm_id}/" if vm_id else ""
+    names = list(store.list(f"points/{below}"))
+    ended = {name.removeprefix("ended/") for name in store.list(f"ended/{below}")}
+    return (name for name in names if name.removeprefix("points/") not in ended)
+
+
+def is_ended(store: Store, vm_id: str, run: str) -> bool:
+    """Whether retention has marked a run as ended, so that its point no longer counts."""
+    return store.exists(f"ended/{vm_id}/{run}")

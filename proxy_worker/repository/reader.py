@@ -2,37 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Final
 
-import msgspec
-
+from proxy_worker.contract.errors import DamageError
+from proxy_worker.repository.chunks import ChunkReader
+from proxy_worker.repository.errors import MissingBlockError
+from proxy_worker.repository.index_run import Location
+from proxy_worker.repository.keyring import ZERO_ID
+from proxy_worker.repository.maps import DiskMap, load_map
+from proxy_worker.repository.pack_layout import ChunkKind
 from proxy_worker.repository.points import Point, StoredFile
+from proxy_worker.repository.store import ObjectNotFoundError, Store
 
+_SPAN_BYTES: Final = 4 * 1024 * 1024
+"""At most so much is read at once."""
+_GAP_BYTES: Final = 64 * 1024
+"""Reading over so much that isn't wanted is cheaper than a second read."""
 
-class DiskMap(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The root of the hash tree over a disk."""
-
-    size_bytes: int
-    block_size: int
-    blocks_per_segment: int
-    segments: tuple[bytes, ...]
-    packs: tuple[bytes, ...]
-    """Packs it was stored in or compared with: a superset, and advisory once packs were rewritten."""
+_Wanted = tuple[str, int, int, int, Location]
+"""Pack, offset, stored length, number of the block, location."""
 
 
 class PointReader:
     """Reads one restore point; all methods may be called from any number of threads at once."""
 
-    point: Point
-    block_size: int
+    def __init__(
+        self, store: Store, chunks: ChunkReader, point: Point, *, block_size: int, mark: str | None
+    ) -> None:
+        self.point = point
+        self.block_size = block_size
+        self._store = store
+        self._chunks = chunks
+        self._mark = mark
+        self._zeros = bytes(block_size)
 
     def map(self, disk_key: str) -> DiskMap:
         """The disk's map."""
-        raise NotImplementedError
+        return load_map(self._chunks, self.point.disk(disk_key).map_id)
 
     def segment_ids(self, segment_id: bytes) -> bytes:
-        """The block ids of a segment, 32 bytes each."""
-        raise NotImplementedError
+        """The block ids of a segment, 32 bytes each; a segment of zeros (`ZERO_ID`) has none to read."""
+        return self._chunks.read_metadata(ChunkKind.SEGMENT, segment_id)
 
     def read_blocks_into(self, ids: Sequence[bytes], view: memoryview) -> int:
         """Fill `view` with consecutive blocks: block i at i * block_size, the last as long as is left of the view.
@@ -41,18 +52,88 @@ class PointReader:
         is verified against its id, every copy of a damaged one is tried. Returns the bytes read from the store.
         Raises `MissingBlockError` or `RepositoryDamageError`.
         """
-        raise NotImplementedError
+        size, read_bytes = self.block_size, 0
+        wanted: list[_Wanted] = []
+        for number, block_id in enumerate(ids):
+            if block_id == ZERO_ID:
+                target = view[number * size : (number + 1) * size]
+                target[:] = self._zeros[: len(target)]
+            elif copies := self._chunks.locate(block_id, ChunkKind.BLOCK):
+                copy = copies[0]
+                wanted.append((copy.pack.name, copy.offset, copy.stored_length, number, copy))
+            else:
+                self._read_alone(block_id, view[number * size : (number + 1) * size])
+        for span in _spans(sorted(wanted, key=_place)):
+            read_bytes += self._read_span(span, ids, view)
+        return read_bytes
 
     def read_file(self, file: StoredFile) -> bytes:
         """A configuration file of the VM."""
-        raise NotImplementedError
+        content = bytearray(file.size_bytes)
+        self.read_blocks_into(file.block_ids, memoryview(content))
+        return bytes(content)
 
     def close(self) -> None:
         """Remove the reader's mark from the repository. Idempotent."""
-        raise NotImplementedError
+        if self._mark:
+            self._store.delete(self._mark)
+            self._mark = None
 
     def __enter__(self) -> PointReader:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def _read_span(self, span: list[_Wanted], ids: Sequence[bytes], view: memoryview) -> int:
+        name, begin, *_ = span[0]
+        _, last, length, *_ = span[-1]
+        buffer = self._chunks.scratch(last + length - begin)
+        try:
+            got = self._store.read_into(name, begin, buffer)
+        except ObjectNotFoundError:
+            got = 0
+        for _, offset, stored, number, location in span:
+            at = offset - begin
+            target = view[number * self.block_size : (number + 1) * self.block_size]
+            try:
+                if at + stored > got:
+                    raise self._chunks.damage(name, "it is missing or cut short")
+                length = self._chunks.open_block_into(location, ids[number], buffer[at : at + stored], target)
+            except DamageError:
+                # Other blocks of the span are in the scratch buffer, which the slow way leaves alone.
+                length = self._read_alone(ids[number], target)
+            self._require_whole(ids[number], length, target)
+        return got
+
+    def _read_alone(self, block_id: bytes, target: memoryview) -> int:
+        length = self._chunks.read_block_into(block_id, target)
+        self._require_whole(block_id, length, target)
+        return length
+
+    def _require_whole(self, block_id: bytes, length: int, target: memoryview) -> None:
+        if length != len(target):
+            raise MissingBlockError(
+                f"block {block_id.hex()}", why=f"it holds {length} bytes where {len(target)} are needed"
+            )
+
+
+def _place(wanted: _Wanted) -> tuple[str, int]:
+    return wanted[0], wanted[1]
+
+
+def _spans(wanted: Sequence[_Wanted]) -> Iterator[list[_Wanted]]:
+    """Group by what one read can fetch."""
+    span: list[_Wanted] = []
+    begin = end = 0
+    for item in wanted:
+        name, offset, stored, *_ = item
+        if span and (name != span[0][0] or offset > end + _GAP_BYTES or offset + stored - begin > _SPAN_BYTES):
+            yield span
+            span = []
+        if not span:
+            begin = offset
+        span.append(item)
+        end = offset + stored
+    if span:
+        yield span

@@ -2,59 +2,217 @@
 
 from __future__ import annotations
 
+import secrets
+import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Final
 
+from proxy_worker.contract.errors import ConfigurationError, DamageError
 from proxy_worker.contract.names import CompressionLevel
 from proxy_worker.contract.specification import DiskIdentity, VmIdentity
+from proxy_worker.repository import passphrases
+from proxy_worker.repository.chunks import ChunkReader
+from proxy_worker.repository.codec import Compressor
+from proxy_worker.repository.commit import commit_run
+from proxy_worker.repository.config import (
+    BLOCKS_PER_SEGMENT,
+    FORMAT,
+    VERSION,
+    Config,
+    encode_config,
+    load_config,
+    name_of,
+)
 from proxy_worker.repository.credentials import Credential
-from proxy_worker.repository.points import Point
+from proxy_worker.repository.errors import (
+    CannotReadError,
+    PointNotFoundError,
+    RepositoryExistsError,
+    RunEndedError,
+    WrongKeyError,
+    WrongPassphraseError,
+)
+from proxy_worker.repository.identity import SignatureVerifier
+from proxy_worker.repository.index import Index
+from proxy_worker.repository.keyring import ZERO_ID, Keyring, Secrets
+from proxy_worker.repository.points import (
+    Point,
+    Tombstone,
+    decode_outcome,
+    encode_outcome,
+    is_ended,
+    live_point_names,
+    load_outcome,
+    point_name,
+)
 from proxy_worker.repository.reader import PointReader
-from proxy_worker.repository.store import Store
-from proxy_worker.repository.writer import DiskWriter
+from proxy_worker.repository.registration import (
+    condemned_packs,
+    forget_writers,
+    register_reader,
+    register_writer,
+)
+from proxy_worker.repository.sealing import MetadataSealer
+from proxy_worker.repository.store import ObjectNotFoundError, Store
+from proxy_worker.repository.store.local import LocalStore
+from proxy_worker.repository.writer import DiskAttempt, DiskWriter, WriterLimits
 
-ZERO_ID = bytes(32)
-"""The id that stands for a block, or a segment, of zeros."""
+__all__ = ["ZERO_ID", "Repository", "new_run_id", "open_store"]
+
+DEFAULT_BLOCK_SIZE: Final = 256 * 1024
+_LEAST_BLOCK_SIZE: Final = 64 * 1024
+_MOST_BLOCK_SIZE: Final = 4 * 1024 * 1024
+
+
+class BlockSizeError(ConfigurationError):
+    """A block size that repositories can't have."""
 
 
 def new_run_id(now: float | None = None) -> str:
     """A fresh run name, e.g. `20261122T190102Z-1a2b3c4d`; sorts by time, unique by chance."""
-    raise NotImplementedError
+    moment = time.gmtime(time.time() if now is None else now)
+    return f"{time.strftime('%Y%m%dT%H%M%SZ', moment)}-{secrets.token_hex(4)}"
 
 
 def open_store(location: str) -> Store:
-    """The store at a location: so far a folder. Raises `RepositoryNotFoundError` when it isn't there."""
-    raise NotImplementedError
+    """The store at a location: so far a folder. Raises `StoreMissingError` when it isn't there."""
+    store = LocalStore(Path(location))
+    store.require()
+    return store
 
 
 class Repository:
     """An open repository. All methods may be called from any thread."""
 
-    id: str
-    block_size: int
-    can_read: bool
+    def __init__(
+        self, store: Store, config: Config, keyring: Keyring, *, unlocked: Secrets | None, cache_dir: Path | None
+    ) -> None:
+        self.store = store
+        self.config = config
+        self.keyring = keyring
+        self.unlocked = unlocked
+        """Everything, when a passphrase (or no encryption) opened it; None with a key file."""
+        self.encrypted = config.cipher != "none"
+        self.verifier = SignatureVerifier(config.root_public_key, keyring.repository_id, config.revoked)
+        self.sealer = MetadataSealer(keyring, self.verifier, store.location)
+        self.index = Index(
+            store,
+            self.sealer,
+            repository_id=config.repository_id,
+            generation=config.generation,
+            cache_dir=cache_dir,
+        )
+        self.chunks = ChunkReader(
+            store,
+            self.index,
+            keyring,
+            self.sealer,
+            encrypted=self.encrypted,
+            block_size=config.block_size,
+        )
+        self.damaged_points: dict[str, DamageError] = {}
+        """Points that couldn't be read when they were last listed."""
+        self._metadata_compressor = Compressor(CompressionLevel.OPTIMAL)
+
+    @property
+    def id(self) -> str:
+        """32 hex digits."""
+        return self.config.repository_id
+
+    @property
+    def block_size(self) -> int:
+        """Bytes."""
+        return self.config.block_size
+
+    @property
+    def can_read(self) -> bool:
+        """Whether blocks can be read, not only added."""
+        return self.keyring.can_read or not self.encrypted
 
     @classmethod
-    def create(cls, store: Store, *, passphrase: bytes | None, block_size: int = 256 * 1024) -> Repository:
-        """Make a repository in an empty store; without a passphrase it is not encrypted."""
-        raise NotImplementedError
+    def create(
+        cls,
+        store: Store,
+        *,
+        passphrase: bytes | None,
+        block_size: int = DEFAULT_BLOCK_SIZE,
+        kdf_cost: passphrases.KdfCost | None = None,
+    ) -> Repository:
+        """Make a repository in an empty store; without a passphrase it is not encrypted.
+
+        Raises `RepositoryExistsError`, `BlockSizeError`, `StoreError`.
+        """
+        _require_block_size(block_size)
+        if any(True for _ in store.list("config/")):
+            raise RepositoryExistsError(f"repository {store.location}", why="there is one here already")
+        unlocked = Secrets.generate()
+        config = Config(
+            format=FORMAT,
+            version=VERSION,
+            generation=1,
+            repository_id=secrets.token_hex(16),
+            created_at=int(time.time()),
+            block_size=block_size,
+            blocks_per_segment=BLOCKS_PER_SEGMENT,
+            cipher="none" if passphrase is None else "aes-256-gcm",
+            root_public_key=unlocked.root_public_key,
+            data_public_keys=unlocked.data_public_keys,
+            open_secrets=unlocked if passphrase is None else None,
+        )
+        if passphrase is not None:
+            key = passphrases.wrap(
+                unlocked, passphrase, repository_id=config.repository_id, label="first", cost=kdf_cost
+            )
+            passphrases.add(store, key)
+        if not store.put_if_absent(name_of(1), [encode_config(config, unlocked.root_key)]):
+            raise RepositoryExistsError(f"repository {store.location}", why="another one was made here just now")
+        return cls.open(store, Credential(passphrase=passphrase))
 
     @classmethod
     def open(cls, store: Store, credential: Credential, *, cache_dir: Path | None = None) -> Repository:
-        """Open one. `cache_dir` keeps the index between processes; without it the index is rebuilt each time."""
-        raise NotImplementedError
+        """Open one. `cache_dir` keeps the index between processes; without it the index is rebuilt each time.
+
+        Raises `RepositoryNotFoundError`, `RepositoryVersionError`, `RepositoryDamageError`, `CredentialError`s.
+        """
+        config = load_config(store)
+        keyring, unlocked = _unlock(store, config, credential)
+        return cls(store, config, keyring, unlocked=unlocked, cache_dir=cache_dir)
 
     def points(self, vm_id: str | None = None) -> list[Point]:
-        """Committed points that retention hasn't ended, by VM name, oldest first."""
-        raise NotImplementedError
+        """Committed points that retention hasn't ended, by VM name, oldest first.
+
+        Those that can't be read are left out, and in `damaged_points`.
+        """
+        found: list[Point] = []
+        self.damaged_points = {}
+        for name in live_point_names(self.store, vm_id):
+            try:
+                outcome = decode_outcome(self.sealer, name, self.store.get(name))
+            except ObjectNotFoundError:
+                continue
+            except DamageError as error:
+                self.damaged_points[name] = error
+                continue
+            if isinstance(outcome, Point):
+                found.append(outcome)
+        return sorted(found, key=lambda point: (point.vm_name, point.vm_id, point.sequence, point.created_at))
 
     def newest_point(self, vm_id: str) -> Point | None:
         """The newest of a VM."""
-        raise NotImplementedError
+        points = self.points(vm_id)
+        return points[-1] if points else None
 
     def point(self, vm_id: str, run: str) -> Point:
         """One point; raises `PointNotFoundError`."""
-        raise NotImplementedError
+        outcome = load_outcome(self.store, self.sealer, vm_id, run)
+        if not isinstance(outcome, Point) or is_ended(self.store, vm_id, run):
+            raise PointNotFoundError(
+                f"restore point {run} of VM {vm_id}",
+                why=f"there is none in {self.store.location}",
+                remedy="See `proxy-worker repository list`.",
+            )
+        return outcome
 
     def begin_disk(
         self,
@@ -64,9 +222,30 @@ class Repository:
         disk_key: str,
         fence: int,
         level: CompressionLevel = CompressionLevel.OPTIMAL,
+        limits: WriterLimits | None = None,
     ) -> DiskWriter:
         """Register a writer, read the condemned lists, then the index. Raises `RunEndedError` if the run has ended."""
-        raise NotImplementedError
+        register_writer(self.store, self.sealer, vm_id=vm_id, run=run, disk_key=disk_key, fence=fence)
+        if self.store.exists(point_name(vm_id, run)):
+            forget_writers(self.store, vm_id=vm_id, run=run)
+            raise RunEndedError(f"run {run} of VM {vm_id}", why="it has ended", remedy="Start a new run.")
+        condemned = condemned_packs(self.store, self.sealer)
+        self.index.refresh()
+        return DiskWriter(
+            self.store,
+            self.keyring,
+            self.sealer,
+            self.index,
+            self.chunks,
+            DiskAttempt(vm_id, run, disk_key, fence),
+            block_size=self.block_size,
+            blocks_per_segment=self.config.blocks_per_segment,
+            encrypted=self.encrypted,
+            compressor=Compressor(level),
+            metadata_compressor=self._metadata_compressor,
+            condemned=condemned,
+            limits=limits or WriterLimits(),
+        )
 
     def commit(
         self,
@@ -82,22 +261,79 @@ class Repository:
         The same commit twice gives the same point. Raises `RunEndedError`, `MissingBlockError`,
         `RepositoryDamageError`.
         """
-        raise NotImplementedError
+        self.index.refresh()
+        newest = self.newest_point(vm.vm_id)
+        return commit_run(
+            self.store,
+            self.sealer,
+            self.chunks,
+            vm=vm,
+            run=run,
+            job=job,
+            disks=disks,
+            started_at=started_at,
+            sequence=1 + (newest.sequence if newest else 0),
+        )
 
     def abandon(self, *, vm_id: str, run: str, reason: str) -> bool:
         """Put a tombstone in the place of the point; True if a point was there first."""
-        raise NotImplementedError
+        tombstone = Tombstone(vm_id=vm_id, run=run, reason=reason, created_at=time.time())
+        created = self.store.put_if_absent(point_name(vm_id, run), [encode_outcome(self.sealer, tombstone)])
+        forget_writers(self.store, vm_id=vm_id, run=run)
+        return not created and isinstance(load_outcome(self.store, self.sealer, vm_id, run), Point)
 
     def reader(self, point: Point) -> PointReader:
         """Read a point's disks. Raises `CannotReadError` with a write key."""
-        raise NotImplementedError
+        if not self.can_read:
+            raise CannotReadError(
+                f"restore points of {self.store.location}",
+                why="a write key may add them but not read them",
+                remedy="Use a passphrase or a read key.",
+            )
+        mark = register_reader(self.store, self.sealer, vm_id=point.vm_id, run=point.run)
+        self.index.refresh()
+        return PointReader(self.store, self.chunks, point, block_size=self.block_size, mark=mark)
 
     def close(self) -> None:
         """Let go of the index. Idempotent."""
-        raise NotImplementedError
+        self.index.close()
 
     def __enter__(self) -> Repository:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _unlock(store: Store, config: Config, credential: Credential) -> tuple[Keyring, Secrets | None]:
+    """The keys that a credential gives, if they are this repository's."""
+    what = f"repository {store.location}"
+    if credential.key:
+        pinned = credential.key
+        if pinned.repository_id != config.repository_id or pinned.root_public_key != config.root_public_key:
+            raise WrongKeyError(
+                what, why=f"the key is of repository {pinned.repository_id}, this is {config.repository_id}"
+            )
+        if config.generation < pinned.least_generation:
+            raise WrongKeyError(
+                what,
+                why=f"its configuration is generation {config.generation}, the key knows {pinned.least_generation}",
+                remedy="Somebody has put back an old copy; find out who before writing to it.",
+            )
+        return pinned.keyring(), None
+    if config.open_secrets:
+        unlocked = config.open_secrets
+    elif credential.passphrase is None:
+        raise WrongPassphraseError(what, why="it is encrypted", remedy="Give a passphrase file or a key file.")
+    else:
+        unlocked, _ = passphrases.unlock(store, credential.passphrase, config.repository_id)
+    if unlocked.root_public_key != config.root_public_key:
+        raise WrongKeyError(what, why="its configuration is not signed by the root key that its keys hold")
+    return unlocked.keyring(config.repository_id_bytes), unlocked
+
+
+def _require_block_size(block_size: int) -> None:
+    if block_size & (block_size - 1) or not _LEAST_BLOCK_SIZE <= block_size <= _MOST_BLOCK_SIZE:
+        raise BlockSizeError(
+            f"block size {block_size}", why="it is not a power of two from 64 KiB to 4 MiB", remedy="Use 256KiB."
+        )

@@ -2,17 +2,55 @@
 
 from __future__ import annotations
 
+import base64
+import binascii
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Final
 
+import msgspec
+
+from proxy_worker.contract.errors import DamageError
 from proxy_worker.contract.outcome import DiskReport
-from proxy_worker.repository.codec import Codec
-from proxy_worker.repository.points import Point, StoredFile
-from proxy_worker.repository.store import Buffer
+from proxy_worker.repository.chunks import ChunkReader
+from proxy_worker.repository.codec import Codec, Compressor
+from proxy_worker.repository.delivery import PackDelivery
+from proxy_worker.repository.index import Index
+from proxy_worker.repository.index_run import IndexRun, group_digest
+from proxy_worker.repository.keyring import ID_BYTES, OWNER_GROUP, ZERO_ID, Keyring
+from proxy_worker.repository.maps import DiskMap, is_zero_segment, load_map
+from proxy_worker.repository.pack_layout import PACK_ID_BYTES, ChunkKind, pack_name
+from proxy_worker.repository.packs import BUFFER_BYTES, ClosedPack, PackWriter
+from proxy_worker.repository.points import Point, StoredDisk, StoredFile, is_ended, load_outcome
+from proxy_worker.repository.sealing import MetadataSealer
+from proxy_worker.repository.store import Buffer, ObjectNotFoundError, Store
 
-if TYPE_CHECKING:
-    pass
+_REMEMBERED_IDS: Final = 1 << 16
+"""Ids of published blocks that a writer keeps at hand; beyond, it finds its own in the index."""
+_USABLE, _UNUSABLE = 1, 2
+
+
+@dataclass(frozen=True, slots=True)
+class WriterLimits:
+    """How much a writer gathers; tests use small ones."""
+
+    pack_bytes: int = 64 * 1024 * 1024
+    pack_chunks: int = 4096
+    packs_per_fragment: int = 8
+
+
+@dataclass(frozen=True, slots=True)
+class DiskAttempt:
+    """Which run and disk a writer works for."""
+
+    vm_id: str
+    run: str
+    disk_key: str
+    fence: int
+
+    def seal_name(self, what: str) -> str:
+        """What checkpoints and results are bound to. Not to the fence: the next attempt takes up a checkpoint."""
+        return f"{what}/{self.vm_id}/{self.run}/{self.disk_key}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,70 +63,152 @@ class ParentDisk:
     """Segment ids; 32 zero bytes stand for a segment of zeros."""
 
 
-class DiskWriter:
-    """Stores one disk. `identify`, `has` and `compress` may be called from any number of threads at once;
-    everything else from one thread at a time (the writer thread)."""
+class _Checkpoint(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    state: bytes
+    packs: bytes
 
-    block_size: int
-    blocks_per_segment: int
+
+class DiskWriter:
+    """Stores one disk. `identify`, `has`, `compress`, `segment_ids` and `durable_mark` may be used from any number
+    of threads at once; everything else from one thread at a time (the writer thread)."""
+
+    def __init__(
+        self,
+        store: Store,
+        keyring: Keyring,
+        sealer: MetadataSealer,
+        index: Index,
+        chunks: ChunkReader,
+        attempt: DiskAttempt,
+        *,
+        block_size: int,
+        blocks_per_segment: int,
+        encrypted: bool,
+        compressor: Compressor,
+        metadata_compressor: Compressor,
+        condemned: frozenset[bytes],
+        limits: WriterLimits,
+    ) -> None:
+        self.block_size = block_size
+        self.blocks_per_segment = blocks_per_segment
+        self.identify = keyring.block_id
+        self.compress = compressor.compress
+        self._store = store
+        self._keyring = keyring
+        self._sealer = sealer
+        self._index = index
+        self._chunks = chunks
+        self._attempt = attempt
+        self._encrypted = encrypted
+        self._metadata_compressor = metadata_compressor
+        self._condemned = condemned
+        self._limits = limits
+        group = keyring.identity.body.group
+        self._groups = frozenset({group_digest(group), group_digest(OWNER_GROUP)})
+        self._usable_packs: dict[IndexRun, bytearray] = {}
+        self._used_packs: set[bytes] = set()
+        self._inherited_packs: set[bytes] = set()
+        self._unpublished: set[bytes] = set()
+        self._published: set[bytes] = set()
+        self._buffer = bytearray(max(BUFFER_BYTES, 2 * block_size))
+        self._pack: PackWriter | None = None
+        self._mark = 0
+        self._delivered_bytes = 0
+        self._fragment_bytes = 0
+        self._delivery = PackDelivery(
+            store,
+            sealer,
+            group=group,
+            packs_per_fragment=limits.packs_per_fragment,
+            published=self._note_published,
+        )
 
     @property
     def stored_bytes(self) -> int:
         """Bytes added to the repository so far."""
-        raise NotImplementedError
-
-    def identify(self, block: Buffer) -> bytes:
-        """The block's id: 32 bytes. Zero blocks are the caller's to spot: their id is `ZERO_ID`."""
-        raise NotImplementedError
+        return self._delivered_bytes + self._fragment_bytes + (self._pack.size_bytes if self._pack else 0)
 
     def has(self, block_id: bytes) -> bool:
-        """Whether the repository holds the block, so that it may be named without being stored."""
-        raise NotImplementedError
-
-    def compress(self, block: Buffer) -> tuple[Codec, Buffer]:
-        """The block as it will be stored, before sealing; as it is when that is no larger. Releases the GIL."""
-        raise NotImplementedError
+        """Whether the repository holds the block (or segment, or map), so that it may be named without being stored."""
+        if block_id in self._unpublished or block_id in self._published:
+            return True
+        return any(self._may_use(run, number) for run in self._index.runs for number in run.pack_numbers(block_id))
 
     def store_block(self, block_id: bytes, codec: Codec, data: Buffer, plain_length: int) -> int:
         """Seal and append to the open pack; the bytes added, 0 if this writer has stored it before."""
-        raise NotImplementedError
+        if block_id in self._unpublished or block_id in self._published:
+            return 0
+        stored = self._open_pack().add_block(block_id, codec, data, plain_length)
+        self._enter(block_id)
+        return stored
 
     def store_segment(self, ids: bytes) -> bytes:
-        """Store the ids of consecutive blocks (32 bytes each, at most `blocks_per_segment`) and return the segment's id."""
-        raise NotImplementedError
+        """Store the ids of consecutive blocks (32 bytes each, at most `blocks_per_segment`), return the segment's id."""
+        if is_zero_segment(ids):
+            return ZERO_ID
+        if len(ids) % ID_BYTES or len(ids) > self.blocks_per_segment * ID_BYTES:
+            raise ValueError("a segment is a list of at most blocks_per_segment ids")
+        segment_id = self._keyring.segment_id(ids)
+        self._store_metadata(ChunkKind.SEGMENT, segment_id, ids)
+        return segment_id
 
     def parent(self, point: Point, disk_key: str) -> ParentDisk | None:
-        """The disk in `point`, if that point still counts (it is read again); None if it is gone or has no such disk."""
-        raise NotImplementedError
+        """The disk in `point`, if that point still counts; None if it is gone, damaged, or has no such disk.
+
+        The point is read again: only one that is there after this writer has registered is safe from collection.
+        """
+        try:
+            current = load_outcome(self._store, self._sealer, point.vm_id, point.run)
+            if not isinstance(current, Point) or is_ended(self._store, point.vm_id, point.run):
+                return None
+            disk = next((disk for disk in current.disks if disk.key == disk_key), None)
+            disk_map = load_map(self._chunks, disk.map_id) if disk else None
+        except DamageError:
+            return None
+        if disk_map is None or (disk_map.block_size, disk_map.blocks_per_segment) != (
+            self.block_size,
+            self.blocks_per_segment,
+        ):
+            return None
+        self._inherited_packs.update(disk_map.packs)
+        return ParentDisk(point.run, disk_map.size_bytes, disk_map.segments)
 
     def segment_ids(self, segment_id: bytes) -> bytes:
-        """The ids that a stored segment holds, e.g. a parent's. Thread-safe."""
-        raise NotImplementedError
+        """The ids that a stored segment holds, e.g. a parent's."""
+        return self._chunks.read_metadata(ChunkKind.SEGMENT, segment_id)
 
     def flush(self) -> None:
         """Close the open pack and publish everything stored, without waiting. Use it sparingly: packs get small."""
-        raise NotImplementedError
+        self._close_pack()
+        self._delivery.publish()
 
     def mark(self) -> int:
         """A number for everything stored so far; compare with `durable_mark`."""
-        raise NotImplementedError
+        return self._mark
 
     @property
     def durable_mark(self) -> int:
-        """Everything up to this mark is in durable packs and published fragments. Thread-safe."""
-        raise NotImplementedError
+        """Everything up to this mark is in durable packs and published fragments."""
+        return self._delivery.durable_mark
 
     def wait_durable(self, mark: int, timeout_s: float | None = None) -> bool:
         """Flush, and wait until `mark` is durable; False on timeout. Raises what went wrong in the background."""
-        raise NotImplementedError
+        if self._delivery.durable_mark < mark:
+            self.flush()
+        return self._delivery.wait(mark, timeout_s)
 
     def seal_checkpoint(self, state: bytes) -> str:
         """Seal the caller's resume state for the ledger, bound to repository, run and disk."""
-        raise NotImplementedError
+        checkpoint = _Checkpoint(state, b"".join(sorted(self._used_packs | self._inherited_packs)))
+        return self._seal("checkpoint", msgspec.msgpack.encode(checkpoint))
 
     def open_checkpoint(self, sealed: str) -> bytes:
         """The reverse, in a later attempt; raises `RepositoryDamageError` if it isn't this run's and disk's."""
-        raise NotImplementedError
+        plain = open_sealed(self._sealer, self._attempt.seal_name("checkpoint"), sealed)
+        checkpoint = msgspec.msgpack.decode(plain, type=_Checkpoint)
+        packs = checkpoint.packs
+        self._inherited_packs.update(packs[at : at + PACK_ID_BYTES] for at in range(0, len(packs), PACK_ID_BYTES))
+        return checkpoint.state
 
     def finish(
         self,
@@ -100,14 +220,115 @@ class DiskWriter:
         configuration: Sequence[StoredFile] = (),
     ) -> str:
         """Store the disk map, wait until all is durable, and return the sealed result that a commit takes."""
-        raise NotImplementedError
+        inherited = {pack for pack in self._inherited_packs if self._store.exists(pack_name(pack))}
+        disk_map = DiskMap(
+            size_bytes=size_bytes,
+            block_size=self.block_size,
+            blocks_per_segment=self.blocks_per_segment,
+            segment_ids=b"".join(segments),
+            pack_ids=b"".join(sorted(inherited | self._used_packs)),
+        )
+        encoded = msgspec.msgpack.encode(disk_map)
+        map_id = self._keyring.map_id(encoded)
+        self._store_metadata(ChunkKind.MAP, map_id, encoded)
+        self.wait_durable(self._mark)
+        self._delivery.stop(abort=False)
+        disk = StoredDisk(
+            key=self._attempt.disk_key,
+            size_bytes=size_bytes,
+            map_id=map_id,
+            fence=self._attempt.fence,
+            stored_bytes=self.stored_bytes,
+            parent=report.parent,
+            source=source,
+            report=report.model_dump_json(exclude_none=True),
+            configuration=tuple(configuration),
+        )
+        return self._seal("result", msgspec.msgpack.encode(disk))
 
     def abort(self) -> None:
         """Drop the open pack and stop the background work. Idempotent; harmless after `finish`."""
-        raise NotImplementedError
+        if self._pack:
+            self._pack.discard()
+            self._pack = None
+        self._delivery.stop(abort=True)
 
     def __enter__(self) -> DiskWriter:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.abort()
+
+    def _store_metadata(self, kind: ChunkKind, content_id: bytes, plain: bytes) -> None:
+        if not self.has(content_id):
+            self._open_pack().add_metadata(kind, content_id, plain, self._metadata_compressor)
+            self._enter(content_id)
+
+    def _enter(self, content_id: bytes) -> None:
+        self._unpublished.add(content_id)
+        self._mark += 1
+        pack = self._pack
+        if pack and (pack.size_bytes >= self._limits.pack_bytes or pack.chunk_count >= self._limits.pack_chunks):
+            self._close_pack()
+
+    def _open_pack(self) -> PackWriter:
+        if self._pack is None:
+            self._delivery.raise_error()
+            if len(self._published) > _REMEMBERED_IDS:
+                self._index.refresh()
+                self._published.clear()
+            self._pack = PackWriter(
+                self._store, self._keyring, self._sealer, encrypted=self._encrypted, buffer=self._buffer
+            )
+            self._used_packs.add(self._pack.pack_id)
+        return self._pack
+
+    def _close_pack(self) -> None:
+        if self._pack:
+            closed = self._pack.close()
+            self._pack = None
+            self._delivered_bytes += closed.size_bytes
+            self._delivery.submit(closed, self._mark)
+
+    def _note_published(self, packs: list[ClosedPack], fragment_bytes: int) -> None:
+        """Called by the delivery's thread. An id enters one set before it leaves the other."""
+        for pack in packs:
+            ids = [chunk.ids for chunk in pack.chunks]
+            self._published.update(ids)
+            self._unpublished.difference_update(ids)
+        self._fragment_bytes += fragment_bytes
+
+    def _may_use(self, run: IndexRun, number: int) -> bool:
+        """Whether a pack is of a trusted group and, since this writer has registered, there and not condemned."""
+        known = self._usable_packs.get(run)
+        if known is None:
+            known = self._usable_packs.setdefault(run, bytearray(run.pack_count))
+        if not known[number]:
+            pack = run.pack(number)
+            usable = (
+                pack.group in self._groups
+                and pack.pack_id not in self._condemned
+                and self._whole(pack.name, pack.size_bytes)
+            )
+            known[number] = _USABLE if usable else _UNUSABLE
+            if usable:
+                self._used_packs.add(pack.pack_id)
+        return known[number] == _USABLE
+
+    def _whole(self, name: str, size_bytes: int) -> bool:
+        try:
+            return self._store.size(name) == size_bytes
+        except ObjectNotFoundError:
+            return False
+
+    def _seal(self, what: str, plain: bytes) -> str:
+        return base64.b64encode(self._sealer.seal(self._attempt.seal_name(what), plain)).decode()
+
+
+def open_sealed(sealer: MetadataSealer, name: str, sealed: str) -> bytes:
+    """The reverse of what checkpoints and results are sealed with; raises `RepositoryDamageError`."""
+    try:
+        data = base64.b64decode(sealed, validate=True)
+    except binascii.Error as error:
+        raise sealer.damage(name, "it is not base64") from error
+    return sealer.open(name, data)

@@ -1,0 +1,185 @@
+"""Reading chunks back: find a copy, open it, decompress it, and compare it with its id."""
+
+from __future__ import annotations
+
+import threading
+from typing import Final
+
+import zstandard
+from cryptography.exceptions import InvalidTag
+
+from proxy_worker.contract.errors import DamageError
+from proxy_worker.repository.codec import Codec, Decompressor
+from proxy_worker.repository.data_keys import DataKeyOpener, chunk_binding, nonce_of
+from proxy_worker.repository.errors import MissingBlockError
+from proxy_worker.repository.index import Index
+from proxy_worker.repository.index_run import Location
+from proxy_worker.repository.keyring import Keyring
+from proxy_worker.repository.pack_layout import ChunkKind, PackLayoutError
+from proxy_worker.repository.packs import metadata_name, read_footer, read_table
+from proxy_worker.repository.sealing import TAG_BYTES, MetadataSealer
+from proxy_worker.repository.store import ObjectNotFoundError, Store
+
+MAX_METADATA_BYTES: Final = 64 * 1024 * 1024
+"""Larger maps or segments than this aren't believed: a map of 64 TiB has 2 MiB of segments and some MiB of packs."""
+
+
+class ChunkReader:
+    """Reads any chunk of a repository. Thread-safe; each thread keeps one scratch buffer."""
+
+    def __init__(
+        self,
+        store: Store,
+        index: Index,
+        keyring: Keyring,
+        sealer: MetadataSealer,
+        *,
+        encrypted: bool,
+        block_size: int,
+    ) -> None:
+        self._store = store
+        self._index = index
+        self._keyring = keyring
+        self._sealer = sealer
+        self._encrypted = encrypted
+        self._block_size = block_size
+        self._keys = DataKeyOpener(store, keyring)
+        self._decompressor = Decompressor()
+        self._threads = threading.local()
+
+    def locate(self, content_id: bytes, kind: ChunkKind) -> list[Location]:
+        """Every copy; none when the index knows of none."""
+        return [location for location in self._index.find(content_id) if location.kind == kind]
+
+    def read_metadata(self, kind: ChunkKind, content_id: bytes) -> bytes:
+        """A segment or an encoded map; raises `MissingBlockError`, or what is wrong with its only copy."""
+        damage: DamageError | None = None
+        for attempt in range(2):
+            if attempt:
+                self._index.refresh()
+            for location in self.locate(content_id, kind):
+                try:
+                    stored = self._store.get(location.pack.name, location.offset, location.stored_length)
+                    return self.open_metadata(location, content_id, stored)
+                except ObjectNotFoundError:
+                    damage = self.damage(location.pack.name, "the pack is missing")
+                except DamageError as error:
+                    damage = error
+        raise damage or self.missing(f"{kind.name.lower()} {content_id.hex()}")
+
+    def open_metadata(self, location: Location, content_id: bytes, stored: bytes) -> bytes:
+        """The plain content of a metadata chunk, compared with its id; raises `RepositoryDamageError`."""
+        kind = ChunkKind(location.kind)
+        try:
+            plain = self._sealer.open(metadata_name(kind, content_id), stored)
+            if location.codec == Codec.ZSTD:
+                if location.plain_length > MAX_METADATA_BYTES:
+                    raise self.damage(location.pack.name, f"a {kind.name.lower()} in it is too long")
+                plain = self._decompressor.decompress(plain, location.plain_length)
+        except (DamageError, zstandard.ZstdError) as error:
+            raise self.damage(
+                location.pack.name, f"the {kind.name.lower()} at {location.offset} is damaged"
+            ) from error
+        named = self._keyring.segment_id if kind == ChunkKind.SEGMENT else self._keyring.map_id
+        if named(plain) != content_id:
+            raise self.damage(location.pack.name, f"the {kind.name.lower()} at {location.offset} is another one")
+        return plain
+
+    def open_block_into(self, location: Location, block_id: bytes, stored: memoryview, view: memoryview) -> int:
+        """Open a stored chunk and put the block into `view`; its length. Raises `RepositoryDamageError`.
+
+        `view` may be longer than the block, never shorter.
+        """
+        if location.count > 1:
+            return self._open_grouped(location, block_id, stored, view)
+        if location.plain_length > len(view):
+            raise self.damage(location.pack.name, f"the block at {location.offset} is longer than it should be")
+        plain = view[: location.plain_length]
+        try:
+            if location.codec == Codec.ZSTD:
+                body = self._decrypted(location, block_id, stored)
+                plain[:] = self._decompressor.decompress(body, location.plain_length)
+            elif self._encrypted:
+                self._decrypt_into(location, block_id, stored, plain)
+            else:
+                plain[:] = stored
+        except (InvalidTag, ValueError, zstandard.ZstdError) as error:
+            raise self.damage(location.pack.name, f"the block at {location.offset} is damaged") from error
+        if self._keyring.block_id(plain) != block_id:
+            raise self.damage(location.pack.name, f"the block at {location.offset} is another one")
+        return location.plain_length
+
+    def read_block_into(self, block_id: bytes, view: memoryview) -> int:
+        """One block by its id, from any copy that is whole; the slow way, for when reading ahead has failed."""
+        damage: DamageError | None = None
+        for attempt in range(2):
+            if attempt:
+                self._index.refresh()
+            for location in self.locate(block_id, ChunkKind.BLOCK):
+                stored = bytearray(location.stored_length)
+                try:
+                    self._store.read_into(location.pack.name, location.offset, memoryview(stored))
+                    return self.open_block_into(location, block_id, memoryview(stored), view)
+                except ObjectNotFoundError:
+                    damage = self.damage(location.pack.name, "the pack is missing")
+                except DamageError as error:
+                    damage = error
+        raise damage or self.missing(f"block {block_id.hex()}")
+
+    def scratch(self, length: int) -> memoryview:
+        """This thread's buffer for stored bytes."""
+        return self._buffer("stored", length)
+
+    def damage(self, name: str, why: str) -> DamageError:
+        """The error for an object that isn't right."""
+        return self._sealer.damage(name, why)
+
+    def missing(self, what: str) -> MissingBlockError:
+        """The error for something that the index doesn't know."""
+        why = "no index fragment knows it"
+        if damaged := sorted(self._index.damaged):
+            why += f", and these are damaged: {', '.join(damaged)}"
+        return MissingBlockError(
+            f"{what} of {self._store.location}",
+            why=why,
+            remedy="`proxy-worker repository reindex` rebuilds the index from the packs.",
+        )
+
+    def _decrypted(self, location: Location, ids: bytes, stored: memoryview) -> memoryview:
+        if not self._encrypted:
+            return stored
+        body = self._buffer("opened", location.stored_length - TAG_BYTES)
+        self._decrypt_into(location, ids, stored, body)
+        return body
+
+    def _decrypt_into(self, location: Location, ids: bytes, stored: memoryview, into: memoryview) -> None:
+        if location.key_index >= len(location.pack.data_keys):
+            raise ValueError("its data key is missing")
+        cipher = self._keys.open(location.pack.data_keys[location.key_index])
+        cipher.decrypt_into(nonce_of(location.nonce), stored, chunk_binding(ids, location.codec), into)
+
+    def _open_grouped(self, location: Location, block_id: bytes, stored: memoryview, view: memoryview) -> int:
+        """A block that shares its chunk with others: the pack's table says which."""
+        pack = location.pack
+        try:
+            table, _ = read_table(self._store, self._sealer, pack.pack_id, read_footer(self._store, pack.pack_id))
+            ids = next(chunk.ids for chunk in table if chunk.offset == location.offset)
+            body = self._decrypted(location, ids, stored)
+            plain: bytes | memoryview = body
+            if location.codec == Codec.ZSTD:
+                plain = self._decompressor.decompress(body, location.plain_length)
+        except (InvalidTag, ValueError, StopIteration, zstandard.ZstdError, PackLayoutError) as error:
+            raise self.damage(pack.name, f"the blocks at {location.offset} are damaged") from error
+        begin = location.place * self._block_size
+        block = plain[begin : begin + self._block_size]
+        if self._keyring.block_id(block) != block_id or len(block) > len(view):
+            raise self.damage(pack.name, f"a block in the chunk at {location.offset} is another one")
+        view[: len(block)] = block
+        return len(block)
+
+    def _buffer(self, use: str, length: int) -> memoryview:
+        held: memoryview | None = getattr(self._threads, use, None)
+        if held is None or len(held) < length:
+            held = memoryview(bytearray(length))
+            setattr(self._threads, use, held)
+        return held[:length]

@@ -1,0 +1,89 @@
+"""Committing a VM run: the one step that makes its disks a restore point."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Sequence
+
+import msgspec
+
+from proxy_worker.contract.specification import DiskIdentity, VmIdentity
+from proxy_worker.repository.chunks import ChunkReader
+from proxy_worker.repository.errors import RunEndedError
+from proxy_worker.repository.keyring import ZERO_ID
+from proxy_worker.repository.maps import load_map
+from proxy_worker.repository.pack_layout import ChunkKind
+from proxy_worker.repository.points import Point, StoredDisk, encode_outcome, load_outcome, point_name
+from proxy_worker.repository.registration import forget_writers
+from proxy_worker.repository.sealing import MetadataSealer
+from proxy_worker.repository.store import Store
+from proxy_worker.repository.writer import DiskAttempt, open_sealed
+
+
+def commit_run(
+    store: Store,
+    sealer: MetadataSealer,
+    chunks: ChunkReader,
+    *,
+    vm: VmIdentity,
+    run: str,
+    job: str,
+    disks: Sequence[tuple[DiskIdentity, int, str]],
+    started_at: float,
+    sequence: int,
+) -> Point:
+    """Create the point if the run hasn't ended, then remove its writers' marks.
+
+    Everything is verified before: results are of this run and these fences, maps and segments are in durable packs.
+    """
+    stored = tuple(_opened(sealer, vm.vm_id, run, disk, fence, sealed) for disk, fence, sealed in disks)
+    for disk in stored:
+        _require_resolvable(store, chunks, disk)
+    point = Point(
+        vm_id=vm.vm_id,
+        vm_name=vm.name,
+        run=run,
+        job=job,
+        sequence=sequence,
+        created_at=time.time(),
+        started_at=started_at,
+        token=secrets.token_bytes(16),
+        disks=stored,
+    )
+    if not store.put_if_absent(point_name(vm.vm_id, run), [encode_outcome(sealer, point)]):
+        point = _earlier(store, sealer, point)
+    forget_writers(store, vm_id=vm.vm_id, run=run)
+    return point
+
+
+def _opened(
+    sealer: MetadataSealer, vm_id: str, run: str, disk: DiskIdentity, fence: int, sealed: str
+) -> StoredDisk:
+    name = DiskAttempt(vm_id, run, disk.key, fence).seal_name("result")
+    stored = msgspec.msgpack.decode(open_sealed(sealer, name, sealed), type=StoredDisk)
+    if (stored.key, stored.fence) != (disk.key, fence):
+        raise sealer.damage(
+            name, f"it is of disk {stored.key} with fence {stored.fence}, not {disk.key} with {fence}"
+        )
+    return stored
+
+
+def _require_resolvable(store: Store, chunks: ChunkReader, disk: StoredDisk) -> None:
+    disk_map = load_map(chunks, disk.map_id)
+    seen: set[str] = set()
+    for segment_id in set(disk_map.segments) - {ZERO_ID}:
+        names = {location.pack.name for location in chunks.locate(segment_id, ChunkKind.SEGMENT)}
+        if not any(name in seen or store.exists(name) for name in names):
+            raise chunks.missing(f"segment {segment_id.hex()} of disk {disk.key}")
+        seen |= names
+
+
+def _earlier(store: Store, sealer: MetadataSealer, point: Point) -> Point:
+    """The point of the same content that is there already: this commit's own after a lost reply, or one that an
+    earlier try of the same task made. Anything else means that the run has ended otherwise."""
+    outcome = load_outcome(store, sealer, point.vm_id, point.run)
+    if isinstance(outcome, Point) and (outcome.token == point.token or outcome.same_content(point)):
+        return outcome
+    ended = "it was abandoned" if not isinstance(outcome, Point) else "it was committed with other disks"
+    raise RunEndedError(f"run {point.run} of VM {point.vm_name}", why=ended, remedy="Start a new run.")

@@ -1,0 +1,110 @@
+"""The configuration object: what a repository is, signed by its root key."""
+
+from __future__ import annotations
+
+from typing import Final, Literal
+
+import msgspec
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+
+from proxy_worker.repository import documents
+from proxy_worker.repository.errors import RepositoryDamageError, RepositoryNotFoundError, RepositoryVersionError
+from proxy_worker.repository.keyring import Secrets
+from proxy_worker.repository.store import Store
+
+FORMAT: Final = "proxyfleet repository"
+VERSION: Final = 1
+BLOCKS_PER_SEGMENT: Final = 4096
+_DOMAIN: Final = b"proxyfleet 1 configuration\0"
+
+
+class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The newest generation counts."""
+
+    format: str
+    version: int
+    generation: int
+    repository_id: str
+    """32 hex digits."""
+    created_at: int
+    block_size: int
+    """Bytes, a power of two from 64 KiB to 4 MiB."""
+    blocks_per_segment: int
+    cipher: Literal["aes-256-gcm", "none"]
+    root_public_key: bytes
+    data_public_keys: tuple[bytes, ...]
+    """Newest first: data keys are sealed to the first."""
+    revoked_writers: tuple[str, ...] = ()
+    """Ids, in hex, of writers whose packs, fragments and points no longer count."""
+    open_secrets: Secrets | None = None
+    """The keys in clear, when the repository isn't encrypted."""
+    signature: bytes = b""
+
+    @property
+    def repository_id_bytes(self) -> bytes:
+        """16 bytes."""
+        return bytes.fromhex(self.repository_id)
+
+    @property
+    def revoked(self) -> frozenset[bytes]:
+        """The ids of writers that have been shut out."""
+        return frozenset(bytes.fromhex(writer) for writer in self.revoked_writers)
+
+
+class _Versioned(msgspec.Struct):
+    format: str
+    version: int
+
+
+def name_of(generation: int) -> str:
+    """The name of a generation's object."""
+    return f"config/{generation}"
+
+
+def encode_config(config: Config, root_key: Ed25519PrivateKey) -> bytes:
+    """Sign and encode."""
+    return documents.encode(msgspec.structs.replace(config, signature=root_key.sign(_message(config))))
+
+
+def load_config(store: Store) -> Config:
+    """The newest generation, self-consistent; whether its root key is the right one is for the credential to say.
+
+    Raises `RepositoryNotFoundError`, `RepositoryVersionError`, `RepositoryDamageError`.
+    """
+    generations = [int(part) for name in store.list("config/") if (part := name.partition("/")[2]).isdigit()]
+    if not generations:
+        raise RepositoryNotFoundError(
+            f"repository {store.location}",
+            why="there is none here",
+            remedy="Check the path, or make one with `proxy-worker repository init`.",
+        )
+    name = name_of(max(generations))
+    return decode_config(store.get(name), name, store.location)
+
+
+def decode_config(data: bytes, name: str, location: str) -> Config:
+    """Decode and verify one generation."""
+    what = f"{name} in {location}"
+    try:
+        versioned = msgspec.json.decode(data, type=_Versioned)
+        if (versioned.format, versioned.version) != (FORMAT, VERSION):
+            raise RepositoryVersionError(
+                what,
+                why=f"it says {versioned.format[:40]!r} version {versioned.version}, this is version {VERSION}",
+                remedy="Use the version of proxy-worker that made the repository, or a later one.",
+            )
+        config = documents.decode(data, Config)
+        Ed25519PublicKey.from_public_bytes(config.root_public_key).verify(config.signature, _message(config))
+        if name != name_of(config.generation) or len(config.repository_id_bytes) != 16:  # noqa: PLR2004
+            raise RepositoryDamageError(what, why="it is not the object of that name")
+    except (msgspec.MsgspecError, ValueError, InvalidSignature) as error:
+        why = str(error) or "its signature is wrong"
+        raise RepositoryDamageError(
+            what, why=why, remedy="Restore this file from a copy of the repository."
+        ) from error
+    return config
+
+
+def _message(config: Config) -> bytes:
+    return _DOMAIN + documents.encode(msgspec.structs.replace(config, signature=b""))

@@ -1,0 +1,86 @@
+"""Index fragments: for each block, segment and map in a few packs, where it lies.
+
+A fragment describes at most some dozens of packs and is read whole; what makes the index of a large repository
+searchable in constant memory is the cache that every reader and writer builds of it (`index.py`).
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable, Iterator
+from typing import Final
+
+import msgspec
+
+from proxy_worker.repository.data_keys import SealedDataKey
+from proxy_worker.repository.identity import CertificateBody
+from proxy_worker.repository.keyring import ID_BYTES, OWNER_GROUP
+from proxy_worker.repository.pack_layout import Chunk
+from proxy_worker.repository.sealing import MetadataSealer
+
+RECORD: Final = struct.Struct("<32sIIIIIHBBBBH")
+"""Id, pack (its place in the list of packs), offset, stored length, nonce counter, plain length, data key (its place
+in the pack's list), codec, kind, place of the block in its chunk, blocks in the chunk, zero."""
+PACK_FIELD: Final = slice(ID_BYTES, ID_BYTES + 4)
+
+
+class FragmentPack(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """A pack that a fragment describes."""
+
+    pack_id: bytes
+    size_bytes: int
+    group: str
+    """Trust group of the pack's writer; counts only where the owner says it, else the fragment's signer's does."""
+    data_keys: tuple[SealedDataKey, ...]
+
+
+class Fragment(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """A fragment's payload."""
+
+    packs: tuple[FragmentPack, ...]
+    records: bytes
+    """`RECORD`s, sorted."""
+
+
+def fragment_name(fragment_id: bytes) -> str:
+    """Where a fragment lies."""
+    return f"index/{fragment_id.hex()}"
+
+
+def records_of(chunks: Iterable[Chunk], pack: int) -> Iterator[bytes]:
+    """One record for each id of each chunk."""
+    for offset, stored, nonce, plain, key_index, codec, kind, ids in chunks:
+        count = len(ids) // ID_BYTES
+        for place in range(count):
+            block_id = ids[place * ID_BYTES : (place + 1) * ID_BYTES]
+            yield RECORD.pack(block_id, pack, offset, stored, nonce, plain, key_index, codec, kind, place, count, 0)
+
+
+def encode_fragment(
+    sealer: MetadataSealer, name: str, packs: Iterable[tuple[FragmentPack, Iterable[Chunk]]]
+) -> bytes:
+    """The object that describes these packs."""
+    described: list[FragmentPack] = []
+    records: list[bytes] = []
+    for place, (pack, chunks) in enumerate(packs):
+        described.append(pack)
+        records.extend(records_of(chunks, place))
+    fragment = Fragment(tuple(described), b"".join(sorted(records)))
+    return sealer.seal_object(name, msgspec.msgpack.encode(fragment))
+
+
+def decode_fragment(sealer: MetadataSealer, name: str, data: bytes) -> Fragment:
+    """The reverse, with each pack's trust group settled; raises `RepositoryDamageError`."""
+    payload, signer = sealer.open_object(name, data)
+    try:
+        fragment = msgspec.msgpack.decode(payload, type=Fragment)
+    except msgspec.MsgspecError as error:
+        raise sealer.damage(name, f"it is not a fragment: {error}") from error
+    if len(fragment.records) % RECORD.size:
+        raise sealer.damage(name, "its records are not whole")
+    return fragment if signer.group == OWNER_GROUP else _in_group(fragment, signer)
+
+
+def _in_group(fragment: Fragment, signer: CertificateBody) -> Fragment:
+    packs = tuple(msgspec.structs.replace(pack, group=signer.group) for pack in fragment.packs)
+    return msgspec.structs.replace(fragment, packs=packs)

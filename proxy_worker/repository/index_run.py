@@ -1,0 +1,271 @@
+"""Runs: sorted, immutable, memory-mapped files of index records, the pieces that the local index is made of.
+
+A run is a cache: it is made from fragments, never believed over them, and losing it costs time. Layout: header,
+fan-out table on the first bits of the id, records, ids of the fragments it covers, packs, data keys, end mark.
+Memory-mapped pages belong to the file, so that a process's own memory doesn't grow with the repository.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import struct
+from array import array
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import blake3
+import msgspec
+
+from proxy_worker.repository.data_keys import SealedDataKey
+from proxy_worker.repository.fragments import PACK_FIELD, RECORD, FragmentPack
+from proxy_worker.repository.keyring import ID_BYTES
+from proxy_worker.repository.pack_layout import PACK_ID_BYTES, pack_name
+
+_MAGIC: Final = b"PFRUN\x00\x00\x01"
+_HEADER: Final = struct.Struct("<8sIIQQQQ")
+"""Magic, bits of the fan-out, zero, records, fragments, packs, bytes of data keys."""
+_PACK: Final = struct.Struct("<16s16sQQI4x")
+"""Pack id, group digest, size, where its data keys begin and how long they are."""
+_FAN: Final = struct.Struct("<II")
+_PACK_NUMBER: Final = struct.Struct("<I")
+_SMALL: Final = 1 << 15
+_PARTITION_RECORDS: Final = 50_000
+_PACKS_REMEMBERED: Final = 4096
+FRAGMENT_ID_BYTES: Final = 16
+_data_keys = msgspec.msgpack.Decoder(tuple[SealedDataKey, ...])
+
+
+class PackEntry(NamedTuple):
+    """A pack, as the index knows it."""
+
+    pack_id: bytes
+    name: str
+    group: bytes
+    size_bytes: int
+    data_keys: tuple[SealedDataKey, ...]
+
+
+class Location(NamedTuple):
+    """One copy of a block, segment or map."""
+
+    pack: PackEntry
+    offset: int
+    stored_length: int
+    nonce: int
+    plain_length: int
+    key_index: int
+    codec: int
+    kind: int
+    place: int
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class RunSource:
+    """Something that a run can be made of: records with their packs."""
+
+    fragment_ids: Sequence[bytes]
+    packs: Callable[[], Iterable[tuple[bytes, bytes, int, bytes]]]
+    """Id, group digest, size, encoded data keys; asked for more than once."""
+    pack_count: int
+    records: bytes | IndexRun
+
+
+def group_digest(group: str) -> bytes:
+    """16 bytes that stand for a trust group."""
+    return blake3.blake3(group.encode()).digest(16)
+
+
+def fragment_source(fragment_id: bytes, packs: Sequence[FragmentPack], records: bytes) -> RunSource:
+    """A fragment as a source."""
+    encoded = [
+        (pack.pack_id, group_digest(pack.group), pack.size_bytes, msgspec.msgpack.encode(pack.data_keys))
+        for pack in packs
+    ]
+    return RunSource([fragment_id], lambda: encoded, len(encoded), records)
+
+
+class IndexRun:
+    """An open run. Thread-safe."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        with path.open("rb") as file:
+            self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        magic, bits, _, self.record_count, fragments, self.pack_count, key_bytes = _HEADER.unpack_from(self._map)
+        self._fan = _HEADER.size
+        self._records = self._fan + 4 * ((1 << bits) + 1)
+        self._fragments = self._records + RECORD.size * self.record_count
+        self._packs = self._fragments + FRAGMENT_ID_BYTES * fragments
+        self._keys = self._packs + _PACK.size * self.pack_count
+        end = self._keys + key_bytes
+        if magic != _MAGIC or len(self._map) != end + len(_MAGIC) or self._map[end:] != _MAGIC:
+            raise ValueError(f"{path} is not a whole run")
+        self._shift = 16 - bits
+        self._fragment_count = fragments
+        self._entries: dict[int, PackEntry] = {}
+
+    def find(self, block_id: bytes) -> list[tuple[int, Location]]:
+        """Every copy of an id, each with its pack's number in this run."""
+        first = self._first(block_id)
+        found = []
+        while first < self.record_count:
+            at = self._records + RECORD.size * first
+            if self._map[at : at + ID_BYTES] != block_id:
+                break
+            _, pack, *fields, _ = RECORD.unpack_from(self._map, at)
+            found.append((pack, Location(self.pack(pack), *fields)))
+            first += 1
+        return found
+
+    def pack_numbers(self, block_id: bytes) -> list[int]:
+        """The numbers of the packs that hold an id; cheaper than `find`."""
+        first = self._first(block_id)
+        found: list[int] = []
+        while first < self.record_count:
+            at = self._records + RECORD.size * first
+            if self._map[at : at + ID_BYTES] != block_id:
+                break
+            found.append(_PACK_NUMBER.unpack_from(self._map, at + ID_BYTES)[0])
+            first += 1
+        return found
+
+    def pack(self, number: int) -> PackEntry:
+        """A pack by its number."""
+        if entry := self._entries.get(number):
+            return entry
+        pack_id, group, size_bytes, begin, length = _PACK.unpack_from(self._map, self._packs + _PACK.size * number)
+        keys = _data_keys.decode(self._map[self._keys + begin : self._keys + begin + length])
+        entry = PackEntry(pack_id, pack_name(pack_id), group, size_bytes, keys)
+        if len(self._entries) >= _PACKS_REMEMBERED:
+            self._entries.clear()
+        self._entries[number] = entry
+        return entry
+
+    def fragment_ids(self) -> Iterator[bytes]:
+        """The fragments it covers."""
+        for at in range(self._fragments, self._packs, FRAGMENT_ID_BYTES):
+            yield self._map[at : at + FRAGMENT_ID_BYTES]
+
+    def records(self, low: int, high: int) -> list[bytes]:
+        """Records by number."""
+        begin = self._records + RECORD.size * low
+        block = self._map[begin : begin + RECORD.size * (high - low)]
+        return _split(block)
+
+    def lower_bound(self, prefix: int) -> int:
+        """The number of the first record whose id's first 16 bits are at least `prefix` (0 to 65536)."""
+        if prefix > 0xFFFF:  # noqa: PLR2004
+            return self.record_count
+        return self._first(prefix.to_bytes(2, "big") + bytes(ID_BYTES - 2))
+
+    def source(self) -> RunSource:
+        """This run as something to merge."""
+        return RunSource(
+            list(self.fragment_ids()), lambda: map(self._raw_pack, range(self.pack_count)), self.pack_count, self
+        )
+
+    def _raw_pack(self, number: int) -> tuple[bytes, bytes, int, bytes]:
+        pack_id, group, size_bytes, begin, length = _PACK.unpack_from(self._map, self._packs + _PACK.size * number)
+        return pack_id, group, size_bytes, self._map[self._keys + begin : self._keys + begin + length]
+
+    def _first(self, block_id: bytes) -> int:
+        """The number of the first record that isn't below an id."""
+        bucket = ((block_id[0] << 8) | block_id[1]) >> self._shift
+        low, high = _FAN.unpack_from(self._map, self._fan + 4 * bucket)
+        while low < high:
+            middle = (low + high) >> 1
+            at = self._records + RECORD.size * middle
+            if self._map[at : at + ID_BYTES] < block_id:
+                low = middle + 1
+            else:
+                high = middle
+        return int(low)
+
+
+def write_run(path: Path, sources: Sequence[RunSource]) -> None:
+    """Merge sources into one durable run, in memory that doesn't depend on how many records there are."""
+    total = sum(_count(source.records) for source in sources)
+    fragments = sorted(fragment for source in sources for fragment in source.fragment_ids)
+    bits = 8 if total < _SMALL else 16
+    fan = array("I", bytes(4 * ((1 << bits) + 1)))
+    with path.open("wb") as file:
+        file.seek(_HEADER.size + 4 * len(fan))
+        for records in _sorted_partitions(sources, total):
+            for record in records:
+                fan[(((record[0] << 8) | record[1]) >> (16 - bits)) + 1] += 1
+            file.write(b"".join(records))
+        for bucket in range(1, len(fan)):
+            fan[bucket] += fan[bucket - 1]
+        file.write(b"".join(fragments))
+        packs = key_bytes = 0
+        for source in sources:
+            for pack_id, group, size_bytes, encoded in source.packs():
+                file.write(_PACK.pack(pack_id, group, size_bytes, key_bytes, len(encoded)))
+                key_bytes += len(encoded)
+                packs += 1
+        for source in sources:
+            for *_, encoded in source.packs():
+                file.write(encoded)
+        file.write(_MAGIC)
+        file.seek(0)
+        file.write(_HEADER.pack(_MAGIC, bits, 0, total, len(fragments), packs, key_bytes))
+        file.write(fan.tobytes())
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sorted_partitions(sources: Sequence[RunSource], total: int) -> Iterator[list[bytes]]:
+    """All records in order, some ten thousand at a time, with pack numbers of the merged run."""
+    partitions = 1
+    while partitions < 1 << 16 and total // partitions > _PARTITION_RECORDS:
+        partitions *= 2
+    step = (1 << 16) // partitions
+    small = _renumbered_fragments(sources)
+    small.sort()
+    position = 0
+    for low in range(0, 1 << 16, step):
+        merged: list[bytes] = []
+        base = 0
+        for source in sources:
+            if isinstance(source.records, IndexRun):
+                run = source.records
+                merged += _renumbered(run.records(run.lower_bound(low), run.lower_bound(low + step)), base)
+            base += source.pack_count
+        end = position
+        limit = (low + step).to_bytes(3, "big")
+        while end < len(small) and b"\0" + small[end][:2] < limit:
+            end += 1
+        merged += small[position:end]
+        position = end
+        merged.sort()
+        yield merged
+
+
+def _renumbered_fragments(sources: Sequence[RunSource]) -> list[bytes]:
+    records: list[bytes] = []
+    base = 0
+    for source in sources:
+        if isinstance(source.records, bytes):
+            records += _renumbered(_split(source.records), base)
+        base += source.pack_count
+    return records
+
+
+def _renumbered(records: list[bytes], base: int) -> list[bytes]:
+    if not base:
+        return records
+    head, tail = PACK_FIELD.start, PACK_FIELD.stop
+    pack, unpack = _PACK_NUMBER.pack, _PACK_NUMBER.unpack_from
+    return [record[:head] + pack(unpack(record, head)[0] + base) + record[tail:] for record in records]
+
+
+def _split(block: bytes) -> list[bytes]:
+    return [block[at : at + RECORD.size] for at in range(0, len(block), RECORD.size)]
+
+
+def _count(records: bytes | IndexRun) -> int:
+    return records.record_count if isinstance(records, IndexRun) else len(records) // RECORD.size

@@ -1,0 +1,179 @@
+"""Writing packs, and reading what they say of themselves."""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass
+from typing import Final
+
+import msgspec
+import xxhash
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from proxy_worker.repository.codec import Codec, Compressor
+from proxy_worker.repository.data_keys import SealedDataKey, chunk_binding, new_data_key, nonce_of
+from proxy_worker.repository.identity import CertificateBody
+from proxy_worker.repository.keyring import Keyring
+from proxy_worker.repository.pack_layout import (
+    FOOTER_ENTRY,
+    HEADER_BYTES,
+    PACK_ID_BYTES,
+    TRAILER_BYTES,
+    Chunk,
+    ChunkKind,
+    Footer,
+    PackLayoutError,
+    PackTable,
+    footer_and_trailer,
+    footer_length,
+    header_of,
+    pack_name,
+    parse_footer,
+)
+from proxy_worker.repository.sealing import TAG_BYTES, MetadataSealer
+from proxy_worker.repository.store import Buffer, Store, StoreWriter
+
+BUFFER_BYTES: Final = 1024 * 1024
+
+
+def metadata_name(kind: ChunkKind, content_id: bytes) -> str:
+    """What a metadata chunk is sealed as; it says nothing of where the chunk lies."""
+    return f"{kind.name.lower()}/{content_id.hex()}"
+
+
+@dataclass(frozen=True, slots=True)
+class ClosedPack:
+    """A pack written to its end, not yet durable."""
+
+    pack_id: bytes
+    data_keys: tuple[SealedDataKey, ...]
+    chunks: tuple[Chunk, ...]
+    size_bytes: int
+    object: StoreWriter
+
+
+class PackWriter:
+    """One open pack. Single-threaded."""
+
+    def __init__(
+        self, store: Store, keyring: Keyring, sealer: MetadataSealer, *, encrypted: bool, buffer: bytearray
+    ) -> None:
+        self.pack_id = secrets.token_bytes(PACK_ID_BYTES)
+        self._keyring = keyring
+        self._sealer = sealer
+        self._cipher: AESGCM | None = None
+        self._data_keys: tuple[SealedDataKey, ...] = ()
+        if encrypted:
+            key, self._cipher = new_data_key(keyring)
+            self._data_keys = (key,)
+        self._object = store.create(pack_name(self.pack_id))
+        self._buffer = memoryview(buffer)
+        self._used = 0
+        self._written = 0
+        self._chunks: list[Chunk] = []
+        self._footer = bytearray()
+        self._append(header_of(self.pack_id))
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes so far."""
+        return self._written + self._used
+
+    @property
+    def chunk_count(self) -> int:
+        """Chunks so far."""
+        return len(self._chunks)
+
+    def add_block(self, block_id: bytes, codec: Codec, data: Buffer, plain_length: int) -> int:
+        """Seal a block and append it; the stored length."""
+        nonce, length = len(self._chunks), len(data)
+        stored = length + TAG_BYTES if self._cipher else length
+        space = self._room(stored)
+        if self._cipher:
+            self._cipher.encrypt_into(nonce_of(nonce), data, chunk_binding(block_id, codec), space)
+        else:
+            space[:] = data
+        self._enter(Chunk(self.size_bytes, stored, nonce, plain_length, 0, codec, ChunkKind.BLOCK, block_id), space)
+        return stored
+
+    def add_metadata(self, kind: ChunkKind, content_id: bytes, plain: Buffer, compressor: Compressor) -> int:
+        """Seal a segment or a map and append it; the stored length."""
+        codec, data = compressor.compress(plain)
+        sealed = self._sealer.seal(metadata_name(kind, content_id), data)
+        space = self._room(len(sealed))
+        space[:] = sealed
+        chunk = Chunk(self.size_bytes, len(sealed), len(self._chunks), len(plain), 0, codec, kind, content_id)
+        self._enter(chunk, space)
+        return len(sealed)
+
+    def close(self) -> ClosedPack:
+        """Write table, footer and trailer."""
+        name = pack_name(self.pack_id)
+        table = PackTable.of(self.pack_id, self._data_keys, self._chunks)
+        sealed = self._sealer.seal_signed(name, msgspec.msgpack.encode(table))
+        table_offset = self.size_bytes
+        self._append(sealed)
+        self._append(footer_and_trailer(self.pack_id, bytes(self._footer), table_offset, sealed))
+        self._spill()
+        return ClosedPack(self.pack_id, self._data_keys, tuple(self._chunks), self._written, self._object)
+
+    def discard(self) -> None:
+        """Drop it."""
+        self._object.discard()
+
+    def _enter(self, chunk: Chunk, space: memoryview) -> None:
+        self._footer += FOOTER_ENTRY.pack(chunk.offset, chunk.stored_length, xxhash.xxh3_128_digest(space))
+        self._chunks.append(chunk)
+        self._used += chunk.stored_length
+
+    def _room(self, length: int) -> memoryview:
+        if self._used + length > len(self._buffer):
+            self._spill()
+        return self._buffer[self._used : self._used + length]
+
+    def _append(self, data: Buffer) -> None:
+        if self._used + len(data) > len(self._buffer):
+            self._spill()
+        if len(data) > len(self._buffer):
+            self._object.write(data)
+            self._written += len(data)
+        else:
+            self._buffer[self._used : self._used + len(data)] = data
+            self._used += len(data)
+
+    def _spill(self) -> None:
+        self._object.write(self._buffer[: self._used])
+        self._written += self._used
+        self._used = 0
+
+
+def read_footer(store: Store, pack_id: bytes) -> Footer:
+    """What a pack says in clear, verified; raises `PackLayoutError`, `ObjectNotFoundError`."""
+    name = pack_name(pack_id)
+    size_bytes = store.size(name)
+    if size_bytes < HEADER_BYTES + TRAILER_BYTES:
+        raise PackLayoutError("it is cut short")
+    trailer = store.get(name, size_bytes - TRAILER_BYTES, TRAILER_BYTES)
+    length = footer_length(trailer)
+    if size_bytes < HEADER_BYTES + TRAILER_BYTES + length:
+        raise PackLayoutError("it is cut short")
+    entries = store.get(name, size_bytes - TRAILER_BYTES - length, length)
+    return parse_footer(pack_id, store.get(name, 0, HEADER_BYTES), entries, trailer, size_bytes)
+
+
+def read_table(
+    store: Store, sealer: MetadataSealer, pack_id: bytes, footer: Footer
+) -> tuple[PackTable, CertificateBody]:
+    """A pack's table and who signed it; raises `PackLayoutError`, or `RepositoryDamageError` when it doesn't open."""
+    name = pack_name(pack_id)
+    sealed = store.get(name, footer.table_offset, footer.table_length)
+    if xxhash.xxh3_128_digest(sealed) != footer.table_checksum:
+        raise PackLayoutError("the checksum of its table is wrong")
+    payload, signer = sealer.open_signed(name, sealed)
+    table = msgspec.msgpack.decode(payload, type=PackTable)
+    if table.pack_id != pack_id:
+        raise PackLayoutError("its table is another pack's")
+    described = [(chunk.offset, chunk.stored_length) for chunk in table]
+    if described != [(offset, length) for offset, length, _ in footer]:
+        raise PackLayoutError("its table and its footer disagree")
+    return table, signer

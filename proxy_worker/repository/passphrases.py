@@ -1,0 +1,142 @@
+"""Passphrases: each wraps the same secrets in an object of its own, so any of them can go or change alone."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator
+from typing import Final
+
+import msgspec
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
+
+from proxy_worker.contract.errors import ConfigurationError
+from proxy_worker.repository import documents
+from proxy_worker.repository.errors import KeyInUseError, RepositoryDamageError, WrongPassphraseError
+from proxy_worker.repository.keyring import KEY_BYTES, Secrets
+from proxy_worker.repository.store import Store
+
+MAX_MEMORY_KIB: Final = 1024 * 1024
+"""A key object that asks for more memory than this is refused rather than obeyed."""
+
+
+class EmptyPassphraseError(ConfigurationError):
+    """A passphrase has no characters."""
+
+
+class KdfCost(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What it costs to try a passphrase (Argon2id, RFC 9106)."""
+
+    iterations: int = 3
+    memory_kib: int = 64 * 1024
+    lanes: int = 4
+
+
+class KeyObject(documents.Checksummed, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The secrets, wrapped under a passphrase."""
+
+    version: int = 1
+    key_id: str
+    repository_id: str
+    label: str
+    kdf: str = "argon2id"
+    cost: KdfCost
+    salt: bytes
+    nonce: bytes
+    wrapped: bytes
+
+
+def wrap(
+    unwrapped: Secrets, passphrase: bytes, *, repository_id: str, label: str = "", cost: KdfCost | None = None
+) -> KeyObject:
+    """Wrap under a passphrase, with a fresh salt."""
+    if not passphrase:
+        raise EmptyPassphraseError("passphrase", why="it is empty", remedy="Choose one of some length.")
+    key = KeyObject(
+        key_id=secrets.token_hex(8),
+        repository_id=repository_id,
+        label=label,
+        cost=cost or KdfCost(),
+        salt=secrets.token_bytes(16),
+        nonce=secrets.token_bytes(12),
+        wrapped=b"",
+    )
+    plain = msgspec.msgpack.encode(unwrapped)
+    return msgspec.structs.replace(key, wrapped=_cipher(key, passphrase).encrypt(key.nonce, plain, _header(key)))
+
+
+def add(store: Store, key: KeyObject) -> None:
+    """Store a wrapped key."""
+    store.replace(f"keys/{key.key_id}", [documents.seal(key)])
+
+
+def decode_key(data: bytes, name: str, location: str) -> KeyObject:
+    """Decode one key object; raises `RepositoryDamageError`."""
+    try:
+        key = documents.unseal(data, KeyObject)
+    except documents.DocumentError as error:
+        raise RepositoryDamageError(f"{name} in {location}", why=str(error)) from error
+    if name != f"keys/{key.key_id}":
+        raise RepositoryDamageError(f"{name} in {location}", why="it is not the object of that name")
+    return key
+
+
+def keys(store: Store) -> Iterator[KeyObject]:
+    """Every key object, oldest name first; raises `RepositoryDamageError`."""
+    for name in sorted(store.list("keys/")):
+        yield decode_key(store.get(name), name, store.location)
+
+
+def unlock(store: Store, passphrase: bytes, repository_id: str) -> tuple[Secrets, str]:
+    """The secrets and the id of the key that opened; raises `WrongPassphraseError` or, where a damaged object could
+    have been the right one, `RepositoryDamageError`."""
+    damage: RepositoryDamageError | None = None
+    for name in sorted(store.list("keys/")):
+        try:
+            key = decode_key(store.get(name), name, store.location)
+        except RepositoryDamageError as error:
+            damage = error
+            continue
+        if key.repository_id != repository_id or key.cost.memory_kib > MAX_MEMORY_KIB:
+            continue
+        try:
+            plain = _cipher(key, passphrase).decrypt(key.nonce, key.wrapped, _header(key))
+        except InvalidTag:
+            continue
+        return msgspec.msgpack.decode(plain, type=Secrets), key.key_id
+    if damage:
+        raise damage
+    raise WrongPassphraseError(
+        f"repository {store.location}",
+        why="none of its keys opens with this passphrase",
+        remedy="Check the passphrase file; a repository that isn't encrypted takes none.",
+    )
+
+
+def remove(store: Store, key_id: str) -> None:
+    """Remove a passphrase; raises `KeyInUseError` for the last one."""
+    present = {key.key_id for key in keys(store)}
+    if key_id not in present or len(present) == 1:
+        why = (
+            "there is no such key" if key_id not in present else "it is the last: nobody could read the repository"
+        )
+        raise KeyInUseError(
+            f"key {key_id} of {store.location}", why=why, remedy="See `proxy-worker repository keys list`."
+        )
+    store.delete(f"keys/{key_id}")
+
+
+def _cipher(key: KeyObject, passphrase: bytes) -> AESGCM:
+    kdf = Argon2id(
+        salt=key.salt,
+        length=KEY_BYTES,
+        iterations=key.cost.iterations,
+        lanes=key.cost.lanes,
+        memory_cost=key.cost.memory_kib,
+    )
+    return AESGCM(kdf.derive(passphrase))
+
+
+def _header(key: KeyObject) -> bytes:
+    return documents.encode(msgspec.structs.replace(key, wrapped=b"", checksum=""))

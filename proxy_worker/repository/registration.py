@@ -1,0 +1,91 @@
+"""Who is at work: the marks that writers and readers leave, and the lists of packs that a collector will delete.
+
+A writer registers first, then reads the condemned lists, then the index; it may name a pack it didn't write only
+after it has seen, since registering, that the pack is there and not condemned. With that a collector, which publishes
+its list first and then waits for every registered run to end, never deletes what a point needs.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Iterable
+from contextlib import suppress
+
+import msgspec
+
+from proxy_worker.repository.pack_layout import PACK_ID_BYTES
+from proxy_worker.repository.sealing import MetadataSealer
+from proxy_worker.repository.store import ObjectNotFoundError, Store, StoreFullError, StoreReadOnlyError
+
+
+class WriterMark(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """A writer at work."""
+
+    vm_id: str
+    run: str
+    disk_key: str
+    fence: int
+    started_at: float
+
+
+class ReaderMark(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """A reader at work."""
+
+    vm_id: str
+    run: str
+    started_at: float
+
+
+class CondemnedList(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """Packs that will be deleted unless a point turns out to need them."""
+
+    pack_ids: bytes
+    """16 bytes each."""
+
+
+def register_writer(
+    store: Store, sealer: MetadataSealer, *, vm_id: str, run: str, disk_key: str, fence: int
+) -> None:
+    """Leave a writer's mark; the same writer may do so twice."""
+    name = f"writers/{vm_id}/{run}/{disk_key}.{fence}"
+    mark = msgspec.msgpack.encode(WriterMark(vm_id, run, disk_key, fence, time.time()))
+    store.put_if_absent(name, [sealer.seal_object(name, mark)])
+
+
+def forget_writers(store: Store, *, vm_id: str, run: str) -> None:
+    """Remove the marks of a run that has ended."""
+    for name in list(store.list(f"writers/{vm_id}/{run}/")):
+        store.delete(name)
+
+
+def register_reader(store: Store, sealer: MetadataSealer, *, vm_id: str, run: str) -> str | None:
+    """Leave a reader's mark and return its name; None where nothing can be written, and so nothing be collected."""
+    name = f"readers/{secrets.token_hex(16)}"
+    mark = msgspec.msgpack.encode(ReaderMark(vm_id, run, time.time()))
+    with suppress(StoreReadOnlyError, StoreFullError):
+        store.put_if_absent(name, [sealer.seal_object(name, mark)])
+        return name
+    return None
+
+
+def encode_condemned(sealer: MetadataSealer, number: int, pack_ids: Iterable[bytes]) -> bytes:
+    """The object `condemned/<number>`."""
+    payload = msgspec.msgpack.encode(CondemnedList(b"".join(sorted(pack_ids))))
+    return sealer.seal_object(f"condemned/{number}", payload)
+
+
+def condemned_packs(store: Store, sealer: MetadataSealer) -> frozenset[bytes]:
+    """The packs on every list that isn't done; raises `RepositoryDamageError` when a list can't be read."""
+    names = set(store.list("condemned/"))
+    packs: set[bytes] = set()
+    for name in names:
+        if name.endswith(".done") or f"{name}.done" in names:
+            continue
+        try:
+            payload, _ = sealer.open_object(name, store.get(name))
+        except ObjectNotFoundError:
+            continue
+        ids = msgspec.msgpack.decode(payload, type=CondemnedList).pack_ids
+        packs.update(ids[at : at + PACK_ID_BYTES] for at in range(0, len(ids), PACK_ID_BYTES))
+    return frozenset(packs)

@@ -1,0 +1,249 @@
+"""A store in a local folder: one file an object.
+
+An object is written under `tmp/`, synced, and linked to its name: link(2) fails where the name exists, so the first
+wins, and a name never shows half an object. The folder is synced after. A shared NFS or SMB mount is fine as long as
+one host writes it; their caches break listing right after writing.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Final
+
+from proxy_worker.contract.errors import StoreError
+from proxy_worker.repository.store import (
+    Buffer,
+    ObjectNotFoundError,
+    StoreFullError,
+    StoreMissingError,
+    StoreReadOnlyError,
+    checked_name,
+    checked_prefix,
+)
+
+_WRITE_PIECE: Final = 256 * 1024
+"""Larger single writes cost far more kernel time (measured: 1 MiB pieces took twice as long)."""
+_TEMPORARY: Final = "tmp"
+
+
+class LocalStore:
+    """Objects as files below `root`."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self.location = str(root)
+
+    def put_if_absent(self, name: str, chunks: Iterable[Buffer]) -> bool:
+        """See `Store`."""
+        writer = self.create(name)
+        try:
+            for chunk in chunks:
+                writer.write(chunk)
+            return writer.finish()
+        finally:
+            writer.discard()
+
+    def create(self, name: str) -> LocalStoreWriter:
+        """See `Store`."""
+        return LocalStoreWriter(self, checked_name(name))
+
+    def replace(self, name: str, chunks: Iterable[Buffer]) -> None:
+        """See `Store`."""
+        writer = self.create(name)
+        try:
+            for chunk in chunks:
+                writer.write(chunk)
+            writer.finish(replace=True)
+        finally:
+            writer.discard()
+
+    def get(self, name: str, offset: int = 0, length: int | None = None) -> bytes:
+        """See `Store`."""
+        with self._opened(name) as file:
+            if length is None:
+                length = max(0, os.fstat(file).st_size - offset)
+            pieces = []
+            while length > 0 and (piece := os.pread(file, length, offset)):
+                pieces.append(piece)
+                offset += len(piece)
+                length -= len(piece)
+            return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    def read_into(self, name: str, offset: int, view: memoryview) -> int:
+        """See `Store`."""
+        done = 0
+        with self._opened(name) as file:
+            while done < len(view) and (count := os.preadv(file, [view[done:]], offset + done)):
+                done += count
+        return done
+
+    def size(self, name: str) -> int:
+        """See `Store`."""
+        with self.errors("read", name):
+            return (self._root / checked_name(name)).stat().st_size
+
+    def exists(self, name: str) -> bool:
+        """See `Store`."""
+        try:
+            self.size(name)
+        except ObjectNotFoundError:
+            return False
+        return True
+
+    def list(self, prefix: str) -> Iterator[str]:
+        """See `Store`."""
+        folder = prefix.rstrip("/")
+        yield from self._list(folder) if checked_prefix(prefix) else ()
+
+    def delete(self, name: str) -> None:
+        """See `Store`."""
+        with suppress(ObjectNotFoundError), self.errors("delete", name):
+            (self._root / checked_name(name)).unlink()
+
+    def leftovers(self) -> Iterator[str]:
+        """See `Store`."""
+        yield from self._list(_TEMPORARY)
+
+    def prepare(self) -> None:
+        """Make the folder itself, if it isn't there."""
+        with self.errors("create", self.location):
+            _make_folders(self._root)
+
+    def require(self) -> None:
+        """Raise `StoreMissingError` unless the folder is there."""
+        if not self._root.is_dir():
+            raise StoreMissingError(
+                f"repository {self.location}", why="there is no such folder", remedy="Is its file system mounted?"
+            )
+
+    def temporary_path(self) -> Path:
+        """A fresh path for an object that has no name yet."""
+        return self._root / _TEMPORARY / secrets.token_hex(12)
+
+    def path(self, name: str) -> Path:
+        """The file of an object."""
+        return self._root / name
+
+    @contextmanager
+    def errors(self, action: str, name: str) -> Iterator[None]:
+        """Turn what the operating system says into what a store says."""
+        try:
+            yield
+        except OSError as error:
+            raise self._translated(action, name, error) from error
+
+    def _translated(self, action: str, name: str, error: OSError) -> StoreError:
+        what = f"can't {action} {name} in {self.location}"
+        why = os.strerror(error.errno) if error.errno else str(error)
+        match error.errno:
+            case errno.ENOENT | errno.ENOTDIR if action != "write":
+                return ObjectNotFoundError(what, why="there is no such object")
+            case errno.ENOSPC | errno.EDQUOT | errno.EFBIG:
+                return StoreFullError(what, why=why, remedy="Free space, or add some, and start the run again.")
+            case errno.EROFS | errno.EACCES | errno.EPERM:
+                return StoreReadOnlyError(
+                    what, why=why, remedy="Make the folder writable for the user that this process runs as."
+                )
+            case errno.ENOENT:
+                return StoreMissingError(what, why=why, remedy="Is the repository's file system mounted?")
+            case _:
+                return StoreError(what, why=why)
+
+    @contextmanager
+    def _opened(self, name: str) -> Iterator[int]:
+        with self.errors("read", checked_name(name)):
+            file = os.open(self._root / name, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                yield file
+            finally:
+                os.close(file)
+
+    def _list(self, folder: str) -> Iterator[str]:
+        try:
+            with self.errors("list", folder), os.scandir(self._root / folder) as entries:
+                for entry in entries:
+                    if entry.is_dir(follow_symlinks=False):
+                        yield from self._list(f"{folder}/{entry.name}")
+                    else:
+                        yield f"{folder}/{entry.name}"
+        except ObjectNotFoundError:
+            return
+
+
+class LocalStoreWriter:
+    """A file without a name yet."""
+
+    def __init__(self, store: LocalStore, name: str) -> None:
+        self._store = store
+        self._name = name
+        self._temporary = store.temporary_path()
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        with store.errors("write", name):
+            try:
+                self._file = os.open(self._temporary, flags, 0o644)
+            except FileNotFoundError:
+                store.require()
+                _make_folders(self._temporary.parent)
+                self._file = os.open(self._temporary, flags, 0o644)
+        self._open = True
+
+    def write(self, data: Buffer) -> None:
+        """See `StoreWriter`."""
+        view = memoryview(data)
+        with self._store.errors("write", self._name):
+            while view:
+                view = view[os.write(self._file, view[:_WRITE_PIECE]) :]
+
+    def finish(self, *, replace: bool = False) -> bool:
+        """See `StoreWriter`; `replace` takes the name from whatever has it."""
+        path = self._store.path(self._name)
+        with self._store.errors("write", self._name):
+            os.fsync(self._file)
+            try:
+                self._give_name(path, replace=replace)
+            except FileNotFoundError:
+                _make_folders(path.parent)
+                self._give_name(path, replace=replace)
+            except FileExistsError:
+                self.discard()
+                return False
+            self.discard()
+            _sync_folder(path.parent)
+        return True
+
+    def discard(self) -> None:
+        """See `StoreWriter`."""
+        if self._open:
+            self._open = False
+            os.close(self._file)
+            with suppress(OSError):
+                self._temporary.unlink()
+
+    def _give_name(self, path: Path, *, replace: bool) -> None:
+        if replace:
+            self._temporary.replace(path)
+        else:
+            os.link(self._temporary, path)
+
+
+def _make_folders(folder: Path) -> None:
+    """mkdir -p, each new folder durable in its parent."""
+    if folder.is_dir():
+        return
+    _make_folders(folder.parent)
+    with suppress(FileExistsError):
+        folder.mkdir()
+    _sync_folder(folder.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    file = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(file)
+    finally:
+        os.close(file)
