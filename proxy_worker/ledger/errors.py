@@ -31,3 +31,6 @@ class StaleEpochError(ConflictError):
 
 class ProxyNameTakenError(ConflictError):
     """Another live proxy has registered this name."""
+
+    heard_ago_s: float = 0.0
+    """How long ago the ledger last heard of it."""

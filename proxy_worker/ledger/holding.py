@@ -12,6 +12,7 @@ from proxy_worker.ledger.connection import Connection
 from proxy_worker.ledger.errors import ProxyNameTakenError
 from proxy_worker.ledger.reading import TASK_RESULT, proxy_orders
 from proxy_worker.ledger.records import Claim, Fence, ProxyIdentity, ProxyOrders, Refused, RenewAnswer
+from proxy_worker.ledger.timings import Timings
 
 
 class ProxySide(Connection):
@@ -35,11 +36,13 @@ class ProxySide(Connection):
             return tuple(answer[1])
         _, site, instance, age = answer
         whose = "a copy of this proxy" if instance == identity.instance_id else "another proxy"
-        raise ProxyNameTakenError(
+        error = ProxyNameTakenError(
             f"proxy name {identity.name!r}",
             why=f"{whose} has registered it, at site {site!r}, and was alive {float(age):.0f} s ago",
             remedy="Give each proxy a name and a state_dir of its own, or stop the other one.",
         )
+        error.heard_ago_s = float(age)
+        raise error
 
     def heartbeat(self, identity: ProxyIdentity, *, draining: bool = False) -> ProxyOrders | None:
         """Say that this life goes on. Returns the scheduler's orders; None when the registration was lost.
@@ -54,6 +57,11 @@ class ProxySide(Connection):
                 remedy="Give each proxy a name and a state_dir of its own.",
             )
         return proxy_orders(*answer[1:]) if answer[0] == "ok" else None
+
+    def timings(self) -> Timings:
+        """The timings in force; the default ones before a scheduler has opened an epoch."""
+        text = self._run("timings")
+        return Timings.model_validate_json(text) if text else Timings()
 
     def depart(self, identity: ProxyIdentity) -> None:
         """End a life in order."""

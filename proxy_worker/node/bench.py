@@ -1,0 +1,80 @@
+"""What a pool process keeps open from one task to the next: opening a repository anew would cost seconds."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+from proxy_worker.config import ProxyConfiguration
+from proxy_worker.contract.errors import CredentialError
+from proxy_worker.contract.specification import RepositoryReference
+from proxy_worker.ledger import Ledger, ProxyIdentity
+from proxy_worker.node.draining import Draining
+from proxy_worker.repository.credentials import Credential, load_credential
+from proxy_worker.repository.repository import Repository, open_store
+
+KEY = ".key"
+PASSPHRASE = ".passphrase"
+
+
+class NoSecretError(CredentialError):
+    """This proxy has no secret of that name."""
+
+
+class Bench:
+    """Made before the fork, opened after it: each pool process has connections and repositories of its own."""
+
+    def __init__(self, configuration: ProxyConfiguration, identity: ProxyIdentity, draining: Draining) -> None:
+        self.configuration = configuration
+        self.identity = identity
+        self.draining = draining
+        self.public_keys: tuple[Ed25519PublicKey, ...] = configuration.public_keys()
+        self._repositories: dict[tuple[str, str, str], Repository] = {}
+
+    @cached_property
+    def ledger(self) -> Ledger:
+        """This process's connection to the ledger."""
+        return Ledger(self.configuration.redis.url, password=self.configuration.redis_password())
+
+    def repository(self, reference: RepositoryReference, need: Literal["read", "write"]) -> Repository:
+        """An open repository; raises what opening one raises, and `NoSecretError`."""
+        place = (reference.location, reference.credential, need)
+        if place not in self._repositories:
+            self._repositories[place] = Repository.open(
+                open_store(reference.location),
+                self._credential(reference, need),
+                cache_dir=self.configuration.state_dir / "index",
+            )
+        return self._repositories[place]
+
+    def forget_repositories(self) -> None:
+        """Open them anew next time: after an error, what is remembered of them may be what is wrong."""
+        while self._repositories:
+            self._repositories.popitem()[1].close()
+
+    def _credential(self, reference: RepositoryReference, need: Literal["read", "write"]) -> Credential:
+        secrets = self.configuration.secrets_dir
+        key, passphrase = (secrets / f"{reference.credential}{suffix}" for suffix in (KEY, PASSPHRASE))
+        # A key spares the passphrase's slow derivation, but the key of a proxy is mostly one that can't read.
+        if key.exists() and (need == "write" or not passphrase.exists()):
+            return load_credential(key_file=key)
+        if passphrase.exists():
+            return load_credential(passphrase_file=passphrase)
+        raise NoSecretError(
+            f"repository {reference.name}",
+            why=f"proxy {self.identity.name} has neither {key.name} nor {passphrase.name} in {secrets}",
+            remedy="Put one there (`proxy-worker repository keys export-write` makes a key that only backs up).",
+        )
+
+
+def held_credentials(secrets_dir: Path) -> dict[str, Literal["read", "write"]]:
+    """Which repository credentials lie in a secrets folder, and what they are good for."""
+    held: dict[str, Literal["read", "write"]] = {}
+    for path in sorted(secrets_dir.glob(f"*{KEY}")):
+        key = load_credential(key_file=path).key
+        held[path.stem] = key.kind if key is not None else "write"
+    held.update({path.stem: "read" for path in secrets_dir.glob(f"*{PASSPHRASE}")})
+    return held

@@ -1,0 +1,134 @@
+"""What each kind of task does on this proxy. The only place where a specification meets movers and repositories."""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Callable
+from typing import Any, Final
+
+from proxy_worker.contract.errors import NotFoundError
+from proxy_worker.contract.names import TaskKind
+from proxy_worker.contract.outcome import (
+    DiskBackupResult,
+    DiskRestoreResult,
+    InventoryScanResult,
+    RepositoryAbandonResult,
+    RepositoryCheckResult,
+    RepositoryCommitResult,
+    RepositoryListResult,
+    TaskResult,
+)
+from proxy_worker.contract.specification import (
+    DiskAddress,
+    DiskBackup,
+    DiskRestore,
+    InventoryScan,
+    RepositoryAbandon,
+    RepositoryCheck,
+    RepositoryCommit,
+    RepositoryList,
+    TaskBody,
+)
+from proxy_worker.ledger import Claim
+from proxy_worker.mover.backup import back_up_disk
+from proxy_worker.mover.configuration import ConfigurationFile
+from proxy_worker.mover.restore import restore_disk
+from proxy_worker.node.bench import Bench
+from proxy_worker.node.lease import LeaseKeeper
+from proxy_worker.transport.datastore import Datastore
+from proxy_worker.transport.inventory import scan_datastore
+from proxy_worker.transport.select import open_disk
+
+CONFIGURATION_LIMIT_BYTES: Final = 4 << 20
+"""A VMX or NVRAM is far smaller."""
+
+
+class DatastoreNotReachedError(NotFoundError):
+    """This proxy has no folder for that datastore."""
+
+
+def perform(body: TaskBody, bench: Bench, claim: Claim, keeper: LeaseKeeper) -> TaskResult:
+    """Do what a verified specification asks for; raises whatever foreseeable error ends it."""
+    return BODIES[body.kind](body, bench, claim, keeper)
+
+
+def _back_up(body: DiskBackup, bench: Bench, claim: Claim, keeper: LeaseKeeper) -> DiskBackupResult:
+    repository = bench.repository(body.repository, "write")
+    files = tuple(_configuration_file(address, bench) for address in body.configuration)
+    with open_disk(body.disk.address, body.transport, bench.configuration.connections) as source:
+        return back_up_disk(
+            source,
+            repository,
+            body,
+            fence=claim.fence.number,
+            checkpoint=claim.checkpoint,
+            control=keeper,
+            configuration=files,
+        )
+
+
+def _restore(body: DiskRestore, bench: Bench, _: Claim, keeper: LeaseKeeper) -> DiskRestoreResult:
+    return restore_disk(bench.repository(body.repository, "read"), body, keeper)
+
+
+def _scan(body: InventoryScan, bench: Bench, *_: object) -> InventoryScanResult:
+    datastore = _datastore(body.datastore, bench)
+    return InventoryScanResult(vms=scan_datastore(datastore.name, datastore.root))
+
+
+def _commit(body: RepositoryCommit, bench: Bench, *_: object) -> RepositoryCommitResult:
+    point = bench.repository(body.repository, "write").commit(
+        vm=body.vm,
+        run=body.run,
+        job=body.job,
+        disks=[(stored.disk, stored.fence, stored.sealed_result) for stored in body.disks],
+        started_at=body.started_at,
+    )
+    return RepositoryCommitResult(point=point.summary())
+
+
+def _abandon(body: RepositoryAbandon, bench: Bench, *_: object) -> RepositoryAbandonResult:
+    repository = bench.repository(body.repository, "write")
+    return RepositoryAbandonResult(
+        committed=repository.abandon(vm_id=body.vm.vm_id, run=body.run, reason=body.reason)
+    )
+
+
+def _list(body: RepositoryList, bench: Bench, *_: object) -> RepositoryListResult:
+    repository = bench.repository(body.repository, "write")
+    return RepositoryListResult(
+        repository_id=repository.id, points=tuple(point.summary() for point in repository.points())
+    )
+
+
+def _check(body: RepositoryCheck, bench: Bench, *_: object) -> RepositoryCheckResult:
+    raise NotImplementedError
+
+
+def _datastore(name: str, bench: Bench) -> Datastore:
+    connection = bench.configuration.datastores.get(name)
+    if connection is None or connection.path is None:
+        raise DatastoreNotReachedError(
+            f"datastore {name}",
+            why=f"proxy {bench.identity.name} has no path to it",
+            remedy=f"Set `path` under [datastores.{name}] in its proxy.toml.",
+        )
+    return Datastore(name, connection.path)
+
+
+def _configuration_file(address: DiskAddress, bench: Bench) -> ConfigurationFile:
+    if address.datastore is None or address.path is None:
+        raise DatastoreNotReachedError("configuration file of a VM", why="its address names no datastore and path")
+    content = _datastore(address.datastore, bench).read_file(address.path, limit_bytes=CONFIGURATION_LIMIT_BYTES)
+    return ConfigurationFile(name=posixpath.basename(address.path), content=content)
+
+
+BODIES: Final[dict[TaskKind, Callable[[Any, Bench, Claim, LeaseKeeper], TaskResult]]] = {
+    TaskKind.DISK_BACKUP: _back_up,
+    TaskKind.DISK_RESTORE: _restore,
+    TaskKind.INVENTORY_SCAN: _scan,
+    TaskKind.REPOSITORY_COMMIT: _commit,
+    TaskKind.REPOSITORY_ABANDON: _abandon,
+    TaskKind.REPOSITORY_LIST: _list,
+    TaskKind.REPOSITORY_CHECK: _check,
+}

@@ -1,0 +1,106 @@
+"""The heart: a thread of the main process that keeps the proxy registered and subscribed as it was ordered."""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable
+
+from proxy_worker.contract.errors import LedgerError
+from proxy_worker.contract.names import proxy_lane
+from proxy_worker.contract.outcome import ProxyRegistration
+from proxy_worker.ledger import Ledger, ProxyIdentity, ProxyNameTakenError
+from proxy_worker.node.draining import Draining
+
+log = logging.getLogger(__name__)
+
+
+class Heart:
+    """Beats every `heartbeat_s` of the ledger's timings, at once when a pool process has died."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        registration: ProxyRegistration,
+        identity: ProxyIdentity,
+        draining: Draining,
+        *,
+        subscribe: Callable[[frozenset[str]], None],
+        name_lost: Callable[[ProxyNameTakenError], None],
+    ) -> None:
+        """`subscribe` gets all lanes to be consumed, at every beat; `name_lost` that another life has taken over."""
+        self._ledger = ledger
+        self._registration = registration
+        self._identity = identity
+        self._draining = draining
+        self._subscribe = subscribe
+        self._name_lost = name_lost
+        self._stopping = threading.Event()
+        self._dead: queue.SimpleQueue[tuple[str, int] | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._beat, name="heart", daemon=True)
+        self._told = False
+
+    def start(self) -> None:
+        """Begin to beat."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop beating and leave the fleet in order."""
+        self._stopping.set()
+        self._dead.put(None)
+        if self._thread.ident is not None:
+            self._thread.join()
+
+    def process_died(self, task_id: str, number: int) -> None:
+        """Hear that the pool process that had taken this message is dead; doesn't wait for the ledger."""
+        self._dead.put((task_id, number))
+
+    def beat_now(self) -> None:
+        """Beat without waiting for the next time, e.g. to announce that the proxy drains."""
+        self._dead.put(None)
+
+    def _beat(self) -> None:
+        heartbeat_s = 0.0
+        while not self._stopping.is_set():
+            try:
+                heartbeat_s = heartbeat_s or self._ledger.timings().heartbeat_s
+                self._once()
+            except ProxyNameTakenError as error:
+                self._name_lost(error)
+                return
+            except LedgerError as error:
+                if not self._told:
+                    log.warning("the ledger doesn't hear this proxy: %s", error)
+                    self._told = True
+            self._wait(heartbeat_s or 1.0)
+
+    def _once(self) -> None:
+        orders = self._ledger.heartbeat(self._identity, draining=self._draining.draining)
+        if orders is None:
+            log.warning("the ledger has forgotten this proxy; registering again")
+            self._ledger.register(self._registration, self._identity)
+            return
+        if self._told:
+            log.info("the ledger hears this proxy again")
+            self._told = False
+        self._subscribe(frozenset({proxy_lane(self._identity.name), *orders.lanes}))
+
+    def _wait(self, timeout_s: float) -> None:
+        deadline = time.monotonic() + timeout_s
+        while (left_s := deadline - time.monotonic()) > 0:
+            try:
+                dead = self._dead.get(timeout=left_s)
+            except queue.Empty:
+                return
+            if dead is None:
+                return
+            self._forfeit(*dead)
+
+    def _forfeit(self, task_id: str, number: int) -> None:
+        try:
+            if self._ledger.forfeit(task_id, number, self._identity):
+                log.warning("task %s: its process died; it is ready again", task_id)
+        except LedgerError as error:
+            log.warning("task %s: its process died, and its lease has to run out: %s", task_id, error)

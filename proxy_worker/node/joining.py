@@ -1,0 +1,64 @@
+"""Joining the fleet: what a proxy says of itself, and how it waits for the ledger and for its name."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import logging
+import time
+from typing import Final
+
+from proxy_worker.config import ProxyConfiguration
+from proxy_worker.contract.errors import LedgerError
+from proxy_worker.contract.outcome import CONTRACT_VERSION, ProxyRegistration
+from proxy_worker.ledger import Ledger, ProxyIdentity, ProxyNameTakenError
+from proxy_worker.node.bench import held_credentials
+
+log = logging.getLogger(__name__)
+
+RETRY_S: Final = 1.0
+
+
+def describe(configuration: ProxyConfiguration, identity: ProxyIdentity) -> ProxyRegistration:
+    """What this proxy offers; raises `CredentialError` when a key in its secrets folder can't be read."""
+    connections = configuration.connections
+    return ProxyRegistration(
+        name=identity.name,
+        instance_id=identity.instance_id,
+        site=configuration.site,
+        max_concurrent_tasks=configuration.max_concurrent_tasks,
+        datastores=connections.offered(),
+        modes=connections.offered_without_datastore(),
+        credentials=held_credentials(configuration.secrets_dir),
+        version=importlib.metadata.version("proxyfleet"),
+        contract_version=CONTRACT_VERSION,
+    )
+
+
+def join(ledger: Ledger, registration: ProxyRegistration, identity: ProxyIdentity) -> None:
+    """Register; waits for a Redis that doesn't answer, however long, and says so.
+
+    A name whose holder is heard of again is refused at once (`ProxyNameTakenError`); a holder that is silent, as
+    after a reboot of this machine, is waited out. Other errors of the ledger are raised.
+    """
+    told = False
+    silent_since: float | None = None
+    while True:
+        try:
+            given_back = ledger.register(registration, identity)
+        except ProxyNameTakenError as error:
+            if silent_since is None:
+                silent_since = time.monotonic()
+                log.warning("%s; waiting to hear whether it is still there", error)
+            if error.heard_ago_s < time.monotonic() - silent_since:
+                raise
+        except LedgerError as error:
+            if not error.retryable:
+                raise
+            if not told:
+                log.warning("waiting for the ledger: %s", error)
+                told = True
+        else:
+            for task_id in given_back:
+                log.info("task %s, which this proxy's former life held, is ready again", task_id)
+            return
+        time.sleep(RETRY_S)
