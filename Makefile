@@ -37,6 +37,7 @@ system: .venv/installed ## Install the system packages that the tests need (as r
 lock: .venv/installed ## Resolve the dependencies of pyproject.toml anew (UPGRADE=--upgrade for newer ones)
 	@$(COMPILE) $(UPGRADE) pyproject.toml -o requirements.lock
 	$(COMPILE) $(UPGRADE) pyproject.toml --group dev -c requirements.lock -o requirements-dev.lock
+	$(COMPILE) $(UPGRADE) --group build -c requirements-dev.lock -o requirements-build.lock
 
 test: install system ## Run all tests; also sets up what they need
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup $(TESTS)
