@@ -1,0 +1,1 @@
+"""What the data mover promises: round trips, resumption, obedience, and clean failures."""
