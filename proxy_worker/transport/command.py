@@ -142,13 +142,16 @@ class NbdServer:
             self._has_ended(within_s=_POLL_S)
         while True:
             try:
-                return NbdSource(uri, mode=mode, reason=reason)
+                disk = NbdSource(uri, mode=mode, reason=reason)
             except NbdConnectError as error:
                 self._require_running()
                 refused = isinstance(error.__cause__, ConnectionRefusedError)
                 if not refused or time.monotonic() > deadline:
                     raise self._failed(error.why) from error
                 self._has_ended(within_s=_POLL_S)  # bound, but not listening yet
+            else:
+                self._require_running()
+                return disk
 
     def _has_ended(self, *, within_s: float = 0.0) -> bool:
         """Whether the command has ended; it stays a zombie, so that its process group can't be another's."""

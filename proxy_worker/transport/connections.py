@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Self
+
+from pydantic import model_validator
 
 from proxy_worker.contract.names import MODE_PREFERENCE, Name, TransportMode
 from proxy_worker.contract.specification import Frozen
 
 OFFERED_MODES: tuple[TransportMode, ...] = (TransportMode.DIRECT_STORAGE, TransportMode.NETWORK)
 """The modes that this version can read by, best first."""
+
+PLACEHOLDERS = frozenset({"{path}", "{vmdk}", "{socket}"})
+_PLACEHOLDER = re.compile(r"\{[a-z_]*\}")
 
 
 class DatastoreConnection(Frozen):
@@ -21,6 +28,18 @@ class DatastoreConnection(Frozen):
     """A template of the NBD URI that serves one disk."""
     network_command: tuple[str, ...] | None = None
     """A template of the command that serves one disk as NBD on the Unix socket `{socket}`, in the foreground."""
+
+    @model_validator(mode="after")
+    def _check_templates(self) -> Self:
+        if self.network_uri is not None and self.network_command is not None:
+            raise ValueError("give network_uri or network_command, not both")
+        if self.network_command is not None and not any("{socket}" in word for word in self.network_command):
+            raise ValueError("network_command must serve on {socket}")
+        for word in (self.network_uri or "", *(self.network_command or ())):
+            unknown = set(_PLACEHOLDER.findall(word)) - PLACEHOLDERS
+            if unknown:
+                raise ValueError(f"{word!r} has {sorted(unknown)[0]}, known are {', '.join(sorted(PLACEHOLDERS))}")
+        return self
 
     @property
     def modes(self) -> tuple[TransportMode, ...]:

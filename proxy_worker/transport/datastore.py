@@ -11,6 +11,7 @@ import errno
 import os
 import posixpath
 import stat
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +24,10 @@ class OutsideDatastoreError(SourceError):
     """A VMX, descriptor, link or address points outside its datastore."""
 
     retryable = False
+
+
+class LinkOutsideError(OutsideDatastoreError):
+    """A symbolic link in a datastore leads out of it."""
 
 
 class DiskNotFoundError(NotFoundError):
@@ -64,6 +69,38 @@ class OpenFile:
         os.close(self.fd)
 
 
+def resolve_path(reference: str, *, names: Sequence[str], referrer: str | None = None) -> str:
+    """The path within a datastore, which goes by `names`, that a reference means.
+
+    Understands paths relative to the folder of the file that refers to it, `[name] path`, and
+    `/vmfs/volumes/name/path`. Raises OutsideDatastoreError.
+    """
+    told = f"{reference!r}" + (f", which {referrer} refers to," if referrer else "")
+    outside = OutsideDatastoreError(
+        f"{told} can't be read",
+        why=f"it lies outside datastore {names[0]}",
+        remedy="Move the disk into the datastore, or let a mode read it that knows where it is.",
+    )
+    if not reference or "\0" in reference or "\n" in reference:
+        raise OutsideDatastoreError(f"{told} isn't the name of a file")
+    folder = posixpath.dirname(referrer) if referrer else ""
+    volume: str | None = None
+    if reference.startswith("["):
+        volume, bracket, rest = reference[1:].partition("]")
+        reference, folder = rest.strip(), ""
+        if not bracket:
+            raise outside
+    elif reference.startswith(_VOLUMES):
+        volume, _, reference = reference.removeprefix(_VOLUMES).partition("/")
+        folder = ""
+    if (volume is not None and volume not in names) or reference.startswith("/"):
+        raise outside
+    path = posixpath.normpath(posixpath.join(folder, reference))
+    if path in {".", ".."} or path.startswith(("../", "/")):
+        raise outside
+    return path
+
+
 class Datastore:
     """A folder with VMs in it."""
 
@@ -74,35 +111,9 @@ class Datastore:
     def resolve(self, reference: str, *, referrer: str | None = None) -> str:
         """The path within the datastore that `reference` means, in a file at `referrer` or by itself.
 
-        Understands paths relative to the referrer's folder, `[name] path`, and `/vmfs/volumes/name/path`.
         Raises OutsideDatastoreError.
         """
-        told = f"{reference!r}" + (f", which {referrer} refers to," if referrer else "")
-        outside = OutsideDatastoreError(
-            f"{told} can't be read in datastore {self.name}",
-            why="it lies outside the datastore",
-            remedy="Move the disk into the datastore, or let a mode read it that knows where it is.",
-        )
-        if not reference or "\0" in reference or "\n" in reference:
-            raise OutsideDatastoreError(f"{told} isn't the name of a file")
-        folder = posixpath.dirname(referrer) if referrer else ""
-        volume: str | None = None
-        if reference.startswith("["):
-            volume, bracket, rest = reference[1:].partition("]")
-            reference, folder = rest.strip(), ""
-            if not bracket:
-                raise outside
-        elif reference.startswith(_VOLUMES):
-            volume, _, reference = reference.removeprefix(_VOLUMES).partition("/")
-            folder = ""
-        if volume is not None and volume not in {self.name, self.root.name}:
-            raise outside
-        if reference.startswith("/"):
-            raise outside
-        path = posixpath.normpath(posixpath.join(folder, reference))
-        if path in {".", ".."} or path.startswith(("../", "/")):
-            raise outside
-        return path
+        return resolve_path(reference, names=(self.name, self.root.name), referrer=referrer)
 
     def open_file(self, path: str) -> OpenFile:
         """Open a file or block device by its path within the datastore.
@@ -121,7 +132,7 @@ class Datastore:
         except (OSError, RuntimeError) as error:
             raise FileUnreadableError(f"can't open {shown}", why=str(error)) from error
         if not real.is_relative_to(root):
-            raise OutsideDatastoreError(f"{shown} can't be read", why=f"a link leads outside, to {real}")
+            raise LinkOutsideError(f"{shown} can't be read", why=f"a link leads outside, to {real}")
         try:
             fd = _open_beneath(root, real.relative_to(root).parts)
         except OSError as error:
