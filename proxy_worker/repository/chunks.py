@@ -9,41 +9,32 @@ import zstandard
 from cryptography.exceptions import InvalidTag
 
 from proxy_worker.contract.errors import DamageError
+from proxy_worker.repository.access import Access
 from proxy_worker.repository.codec import Codec, Decompressor
 from proxy_worker.repository.data_keys import DataKeyOpener, chunk_binding, nonce_of
 from proxy_worker.repository.errors import MissingBlockError
-from proxy_worker.repository.index import Index
 from proxy_worker.repository.index_run import Location
-from proxy_worker.repository.keyring import Keyring
 from proxy_worker.repository.pack_layout import ChunkKind, PackLayoutError
 from proxy_worker.repository.packs import metadata_name, read_footer, read_table
-from proxy_worker.repository.sealing import TAG_BYTES, MetadataSealer
-from proxy_worker.repository.store import ObjectNotFoundError, Store
+from proxy_worker.repository.sealing import TAG_BYTES
+from proxy_worker.repository.store import ObjectNotFoundError
 
 MAX_METADATA_BYTES: Final = 64 * 1024 * 1024
-"""Larger maps or segments than this aren't believed: a map of 64 TiB has 2 MiB of segments and some MiB of packs."""
+"""Larger maps or segments than this aren't believed: a map of 64 TiB has 2 MiB of segments and some MiB of
+packs."""
 
 
 class ChunkReader:
     """Reads any chunk of a repository. Thread-safe; each thread keeps one scratch buffer."""
 
-    def __init__(
-        self,
-        store: Store,
-        index: Index,
-        keyring: Keyring,
-        sealer: MetadataSealer,
-        *,
-        encrypted: bool,
-        block_size: int,
-    ) -> None:
-        self._store = store
-        self._index = index
-        self._keyring = keyring
-        self._sealer = sealer
-        self._encrypted = encrypted
-        self._block_size = block_size
-        self._keys = DataKeyOpener(store, keyring)
+    def __init__(self, access: Access) -> None:
+        self._store = access.store
+        self._index = access.index
+        self._keyring = access.keyring
+        self._sealer = access.sealer
+        self._encrypted = access.encrypted
+        self._block_size = access.block_size
+        self._keys = DataKeyOpener(access.store, access.keyring)
         self._decompressor = Decompressor()
         self._threads = threading.local()
 
@@ -90,7 +81,7 @@ class ChunkReader:
 
         `view` may be longer than the block, never shorter.
         """
-        if location.count > 1:
+        if location.block_count > 1:
             return self._open_grouped(location, block_id, stored, view)
         if location.plain_length > len(view):
             raise self.damage(location.pack.name, f"the block at {location.offset} is longer than it should be")

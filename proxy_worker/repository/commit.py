@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import msgspec
 
 from proxy_worker.contract.specification import DiskIdentity, VmIdentity
+from proxy_worker.repository.access import Access
 from proxy_worker.repository.chunks import ChunkReader
 from proxy_worker.repository.errors import RunEndedError
 from proxy_worker.repository.keyring import ZERO_ID
@@ -22,8 +23,7 @@ from proxy_worker.repository.writer import DiskAttempt, open_sealed
 
 
 def commit_run(
-    store: Store,
-    sealer: MetadataSealer,
+    access: Access,
     chunks: ChunkReader,
     *,
     vm: VmIdentity,
@@ -37,7 +37,10 @@ def commit_run(
 
     Everything is verified before: results are of this run and these fences, maps and segments are in durable packs.
     """
-    stored = tuple(_opened(sealer, vm.vm_id, run, disk, fence, sealed) for disk, fence, sealed in disks)
+    store, sealer = access.store, access.sealer
+    stored = tuple(
+        _opened(sealer, DiskAttempt(vm.vm_id, run, disk.key, fence), sealed) for disk, fence, sealed in disks
+    )
     for disk in stored:
         _require_resolvable(store, chunks, disk)
     point = Point(
@@ -57,15 +60,11 @@ def commit_run(
     return point
 
 
-def _opened(
-    sealer: MetadataSealer, vm_id: str, run: str, disk: DiskIdentity, fence: int, sealed: str
-) -> StoredDisk:
-    name = DiskAttempt(vm_id, run, disk.key, fence).seal_name("result")
+def _opened(sealer: MetadataSealer, attempt: DiskAttempt, sealed: str) -> StoredDisk:
+    name = attempt.seal_name("result")
     stored = msgspec.msgpack.decode(open_sealed(sealer, name, sealed), type=StoredDisk)
-    if (stored.key, stored.fence) != (disk.key, fence):
-        raise sealer.damage(
-            name, f"it is of disk {stored.key} with fence {stored.fence}, not {disk.key} with {fence}"
-        )
+    if (stored.key, stored.fence) != (attempt.disk_key, attempt.fence):
+        raise sealer.damage(name, f"it is of fence {stored.fence}, the finished attempt had {attempt.fence}")
     return stored
 
 

@@ -16,6 +16,7 @@ from proxy_worker.repository.store import Store
 FORMAT: Final = "proxyfleet repository"
 VERSION: Final = 1
 BLOCKS_PER_SEGMENT: Final = 4096
+REPOSITORY_ID_BYTES: Final = 16
 _DOMAIN: Final = b"proxyfleet 1 configuration\0"
 
 
@@ -96,7 +97,7 @@ def decode_config(data: bytes, name: str, location: str) -> Config:
             )
         config = documents.decode(data, Config)
         Ed25519PublicKey.from_public_bytes(config.root_public_key).verify(config.signature, _message(config))
-        if name != name_of(config.generation) or len(config.repository_id_bytes) != 16:  # noqa: PLR2004
+        if name != name_of(config.generation) or len(config.repository_id_bytes) != REPOSITORY_ID_BYTES:
             raise RepositoryDamageError(what, why="it is not the object of that name")
     except (msgspec.MsgspecError, ValueError, InvalidSignature) as error:
         why = str(error) or "its signature is wrong"

@@ -55,7 +55,8 @@ class Credential:
 
 
 def load_credential(*, passphrase_file: Path | None = None, key_file: Path | None = None) -> Credential:
-    """Read a passphrase file (one line) or a write- or read-key file; no file at all means an unencrypted repository.
+    """Read a passphrase file (one line) or a write- or read-key file; no file at all means an unencrypted
+    repository.
 
     Raises `KeyFileError`.
     """

@@ -28,7 +28,8 @@ NONCE_BYTES: Final = 12
 
 
 class SealedDataKey(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """A data key as tables and fragments carry it. Both fields after the id are empty where nothing is encrypted."""
+    """A data key as tables and fragments carry it. Both fields after the id are empty where nothing is
+    encrypted."""
 
     key_id: bytes
     """16 random bytes."""

@@ -1,7 +1,7 @@
 """Making packs durable and publishing their fragments, off the writer thread.
 
-Packs are synced one after the other in the order they were closed; a fragment is published for every few of them, or
-sooner when somebody waits. A mark, which grows with everything stored, says how far that has come.
+Packs are synced one after the other in the order they were closed; a fragment is published for every few of
+them, or sooner when somebody waits. A mark, which grows with everything stored, says how far that has come.
 """
 
 from __future__ import annotations

@@ -19,8 +19,8 @@ from proxy_worker.repository.pack_layout import Chunk
 from proxy_worker.repository.sealing import MetadataSealer
 
 RECORD: Final = struct.Struct("<32sIIIIIHBBBBH")
-"""Id, pack (its place in the list of packs), offset, stored length, nonce counter, plain length, data key (its place
-in the pack's list), codec, kind, place of the block in its chunk, blocks in the chunk, zero."""
+"""Id, pack (its place in the list of packs), offset, stored length, nonce counter, plain length, data key (its
+place in the pack's list), codec, kind, place of the block in its chunk, blocks in the chunk, zero."""
 PACK_FIELD: Final = slice(ID_BYTES, ID_BYTES + 4)
 
 

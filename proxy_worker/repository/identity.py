@@ -1,7 +1,7 @@
 """Who wrote what: every writer signs its tables, fragments and points with a key that the root key has certified.
 
-So one proxy's writes can be told from another's, kept out of deduplication by its trust group, and shut out later by
-putting the writer's id on the configuration's list.
+So one proxy's writes can be told from another's, kept out of deduplication by its trust group, and shut out
+later by putting the writer's id on the configuration's list.
 """
 
 from __future__ import annotations

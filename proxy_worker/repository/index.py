@@ -1,8 +1,8 @@
 """The local index: every fragment of a repository, merged into a few sorted runs beside the process that uses it.
 
-Refreshing lists `index/`, reads the fragments that are new, and drops runs that cover one that is gone. Runs of like
-size are merged, so that a look-up asks few of them. Several processes may share a cache folder: one refreshes at a
-time, and replaced runs stay readable to whoever has them mapped.
+Refreshing lists `index/`, reads the fragments that are new, and drops runs that cover one that is gone. Runs of
+like size are merged, so that a look-up asks few of them. Several processes may share a cache folder: one
+refreshes at a time, and replaced runs stay readable to whoever has them mapped.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ import msgspec
 from proxy_worker.repository.data_keys import SealedDataKey
 from proxy_worker.repository.fragments import PACK_FIELD, RECORD, FragmentPack
 from proxy_worker.repository.keyring import ID_BYTES
-from proxy_worker.repository.pack_layout import PACK_ID_BYTES, pack_name
+from proxy_worker.repository.pack_layout import pack_name
 
 _MAGIC: Final = b"PFRUN\x00\x00\x01"
 _HEADER: Final = struct.Struct("<8sIIQQQQ")
@@ -31,6 +31,7 @@ _PACK: Final = struct.Struct("<16s16sQQI4x")
 """Pack id, group digest, size, where its data keys begin and how long they are."""
 _FAN: Final = struct.Struct("<II")
 _PACK_NUMBER: Final = struct.Struct("<I")
+_PREFIXES: Final = 1 << 16
 _SMALL: Final = 1 << 15
 _PARTITION_RECORDS: Final = 50_000
 _PACKS_REMEMBERED: Final = 4096
@@ -60,7 +61,7 @@ class Location(NamedTuple):
     codec: int
     kind: int
     place: int
-    count: int
+    block_count: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +96,8 @@ class IndexRun:
         self.path = path
         with path.open("rb") as file:
             self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        self.record_count: int
+        self.pack_count: int
         magic, bits, _, self.record_count, fragments, self.pack_count, key_bytes = _HEADER.unpack_from(self._map)
         self._fan = _HEADER.size
         self._records = self._fan + 4 * ((1 << bits) + 1)
@@ -117,7 +120,7 @@ class IndexRun:
             if self._map[at : at + ID_BYTES] != block_id:
                 break
             _, pack, *fields, _ = RECORD.unpack_from(self._map, at)
-            found.append((pack, Location(self.pack(pack), *fields)))
+            found.append((pack, Location._make((self.pack(pack), *fields))))
             first += 1
         return found
 
@@ -158,7 +161,7 @@ class IndexRun:
 
     def lower_bound(self, prefix: int) -> int:
         """The number of the first record whose id's first 16 bits are at least `prefix` (0 to 65536)."""
-        if prefix > 0xFFFF:  # noqa: PLR2004
+        if prefix >= _PREFIXES:
             return self.record_count
         return self._first(prefix.to_bytes(2, "big") + bytes(ID_BYTES - 2))
 
@@ -175,7 +178,8 @@ class IndexRun:
     def _first(self, block_id: bytes) -> int:
         """The number of the first record that isn't below an id."""
         bucket = ((block_id[0] << 8) | block_id[1]) >> self._shift
-        low, high = _FAN.unpack_from(self._map, self._fan + 4 * bucket)
+        bounds: tuple[int, int] = _FAN.unpack_from(self._map, self._fan + 4 * bucket)
+        low, high = bounds
         while low < high:
             middle = (low + high) >> 1
             at = self._records + RECORD.size * middle
@@ -183,7 +187,7 @@ class IndexRun:
                 low = middle + 1
             else:
                 high = middle
-        return int(low)
+        return low
 
 
 def write_run(path: Path, sources: Sequence[RunSource]) -> None:
@@ -221,13 +225,13 @@ def write_run(path: Path, sources: Sequence[RunSource]) -> None:
 def _sorted_partitions(sources: Sequence[RunSource], total: int) -> Iterator[list[bytes]]:
     """All records in order, some ten thousand at a time, with pack numbers of the merged run."""
     partitions = 1
-    while partitions < 1 << 16 and total // partitions > _PARTITION_RECORDS:
+    while partitions < _PREFIXES and total // partitions > _PARTITION_RECORDS:
         partitions *= 2
-    step = (1 << 16) // partitions
+    step = _PREFIXES // partitions
     small = _renumbered_fragments(sources)
     small.sort()
     position = 0
-    for low in range(0, 1 << 16, step):
+    for low in range(0, _PREFIXES, step):
         merged: list[bytes] = []
         base = 0
         for source in sources:

@@ -82,7 +82,7 @@ class PackTable(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fie
         position = 0
         for *fields, count in _CHUNK.iter_unpack(self.chunks):
             end = position + count * ID_BYTES
-            yield Chunk(*fields, self.ids[position:end])
+            yield Chunk._make((*fields, self.ids[position:end]))
             position = end
 
 

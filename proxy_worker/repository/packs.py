@@ -164,7 +164,8 @@ def read_footer(store: Store, pack_id: bytes) -> Footer:
 def read_table(
     store: Store, sealer: MetadataSealer, pack_id: bytes, footer: Footer
 ) -> tuple[PackTable, CertificateBody]:
-    """A pack's table and who signed it; raises `PackLayoutError`, or `RepositoryDamageError` when it doesn't open."""
+    """A pack's table and who signed it; raises `PackLayoutError`, or `RepositoryDamageError` when it doesn't
+    open."""
     name = pack_name(pack_id)
     sealed = store.get(name, footer.table_offset, footer.table_length)
     if xxhash.xxh3_128_digest(sealed) != footer.table_checksum:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from proxy_worker.contract.errors import DamageError
+from proxy_worker.repository.access import Access
 from proxy_worker.repository.chunks import ChunkReader
 from proxy_worker.repository.errors import MissingBlockError
 from proxy_worker.repository.index_run import Location
@@ -13,7 +14,7 @@ from proxy_worker.repository.keyring import ZERO_ID
 from proxy_worker.repository.maps import DiskMap, load_map
 from proxy_worker.repository.pack_layout import ChunkKind
 from proxy_worker.repository.points import Point, StoredFile
-from proxy_worker.repository.store import ObjectNotFoundError, Store
+from proxy_worker.repository.store import ObjectNotFoundError
 
 _SPAN_BYTES: Final = 4 * 1024 * 1024
 """At most so much is read at once."""
@@ -27,15 +28,13 @@ _Wanted = tuple[str, int, int, int, Location]
 class PointReader:
     """Reads one restore point; all methods may be called from any number of threads at once."""
 
-    def __init__(
-        self, store: Store, chunks: ChunkReader, point: Point, *, block_size: int, mark: str | None
-    ) -> None:
+    def __init__(self, access: Access, chunks: ChunkReader, point: Point, *, mark: str | None) -> None:
         self.point = point
-        self.block_size = block_size
-        self._store = store
+        self.block_size = access.block_size
+        self._store = access.store
         self._chunks = chunks
         self._mark = mark
-        self._zeros = bytes(block_size)
+        self._zeros = bytes(self.block_size)
 
     def map(self, disk_key: str) -> DiskMap:
         """The disk's map."""
@@ -48,9 +47,9 @@ class PointReader:
     def read_blocks_into(self, ids: Sequence[bytes], view: memoryview) -> int:
         """Fill `view` with consecutive blocks: block i at i * block_size, the last as long as is left of the view.
 
-        Zero ids give zeros. Neighbours in one pack are read together (ask for 8 to 32 blocks at a time), every block
-        is verified against its id, every copy of a damaged one is tried. Returns the bytes read from the store.
-        Raises `MissingBlockError` or `RepositoryDamageError`.
+        Zero ids give zeros. Neighbours in one pack are read together (ask for 8 to 32 blocks at a time), every
+        block is verified against its id, every copy of a damaged one is tried. Returns the bytes read from the
+        store. Raises `MissingBlockError` or `RepositoryDamageError`.
         """
         size, read_bytes = self.block_size, 0
         wanted: list[_Wanted] = []
@@ -87,8 +86,8 @@ class PointReader:
 
     def _read_span(self, span: list[_Wanted], ids: Sequence[bytes], view: memoryview) -> int:
         name, begin, *_ = span[0]
-        _, last, length, *_ = span[-1]
-        buffer = self._chunks.scratch(last + length - begin)
+        _, last, last_length, *_ = span[-1]
+        buffer = self._chunks.scratch(last + last_length - begin)
         try:
             got = self._store.read_into(name, begin, buffer)
         except ObjectNotFoundError:

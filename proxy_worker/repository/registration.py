@@ -1,8 +1,8 @@
 """Who is at work: the marks that writers and readers leave, and the lists of packs that a collector will delete.
 
-A writer registers first, then reads the condemned lists, then the index; it may name a pack it didn't write only
-after it has seen, since registering, that the pack is there and not condemned. With that a collector, which publishes
-its list first and then waits for every registered run to end, never deletes what a point needs.
+A writer registers first, then reads the condemned lists, then the index; it may name a pack it didn't write
+only after it has seen, since registering, that the pack is there and not condemned. With that a collector,
+which publishes its list first and then waits for every registered run to end, never deletes what a point needs.
 """
 
 from __future__ import annotations

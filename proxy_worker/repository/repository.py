@@ -12,8 +12,8 @@ from proxy_worker.contract.errors import ConfigurationError, DamageError
 from proxy_worker.contract.names import CompressionLevel
 from proxy_worker.contract.specification import DiskIdentity, VmIdentity
 from proxy_worker.repository import passphrases
+from proxy_worker.repository.access import Access
 from proxy_worker.repository.chunks import ChunkReader
-from proxy_worker.repository.codec import Compressor
 from proxy_worker.repository.commit import commit_run
 from proxy_worker.repository.config import (
     BLOCKS_PER_SEGMENT,
@@ -33,8 +33,6 @@ from proxy_worker.repository.errors import (
     WrongKeyError,
     WrongPassphraseError,
 )
-from proxy_worker.repository.identity import SignatureVerifier
-from proxy_worker.repository.index import Index
 from proxy_worker.repository.keyring import ZERO_ID, Keyring, Secrets
 from proxy_worker.repository.points import (
     Point,
@@ -53,7 +51,6 @@ from proxy_worker.repository.registration import (
     register_reader,
     register_writer,
 )
-from proxy_worker.repository.sealing import MetadataSealer
 from proxy_worker.repository.store import ObjectNotFoundError, Store
 from proxy_worker.repository.store.local import LocalStore
 from proxy_worker.repository.writer import DiskAttempt, DiskWriter, WriterLimits
@@ -88,47 +85,29 @@ class Repository:
     def __init__(
         self, store: Store, config: Config, keyring: Keyring, *, unlocked: Secrets | None, cache_dir: Path | None
     ) -> None:
-        self.store = store
-        self.config = config
-        self.keyring = keyring
+        self.access = Access.of(store, config, keyring, cache_dir)
+        self.chunks = ChunkReader(self.access)
         self.unlocked = unlocked
         """Everything, when a passphrase (or no encryption) opened it; None with a key file."""
-        self.encrypted = config.cipher != "none"
-        self.verifier = SignatureVerifier(config.root_public_key, keyring.repository_id, config.revoked)
-        self.sealer = MetadataSealer(keyring, self.verifier, store.location)
-        self.index = Index(
-            store,
-            self.sealer,
-            repository_id=config.repository_id,
-            generation=config.generation,
-            cache_dir=cache_dir,
-        )
-        self.chunks = ChunkReader(
-            store,
-            self.index,
-            keyring,
-            self.sealer,
-            encrypted=self.encrypted,
-            block_size=config.block_size,
-        )
         self.damaged_points: dict[str, DamageError] = {}
         """Points that couldn't be read when they were last listed."""
-        self._metadata_compressor = Compressor(CompressionLevel.OPTIMAL)
+        self._store = store
+        self._sealer = self.access.sealer
 
     @property
     def id(self) -> str:
         """32 hex digits."""
-        return self.config.repository_id
+        return self.access.config.repository_id
 
     @property
     def block_size(self) -> int:
         """Bytes."""
-        return self.config.block_size
+        return self.access.block_size
 
     @property
     def can_read(self) -> bool:
         """Whether blocks can be read, not only added."""
-        return self.keyring.can_read or not self.encrypted
+        return self.access.keyring.can_read or not self.access.encrypted
 
     @classmethod
     def create(
@@ -186,9 +165,9 @@ class Repository:
         """
         found: list[Point] = []
         self.damaged_points = {}
-        for name in live_point_names(self.store, vm_id):
+        for name in live_point_names(self._store, vm_id):
             try:
-                outcome = decode_outcome(self.sealer, name, self.store.get(name))
+                outcome = decode_outcome(self._sealer, name, self._store.get(name))
             except ObjectNotFoundError:
                 continue
             except DamageError as error:
@@ -205,11 +184,11 @@ class Repository:
 
     def point(self, vm_id: str, run: str) -> Point:
         """One point; raises `PointNotFoundError`."""
-        outcome = load_outcome(self.store, self.sealer, vm_id, run)
-        if not isinstance(outcome, Point) or is_ended(self.store, vm_id, run):
+        outcome = load_outcome(self._store, self._sealer, vm_id, run)
+        if not isinstance(outcome, Point) or is_ended(self._store, vm_id, run):
             raise PointNotFoundError(
                 f"restore point {run} of VM {vm_id}",
-                why=f"there is none in {self.store.location}",
+                why=f"there is none in {self._store.location}",
                 remedy="See `proxy-worker repository list`.",
             )
         return outcome
@@ -224,25 +203,19 @@ class Repository:
         level: CompressionLevel = CompressionLevel.OPTIMAL,
         limits: WriterLimits | None = None,
     ) -> DiskWriter:
-        """Register a writer, read the condemned lists, then the index. Raises `RunEndedError` if the run has ended."""
-        register_writer(self.store, self.sealer, vm_id=vm_id, run=run, disk_key=disk_key, fence=fence)
-        if self.store.exists(point_name(vm_id, run)):
-            forget_writers(self.store, vm_id=vm_id, run=run)
+        """Register a writer, read the condemned lists, then the index. Raises `RunEndedError` if the run has
+        ended."""
+        register_writer(self._store, self._sealer, vm_id=vm_id, run=run, disk_key=disk_key, fence=fence)
+        if self._store.exists(point_name(vm_id, run)):
+            forget_writers(self._store, vm_id=vm_id, run=run)
             raise RunEndedError(f"run {run} of VM {vm_id}", why="it has ended", remedy="Start a new run.")
-        condemned = condemned_packs(self.store, self.sealer)
-        self.index.refresh()
+        condemned = condemned_packs(self._store, self._sealer)
+        self.access.index.refresh()
         return DiskWriter(
-            self.store,
-            self.keyring,
-            self.sealer,
-            self.index,
+            self.access,
             self.chunks,
             DiskAttempt(vm_id, run, disk_key, fence),
-            block_size=self.block_size,
-            blocks_per_segment=self.config.blocks_per_segment,
-            encrypted=self.encrypted,
-            compressor=Compressor(level),
-            metadata_compressor=self._metadata_compressor,
+            level=level,
             condemned=condemned,
             limits=limits or WriterLimits(),
         )
@@ -261,11 +234,10 @@ class Repository:
         The same commit twice gives the same point. Raises `RunEndedError`, `MissingBlockError`,
         `RepositoryDamageError`.
         """
-        self.index.refresh()
+        self.access.index.refresh()
         newest = self.newest_point(vm.vm_id)
         return commit_run(
-            self.store,
-            self.sealer,
+            self.access,
             self.chunks,
             vm=vm,
             run=run,
@@ -278,25 +250,25 @@ class Repository:
     def abandon(self, *, vm_id: str, run: str, reason: str) -> bool:
         """Put a tombstone in the place of the point; True if a point was there first."""
         tombstone = Tombstone(vm_id=vm_id, run=run, reason=reason, created_at=time.time())
-        created = self.store.put_if_absent(point_name(vm_id, run), [encode_outcome(self.sealer, tombstone)])
-        forget_writers(self.store, vm_id=vm_id, run=run)
-        return not created and isinstance(load_outcome(self.store, self.sealer, vm_id, run), Point)
+        created = self._store.put_if_absent(point_name(vm_id, run), [encode_outcome(self._sealer, tombstone)])
+        forget_writers(self._store, vm_id=vm_id, run=run)
+        return not created and isinstance(load_outcome(self._store, self._sealer, vm_id, run), Point)
 
     def reader(self, point: Point) -> PointReader:
         """Read a point's disks. Raises `CannotReadError` with a write key."""
         if not self.can_read:
             raise CannotReadError(
-                f"restore points of {self.store.location}",
+                f"restore points of {self._store.location}",
                 why="a write key may add them but not read them",
                 remedy="Use a passphrase or a read key.",
             )
-        mark = register_reader(self.store, self.sealer, vm_id=point.vm_id, run=point.run)
-        self.index.refresh()
-        return PointReader(self.store, self.chunks, point, block_size=self.block_size, mark=mark)
+        mark = register_reader(self._store, self._sealer, vm_id=point.vm_id, run=point.run)
+        self.access.index.refresh()
+        return PointReader(self.access, self.chunks, point, mark=mark)
 
     def close(self) -> None:
         """Let go of the index. Idempotent."""
-        self.index.close()
+        self.access.index.close()
 
     def __enter__(self) -> Repository:
         return self

@@ -1,8 +1,8 @@
 """Sealing of metadata: everything but blocks.
 
-Each object, table and metadata chunk has its own key, HKDF-SHA256(metadata key, a random salt), so that the nonce can
-be constant; additional data is the repository's id and the object's name, so that nothing can be moved or swapped.
-A sealed object ends in an XXH3-128 of its bytes, which finds damage without a key.
+Each object, table and metadata chunk has its own key, HKDF-SHA256(metadata key, a random salt), so that the
+nonce can be constant; additional data is the repository's id and the object's name, so that nothing can be
+moved or swapped. A sealed object ends in an XXH3-128 of its bytes, which finds damage without a key.
 """
 
 from __future__ import annotations

@@ -11,19 +11,20 @@ from typing import Final
 import msgspec
 
 from proxy_worker.contract.errors import DamageError
+from proxy_worker.contract.names import CompressionLevel
 from proxy_worker.contract.outcome import DiskReport
+from proxy_worker.repository.access import Access
 from proxy_worker.repository.chunks import ChunkReader
 from proxy_worker.repository.codec import Codec, Compressor
 from proxy_worker.repository.delivery import PackDelivery
-from proxy_worker.repository.index import Index
 from proxy_worker.repository.index_run import IndexRun, group_digest
-from proxy_worker.repository.keyring import ID_BYTES, OWNER_GROUP, ZERO_ID, Keyring
+from proxy_worker.repository.keyring import ID_BYTES, OWNER_GROUP, ZERO_ID
 from proxy_worker.repository.maps import DiskMap, is_zero_segment, load_map
 from proxy_worker.repository.pack_layout import PACK_ID_BYTES, ChunkKind, pack_name
 from proxy_worker.repository.packs import BUFFER_BYTES, ClosedPack, PackWriter
 from proxy_worker.repository.points import Point, StoredDisk, StoredFile, is_ended, load_outcome
 from proxy_worker.repository.sealing import MetadataSealer
-from proxy_worker.repository.store import Buffer, ObjectNotFoundError, Store
+from proxy_worker.repository.store import Buffer, ObjectNotFoundError
 
 _REMEMBERED_IDS: Final = 1 << 16
 """Ids of published blocks that a writer keeps at hand; beyond, it finds its own in the index."""
@@ -74,50 +75,45 @@ class DiskWriter:
 
     def __init__(
         self,
-        store: Store,
-        keyring: Keyring,
-        sealer: MetadataSealer,
-        index: Index,
+        access: Access,
         chunks: ChunkReader,
         attempt: DiskAttempt,
         *,
-        block_size: int,
-        blocks_per_segment: int,
-        encrypted: bool,
-        compressor: Compressor,
-        metadata_compressor: Compressor,
+        level: CompressionLevel,
         condemned: frozenset[bytes],
         limits: WriterLimits,
     ) -> None:
-        self.block_size = block_size
-        self.blocks_per_segment = blocks_per_segment
-        self.identify = keyring.block_id
-        self.compress = compressor.compress
-        self._store = store
-        self._keyring = keyring
-        self._sealer = sealer
-        self._index = index
+        self.block_size = access.block_size
+        self.blocks_per_segment = access.config.blocks_per_segment
+        self.identify = access.keyring.block_id
+        """`identify(block)`: its id, 32 bytes. Zero blocks are the caller's to spot: their id is `ZERO_ID`."""
+        self.compress = Compressor(level).compress
+        """`compress(block)`: (codec, data) as it will be stored, before sealing. Slow; releases the GIL."""
+        self._store = access.store
+        self._keyring = access.keyring
+        self._sealer = access.sealer
+        self._index = access.index
+        self._encrypted = access.encrypted
         self._chunks = chunks
         self._attempt = attempt
-        self._encrypted = encrypted
-        self._metadata_compressor = metadata_compressor
+        self._metadata_compressor = Compressor(CompressionLevel.OPTIMAL)
         self._condemned = condemned
         self._limits = limits
-        group = keyring.identity.body.group
+        group = access.keyring.identity.body.group
         self._groups = frozenset({group_digest(group), group_digest(OWNER_GROUP)})
         self._usable_packs: dict[IndexRun, bytearray] = {}
         self._used_packs: set[bytes] = set()
         self._inherited_packs: set[bytes] = set()
         self._unpublished: set[bytes] = set()
         self._published: set[bytes] = set()
-        self._buffer = bytearray(max(BUFFER_BYTES, 2 * block_size))
+        self._buffer = bytearray(max(BUFFER_BYTES, 2 * self.block_size))
         self._pack: PackWriter | None = None
         self._mark = 0
         self._delivered_bytes = 0
         self._fragment_bytes = 0
         self._delivery = PackDelivery(
-            store,
-            sealer,
+            access.store,
+            access.sealer,
             group=group,
             packs_per_fragment=limits.packs_per_fragment,
             published=self._note_published,
@@ -129,7 +125,8 @@ class DiskWriter:
         return self._delivered_bytes + self._fragment_bytes + (self._pack.size_bytes if self._pack else 0)
 
     def has(self, block_id: bytes) -> bool:
-        """Whether the repository holds the block (or segment, or map), so that it may be named without being stored."""
+        """Whether the repository holds the block (or segment, or map), so that it may be named without being
+        stored."""
         if block_id in self._unpublished or block_id in self._published:
             return True
         return any(self._may_use(run, number) for run in self._index.runs for number in run.pack_numbers(block_id))
@@ -143,7 +140,8 @@ class DiskWriter:
         return stored
 
     def store_segment(self, ids: bytes) -> bytes:
-        """Store the ids of consecutive blocks (32 bytes each, at most `blocks_per_segment`), return the segment's id."""
+        """Store the ids of consecutive blocks (32 bytes each, at most `blocks_per_segment`), return the
+        segment's id."""
         if is_zero_segment(ids):
             return ZERO_ID
         if len(ids) % ID_BYTES or len(ids) > self.blocks_per_segment * ID_BYTES:

@@ -56,7 +56,8 @@ def checked_name(name: str) -> str:
 
 
 def checked_prefix(prefix: str) -> str:
-    """Return `prefix` if it ends a whole number of name parts, e.g. `points/`; raises `ObjectNameError` otherwise."""
+    """Return `prefix` if it ends a whole number of name parts, e.g. `points/`; raises `ObjectNameError`
+    otherwise."""
     if not _PREFIX.fullmatch(prefix):
         raise ObjectNameError(f"object prefix {prefix[:200]!r}", why="a prefix is whole parts, each ended by /")
     return prefix

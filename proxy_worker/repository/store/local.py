@@ -1,8 +1,8 @@
 """A store in a local folder: one file an object.
 
-An object is written under `tmp/`, synced, and linked to its name: link(2) fails where the name exists, so the first
-wins, and a name never shows half an object. The folder is synced after. A shared NFS or SMB mount is fine as long as
-one host writes it; their caches break listing right after writing.
+An object is written under `tmp/`, synced, and linked to its name: link(2) fails where the name exists, so the
+first wins, and a name never shows half an object. The folder is synced after. A shared NFS or SMB mount is fine
+as long as one host writes it; their caches break listing right after writing.
 """
 
 from __future__ import annotations

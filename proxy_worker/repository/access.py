@@ -1,0 +1,48 @@
+"""What an open repository gives to those who read, write and check it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from proxy_worker.repository.config import Config
+from proxy_worker.repository.identity import SignatureVerifier
+from proxy_worker.repository.index import Index
+from proxy_worker.repository.keyring import Keyring
+from proxy_worker.repository.sealing import MetadataSealer
+from proxy_worker.repository.store import Store
+
+
+@dataclass(frozen=True)
+class Access:
+    """A store with the keys to it."""
+
+    store: Store
+    config: Config
+    keyring: Keyring
+    sealer: MetadataSealer
+    index: Index
+
+    @classmethod
+    def of(cls, store: Store, config: Config, keyring: Keyring, cache_dir: Path | None) -> Access:
+        """Put the parts together; `cache_dir` keeps the index between processes."""
+        verifier = SignatureVerifier(config.root_public_key, keyring.repository_id, config.revoked)
+        sealer = MetadataSealer(keyring, verifier, store.location)
+        index = Index(
+            store,
+            sealer,
+            repository_id=config.repository_id,
+            generation=config.generation,
+            cache_dir=cache_dir,
+        )
+        return cls(store, config, keyring, sealer, index)
+
+    @property
+    def encrypted(self) -> bool:
+        """Whether blocks are sealed."""
+        return self.config.cipher != "none"
+
+    @property
+    def block_size(self) -> int:
+        """Bytes."""
+        return self.config.block_size
