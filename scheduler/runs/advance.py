@@ -7,6 +7,7 @@ from collections import defaultdict
 from sqlalchemy import ColumnElement, and_, exists, or_, select
 from sqlalchemy.orm import Session
 
+from proxy_worker.contract.errors import NotFoundError
 from proxy_worker.contract.names import TaskKind
 from proxy_worker.contract.outcome import TaskFailure
 from scheduler.runs import tasks
@@ -57,12 +58,12 @@ def advance(journal: Journal) -> None:
     _retry_upkeep(journal)
 
 
-def give_up_scan(journal: Journal, task_id: str, reason: str) -> None:
-    """End a scan that no proxy could take for too long; the run goes on without that datastore."""
+def give_up(journal: Journal, task_id: str, reason: str) -> None:
+    """End a task that no proxy could take for too long; a run goes on without the datastore of a scan."""
     row = journal.session.get(LedgerTask, task_id)
     if row is None or row.cancelling or row.state.final:
         return
-    row.failure = TaskFailure(code="unreachable-datastore", what=row.title, why=reason)
+    row.failure = TaskFailure(code="no-proxy", what=row.title, why=reason, exit_code=NotFoundError.exit_code)
     journal.cancel(row)
 
 

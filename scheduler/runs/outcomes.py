@@ -168,11 +168,11 @@ def _record_restore(journal: Journal, row: LedgerTask, outcome: Outcome) -> None
     journal.close(row)
     restore = journal.session.get_one(Restore, row.restore_id)
     restore.attempts += outcome.attempts
-    restore.failure = outcome.failure
+    restore.failure = outcome.failure or row.failure
     if isinstance(outcome.result, DiskRestoreResult):
         restore.report = outcome.result.report
         restore.state = WorkState.SUCCEEDED
-    elif restore.failure is None or restore.cancel_requested:
+    elif restore.failure is None:
         restore.state = WorkState.CANCELLED
     else:
         restore.state = WorkState.FAILED
@@ -182,7 +182,7 @@ def _record_restore(journal: Journal, row: LedgerTask, outcome: Outcome) -> None
 def _record_request(journal: Journal, row: LedgerTask, outcome: Outcome) -> None:
     journal.close(row)
     request = journal.session.get_one(Request, row.request_id)
-    request.failure = outcome.failure
+    request.failure = outcome.failure or row.failure
     request.ended_at = journal.now
     if isinstance(outcome.result, RepositoryListResult):
         rescanned = replace_points(journal.session, request.repository, outcome.result, asked_at=request.created_at)

@@ -1,0 +1,87 @@
+"""`scheduler serve`: the service in the foreground, until it is told to stop."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import os
+import signal
+import threading
+from pathlib import Path
+from types import FrameType
+from typing import Annotated
+
+import typer
+
+from proxy_worker.contract.signing import encode_public_key
+from proxy_worker.ledger import Ledger
+from proxy_worker.ledger.broker import publish, publisher
+from scheduler.configuration import PATH_VARIABLE, SchedulerConfiguration, load_configuration
+from scheduler.local_proxy import LocalProxy
+from scheduler.service import Service
+from scheduler.signing import signing_key
+from scheduler.state.lock import only_scheduler
+from scheduler.state.store import open_state
+
+app = typer.Typer(add_completion=False)
+logger = logging.getLogger(__name__)
+
+
+@app.command()
+def serve(
+    config: Annotated[
+        Path | None,
+        typer.Option("--config", metavar="FILE", help="scheduler.toml to use instead of the usual ones."),
+    ] = None,
+    no_local_proxy: Annotated[
+        bool, typer.Option("--no-local-proxy", help="Do not run a proxy on this machine.")
+    ] = False,
+    log_level: Annotated[
+        str, typer.Option("--log-level", metavar="LEVEL", help="debug, info, warning or error.")
+    ] = "info",
+) -> None:
+    """Run schedules, dispatch tasks to proxies, record what becomes of them; in the foreground."""
+    if config is not None:
+        os.environ[PATH_VARIABLE] = str(config)
+    level = logging.getLevelNamesMapping().get(log_level.upper())
+    if level is None:
+        raise typer.BadParameter(f"{log_level!r} is none of debug, info, warning, error", param_hint="--log-level")
+    logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    stop = threading.Event()
+    _stop_on_signals(stop)
+    _serve(load_configuration(), stop, with_proxy=not no_local_proxy)
+
+
+def _serve(configuration: SchedulerConfiguration, stop: threading.Event, *, with_proxy: bool) -> None:
+    key = signing_key(configuration)
+    password = configuration.redis_password()
+    state = open_state(configuration.database, migrate=True)
+    with only_scheduler(state), Ledger(configuration.redis.url, password=password) as ledger:
+        broker = publisher(configuration.redis.url, password)
+        service = Service(state, ledger, functools.partial(publish, broker), key)
+        service.attach()
+        service.load()
+        local = None
+        if with_proxy and configuration.local_proxy.enabled:
+            local = LocalProxy(configuration, encode_public_key(key.public_key()))
+        logger.info("serving from %s", state.name)
+        try:
+            service.serve(stop, local.watch if local is not None else _nothing)
+        finally:
+            logger.info("stopping")
+            if local is not None:
+                local.stop()
+            broker.close()
+            state.close()
+
+
+def _nothing() -> None:
+    """Stands for the local proxy's supervision where there is none."""
+
+
+def _stop_on_signals(stop: threading.Event) -> None:
+    def note(_number: int, _frame: FrameType | None) -> None:
+        stop.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, note)

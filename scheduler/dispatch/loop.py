@@ -1,0 +1,161 @@
+"""The loop's body: make the ledger hold what the journal holds open, and release what the policy chooses."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping
+from typing import Protocol
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from proxy_worker.contract.errors import LedgerError
+from proxy_worker.contract.names import TaskKind
+from proxy_worker.contract.signing import sign
+from proxy_worker.ledger import FleetView, Ledger, Refusal, TaskState
+from scheduler.dispatch.candidates import candidates
+from scheduler.dispatch.declared import DeclaredFleet
+from scheduler.dispatch.fleet import Decision, InFlight, PendingTask, Release, subscribed_lanes
+from scheduler.dispatch.pending import OpenTask
+from scheduler.dispatch.policy import decide
+
+logger = logging.getLogger(__name__)
+
+CLAIM_WITHIN_S = 300.0
+"""How long after its dispatch a specification may still be claimed; the dispatch deadline comes much sooner."""
+_ANSWERED = frozenset(
+    {TaskKind.INVENTORY_SCAN, TaskKind.DISK_RESTORE, TaskKind.REPOSITORY_LIST, TaskKind.REPOSITORY_CHECK}
+)
+
+
+class Publish(Protocol):
+    """Announces a dispatched task on its lane."""
+
+    def __call__(self, *, kind: TaskKind, title: str, lane: str, task_id: str, number: int) -> None:
+        """Raises `LedgerError` when it can't."""
+
+
+class Dispatcher:
+    """Mirrors the journal's open tasks, and applies the policy to them. Not thread-safe."""
+
+    def __init__(self, ledger: Ledger, publish: Publish, key: Ed25519PrivateKey) -> None:
+        self.ledger = ledger
+        self.publish = publish
+        self.key = key
+        self.epoch = 0
+        self.tasks: dict[str, OpenTask] = {}
+        self.cancelling: set[str] = set()
+        self.started_vms: set[str] = set()
+        self.orders: dict[str, tuple[tuple[str, ...], bool, int | None]] = {}
+
+    def add(self, tasks: Iterable[OpenTask]) -> None:
+        """Take tasks over from the journal."""
+        self.tasks.update((task.new.task_id, task) for task in tasks)
+
+    def cancel(self, task_ids: Iterable[str]) -> None:
+        """Have the ledger told to cancel tasks, as often as it takes."""
+        self.cancelling.update(task_ids)
+
+    def drop(self, task_ids: Iterable[str]) -> None:
+        """Forget tasks whose outcome is recorded."""
+        for task_id in task_ids:
+            self.tasks.pop(task_id, None)
+            self.cancelling.discard(task_id)
+
+    def forget_ledger(self) -> None:
+        """Assume nothing of the ledger, since it is another one or has lost its data."""
+        self.orders.clear()
+
+    def give_orders(self, view: FleetView, declared: DeclaredFleet) -> None:
+        """Tell registered proxies which lanes to pull from, and whether they may, where that has changed."""
+        for name, seen in view.proxies.items():
+            proxy = declared.proxy(seen)
+            limit = declared.proxies[name].max_concurrent_tasks if name in declared.proxies else None
+            orders = (subscribed_lanes(proxy, declared.repositories), proxy.enabled, limit)
+            if self.orders.get(name) != orders:
+                self.ledger.set_proxy(name, lanes=orders[0], enabled=orders[1], max_concurrent_tasks=orders[2])
+                self.orders[name] = orders
+
+    def submit_missing(self, view: FleetView) -> bool:
+        """Give the ledger every open task it doesn't hold, and pass cancellations on; True if anything was."""
+        missing = [task for task_id, task in self.tasks.items() if task_id not in view.tasks]
+        for task in missing:
+            self.ledger.submit(task.new)
+        cancelled = [task_id for task_id in self.cancelling if task_id in self.tasks]
+        for task_id in cancelled:
+            self.ledger.cancel(task_id)
+        self.cancelling.clear()
+        return bool(missing or cancelled)
+
+    def release(self, view: FleetView, declared: DeclaredFleet, now: float) -> Decision:
+        """Dispatch and publish what the policy chooses."""
+        fleet = declared.fleet(view, in_flight(view, self.tasks))
+        decision = decide(self._pending(view), fleet, declared.limits, now)
+        for release in decision.releases:
+            self._dispatch(self.tasks[release.task_id], release, view, declared.limits.caps)
+        return decision
+
+    def unserved(self, view: FleetView, declared: DeclaredFleet, before: float) -> dict[str, str]:
+        """Tasks opened `before` then which nobody could take however idle, with the reason; disks just wait.
+
+        A disk of a job waits for its proxies to come back; who asked for anything else wants an answer.
+        """
+        fleet = declared.fleet(view, ())
+        reasons: dict[str, str] = {}
+        for task_id, task in self.tasks.items():
+            seen = view.tasks.get(task_id)
+            if (
+                task.created_at < before
+                and task.new.kind in _ANSWERED
+                and (seen is None or seen.state is TaskState.READY)
+                and isinstance(obstacle := candidates(task.placement, fleet), str)
+            ):
+                reasons[task_id] = obstacle
+        return reasons
+
+    def _pending(self, view: FleetView) -> list[PendingTask]:
+        return [
+            task.pending(vm_started=task.vm_run_id in self.started_vms)
+            for task_id, task in self.tasks.items()
+            if (seen := view.tasks.get(task_id)) is not None and seen.state is TaskState.READY
+        ]
+
+    def _dispatch(self, task: OpenTask, release: Release, view: FleetView, caps: Mapping[str, int]) -> None:
+        def specify(number: int) -> bytes:
+            specification = task.specification(
+                epoch=self.epoch,
+                number=number,
+                lane=release.lane,
+                expires_at=view.server_time + CLAIM_WITHIN_S,
+                mode=release.mode if release.name_mode else None,
+            )
+            return sign(specification, self.key)
+
+        task_id = task.new.task_id
+        limits = {cap: caps[cap] for cap in task.new.caps if cap in caps}
+        number = self.ledger.dispatch(task_id, lane=release.lane, proxy=release.proxy, caps=limits, sign=specify)
+        if isinstance(number, Refusal):
+            logger.debug("%s stays: %s %s", task.new.title, number.code, number.detail)
+            return
+        if task.vm_run_id is not None:
+            self.started_vms.add(task.vm_run_id)
+        logger.debug("%s released %s", task.new.title, release.reason)
+        try:
+            self.publish(
+                kind=task.new.kind, title=task.new.title, lane=release.lane, task_id=task_id, number=number
+            )
+        except LedgerError as error:
+            logger.warning("%s was not announced and will be again: %s", task.new.title, error)
+
+
+def in_flight(view: FleetView, tasks: Mapping[str, OpenTask]) -> Iterable[InFlight]:
+    """What has been released and hasn't ended, as the policy counts it."""
+    for task_id, seen in view.tasks.items():
+        if seen.state in {TaskState.DISPATCHED, TaskState.RUNNING}:
+            task = tasks.get(task_id)
+            yield InFlight(
+                lane=seen.lane or "",
+                proxy=seen.proxy,
+                takes_slot=seen.kind.takes_slot,
+                job=task.job if task is not None else "",
+                caps=task.new.caps if task is not None else (),
+            )

@@ -1,0 +1,86 @@
+"""Journalled tasks as the policy and the ledger want them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from proxy_worker.contract.names import TransportMode
+from proxy_worker.contract.specification import (
+    DiskBackup,
+    DiskRestore,
+    InventoryScan,
+    RepositoryCheck,
+    TaskBody,
+    TaskSpecification,
+)
+from proxy_worker.ledger import NewTask
+from scheduler.dispatch.fleet import PendingTask, Placement
+from scheduler.state.models import LedgerTask
+
+
+@dataclass(frozen=True, slots=True)
+class OpenTask:
+    """A task that the journal holds open, with all that dispatching it takes."""
+
+    new: NewTask
+    body: TaskBody
+    placement: Placement
+    job: str
+    urgency: int
+    created_at: float
+    vm_run_id: str | None
+
+    @classmethod
+    def of(cls, row: LedgerTask) -> OpenTask:
+        """The task of a row of the journal."""
+        placement = placement_of(row.body, row.pinned_proxy)
+        return cls(
+            new=NewTask(
+                task_id=row.id, kind=row.kind, title=row.title, caps=placement.caps, checkpoint=row.checkpoint
+            ),
+            body=row.body,
+            placement=placement,
+            job=row.job,
+            urgency=row.priority,
+            created_at=row.created_at,
+            vm_run_id=row.vm_run_id,
+        )
+
+    def pending(self, *, vm_started: bool) -> PendingTask:
+        """What the policy sees of it."""
+        return PendingTask(self.new.task_id, self.placement, self.job, self.urgency, self.created_at, vm_started)
+
+    def specification(
+        self, *, epoch: int, number: int, lane: str, expires_at: float, mode: TransportMode | None
+    ) -> TaskSpecification:
+        """What is signed for dispatch `number`; with `mode`, the transport mode that its proxy has to use."""
+        body = self.body
+        if mode is not None and isinstance(body, DiskBackup):
+            body = body.model_copy(update={"transport": body.transport.model_copy(update={"mode": mode})})
+        return TaskSpecification(
+            epoch=epoch,
+            task_id=self.new.task_id,
+            dispatch_number=number,
+            audience=lane,
+            expires_at=expires_at,
+            body=body,
+        )
+
+
+def placement_of(body: TaskBody, pinned_proxy: str | None) -> Placement:
+    """What decides where a task can go."""
+    if isinstance(body, InventoryScan):
+        return Placement(body.kind, datastore=body.datastore, pinned_proxy=pinned_proxy)
+    if isinstance(body, DiskBackup):
+        return Placement(
+            body.kind,
+            repository=body.repository.name,
+            datastore=body.disk.address.datastore,
+            preference=str(body.transport.mode),
+            failover_to_network=body.transport.failover_to_network,
+            pinned_proxy=pinned_proxy,
+        )
+    needs_read_key = isinstance(body, DiskRestore) or (isinstance(body, RepositoryCheck) and not body.scrub_only)
+    return Placement(
+        body.kind, repository=body.repository.name, needs_read_key=needs_read_key, pinned_proxy=pinned_proxy
+    )

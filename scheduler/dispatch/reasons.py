@@ -1,0 +1,44 @@
+"""Why tasks wait, for whoever asks: the policy is asked again, and nothing is released."""
+
+from __future__ import annotations
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from proxy_worker.ledger import FleetView, TaskState
+from scheduler.dispatch.declared import DeclaredFleet
+from scheduler.dispatch.loop import in_flight
+from scheduler.dispatch.pending import OpenTask
+from scheduler.dispatch.policy import decide
+from scheduler.state.models import LedgerTask, WorkState
+
+
+def waiting_reasons(session: Session, view: FleetView, now: float) -> dict[str, str]:
+    """By id of the journal's task (`LedgerTask.id`), why it isn't running; running ones are absent.
+
+    `now` is in Unix seconds. Each reason is one line that starts with `waiting: `.
+    """
+    rows = session.scalars(select(LedgerTask).where(LedgerTask.state == WorkState.RUNNING))
+    tasks = {row.id: OpenTask.of(row) for row in rows}
+    declared = DeclaredFleet.load(session)
+    pending = [task.pending(vm_started=False) for task_id, task in tasks.items() if _is_ready(view, task_id)]
+    decision = decide(pending, declared.fleet(view, in_flight(view, tasks)), declared.limits, now)
+    reasons = dict(decision.waiting)
+    for release in decision.releases:
+        reasons[release.task_id] = "waiting: about to be released"
+    for task_id in tasks:
+        seen = view.tasks.get(task_id)
+        if seen is None:
+            reasons[task_id] = "waiting: the scheduler has not handed it to the ledger yet"
+        elif seen.state is TaskState.DISPATCHED:
+            reasons[task_id] = f"waiting: announced on lane {seen.lane}, not picked up yet"
+        elif seen.state is TaskState.READY and seen.kind.takes_slot and view.quiet_s > 0:
+            reasons[task_id] = f"waiting: leases from before Redis lost its data end in {view.quiet_s:.0f} s"
+        elif seen.state is TaskState.READY and seen.note:
+            reasons[task_id] += f" (last: {seen.note})"
+    return reasons
+
+
+def _is_ready(view: FleetView, task_id: str) -> bool:
+    seen = view.tasks.get(task_id)
+    return seen is not None and seen.state is TaskState.READY

@@ -1,0 +1,134 @@
+"""The proxy that `scheduler serve` runs on its own machine: a supervised `proxy-worker run` subprocess."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import tomlkit
+
+from proxy_worker.contract.errors import ProxyfleetError
+from scheduler.configuration import SchedulerConfiguration
+
+logger = logging.getLogger(__name__)
+
+DRAIN_TIMEOUT_S = 20.0
+"""How long its disks may go on at the end of `serve`, before they are handed back."""
+_KILL_AFTER_S = DRAIN_TIMEOUT_S + 15.0
+_FIRST_PAUSE_S = 1.0
+_LONGEST_PAUSE_S = 60.0
+_HEALTHY_AFTER_S = 30.0
+
+
+class LocalProxyError(ProxyfleetError):
+    """The server's own proxy can't be started."""
+
+
+class LocalProxy:
+    """Keeps one `proxy-worker run` alive until it is stopped. `watch` and `stop` belong to one thread."""
+
+    def __init__(self, configuration: SchedulerConfiguration, public_key: str) -> None:
+        self._folder = configuration.state_dir / "local-proxy"
+        self._path = self._folder / "proxy.toml"
+        self._text = proxy_toml(configuration, self._folder, public_key)
+        self._process: subprocess.Popen[bytes] | None = None
+        self._started_at = 0.0
+        self._start_at = 0.0
+        self._pause_s = _FIRST_PAUSE_S
+
+    def watch(self) -> None:
+        """Start it, or start it again when it has ended; after repeated failures less and less often."""
+        now = time.monotonic()
+        if self._process is not None:
+            code = self._process.poll()
+            if code is None:
+                return
+            if now - self._started_at > _HEALTHY_AFTER_S:
+                self._pause_s = _FIRST_PAUSE_S
+            logger.warning("the local proxy ended with code %s; it is started again in %.0f s", code, self._pause_s)
+            self._process = None
+            self._start_at = now + self._pause_s
+            self._pause_s = min(self._pause_s * 2, _LONGEST_PAUSE_S)
+        if now >= self._start_at:
+            self._start()
+
+    def stop(self) -> None:
+        """End it: disks may finish or are handed back, and nothing is left of its process group."""
+        process, self._process = self._process, None
+        if process is None:
+            return
+        process.terminate()
+        try:
+            process.wait(_KILL_AFTER_S)
+        except subprocess.TimeoutExpired:
+            logger.warning("the local proxy did not end in %.0f s and is killed", _KILL_AFTER_S)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+    def _start(self) -> None:
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            self._path.write_text(self._text)
+        except OSError as error:
+            raise LocalProxyError(f"local proxy in {self._folder}", why=error.strerror or str(error)) from error
+        self._started_at = time.monotonic()
+        environment = {key: value for key, value in os.environ.items() if not key.startswith("PROXY_WORKER_")}
+        # A group of its own: Ctrl-C in the terminal is for the scheduler, which then ends it in order.
+        self._process = subprocess.Popen(
+            [*_tied(), str(_program()), "run", "--config", str(self._path)],
+            stdin=subprocess.DEVNULL,
+            env=environment,
+            start_new_session=True,
+        )
+
+
+def proxy_toml(configuration: SchedulerConfiguration, folder: Path, public_key: str) -> str:
+    """The proxy.toml of the local proxy, whose state is kept in `folder`."""
+    local = configuration.local_proxy
+    document = tomlkit.document()
+    document.add(
+        tomlkit.comment("Written by `scheduler serve` from [local_proxy] of scheduler.toml at every start.")
+    )
+    document["name"] = local.name
+    document["site"] = local.site
+    document["max_concurrent_tasks"] = local.max_concurrent_tasks
+    document["state_dir"] = str(folder)
+    document["secrets_dir"] = str(configuration.secrets_dir)
+    document["scheduler_public_keys"] = [public_key]
+    document["drain_timeout_s"] = DRAIN_TIMEOUT_S
+    if local.transport_modes is not None:
+        document["transport_modes"] = [mode.value for mode in local.transport_modes]
+    document["redis"] = configuration.redis.model_dump(mode="json", exclude_none=True)
+    document["datastores"] = {
+        name: store.model_dump(mode="json", exclude_none=True) for name, store in local.datastores.items()
+    }
+    return tomlkit.dumps(document)
+
+
+def _program() -> Path:
+    beside = Path(sys.executable).with_name("proxy-worker")
+    found = beside if beside.exists() else shutil.which("proxy-worker")
+    if found is None:
+        raise LocalProxyError(
+            "local proxy",
+            why="the command proxy-worker is not installed beside the scheduler",
+            remedy="Install it, or serve with --no-local-proxy.",
+        )
+    return Path(found)
+
+
+def _tied() -> list[str]:
+    """A prefix that ends the proxy when the scheduler is killed and can't do it; empty where there is none."""
+    setpriv = shutil.which("setpriv")
+    # The kernel ties it to the thread that starts it, which therefore has to live as long as the process.
+    main_thread = threading.current_thread() is threading.main_thread()
+    return [setpriv, "--pdeathsig", "TERM", "--"] if setpriv is not None and main_thread else []

@@ -1,0 +1,212 @@
+"""`scheduler serve`: one loop that schedules, dispatches, reaps and records.
+
+Order of truth in every turn: what the ledger says has ended is recorded in SQL, then acknowledged; what SQL says is
+to be done is put into the ledger; only then is anything released. Killed between any two of these, the next
+start repeats what was not finished.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from sqlalchemy import select
+
+from proxy_worker.contract.errors import LedgerError, NotFoundError
+from proxy_worker.ledger import FinishedTask, FleetView, Ledger, Timings
+from scheduler.dispatch.declared import DeclaredFleet
+from scheduler.dispatch.loop import Dispatcher, Publish
+from scheduler.dispatch.pending import OpenTask
+from scheduler.runs.advance import advance, give_up, is_due, replan
+from scheduler.runs.journal import Journal, journal
+from scheduler.runs.outcomes import Outcome, record
+from scheduler.runs.schedules import Timetable
+from scheduler.state.errors import StateError, StateLockedError
+from scheduler.state.models import LedgerTask, ServiceMark, WorkState
+from scheduler.state.store import State
+
+logger = logging.getLogger(__name__)
+
+TURN_S = 0.2
+"""How long a turn waits for something to happen; what commands ask for is noticed within it."""
+VIEW_S = 1.0
+"""How often the ledger is looked at while tasks are open, even if nothing rang."""
+IDLE_VIEW_S = 2.0
+"""How often it is looked at otherwise, for proxies that registered."""
+UNSERVED_S = 60.0
+"""How long a scan, a restore or upkeep waits for a proxy that could take it, before it fails by name."""
+_LONGEST_PAUSE_S = 5.0
+_BATCH = 200
+
+
+class Service:
+    """The scheduler's control loop over an open database and a ledger. Used by one thread."""
+
+    def __init__(
+        self,
+        state: State,
+        ledger: Ledger,
+        publish: Publish,
+        key: Ed25519PrivateKey,
+        *,
+        timings: Timings | None = None,
+        clock: Callable[[], float] = time.time,
+        unserved_s: float = UNSERVED_S,
+    ) -> None:
+        self.state = state
+        self.ledger = ledger
+        self.timings = timings if timings is not None else Timings()
+        self.clock = clock
+        self.unserved_s = unserved_s
+        self.dispatcher = Dispatcher(ledger, publish, key)
+        self.timetable = Timetable()
+        self._changed = True
+        self._viewed_at = 0.0
+        self._reaped_at = 0.0
+
+    def attach(self) -> None:
+        """Take the ledger over, and give it what the journal holds open. Raises `LedgerError` if it is away.
+
+        A ledger that this database opened and that kept its data is joined: what runs goes on. Any other gets a
+        new epoch, kept here first, so that nothing issued before can count.
+        """
+        in_force = self.ledger.epoch()
+        with self.state.write() as session:
+            mark = session.get(ServiceMark, 1) or ServiceMark(id=1, epoch=0)
+            session.add(mark)
+            joined = in_force is not None and in_force == mark.epoch
+            if not joined:
+                mark.epoch = max(mark.epoch or 0, in_force or 0) + 1
+            epoch = mark.epoch
+        if joined:
+            self.ledger.join_epoch(epoch, self.timings)
+        else:
+            self.ledger.open_epoch(epoch, self.timings)
+        logger.info("%s epoch %d of the ledger", "joined" if joined else "opened", epoch)
+        self.dispatcher.epoch = epoch
+        self.dispatcher.forget_ledger()
+        self._changed = True
+
+    def load(self) -> None:
+        """Mirror the journal, after finishing what an earlier life of the scheduler had begun."""
+        with journal(self.state, self.clock) as steps:
+            replan(steps)
+        with self.state.read() as session:
+            rows = session.scalars(select(LedgerTask).where(LedgerTask.state == WorkState.RUNNING)).all()
+            self.dispatcher.add(OpenTask.of(row) for row in rows)
+            self.dispatcher.cancel(row.id for row in rows if row.cancelling)
+        if rows:
+            logger.info("%d tasks were open", len(rows))
+
+    def serve(self, stop: threading.Event, each_turn: Callable[[], None] = lambda: None) -> None:
+        """Turn until `stop` is set. Redis or the database being away is waited out, and said once."""
+        pause_s = 0.0
+        while not stop.is_set():
+            each_turn()
+            try:
+                self.turn()
+                if pause_s:
+                    logger.info("going on")
+                pause_s = 0.0
+                if not stop.is_set():
+                    self._changed |= self.ledger.wait(TURN_S)
+            except NotFoundError:
+                logger.warning("the ledger is empty: Redis has lost its data")
+                self._again(self.attach)
+            except (LedgerError, StateLockedError, StateError) as error:
+                if not pause_s:
+                    logger.warning("%s", error)
+                pause_s = min(pause_s * 2 or 0.5, _LONGEST_PAUSE_S)
+                self._changed = True
+                stop.wait(pause_s)
+
+    def turn(self) -> None:
+        """Do everything that can be done now."""
+        self._reap()
+        self._collect()
+        self._advance()
+        since = self.clock() - self._viewed_at
+        if self._changed or since > (VIEW_S if self.dispatcher.tasks else IDLE_VIEW_S) or since < 0:
+            self._changed = False
+            self._dispatch()
+
+    def _reap(self) -> None:
+        now = time.monotonic()
+        if now - self._reaped_at >= self.timings.tick_s / 2:
+            reaped = self.ledger.reap()
+            self._reaped_at = now
+            self._changed |= bool(reaped.requeued or reaped.ended)
+
+    def _collect(self) -> None:
+        while finished := self.ledger.finished(_BATCH):
+            with self._steps() as steps:
+                record(steps, [_outcome(task) for task in finished])
+            self.ledger.acknowledge([task.task_id for task in finished])
+            if len(finished) < _BATCH:
+                return
+
+    def _advance(self) -> None:
+        now = self.clock()
+        with self.state.read() as session:
+            due = is_due(session, now)
+            jobs = self.timetable.due_jobs(session, now)
+        if due or jobs:
+            with self._steps() as steps:
+                self.timetable.start(steps, jobs)
+                steps.session.flush()
+                advance(steps)
+
+    def _dispatch(self) -> None:
+        view = self._view()
+        if self.dispatcher.submit_missing(view):
+            view = self._view()
+        with self.state.read() as session:
+            declared = DeclaredFleet.load(session)
+        self.dispatcher.give_orders(view, declared)
+        self.dispatcher.release(view, declared, self.clock())
+        unserved = self.dispatcher.unserved(view, declared, self.clock() - self.unserved_s)
+        if unserved:
+            with self._steps() as steps:
+                for task_id, reason in unserved.items():
+                    give_up(steps, task_id, reason)
+
+    def _view(self) -> FleetView:
+        view = self.ledger.view()
+        self._viewed_at = self.clock()
+        if view.epoch is None:
+            raise NotFoundError("the ledger", why="it is empty")
+        return view
+
+    @contextmanager
+    def _steps(self) -> Iterator[Journal]:
+        """A journal whose consequences for the ledger are noted once it is committed."""
+        with journal(self.state, self.clock) as steps:
+            yield steps
+        self.dispatcher.drop(steps.closed)
+        self.dispatcher.add(OpenTask.of(row) for row in steps.opened)
+        self.dispatcher.cancel(steps.cancelling)
+        self._changed = True
+
+    def _again(self, step: Callable[[], None]) -> None:
+        try:
+            step()
+        except LedgerError as error:
+            logger.warning("%s", error)
+
+
+def _outcome(task: FinishedTask) -> Outcome:
+    return Outcome(
+        task_id=task.task_id,
+        ended_at=task.ended_at,
+        result=task.result,
+        failure=task.failure,
+        proxy=task.proxy,
+        fence_number=task.fence_number,
+        attempts=task.attempts,
+        started_at=task.started_at,
+        checkpoint=task.checkpoint,
+    )
