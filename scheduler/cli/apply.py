@@ -1,0 +1,85 @@
+"""`scheduler apply`: make the fleet what a file says."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import typer
+from rich.text import Text
+
+from scheduler.cli.opening import opened_state
+from scheduler.cli.printing import console, note, print_json
+from scheduler.fleet.changes import Action, Change
+from scheduler.fleet.reading import read_fleet
+from scheduler.fleet.references import warnings_of
+from scheduler.fleet.stored import apply_fleet
+
+app = typer.Typer(add_completion=False)
+
+SIGNS = {Action.ADDED: ("+", "green"), Action.CHANGED: ("~", "yellow"), Action.REMOVED: ("-", "red")}
+
+
+@app.command()
+def apply(
+    file: Annotated[str, typer.Option("--file", "-f", metavar="FILE", help="The fleet file; - is standard input.")],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would change, and change nothing.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the changes as JSON.")] = False,
+) -> None:
+    """Make sites, datastores, repositories, proxies, VMs and jobs exactly what a file says.
+
+    The whole file is checked before anything happens. What it doesn't declare is removed; history and restore
+    points stay. Applying the same file again changes nothing.
+
+    \b
+    Examples:
+      scheduler apply -f fleet.toml --dry-run
+      scheduler apply -f fleet.toml
+      scheduler export | sed 's/optimal/high/' | scheduler apply -f -
+    """
+    fleet = read_fleet(file)
+    for warning in warnings_of(fleet):
+        note(f"warning: {warning}")
+    with opened_state(migrate=True) as state, state.write() as session:
+        changes = apply_fleet(session, fleet, dry_run=dry_run)
+    if as_json:
+        print_json({"applied": not dry_run, "changes": [_as_json(change) for change in changes]})
+    else:
+        _show(changes, dry_run=dry_run)
+
+
+def _show(changes: Sequence[Change], *, dry_run: bool) -> None:
+    out = console()
+    for change in changes:
+        sign, style = SIGNS[change.action]
+        out.print(Text(f"{sign} {change.kind} {change.name}", style=style))
+        for key in change.keys:
+            out.print(Text(f"    {key.key}: {_shown(key.old)} -> {_shown(key.new)}"))
+    counts = Counter(change.action for change in changes)
+    if not changes:
+        out.print("Nothing to change.")
+        return
+    told = ", ".join(f"{counts[action]} {action.value}" for action in Action if counts[action])
+    out.print(f"{told}. Dry run: nothing was changed." if dry_run else f"{told}.", markup=False)
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return "(default)"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list):
+        return ", ".join(_shown(entry) for entry in value) or "(none)"
+    if isinstance(value, dict):
+        return " ".join(f"{key}={_shown(entry)}" for key, entry in value.items())
+    return str(value)
+
+
+def _as_json(change: Change) -> dict[str, Any]:
+    return {
+        "action": change.action.value,
+        "kind": change.kind,
+        "name": change.name,
+        "keys": {key.key: {"old": key.old, "new": key.new} for key in change.keys},
+    }

@@ -1,0 +1,25 @@
+"""Arguments and options that several commands take."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from scheduler.cli import completion
+
+JobName = Annotated[str, typer.Argument(metavar="JOB", help="The job's name.", autocompletion=completion.jobs)]
+RunId = Annotated[
+    str,
+    typer.Argument(
+        metavar="RUN", help="The run's id, or an unmistakable start of it.", autocompletion=completion.runs
+    ),
+]
+ProxyName = Annotated[
+    str, typer.Argument(metavar="PROXY", help="The proxy's name.", autocompletion=completion.proxies)
+]
+RepositoryName = Annotated[
+    str,
+    typer.Argument(metavar="REPOSITORY", help="The repository's name.", autocompletion=completion.repositories),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]

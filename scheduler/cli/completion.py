@@ -1,0 +1,72 @@
+"""Names for shell completion, from the database when it can be read; otherwise none, and never an error."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from sqlalchemy import select
+from sqlalchemy.orm import InstrumentedAttribute, Session
+
+from proxy_worker.contract.errors import ProxyfleetError
+from scheduler.cli.opening import LedgerWindow, opened_state
+from scheduler.state.models import Job, Point, Proxy, Repository, Run, Vm
+
+NEWEST_RUNS = 50
+
+
+def jobs(incomplete: str) -> list[str]:
+    """Names of jobs."""
+    return _matching(incomplete, lambda session: session.scalars(select(Job.name)).all())
+
+
+def repositories(incomplete: str) -> list[str]:
+    """Names of repositories."""
+    return _matching(incomplete, lambda session: session.scalars(select(Repository.name)).all())
+
+
+def vms(incomplete: str) -> list[str]:
+    """Names of VMs that have restore points or are declared."""
+    return _matching(incomplete, lambda session: [*_all(session, Point.vm_name), *_all(session, Vm.name)])
+
+
+def disks(incomplete: str) -> list[str]:
+    """Keys of disks that have been backed up."""
+    return _matching(
+        incomplete,
+        lambda session: [disk.key for disks in session.scalars(select(Point.disks)) for disk in disks],
+    )
+
+
+def points(incomplete: str) -> list[str]:
+    """Ids of restore points."""
+    return _matching(incomplete, lambda session: _all(session, Point.point))
+
+
+def runs(incomplete: str) -> list[str]:
+    """Ids of the newest runs."""
+    newest = select(Run.id).order_by(Run.created_at.desc()).limit(NEWEST_RUNS)
+    return _matching(incomplete, lambda session: session.scalars(newest).all())
+
+
+def proxies(incomplete: str) -> list[str]:
+    """Names of proxies that are declared or have registered."""
+    registered: Sequence[str] = ()
+    try:
+        view = LedgerWindow().look()
+        registered = tuple(view.proxies) if view is not None else ()
+    except ProxyfleetError:
+        pass  # those that are declared are better than none
+    return _matching(incomplete, lambda session: [*_all(session, Proxy.name), *registered])
+
+
+def _all(session: Session, column: InstrumentedAttribute[str]) -> Sequence[str]:
+    return session.scalars(select(column).distinct()).all()
+
+
+def _matching(incomplete: str, names: Callable[[Session], Sequence[str]]) -> list[str]:
+    try:
+        with opened_state() as state, state.read() as session:
+            found = names(session)
+    except ProxyfleetError:
+        return []
+    return sorted({name for name in found if name.startswith(incomplete)})

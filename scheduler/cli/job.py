@@ -1,0 +1,227 @@
+"""`scheduler job`: what to protect, where to, when and how."""
+
+from __future__ import annotations
+
+import time
+from typing import Annotated, Any
+
+import typer
+from sqlalchemy import select
+
+from proxy_worker.contract.names import CompressionLevel
+from scheduler.cli import completion
+from scheduler.cli.arguments import AsJson, JobName
+from scheduler.cli.finding import find_job, find_repository
+from scheduler.cli.job_view import describe_job, job_as_json, job_row, newest_run
+from scheduler.cli.opening import opened_state, require_service, warn_without_service
+from scheduler.cli.printing import console, note, print_json, table
+from scheduler.cli.run_outcome import follow, read_run
+from scheduler.fleet.editing import declare, withdraw
+from scheduler.fleet.models import ModeChoice
+from scheduler.state.asking import active_run, ask_for_run, ask_to_cancel
+from scheduler.state.declared import Priority
+from scheduler.state.errors import RunEndedError
+from scheduler.state.models import Job
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, help="Define jobs, start and stop them.")
+
+
+@app.command()
+def create(
+    name: Annotated[str, typer.Argument(metavar="JOB", help="The new job's name.")],
+    *,
+    vms: Annotated[
+        list[str],
+        typer.Option(
+            "--vm",
+            metavar="PATTERN",
+            help="A VM's name, or a pattern such as 'web*'. Repeatable.",
+            autocompletion=completion.vms,
+        ),
+    ],
+    repository: Annotated[
+        str,
+        typer.Option(metavar="NAME", help="Where the restore points go.", autocompletion=completion.repositories),
+    ],
+    level: Annotated[CompressionLevel, typer.Option(help="How hard to compress.")] = CompressionLevel.OPTIMAL,
+    transport_mode: Annotated[
+        ModeChoice, typer.Option(help="The only mode to read disks over, or the best.")
+    ] = ModeChoice.AUTOMATIC,
+    failover_to_network: Annotated[
+        bool, typer.Option(help="Whether to go over to network mode when another one fails.")
+    ] = True,
+    priority: Annotated[Priority, typer.Option(help="Who goes first when slots are short.")] = Priority.REGULAR,
+    cron: Annotated[
+        str | None, typer.Option(metavar="'M H D M W'", help="When it starts by itself: five cron fields.")
+    ] = None,
+    timezone: Annotated[str, typer.Option(metavar="ZONE", help="The time zone that --cron is meant in.")] = "UTC",
+    retries: Annotated[int, typer.Option(metavar="COUNT", help="How often failed disks are tried again.")] = 3,
+    retry_wait: Annotated[float, typer.Option(metavar="MINUTES", help="How long to wait before that.")] = 10,
+    disabled: Annotated[bool, typer.Option("--disabled", help="Don't let the schedule start it yet.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Create a job.
+
+    \b
+    Examples:
+      scheduler job create nightly --vm 'web*' --vm db01 --repository main
+      scheduler job create hourly --vm db01 --repository main --level fast \\
+          --cron '0 * * * *' --timezone Europe/Berlin
+    """
+    declared: dict[str, Any] = {
+        "name": name,
+        "vms": vms,
+        "repository": repository,
+        "level": level.value,
+        "transport_mode": transport_mode.value,
+        "failover_to_network": failover_to_network,
+        "priority": priority.value,
+        "schedule": {"cron": cron, "timezone": timezone} if cron is not None else None,
+        "retries": {"count": retries, "wait_minutes": retry_wait},
+        "enabled": not disabled,
+    }
+    with opened_state() as state, state.write() as session:
+        find_repository(session, repository)
+        declare(session, "job", declared)
+        shown = job_as_json(session, find_job(session, name))
+    if as_json:
+        print_json(shown)
+    else:
+        note(f"Created job {name}. Start it with `scheduler job start {name}`.")
+
+
+@app.command("list")
+def list_jobs(as_json: AsJson = False) -> None:
+    """List all jobs, when they start next, and how they ended last.
+
+    \b
+    Examples:
+      scheduler job list
+      scheduler job list --json | jq -r '.[] | select(.enabled).name'
+    """
+    with opened_state() as state, state.read() as session:
+        jobs = session.scalars(select(Job).order_by(Job.name)).all()
+        if as_json:
+            print_json([job_as_json(session, job) for job in jobs])
+            return
+        if not jobs:
+            note("There are no jobs. `scheduler job create --help` shows how to make one.")
+            return
+        made = table("JOB", "VMS", "REPOSITORY", "NEXT START", "LAST RUN", "ENDED", keep=("JOB", "NEXT START"))
+        for job in jobs:
+            made.add_row(*job_row(job, newest_run(session, job.name)))
+    console().print(made)
+
+
+@app.command()
+def show(name: JobName, as_json: AsJson = False) -> None:
+    """Show a job's settings, its schedule and its last runs.
+
+    \b
+    Examples:
+      scheduler job show nightly
+      scheduler job show nightly --json
+    """
+    with opened_state() as state, state.read() as session:
+        job = find_job(session, name)
+        if as_json:
+            print_json(job_as_json(session, job))
+        else:
+            console().print(describe_job(session, job))
+
+
+@app.command()
+def start(
+    name: JobName,
+    wait: Annotated[
+        bool, typer.Option("--wait", help="Show progress until the run, with its retries, has ended.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Start a run of a job now, whether or not it is enabled.
+
+    With --wait: exits 0 only if every disk succeeded, 1 if any failed, 11 if the run was cancelled. Ctrl-C
+    leaves the run running.
+
+    \b
+    Examples:
+      scheduler job start nightly
+      scheduler job start nightly --wait
+      scheduler job start nightly --wait --json | jq '.disks[] | {vm, disk, state, proxy}'
+    """
+    with opened_state() as state:
+        if wait:
+            require_service(state, f"job {name!r} was not started")
+        with state.write() as session:
+            run_id = ask_for_run(session, name, now=time.time()).id
+        if wait:
+            follow(state, run_id, as_json=as_json)
+        elif as_json:
+            print_json(read_run(state, run_id).model_dump(mode="json"))
+        else:
+            console().print(f"Run {run_id} of job {name} is asked for.", markup=False)
+            note(f"Watch it with `scheduler run watch {run_id}`.")
+        warn_without_service(state, "the run starts")
+
+
+@app.command()
+def stop(name: JobName) -> None:
+    """Cancel the run of a job that is under way. Disks that are done already are kept for its retry.
+
+    \b
+    Examples:
+      scheduler job stop nightly
+    """
+    with opened_state() as state:
+        with state.write() as session:
+            find_job(session, name)
+            active = active_run(session, name)
+            if active is None:
+                raise RunEndedError(f"job {name!r} can't be stopped", why="no run of it is under way")
+            run_id = ask_to_cancel(session, active.id).id
+        note(f"Run {run_id} is being cancelled.")
+        warn_without_service(state, "it ends")
+
+
+@app.command()
+def enable(name: JobName) -> None:
+    """Let a job's schedule start it.
+
+    \b
+    Examples:
+      scheduler job enable nightly
+    """
+    _set_enabled(name, enabled=True)
+
+
+@app.command()
+def disable(name: JobName) -> None:
+    """Keep a job's schedule from starting it. It can still be started by hand.
+
+    \b
+    Examples:
+      scheduler job disable nightly
+    """
+    _set_enabled(name, enabled=False)
+
+
+@app.command()
+def delete(name: JobName) -> None:
+    """Delete a job. Its history and its restore points stay.
+
+    \b
+    Examples:
+      scheduler job delete nightly
+    """
+    with opened_state() as state, state.write() as session:
+        find_job(session, name)
+        withdraw(session, "job", name)
+    note(f"Deleted job {name}. Its restore points stay.")
+
+
+def _set_enabled(name: str, *, enabled: bool) -> None:
+    with opened_state() as state, state.write() as session:
+        job = find_job(session, name)
+        job.enabled = enabled
+        scheduled = job.cron is not None
+    note(f"Job {name} is {'enabled' if enabled else 'disabled'}{'' if scheduled else '; it has no schedule'}.")

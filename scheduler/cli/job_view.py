@@ -1,0 +1,89 @@
+"""How jobs are shown, to people and to programs."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.text import Text
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from scheduler.cli.printing import duration, facts, iso, moment, state, table
+from scheduler.fleet.stored import stored_job
+from scheduler.planning.schedule import Schedule
+from scheduler.state.models import Job, Run
+
+LAST_RUNS = 5
+
+
+def newest_run(session: Session, job: str) -> Run | None:
+    """The run of a job that was asked for last."""
+    return next(iter(_newest_runs(session, job, 1)), None)
+
+
+def next_start(job: Job) -> float | None:
+    """When the job's schedule starts it next; None when it doesn't."""
+    if job.cron is None or not job.enabled:
+        return None
+    return Schedule(job.cron, job.timezone).next_after(time.time())
+
+
+def job_row(job: Job, last: Run | None) -> list[str | Text]:
+    """A line of `job list`."""
+    following = moment(next_start(job)) if job.enabled else state("disabled")
+    return [
+        Text(job.name),
+        Text(", ".join(job.vms)),
+        Text(job.repository),
+        following,
+        state(last.state.value) if last is not None else Text("-"),
+        moment(last.ended_at) if last is not None else "-",
+    ]
+
+
+def job_as_json(session: Session, job: Job) -> dict[str, Any]:
+    """The job as a fleet file has it, with all defaults, and what is known of its runs."""
+    last = newest_run(session, job.name)
+    return {
+        **stored_job(job).model_dump(mode="json"),
+        "next_start": iso(next_start(job)),
+        "last_run": None
+        if last is None
+        else {
+            "run": last.id,
+            "state": last.state.value,
+            "started": iso(last.started_at),
+            "ended": iso(last.ended_at),
+        },
+    }
+
+
+def describe_job(session: Session, job: Job) -> RenderableType:
+    """The job's settings and its last runs."""
+    schedule = f"{job.cron} ({job.timezone})" if job.cron is not None else "none"
+    rows: list[tuple[str, str | Text]] = [
+        ("job", job.name),
+        ("kind", job.kind.value),
+        ("VMs", ", ".join(job.vms)),
+        ("repository", job.repository),
+        ("schedule", schedule),
+        ("next start", moment(next_start(job)) if job.enabled else state("disabled")),
+        ("level", job.level.value),
+        ("transport mode", job.transport_mode + (", failover to network" if job.failover_to_network else "")),
+        ("priority", job.priority.value),
+        ("retries", f"{job.retry_count}, after {duration(job.retry_wait_seconds)}"),
+    ]
+    runs = table("RUN", "STATE", "STARTED", "TIME", keep=("RUN",))
+    newest = _newest_runs(session, job.name, LAST_RUNS)
+    for run in newest:
+        ended = run.ended_at or time.time()
+        took = duration(ended - run.started_at) if run.started_at is not None else "-"
+        runs.add_row(run.id, state(run.state.value), moment(run.started_at), took)
+    return Group(facts(rows), "", runs if newest else Text("It has not run yet.", style="dim"))
+
+
+def _newest_runs(session: Session, job: str, count: int) -> list[Run]:
+    newest = select(Run).where(Run.job == job).order_by(Run.created_at.desc(), Run.id.desc()).limit(count)
+    return list(session.scalars(newest))

@@ -1,0 +1,73 @@
+"""What a command opens, by the scheduler's own configuration: the database, and the ledger where it is needed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from proxy_worker.contract.errors import ConflictError, LedgerError
+from proxy_worker.ledger import FleetView, Ledger
+from scheduler.cli.printing import note
+from scheduler.configuration import SchedulerConfiguration, load_configuration
+from scheduler.state.lock import is_served
+from scheduler.state.store import State, open_state
+
+
+class NotServingError(ConflictError):
+    """No `scheduler serve` is running, so that what a command would wait for could not happen."""
+
+
+def configuration() -> SchedulerConfiguration:
+    """The configuration that applies; raises `SchedulerConfigurationError`."""
+    return load_configuration()
+
+
+@contextmanager
+def opened_state(*, migrate: bool = False) -> Iterator[State]:
+    """The database; with `migrate`, made or brought up to date first. Raises the errors of `scheduler.state`."""
+    state = open_state(configuration().database, migrate=migrate)
+    try:
+        yield state
+    finally:
+        state.close()
+
+
+def require_service(state: State, what: str) -> None:
+    """Raise `NotServingError`, which says `what` didn't happen, unless a scheduler serves from this database."""
+    if not is_served(state):
+        raise NotServingError(
+            what,
+            why="no `scheduler serve` is running, so nothing would happen",
+            remedy="Start it, or leave out the waiting to have it done once it runs.",
+        )
+
+
+def warn_without_service(state: State, what: str) -> None:
+    """Say that `what` happens only once a scheduler serves, unless one does."""
+    if not is_served(state):
+        note(f"No `scheduler serve` is running: {what} once it does.")
+
+
+def open_ledger() -> Ledger:
+    """The ledger; nothing is sent until it is used. Raises `SecretError` when its password can't be read."""
+    settings = configuration()
+    return Ledger(settings.redis.url, password=settings.redis_password())
+
+
+class LedgerWindow:
+    """The ledger as far as it can be seen: what a command shows must not fail with it."""
+
+    def __init__(self) -> None:
+        self._ledger = open_ledger()
+        self.problem: str | None = None
+        """Why the last look failed; None when it didn't."""
+
+    def look(self) -> FleetView | None:
+        """The fleet now, or None while the ledger can't be read."""
+        try:
+            view = self._ledger.view()
+        except LedgerError as error:
+            self.problem = str(error)
+            return None
+        self.problem = None
+        return view

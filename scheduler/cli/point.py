@@ -1,0 +1,129 @@
+"""`scheduler point`: the restore points that the catalogue knows."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+from rich.console import Group
+from rich.text import Text
+from sqlalchemy import select
+
+from scheduler.cli import completion
+from scheduler.cli.arguments import AsJson
+from scheduler.cli.finding import find_repository
+from scheduler.cli.opening import opened_state
+from scheduler.cli.printing import console, facts, iso, moment, note, print_json, size, table
+from scheduler.state.asking import find_point
+from scheduler.state.models import Point
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, help="Look at restore points.")
+
+
+@app.command("list")
+def list_points(
+    vm: Annotated[
+        str | None, typer.Option(metavar="VM", help="Only of this VM.", autocompletion=completion.vms)
+    ] = None,
+    repository: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Only in this repository.", autocompletion=completion.repositories),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """List restore points, by VM, the newest first.
+
+    \b
+    Examples:
+      scheduler point list
+      scheduler point list --vm web01 --json | jq -r '.[0].point'
+    """
+    wanted = select(Point).order_by(Point.vm_name, Point.created_at.desc(), Point.point.desc())
+    with opened_state() as state, state.read() as session:
+        if repository is not None:
+            wanted = wanted.where(Point.repository == find_repository(session, repository).name)
+        if vm is not None:
+            find_point(session, vm, repository=repository)
+            wanted = wanted.where((Point.vm_name == vm) | (Point.vm_id == vm))
+        points = session.scalars(wanted).all()
+    if as_json:
+        print_json([_as_json(point) for point in points])
+        return
+    if not points:
+        note("No restore points are known. `scheduler repository rescan` looks for those of a repository.")
+        return
+    made = table(
+        "VM",
+        "POINT",
+        "CREATED",
+        "DISKS",
+        "SIZE",
+        "STORED",
+        "REPOSITORY",
+        right=("DISKS", "SIZE", "STORED"),
+        keep=("POINT",),
+    )
+    for point in points:
+        made.add_row(
+            Text(point.vm_name),
+            point.point,
+            moment(point.created_at),
+            str(len(point.disks)),
+            size(sum(disk.size_bytes for disk in point.disks)),
+            size(sum(disk.stored_bytes for disk in point.disks)),
+            Text(point.repository),
+        )
+    console().print(made)
+
+
+@app.command()
+def show(
+    vm: Annotated[str, typer.Argument(metavar="VM", help="The VM's name or id.", autocompletion=completion.vms)],
+    point: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[POINT]", help="The restore point; the newest unless told.", autocompletion=completion.points
+        ),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show a restore point of a VM with its disks.
+
+    \b
+    Examples:
+      scheduler point show web01
+      scheduler point show web01 20261122T190102Z-1a2b3c4d --json
+    """
+    with opened_state() as state, state.read() as session:
+        found = find_point(session, vm, point)
+    if as_json:
+        print_json(_as_json(found))
+        return
+    disks = table("DISK", "SIZE", "STORED", right=("SIZE", "STORED"))
+    for disk in found.disks:
+        disks.add_row(disk.key, size(disk.size_bytes), size(disk.stored_bytes))
+    rows: list[tuple[str, str | Text]] = [
+        ("point", found.point),
+        ("VM", f"{found.vm_name} ({found.vm_id})"),
+        ("created", moment(found.created_at)),
+        ("repository", found.repository),
+        ("job", found.job or "-"),
+    ]
+    first = found.disks[0].key if found.disks else "KEY"
+    console().print(Group(facts(rows), "", disks))
+    note(f"Restore with `scheduler restore disk --vm {vm} --point {found.point} --disk {first} --to PATH --wait`.")
+
+
+def _as_json(point: Point) -> dict[str, Any]:
+    return {
+        "vm": point.vm_name,
+        "vm_id": point.vm_id,
+        "point": point.point,
+        "repository": point.repository,
+        "job": point.job,
+        "created": iso(point.created_at),
+        "disks": [
+            {"disk": disk.key, "size_bytes": disk.size_bytes, "stored_bytes": disk.stored_bytes}
+            for disk in point.disks
+        ],
+    }

@@ -1,0 +1,146 @@
+"""How commands print: plain tables for people, JSON for programs, and figures with their units.
+
+Colours and live views are for terminals only; `NO_COLOR` and `TERM=dumb` are honoured by Rich. What goes to a
+pipe or a file is never wrapped to a width that nobody has.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any, TextIO
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+WIDTH_OF_A_PIPE = 1_000
+_KIB = 1024
+_MINUTE_S, _HOUR_S, _DAY_S = 60, 3600, 86400
+_EXACT_BELOW_S = 10
+
+STYLES = {
+    "succeeded": "green",
+    "running": "cyan",
+    "up": "green",
+    "failed": "bold red",
+    "partly failed": "bold red",
+    "cancelled": "yellow",
+    "waiting": "yellow",
+    "disabled": "yellow",
+    "down": "red",
+}
+"""How states look; others have no style."""
+
+
+def console(stream: TextIO | None = None) -> Console:
+    """A console on `stream` (standard output): as wide as the terminal, or never wrapping."""
+    stream = stream if stream is not None else sys.stdout
+    width = None if stream.isatty() else WIDTH_OF_A_PIPE
+    return Console(file=stream, width=width, highlight=False, soft_wrap=False)
+
+
+def print_json(value: Any) -> None:
+    """Print a JSON document to standard output."""
+    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def note(text: str) -> None:
+    """Say something beside the output proper, on standard error."""
+    console(sys.stderr).print(Text(text), soft_wrap=True)
+
+
+def table(*columns: str, right: Sequence[str] = (), keep: Sequence[str] = ()) -> Table:
+    """An empty table without lines; `right` are aligned so, `keep` are never broken over lines."""
+    made = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
+    for column in columns:
+        made.add_column(
+            column,
+            justify="right" if column in right else "left",
+            no_wrap=column in right or column in keep,
+            overflow="fold",
+        )
+    return made
+
+
+def facts(rows: Sequence[tuple[str, str | Text]]) -> Table:
+    """Names and values below one another."""
+    made = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
+    made.add_column(style="bold", no_wrap=True)
+    made.add_column(overflow="fold")
+    for name, value in rows:
+        made.add_row(name, value if isinstance(value, Text) else Text(value))
+    return made
+
+
+def state(word: str) -> Text:
+    """A state in its colour."""
+    return Text(word, style=STYLES.get(word, ""))
+
+
+def size(size_bytes: float | None) -> str:
+    """`1.4 GiB`; a dash when it isn't known."""
+    if size_bytes is None:
+        return "-"
+    if size_bytes < _KIB:
+        return f"{size_bytes:.0f} B"
+    value, unit = float(size_bytes), "B"
+    for unit in ("KiB", "MiB", "GiB", "TiB", "PiB"):  # noqa: B007 - the last one reached is the unit
+        value /= _KIB
+        if value < _KIB - 0.5:
+            break
+    digits = 0 if value >= 100 else 1  # noqa: PLR2004 - three significant figures are enough to read
+    return f"{value:.{digits}f} {unit}"
+
+
+def rate(bytes_per_second: float | None) -> str:
+    """`412 MiB/s`; a dash when it isn't known."""
+    return "-" if bytes_per_second is None else f"{size(bytes_per_second)}/s"
+
+
+def duration(seconds: float | None) -> str:
+    """`4.2 s`, `1 min 23 s`, `2 h 5 min`, `3 d 4 h`; a dash when it isn't known."""
+    if seconds is None:
+        return "-"
+    seconds = max(0.0, seconds)
+    if seconds < _EXACT_BELOW_S:
+        return f"{seconds:.1f} s"
+    if seconds < _MINUTE_S:
+        return f"{seconds:.0f} s"
+    if seconds < _HOUR_S:
+        return f"{int(seconds) // _MINUTE_S} min {int(seconds) % _MINUTE_S} s"
+    if seconds < _DAY_S:
+        return f"{int(seconds) // _HOUR_S} h {int(seconds) % _HOUR_S // _MINUTE_S} min"
+    return f"{int(seconds) // _DAY_S} d {int(seconds) % _DAY_S // _HOUR_S} h"
+
+
+def ratio(whole: float, part: float) -> str:
+    """How many times less `part` is, `3.1x`; a dash when there is nothing to compare."""
+    return f"{whole / part:.1f}x" if whole > 0 and part > 0 else "-"
+
+
+def moment(unix_seconds: float | None) -> str:
+    """Local time, to the second; a dash for none."""
+    if unix_seconds is None:
+        return "-"
+    return datetime.fromtimestamp(unix_seconds, UTC).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+
+
+def iso(unix_seconds: float | None) -> str | None:
+    """UTC as JSON has it: `2026-11-22T19:01:02Z`."""
+    if unix_seconds is None:
+        return None
+    return datetime.fromtimestamp(unix_seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def ago(unix_seconds: float | None) -> str:
+    """How long since then."""
+    return "-" if unix_seconds is None else f"{duration(time.time() - unix_seconds)} ago"
+
+
+def plural(count: int, noun: str, nouns: str | None = None) -> str:
+    """`1 disk`, `2 disks`."""
+    return f"{count} {noun if count == 1 else nouns or noun + 's'}"

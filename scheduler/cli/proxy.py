@@ -1,0 +1,165 @@
+"""`scheduler proxy`: the machines that move disks."""
+
+from __future__ import annotations
+
+import typer
+from rich.console import Group
+from rich.text import Text
+
+from proxy_worker.contract.errors import NotFoundError
+from scheduler.cli.arguments import AsJson, ProxyName
+from scheduler.cli.finding import no_such_proxy
+from scheduler.cli.opening import LedgerWindow, configuration, opened_state
+from scheduler.cli.printing import console, duration, facts, note, plural, print_json, state, table
+from scheduler.cli.proxy_record import ProxyRecord, proxy_records
+from scheduler.state.models import Proxy
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, help="Look at proxies, enable and disable them.")
+
+
+class NoSigningKeyError(NotFoundError):
+    """The scheduler has not made its signing key yet."""
+
+
+@app.command("list")
+def list_proxies(as_json: AsJson = False) -> None:
+    """List proxies with their slots: those that are declared and those that registered themselves.
+
+    \b
+    Examples:
+      scheduler proxy list
+      scheduler proxy list --json | jq '.[] | {name, used, slots}'
+    """
+    window = LedgerWindow()
+    records = _records(window)
+    if as_json:
+        print_json([record.model_dump(mode="json") for record in records])
+        return
+    if window.problem is not None:
+        note(f"warning: what proxies do is not known: {window.problem}")
+    if not records:
+        note("No proxy is declared or has registered. `scheduler proxy key` prints what a proxy.toml needs.")
+        return
+    console().print(proxy_table(records))
+
+
+@app.command()
+def show(name: ProxyName, as_json: AsJson = False) -> None:
+    """Show a proxy: what it reaches, what it may, what it works on.
+
+    \b
+    Examples:
+      scheduler proxy show proxy-1
+    """
+    window = LedgerWindow()
+    record = _find(_records(window), name)
+    if as_json:
+        print_json(record.model_dump(mode="json"))
+        return
+    reaches = [f"{store} ({', '.join(modes)})" for store, modes in record.datastores.items()]
+    rows: list[tuple[str, str | Text]] = [
+        ("proxy", record.name),
+        ("state", state(record.state)),
+        ("enabled", "yes" if record.enabled else "no"),
+        ("site", record.site or "-"),
+        ("slots", _slots(record)),
+        ("datastores", ", ".join(reaches) or "-"),
+        ("other disks", ", ".join(record.modes) or "-"),
+        ("keys", ", ".join(f"{name} ({kind})" for name, kind in record.credentials.items()) or "-"),
+        ("declared", "yes" if record.declared else "no, it registered itself"),
+        ("version", record.version or "-"),
+        (
+            "last heartbeat",
+            f"{duration(record.heartbeat_age_seconds)} ago" if record.heartbeat_age_seconds else "-",
+        ),
+    ]
+    tasks = [Text(f"  {task}") for task in record.tasks]
+    console().print(Group(facts(rows), *([Text("works on", style="bold"), *tasks] if tasks else [])))
+
+
+@app.command()
+def enable(name: ProxyName) -> None:
+    """Let a proxy have tasks.
+
+    \b
+    Examples:
+      scheduler proxy enable proxy-1
+    """
+    _set_enabled(name, enabled=True)
+
+
+@app.command()
+def disable(name: ProxyName) -> None:
+    """Give a proxy no more tasks. Those it has go on to their end.
+
+    \b
+    Examples:
+      scheduler proxy disable proxy-1
+    """
+    _set_enabled(name, enabled=False)
+
+
+@app.command()
+def key(as_json: AsJson = False) -> None:
+    """Print the scheduler's public key, which every proxy.toml needs in `scheduler_public_keys`.
+
+    \b
+    Examples:
+      scheduler proxy key
+    """
+    path = configuration().public_key_path
+    try:
+        public_key = path.read_text().strip()
+    except OSError as error:
+        raise NoSigningKeyError(
+            f"public key {path}", why=error.strerror or "", remedy="The first `scheduler serve` makes it."
+        ) from error
+    if as_json:
+        print_json({"public_key": public_key})
+    else:
+        typer.echo(public_key)
+
+
+def proxy_table(records: list[ProxyRecord]) -> Group:
+    """One line a proxy, and what they have together."""
+    made = table("PROXY", "SITE", "STATE", "SLOTS", "DATASTORES", "KEYS", keep=("PROXY", "STATE"))
+    for record in records:
+        made.add_row(
+            Text(record.name),
+            Text(record.site or "-"),
+            state(record.state),
+            _slots(record),
+            Text(", ".join(record.datastores) or "-"),
+            Text(", ".join(f"{name} ({kind})" for name, kind in record.credentials.items()) or "-"),
+        )
+    return Group(made)
+
+
+def _records(window: LedgerWindow) -> list[ProxyRecord]:
+    view = window.look()
+    with opened_state() as opened, opened.read() as session:
+        return proxy_records(session, view)
+
+
+def _find(records: list[ProxyRecord], name: str) -> ProxyRecord:
+    found = next((record for record in records if record.name == name), None)
+    if found is None:
+        raise no_such_proxy(name, [record.name for record in records])
+    return found
+
+
+def _slots(record: ProxyRecord) -> str:
+    return "-" if record.slots is None else f"{record.used} of {record.slots}"
+
+
+def _set_enabled(name: str, *, enabled: bool) -> None:
+    view = LedgerWindow().look()
+    with opened_state() as opened, opened.write() as session:
+        record = _find(proxy_records(session, view), name)
+        declared = session.get(Proxy, name)
+        if declared is None:
+            declared = Proxy(name=name, enabled=enabled)
+            session.add(declared)
+        declared.enabled = enabled
+    going_on = f"; {plural(len(record.tasks), 'task')} of it goes on" if record.tasks and not enabled else ""
+    note(f"Proxy {name} is {'enabled' if enabled else 'disabled'}{going_on}.")

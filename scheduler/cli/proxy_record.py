@@ -1,0 +1,77 @@
+"""What is known of a proxy at one moment: what was declared, and what it says of itself."""
+
+from __future__ import annotations
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from proxy_worker.ledger import FleetView, ProxyView
+from scheduler.cli.records import Shown
+from scheduler.state.models import Proxy
+
+
+class ProxyRecord(Shown):
+    """One proxy; also what `--json` prints."""
+
+    name: str
+    site: str | None
+    state: str
+    """`up`, `draining`, `disabled`, `down` (no recent heartbeat), or `never seen`."""
+    slots: int | None
+    used: int
+    tasks: tuple[str, ...]
+    """What it works on, as people name it."""
+    datastores: dict[str, tuple[str, ...]]
+    """Each with the transport modes that it offers there."""
+    modes: tuple[str, ...]
+    """Transport modes for disks of no datastore."""
+    credentials: dict[str, str]
+    """Each repository credential it holds: `read` or `write`."""
+    version: str | None
+    declared: bool
+    enabled: bool
+    heartbeat_age_seconds: float | None
+
+
+def proxy_records(session: Session, view: FleetView | None) -> list[ProxyRecord]:
+    """Every proxy that is declared or has registered, by name."""
+    declared = {proxy.name: proxy for proxy in session.scalars(select(Proxy))}
+    seen = view.proxies if view is not None else {}
+    return [
+        _record(name, declared.get(name), seen.get(name), view) for name in sorted(declared.keys() | seen.keys())
+    ]
+
+
+def _record(name: str, declared: Proxy | None, seen: ProxyView | None, view: FleetView | None) -> ProxyRecord:
+    registration = seen.registration if seen is not None else None
+    enabled = declared.enabled if declared is not None else True
+    tasks = view.tasks.values() if view is not None else ()
+    return ProxyRecord(
+        name=name,
+        site=registration.site if registration is not None else declared.site if declared is not None else None,
+        state=_state(seen, enabled=enabled, ledger_answers=view is not None),
+        slots=seen.slots if seen is not None else declared.max_concurrent_tasks if declared is not None else None,
+        used=seen.slots_used if seen is not None else 0,
+        tasks=tuple(sorted(task.title for task in tasks if task.proxy == name)),
+        datastores={store: tuple(modes) for store, modes in registration.datastores.items()}
+        if registration
+        else {},
+        modes=tuple(registration.modes) if registration else (),
+        credentials=dict(registration.credentials) if registration else {},
+        version=registration.version if registration else None,
+        declared=declared is not None,
+        enabled=enabled,
+        heartbeat_age_seconds=round(seen.heartbeat_age_s, 1) if seen is not None else None,
+    )
+
+
+def _state(seen: ProxyView | None, *, enabled: bool, ledger_answers: bool) -> str:
+    if not ledger_answers:
+        return "unknown"
+    if seen is None:
+        return "never seen"
+    if not seen.live:
+        return "down"
+    if not enabled:
+        return "disabled"
+    return "draining" if seen.draining else "up"

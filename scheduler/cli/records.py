@@ -1,0 +1,241 @@
+"""What is known of a run at one moment: history from the database, progress from the ledger.
+
+These are also the shapes that `--json` prints: sizes in bytes, rates in bytes per second, times as ISO 8601 in
+UTC. Keys are added in later versions, never renamed or removed.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, PlainSerializer
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from proxy_worker.contract.outcome import DiskReport
+from proxy_worker.ledger import FleetView, TaskState, TaskView
+from scheduler.cli.printing import iso
+from scheduler.state.models import DiskTask, DiskTaskState, LedgerTask, Run, RunState, VmRun
+
+Moment = Annotated[float, PlainSerializer(iso, when_used="json")]
+
+
+class Shown(BaseModel):
+    """Immutable; `model_dump(mode="json")` is what `--json` prints."""
+
+    model_config = ConfigDict(frozen=True)
+
+
+class DiskRecord(Shown):
+    """One disk of a run."""
+
+    vm: str
+    disk: str
+    state: str
+    """A `DiskTaskState`, or `running` or `paused` where the ledger says so."""
+    proxy: str | None
+    mode: str | None
+    attempts: int
+    reason: str | None
+    """Why it failed, or what it waits for."""
+    size_bytes: int | None
+    processed_bytes: int
+    read_bytes: int
+    transferred_bytes: int
+    """Sent to the repository, compressed. A repository is a folder of the proxy, so this is what was stored."""
+    stored_bytes: int
+    unchanged_bytes: int
+    zero_bytes: int
+    duplicate_bytes: int
+    rate: float | None
+    """Processed bytes per second: of the last seconds while it runs, afterwards on average."""
+    bottleneck: str | None
+    mode_reason: str | None
+    full_read_reason: str | None
+    parent: str | None
+    started: Moment | None
+    ended: Moment | None
+    duration_seconds: float | None
+
+    @property
+    def final(self) -> bool:
+        """Whether nothing more happens to it by itself."""
+        return self.state in {DiskTaskState.SUCCEEDED, DiskTaskState.FAILED, DiskTaskState.CANCELLED}
+
+    @property
+    def eta_s(self) -> float | None:
+        """Seconds to go at the present rate."""
+        if self.state != TaskState.RUNNING or not self.rate or self.size_bytes is None:
+            return None
+        return (self.size_bytes - self.processed_bytes) / self.rate
+
+
+class VmRecord(Shown):
+    """One VM of a run, or a name that no VM was found for."""
+
+    vm: str
+    vm_id: str | None
+    state: str
+    point: str | None
+    """The restore point that it ended in."""
+    reason: str | None
+    warning: str | None
+
+
+class RunRecord(Shown):
+    """One run with all its disks."""
+
+    run: str
+    job: str
+    state: str
+    reason: str | None
+    trigger: str
+    repository: str
+    created: Moment
+    started: Moment | None
+    ended: Moment | None
+    duration_seconds: float | None
+    size_bytes: int
+    """Of all disks whose size is known; the figures that follow are sums over the disks too."""
+    processed_bytes: int
+    read_bytes: int
+    transferred_bytes: int
+    stored_bytes: int
+    rate: float | None
+    """Processed bytes per second of the run's duration."""
+    bottleneck: str | None
+    """The stage that set the pace of most of the disks' time."""
+    vms: tuple[VmRecord, ...]
+    disks: tuple[DiskRecord, ...]
+
+    @property
+    def final(self) -> bool:
+        """Whether nothing more happens to it by itself."""
+        return RunState(self.state).final
+
+    def disks_in(self, states: Iterable[str]) -> int:
+        """How many disks are in one of `states`."""
+        wanted = set(states)
+        return sum(disk.state in wanted for disk in self.disks)
+
+
+def run_record(session: Session, run: Run, view: FleetView | None, *, now: float) -> RunRecord:
+    """What the database and, where it answers, the ledger say of a run at `now`."""
+    vm_runs = session.scalars(select(VmRun).where(VmRun.run_id == run.id).order_by(VmRun.name, VmRun.id)).all()
+    names = {vm_run.id: vm_run.name for vm_run in vm_runs}
+    disks = session.scalars(select(DiskTask).where(DiskTask.run_id == run.id)).all()
+    live = _live_tasks(session, [disk.id for disk in disks if not disk.state.final], view)
+    records = [_disk_record(names[disk.vm_run_id], disk, live.get(disk.id), now=now) for disk in disks]
+    duration = _span(run.started_at, run.ended_at, now)
+    processed = sum(disk.processed_bytes for disk in records)
+    return RunRecord(
+        run=run.id,
+        job=run.job,
+        state=run.state.value,
+        reason=run.reason,
+        trigger=run.trigger.value,
+        repository=run.repository,
+        created=run.created_at,
+        started=run.started_at,
+        ended=run.ended_at,
+        duration_seconds=duration,
+        size_bytes=sum(disk.size_bytes or 0 for disk in records),
+        processed_bytes=processed,
+        read_bytes=sum(disk.read_bytes for disk in records),
+        transferred_bytes=sum(disk.transferred_bytes for disk in records),
+        stored_bytes=sum(disk.stored_bytes for disk in records),
+        rate=processed / duration if duration else None,
+        bottleneck=_bottleneck(records),
+        vms=tuple(_vm_record(vm_run) for vm_run in vm_runs),
+        disks=tuple(sorted(records, key=lambda disk: (disk.vm, disk.disk))),
+    )
+
+
+def _live_tasks(session: Session, disk_ids: Sequence[str], view: FleetView | None) -> Mapping[str, TaskView]:
+    if view is None or not disk_ids:
+        return {}
+    tasks = session.execute(
+        select(LedgerTask.id, LedgerTask.disk_task_id).where(LedgerTask.disk_task_id.in_(disk_ids))
+    )
+    return {disk_id: view.tasks[task_id] for task_id, disk_id in tasks if disk_id and task_id in view.tasks}
+
+
+def _vm_record(vm_run: VmRun) -> VmRecord:
+    return VmRecord(
+        vm=vm_run.name,
+        vm_id=vm_run.vm_id,
+        state=vm_run.state.value,
+        point=vm_run.repository_run if vm_run.state.value == RunState.SUCCEEDED else None,
+        reason=vm_run.reason,
+        warning=vm_run.warning,
+    )
+
+
+def _disk_record(vm: str, disk: DiskTask, live: TaskView | None, *, now: float) -> DiskRecord:
+    report: DiskReport | None = disk.result.report if disk.result is not None else None
+    progress = live.progress if live is not None else None
+    figures = report or progress
+    processed = report.size_bytes if report else progress.processed_bytes if progress else 0
+    stored = figures.stored_bytes if figures else 0
+    running = live is not None and live.state is TaskState.RUNNING
+    mode = figures.mode if figures else None
+    duration = report.duration_seconds if report else _span(disk.started_at, disk.ended_at, now)
+    return DiskRecord(
+        vm=vm,
+        disk=disk.disk_key,
+        state=_state(disk, live),
+        proxy=live.proxy if live is not None and live.proxy else disk.proxy,
+        mode=mode.value if mode is not None else None,
+        attempts=max(disk.attempts, live.attempts if live is not None else 0),
+        reason=_reason(disk, live),
+        size_bytes=figures.size_bytes if figures else disk.size_bytes,
+        processed_bytes=processed,
+        read_bytes=figures.read_bytes if figures else 0,
+        transferred_bytes=stored,
+        stored_bytes=stored,
+        unchanged_bytes=report.unchanged_bytes if report else 0,
+        zero_bytes=report.zero_bytes if report else 0,
+        duplicate_bytes=report.duplicate_bytes if report else 0,
+        rate=_rate(report, running=running, live=live),
+        bottleneck=report.bottleneck.value if report else None,
+        mode_reason=report.mode_reason if report else None,
+        full_read_reason=report.full_read_reason if report else None,
+        parent=report.parent if report else None,
+        started=disk.started_at,
+        ended=disk.ended_at,
+        duration_seconds=duration,
+    )
+
+
+def _rate(report: DiskReport | None, *, running: bool, live: TaskView | None) -> float | None:
+    if report is not None:
+        return report.size_bytes / report.duration_seconds if report.duration_seconds > 0 else None
+    return live.progress.rate if running and live is not None and live.progress is not None else None
+
+
+def _state(disk: DiskTask, live: TaskView | None) -> str:
+    if disk.state is DiskTaskState.QUEUED and live is not None and live.state is TaskState.RUNNING:
+        return "paused" if live.progress is not None and live.progress.paused else "running"
+    return disk.state.value
+
+
+def _reason(disk: DiskTask, live: TaskView | None) -> str | None:
+    if disk.state is DiskTaskState.SUCCEEDED:
+        return None
+    if disk.failure is not None and disk.state is not DiskTaskState.QUEUED:
+        return str(disk.failure)
+    return (live.note or None) if live is not None else None
+
+
+def _bottleneck(disks: Iterable[DiskRecord]) -> str | None:
+    milliseconds: Counter[str] = Counter()
+    for disk in disks:
+        if disk.bottleneck is not None:
+            milliseconds[disk.bottleneck] += round(1000 * (disk.duration_seconds or 0)) + 1
+    return milliseconds.most_common(1)[0][0] if milliseconds else None
+
+
+def _span(start: float | None, end: float | None, now: float) -> float | None:
+    return None if start is None else max(0.0, (end if end is not None else now) - start)

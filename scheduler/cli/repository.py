@@ -1,0 +1,223 @@
+"""`scheduler repository`: where restore points live. The work on it is done by proxies that reach it."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Annotated, Any
+
+import typer
+from rich.text import Text
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from proxy_worker.ledger import FleetView
+from scheduler.cli import completion
+from scheduler.cli.arguments import AsJson, RepositoryName
+from scheduler.cli.finding import find_repository
+from scheduler.cli.opening import LedgerWindow, opened_state, require_service, warn_without_service
+from scheduler.cli.printing import console, iso, note, print_json, size, table
+from scheduler.cli.upkeep import UpkeepRecord, upkeep_record, upkeep_summary, watch_of_upkeep
+from scheduler.fleet.editing import declare
+from scheduler.state.asking import ask_for_upkeep
+from scheduler.state.models import Point, Repository, Request, RequestKind
+from scheduler.state.store import State
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, help="Add repositories, rescan and check them.")
+
+NoWait = Annotated[bool, typer.Option("--no-wait", help="Ask for it and return at once.")]
+
+
+@app.command()
+def add(
+    name: Annotated[str, typer.Argument(metavar="REPOSITORY", help="The new repository's name.")],
+    *,
+    location: Annotated[str, typer.Option(metavar="PATH", help="Its folder, as the proxies that reach it see it.")],
+    credential: Annotated[
+        str, typer.Option(metavar="NAME", help="The secret that opens it: NAME.key or NAME.passphrase.")
+    ],
+    site: Annotated[str, typer.Option(metavar="SITE", help="Where it stands.")] = "primary",
+    proxies: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--proxy",
+            metavar="PROXY",
+            help="A proxy that reaches it; all of its site unless told.",
+            autocompletion=completion.proxies,
+        ),
+    ] = None,
+    max_concurrent_tasks: Annotated[
+        int | None, typer.Option(metavar="COUNT", help="How many disks may be moved to or from it at once.")
+    ] = None,
+) -> None:
+    """Add a repository that `proxy-worker repository init` has made.
+
+    Points that it holds already are known after `scheduler repository rescan`.
+
+    \b
+    Examples:
+      scheduler repository add main --location /backup/main --credential main
+      scheduler repository add vault --location /vault --credential vault --proxy proxy-1 --proxy proxy-2
+    """
+    keys = {
+        "name": name,
+        "location": location,
+        "site": site,
+        "credential": credential,
+        "proxies": proxies or None,
+        "max_concurrent_tasks": max_concurrent_tasks,
+    }
+    with opened_state(migrate=True) as state, state.write() as session:
+        declare(session, "repository", keys)
+    note(f"Added repository {name}. `scheduler repository rescan {name}` reads which restore points it holds.")
+
+
+@app.command("list")
+def list_repositories(as_json: AsJson = False) -> None:
+    """List repositories, what they hold, and which proxies reach them.
+
+    \b
+    Examples:
+      scheduler repository list
+      scheduler repository list --json | jq '.[] | {name, points, proxies}'
+    """
+    view = LedgerWindow().look()
+    with opened_state() as state, state.read() as session:
+        repositories = session.scalars(select(Repository).order_by(Repository.name)).all()
+        shown = [_as_json(session, repository, view) for repository in repositories]
+    if as_json:
+        print_json(shown)
+        return
+    if not shown:
+        note("There are no repositories. `scheduler repository add --help` shows how to add one.")
+        return
+    made = table(
+        "REPOSITORY",
+        "SITE",
+        "LOCATION",
+        "VMS",
+        "POINTS",
+        "STORED",
+        "REACHED BY",
+        "LAST CHECK",
+        right=("VMS", "POINTS", "STORED"),
+    )
+    for one in shown:
+        check = one["last_check"]
+        made.add_row(
+            Text(one["name"]), Text(one["site"]), Text(one["location"]), str(one["vms"]), str(one["points"]),
+            size(one["stored_bytes"]), Text(", ".join(one["proxies"]) or "no proxy that is up"),
+            f"{check['at']}: {check['outcome']}" if check else "never",
+        )  # fmt: skip
+    console().print(made)
+
+
+@app.command()
+def rescan(name: RepositoryName, no_wait: NoWait = False, as_json: AsJson = False) -> None:
+    """Have a proxy read which restore points a repository holds, and bring the catalogue up to date.
+
+    \b
+    Examples:
+      scheduler repository rescan main
+    """
+    _ask(RequestKind.RESCAN, name, no_wait=no_wait, as_json=as_json)
+
+
+@app.command()
+def check(
+    name: RepositoryName,
+    scrub: Annotated[
+        bool, typer.Option("--scrub", help="Compare stored checksums only, which is faster and needs no key.")
+    ] = False,
+    no_wait: NoWait = False,
+    as_json: AsJson = False,
+) -> None:
+    """Have a proxy read everything a repository holds; exits 5 and names what is damaged, if anything is.
+
+    \b
+    Examples:
+      scheduler repository check main
+      scheduler repository check main --scrub --json
+    """
+    _ask(RequestKind.SCRUB if scrub else RequestKind.CHECK, name, no_wait=no_wait, as_json=as_json)
+
+
+def _ask(kind: RequestKind, repository: str, *, no_wait: bool, as_json: bool) -> None:
+    with opened_state() as state:
+        with state.read() as session:
+            find_repository(session, repository)
+        if not no_wait:
+            require_service(state, f"repository {repository!r} was not read")
+        with state.write() as session:
+            request_id = ask_for_upkeep(session, kind, repository, now=time.time()).id
+        if not no_wait:
+            _follow(state, request_id, as_json=as_json)
+        elif as_json:
+            print_json(_read(state, request_id).model_dump(mode="json"))
+        else:
+            note("It is asked for; `scheduler repository list` shows the outcome.")
+        warn_without_service(state, "it starts")
+
+
+def _follow(state: State, request_id: str, *, as_json: bool) -> None:
+    window = LedgerWindow()
+    out = console(sys.stderr if as_json else sys.stdout)
+    watch = watch_of_upkeep(lambda: _read(state, request_id, window))
+    record = watch.until_ended(out, quiet=as_json and not out.is_terminal)
+    if as_json:
+        print_json(record.model_dump(mode="json"))
+    else:
+        console().print(upkeep_summary(record))
+    raise typer.Exit(record.exit_code)
+
+
+def _read(state: State, request_id: str, window: LedgerWindow | None = None) -> UpkeepRecord:
+    with state.read() as session:
+        view = window.look() if window is not None else None
+        return upkeep_record(session, session.get_one(Request, request_id), view)
+
+
+def _as_json(session: Session, repository: Repository, view: FleetView | None) -> dict[str, Any]:
+    points = session.scalars(select(Point).where(Point.repository == repository.name)).all()
+    return {
+        "name": repository.name,
+        "site": repository.site,
+        "location": repository.location,
+        "credential": repository.credential,
+        "repository_id": repository.repository_id,
+        "max_concurrent_tasks": repository.max_concurrent_tasks,
+        "vms": len({point.vm_id for point in points}),
+        "points": len(points),
+        "stored_bytes": sum(disk.stored_bytes for point in points for disk in point.disks),
+        "proxies": _reached_by(repository, view),
+        "last_rescan": _last(session, repository.name, RequestKind.RESCAN),
+        "last_check": _last(session, repository.name, RequestKind.CHECK, RequestKind.SCRUB),
+    }
+
+
+def _reached_by(repository: Repository, view: FleetView | None) -> list[str]:
+    """The proxies that are up, reach the repository and hold a key to it."""
+    return sorted(
+        proxy.name
+        for proxy in (view.proxies.values() if view is not None else ())
+        if proxy.live
+        and repository.credential in proxy.registration.credentials
+        and (
+            proxy.registration.site == repository.site
+            if repository.proxies is None
+            else proxy.name in repository.proxies
+        )
+    )
+
+
+def _last(session: Session, repository: str, *kinds: RequestKind) -> dict[str, Any] | None:
+    newest = select(Request).where(Request.repository == repository, Request.kind.in_(kinds))
+    request = session.scalars(newest.order_by(Request.created_at.desc(), Request.id.desc()).limit(1)).first()
+    if request is None:
+        return None
+    return {
+        "kind": request.kind.value,
+        "at": iso(request.created_at),
+        "state": request.state.value,
+        "outcome": upkeep_record(session, request, None).outcome,
+    }

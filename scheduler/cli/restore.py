@@ -1,0 +1,234 @@
+"""`scheduler restore`: disks written back from restore points."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.text import Text
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from proxy_worker.contract.errors import ConfigurationError, CredentialError
+from proxy_worker.ledger import FleetView
+from scheduler.cli import completion
+from scheduler.cli.arguments import AsJson
+from scheduler.cli.finding import find_restore, no_such_proxy
+from scheduler.cli.opening import (
+    LedgerWindow,
+    configuration,
+    opened_state,
+    require_service,
+    warn_without_service,
+)
+from scheduler.cli.printing import console, moment, note, print_json, state, table
+from scheduler.cli.restore_record import RestoreRecord, restore_line, restore_record, restore_summary
+from scheduler.cli.watching import Told, Watch
+from scheduler.state.asking import ask_for_restore, ask_to_cancel_restore, find_point
+from scheduler.state.models import Proxy, Repository, Restore
+from scheduler.state.store import State
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, help="Write disks back from restore points.")
+
+
+class RestoreTargetError(ConfigurationError):
+    """It isn't clear where a disk should be written."""
+
+
+class NoReadKeyError(CredentialError):
+    """The proxy that should restore holds no key that can read the repository."""
+
+
+@app.command()
+def disk(
+    *,
+    vm: Annotated[str, typer.Option(metavar="VM", help="The VM's name or id.", autocompletion=completion.vms)],
+    disk_key: Annotated[
+        str, typer.Option("--disk", metavar="KEY", help="E.g. scsi0:0.", autocompletion=completion.disks)
+    ],
+    to: Annotated[str, typer.Option(metavar="PATH", help="The file or block device to write, on the proxy.")],
+    point: Annotated[
+        str | None,
+        typer.Option(
+            metavar="POINT", help="The restore point; the newest unless told.", autocompletion=completion.points
+        ),
+    ] = None,
+    proxy: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PROXY",
+            help="Who writes it; the server's own proxy unless told.",
+            autocompletion=completion.proxies,
+        ),
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is at PATH already.")] = False,
+    wait: Annotated[bool, typer.Option("--wait", help="Show progress until it has ended.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Write one disk of a restore point to a path of a proxy.
+
+    With --wait: exits 0 once the disk is written and verified, otherwise with the code of what went wrong.
+    Ctrl-C leaves the restore running.
+
+    \b
+    Examples:
+      scheduler restore disk --vm web01 --disk scsi0:0 --to /restore/web01.raw --wait
+      scheduler restore disk --vm web01 --disk scsi0:0 --point 20261122T190102Z-1a2b3c4d \\
+          --proxy proxy-2 --to /restore/web01.raw --overwrite --wait
+    """
+    with opened_state() as opened:
+        if wait:
+            require_service(opened, "nothing was restored")
+        target_proxy, path = _target(proxy, to)
+        view = LedgerWindow().look()
+        with opened.write() as session:
+            found = find_point(session, vm, point)
+            _check_proxy(session, view, target_proxy, found.repository)
+            restore = ask_for_restore(
+                session, vm=vm, disk_key=disk_key, proxy=target_proxy, target_path=path, now=time.time(),
+                point=point, overwrite=overwrite,
+            )  # fmt: skip
+            restore_id = restore.id
+        if wait:
+            _follow(opened, restore_id, as_json=as_json)
+        elif as_json:
+            print_json(_read(opened, restore_id).model_dump(mode="json"))
+        else:
+            console().print(f"Restore {restore_id} is asked for.", markup=False)
+            note(f"See how far it is with `scheduler restore show {restore_id}`.")
+        warn_without_service(opened, "it starts")
+
+
+@app.command("list")
+def list_restores(
+    limit: Annotated[int, typer.Option(metavar="COUNT", min=1, help="How many, newest first.")] = 20,
+    as_json: AsJson = False,
+) -> None:
+    """List restores, the newest first.
+
+    \b
+    Examples:
+      scheduler restore list
+      scheduler restore list --json | jq '.[] | select(.state == "failed").reason'
+    """
+    window = LedgerWindow()
+    newest = select(Restore).order_by(Restore.created_at.desc(), Restore.id.desc()).limit(limit)
+    with opened_state() as opened, opened.read() as session:
+        restores = session.scalars(newest).all()
+        view = window.look() if any(not restore.state.final for restore in restores) else None
+        records = [restore_record(session, restore, view) for restore in restores]
+    if as_json:
+        print_json([record.model_dump(mode="json") for record in records])
+    elif not records:
+        note("Nothing has been restored yet.")
+    else:
+        made = table("RESTORE", "VM", "DISK", "STATE", "STARTED", "PROXY", "PATH", keep=("RESTORE", "DISK"))
+        for record in records:
+            made.add_row(
+                record.restore, Text(record.vm), record.disk, state(record.state), moment(record.created),
+                Text(record.proxy), Text(record.path),
+            )  # fmt: skip
+        console().print(made)
+
+
+@app.command()
+def show(
+    restore: Annotated[str, typer.Argument(metavar="RESTORE", help="Its id.")], as_json: AsJson = False
+) -> None:
+    """Show a restore and how far it is.
+
+    \b
+    Examples:
+      scheduler restore show 20261122T190102Z-1a2b3c4d
+    """
+    with opened_state() as opened:
+        record = _read(opened, restore, LedgerWindow())
+    if as_json:
+        print_json(record.model_dump(mode="json"))
+    else:
+        console().print(restore_summary(record))
+
+
+@app.command()
+def cancel(restore: Annotated[str, typer.Argument(metavar="RESTORE", help="Its id.")]) -> None:
+    """Cancel a restore that is under way. What it has written stays, incomplete.
+
+    \b
+    Examples:
+      scheduler restore cancel 20261122T190102Z-1a2b3c4d
+    """
+    with opened_state() as opened:
+        with opened.write() as session:
+            restore_id = find_restore(session, restore).id
+            ask_to_cancel_restore(session, restore_id)
+        note(f"Restore {restore_id} is being cancelled.")
+        warn_without_service(opened, "it ends")
+
+
+def _target(proxy: str | None, path: str) -> tuple[str, str]:
+    """Who writes and where; a relative path is meant from here if this machine's own proxy writes."""
+    local = configuration().local_proxy
+    if proxy is None and not local.enabled:
+        raise RestoreTargetError("--proxy is missing", why="this server runs no proxy of its own")
+    if proxy is None or proxy == local.name:
+        return local.name, str(Path(path).absolute())
+    if not path.startswith("/"):
+        raise RestoreTargetError(f"--to {path}", why=f"it is on proxy {proxy}, so it has to be an absolute path")
+    return proxy, path
+
+
+def _check_proxy(session: Session, view: FleetView | None, name: str, repository: str) -> None:
+    """Refuse a restore that could only wait for ever; a ledger that doesn't answer refuses nothing."""
+    if view is None:
+        return
+    proxy = view.proxies.get(name)
+    if proxy is None:
+        if session.get(Proxy, name) is None and name != configuration().local_proxy.name:
+            raise no_such_proxy(name, view.proxies)
+        note(f"Proxy {name} isn't up; the restore waits for it.")
+        return
+    declared = session.get_one(Repository, repository)
+    held = proxy.registration.credentials.get(declared.credential)
+    if held != "read":
+        raise NoReadKeyError(
+            f"proxy {name!r} can't restore from repository {repository!r}",
+            why=f"it holds {'only the write key' if held else 'no key'} {declared.credential!r}",
+            remedy="Choose a proxy with the read key or passphrase by --proxy, or put it into its secrets folder.",
+        )
+    if not proxy.live:
+        note(f"Proxy {name} isn't up; the restore waits for it.")
+
+
+def _read(opened: State, restore_id: str, window: LedgerWindow | None = None) -> RestoreRecord:
+    with opened.read() as session:
+        view = window.look() if window is not None else None
+        return restore_record(session, find_restore(session, restore_id), view)
+
+
+def _follow(opened: State, restore_id: str, *, as_json: bool) -> None:
+    window = LedgerWindow()
+    out = console(sys.stderr if as_json else sys.stdout)
+    told = Told()
+
+    def news(record: RestoreRecord) -> list[str]:
+        what = (record.state, record.attempts, record.reason)
+        moving = record.state == "running"
+        return [restore_line(record).plain] if told.is_news(restore_id, what, moving=moving) else []
+
+    watch = Watch(
+        lambda: _read(opened, restore_id, window),
+        ended=lambda record: record.final,
+        view=lambda record, _: restore_line(record),
+        news=news,
+        on_interrupt=f"Restore {restore_id} goes on. See it with `scheduler restore show {restore_id}`, "
+        f"end it with `scheduler restore cancel {restore_id}`.",
+    )
+    record = watch.until_ended(out, quiet=as_json and not out.is_terminal)
+    if as_json:
+        print_json(record.model_dump(mode="json"))
+    else:
+        console().print(restore_summary(record))
+    raise typer.Exit(record.exit_code)

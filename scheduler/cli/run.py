@@ -1,0 +1,142 @@
+"""`scheduler run`: what happened, what happens now."""
+
+from __future__ import annotations
+
+import time
+from typing import Annotated
+
+import typer
+from rich.text import Text
+from sqlalchemy import select
+
+from scheduler.cli import completion
+from scheduler.cli.arguments import AsJson, RunId
+from scheduler.cli.finding import find_job
+from scheduler.cli.opening import LedgerWindow, opened_state, require_service, warn_without_service
+from scheduler.cli.printing import console, duration, moment, note, print_json, size, state, table
+from scheduler.cli.records import RunRecord, run_record
+from scheduler.cli.run_outcome import follow, read_run
+from scheduler.cli.run_outcome import show as show_run
+from scheduler.state.asking import ask_to_cancel, ask_to_retry
+from scheduler.state.models import Run
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, help="Look at runs, watch, cancel and retry them.")
+
+
+@app.command("list")
+def list_runs(
+    job: Annotated[
+        str | None, typer.Option(metavar="JOB", help="Only runs of this job.", autocompletion=completion.jobs)
+    ] = None,
+    limit: Annotated[int, typer.Option(metavar="COUNT", min=1, help="How many, newest first.")] = 20,
+    as_json: AsJson = False,
+) -> None:
+    """List runs, the newest first.
+
+    \b
+    Examples:
+      scheduler run list
+      scheduler run list --job nightly --limit 5
+      scheduler run list --json | jq '.[0].state'
+    """
+    newest = select(Run).order_by(Run.created_at.desc(), Run.id.desc()).limit(limit)
+    window = LedgerWindow()
+    with opened_state() as opened, opened.read() as session:
+        if job is not None:
+            newest = newest.where(Run.job == find_job(session, job).name)
+        runs = session.scalars(newest).all()
+        view = window.look() if any(not run.state.final for run in runs) else None
+        records = [run_record(session, run, view, now=time.time()) for run in runs]
+    if as_json:
+        print_json([record.model_dump(mode="json") for record in records])
+    elif not records:
+        note("There are no runs yet. `scheduler job start JOB` starts one.")
+    else:
+        _print_runs(records)
+
+
+@app.command()
+def show(run: RunId, as_json: AsJson = False) -> None:
+    """Show a run: its figures, its disks, which proxy took which, and what went wrong.
+
+    \b
+    Examples:
+      scheduler run show 20261122T190102Z-1a2b3c4d
+      scheduler run show 20261122T19 --json | jq '.disks[] | select(.state != "succeeded")'
+    """
+    with opened_state() as opened:
+        show_run(read_run(opened, run, LedgerWindow()), as_json=as_json)
+
+
+@app.command()
+def watch(run: RunId, as_json: AsJson = False) -> None:
+    """Watch a run until it has ended; exits as `job start --wait` does.
+
+    \b
+    Examples:
+      scheduler run watch 20261122T190102Z-1a2b3c4d
+    """
+    with opened_state() as opened:
+        run_id = read_run(opened, run).run
+        follow(opened, run_id, as_json=as_json)
+
+
+@app.command()
+def cancel(run: RunId) -> None:
+    """Cancel a run that is under way. VMs that are done keep their restore points.
+
+    \b
+    Examples:
+      scheduler run cancel 20261122T190102Z-1a2b3c4d
+    """
+    with opened_state() as opened:
+        with opened.write() as session:
+            run_id = ask_to_cancel(session, run).id
+        note(f"Run {run_id} is being cancelled.")
+        warn_without_service(opened, "it ends")
+
+
+@app.command()
+def retry(
+    run: RunId,
+    wait: Annotated[bool, typer.Option("--wait", help="Show progress until it has ended.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Try the failed and cancelled VMs of a run again, now.
+
+    \b
+    Examples:
+      scheduler run retry 20261122T190102Z-1a2b3c4d --wait
+    """
+    with opened_state() as opened:
+        if wait:
+            require_service(opened, f"run {run!r} was not retried")
+        with opened.write() as session:
+            run_id = ask_to_retry(session, run).id
+        if wait:
+            follow(opened, run_id, as_json=as_json)
+        elif as_json:
+            print_json(read_run(opened, run_id).model_dump(mode="json"))
+        else:
+            note(f"The failed disks of run {run_id} are tried again. Watch it with `scheduler run watch {run_id}`.")
+        warn_without_service(opened, "that starts")
+
+
+def _print_runs(records: list[RunRecord]) -> None:
+    made = table(
+        "RUN", "JOB", "STATE", "DISKS", "STARTED", "TIME", "SIZE", "STORED",
+        right=("DISKS", "TIME", "SIZE", "STORED"),
+        keep=("RUN",),
+    )  # fmt: skip
+    for record in records:
+        made.add_row(
+            record.run,
+            Text(record.job),
+            state(record.state),
+            f"{record.disks_in(('succeeded',))}/{len(record.disks)}",
+            moment(record.started),
+            duration(record.duration_seconds),
+            size(record.size_bytes),
+            size(record.stored_bytes),
+        )
+    console().print(made)

@@ -1,0 +1,175 @@
+"""How people see a run: while it goes on, and as a summary afterwards."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from rich.console import Console, Group, RenderableType
+from rich.text import Text
+
+from scheduler.cli.printing import duration, facts, moment, plural, rate, ratio, size, state, table
+from scheduler.cli.records import DiskRecord, RunRecord
+
+LIVE_ORDER = ("running", "paused", "failed", "waiting", "queued", "cancelled", "succeeded")
+"""Which disks a view that has no room for all shows first."""
+LINES_BESIDE_DISKS = 8
+WIDE = 96
+"""Columns from which a view also shows the transport mode."""
+
+
+def live_view(run: RunRecord, console: Console) -> RenderableType:
+    """The run as it stands, to be replaced a second later; never higher than the terminal."""
+    room = max(3, console.height - LINES_BESIDE_DISKS)
+    ordered = sorted(run.disks, key=lambda disk: LIVE_ORDER.index(disk.state))
+    shown, hidden = ordered[:room], ordered[room:]
+    parts: list[RenderableType] = [headline(run)]
+    if run.disks:
+        parts.append(_progress_table(shown, wide=console.width >= WIDE))
+    if hidden:
+        parts.append(Text(f"and {plural(len(hidden), 'more disk')}: {_states(hidden)}", style="dim"))
+    return Group(*parts, *_reasons(run, limit=3))
+
+
+def headline(run: RunRecord) -> Text:
+    """One line: which run, its state, how far."""
+    text = Text.assemble(("run ", ""), (run.run, "bold"), f" of job {run.job}: ", state(run.state))
+    if run.disks:
+        done = run.disks_in(("succeeded",))
+        text.append(f", {done} of {plural(len(run.disks), 'disk')} done")
+        if failed := run.disks_in(("failed",)):
+            text.append(f", {failed} failed", style="bold red")
+        text.append(f", {size(run.processed_bytes)} of {size(run.size_bytes)}")
+    if run.duration_seconds is not None:
+        text.append(f", {duration(run.duration_seconds)}")
+    return text
+
+
+def summary(run: RunRecord) -> RenderableType:
+    """All figures of a run, its VMs and its disks."""
+    return Group(headline(run), "", facts(_figures(run)), "", _disk_table(run), *_remarks(run))
+
+
+def progress_line(disk: DiskRecord) -> str:
+    """One disk as a line of a log."""
+    words = [f"{disk.vm} {disk.disk}: {disk.state}"]
+    if disk.processed_bytes and disk.size_bytes:
+        words.append(f"{_percent(disk)} of {size(disk.size_bytes)}")
+    if disk.rate is not None:
+        words.append(rate(disk.rate))
+    if disk.mode is not None:
+        words.append(disk.mode)
+    if disk.proxy is not None:
+        words.append(f"on {disk.proxy}")
+    if disk.eta_s is not None:
+        words.append(f"{duration(disk.eta_s)} to go")
+    line = ", ".join(words)
+    return f"{line}: {disk.reason}" if disk.reason else line
+
+
+def _progress_table(disks: Sequence[DiskRecord], *, wide: bool) -> RenderableType:
+    columns = ["VM", "DISK", "STATE", "DONE", "SIZE", "RATE", "ETA", "PROXY", *(["MODE"] if wide else [])]
+    made = table(*columns, right=("DONE", "SIZE", "RATE", "ETA"), keep=("DISK", "STATE", "MODE"))
+    for disk in disks:
+        cells: list[str | Text] = [
+            Text(disk.vm),
+            disk.disk,
+            state(disk.state),
+            _percent(disk),
+            size(disk.size_bytes),
+            rate(disk.rate),
+            duration(disk.eta_s),
+            Text(disk.proxy or "-"),
+        ]
+        made.add_row(*cells, *([disk.mode or "-"] if wide else []))
+    return made
+
+
+def _disk_table(run: RunRecord) -> RenderableType:
+    if not run.disks:
+        return Text("no disks", style="dim")
+    made = table(
+        "VM", "DISK", "STATE", "SIZE", "READ", "STORED", "TIME", "RATE", "PROXY",
+        right=("SIZE", "READ", "STORED", "TIME", "RATE"),
+        keep=("DISK", "STATE"),
+    )  # fmt: skip
+    for disk in run.disks:
+        made.add_row(
+            Text(disk.vm),
+            disk.disk,
+            state(disk.state),
+            size(disk.size_bytes),
+            size(disk.read_bytes),
+            size(disk.stored_bytes),
+            duration(disk.duration_seconds),
+            rate(disk.rate),
+            Text(disk.proxy or "-"),
+        )
+    return made
+
+
+def _figures(run: RunRecord) -> list[tuple[str, str | Text]]:
+    reused = sum(disk.duplicate_bytes for disk in run.disks)
+    unchanged = sum(disk.unchanged_bytes for disk in run.disks)
+    modes = Counter(disk.mode for disk in run.disks if disk.mode)
+    rows: list[tuple[str, str | Text]] = [
+        ("started", f"{moment(run.started)} ({run.trigger})"),
+        ("ended", moment(run.ended)),
+        ("processed", size(run.processed_bytes)),
+        ("read", f"{size(run.read_bytes)}, {ratio(run.processed_bytes, run.read_bytes)} less than processed"),
+        ("unchanged", size(unchanged)),
+        ("already stored", size(reused)),
+        (
+            "transferred",
+            f"{size(run.transferred_bytes)}, {ratio(run.read_bytes, run.transferred_bytes)} less than read",
+        ),
+        ("stored", f"{size(run.stored_bytes)}, {ratio(run.processed_bytes, run.stored_bytes)} less than processed"),
+        ("rate", rate(run.rate)),
+        ("bottleneck", run.bottleneck or "-"),
+        ("modes", ", ".join(f"{mode} ({plural(count, 'disk')})" for mode, count in modes.most_common()) or "-"),
+    ]
+    return rows
+
+
+def _remarks(run: RunRecord) -> list[RenderableType]:
+    lines = [
+        f"{disk.vm} {disk.disk}: read whole: {disk.full_read_reason}" for disk in run.disks if disk.full_read_reason
+    ]
+    lines += [f"{vm.vm}: {vm.warning}" for vm in run.vms if vm.warning]
+    remarks: list[RenderableType] = [Text(line, style="yellow") for line in lines]
+    remarks += _reasons(run, limit=None)
+    return ["", *remarks] if remarks else []
+
+
+def _reasons(run: RunRecord, *, limit: int | None) -> list[RenderableType]:
+    """Why disks wait or failed, and VMs, each reason once."""
+    reasons: Counter[tuple[str, str, str]] = Counter()
+    for disk in run.disks:
+        if disk.reason:
+            subject = f"{disk.vm} {disk.disk}" if disk.state == "failed" else ""
+            reasons[disk.state, disk.reason, subject] += 1
+    lines: list[RenderableType] = [
+        Text.assemble(state(word), f" {subject or plural(count, 'disk')}: {reason}")
+        for (word, reason, subject), count in reasons.most_common()
+    ]
+    told = {disk.vm for disk in run.disks if disk.reason}
+    lines += [
+        Text.assemble(state(vm.state), f" {vm.vm}: {vm.reason}")
+        for vm in run.vms
+        if vm.reason and vm.vm not in told
+    ]
+    if run.reason:
+        lines.append(Text(run.reason))
+    if limit is not None and len(lines) > limit:
+        lines = [*lines[: limit - 1], Text(f"and {len(lines) - limit + 1} more reasons", style="dim")]
+    return lines
+
+
+def _states(disks: Sequence[DiskRecord]) -> str:
+    return ", ".join(f"{count} {word}" for word, count in Counter(disk.state for disk in disks).most_common())
+
+
+def _percent(disk: DiskRecord) -> str:
+    if disk.size_bytes is None:
+        return "-"
+    return "100%" if disk.size_bytes == 0 else f"{100 * disk.processed_bytes // disk.size_bytes}%"

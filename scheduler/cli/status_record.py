@@ -1,0 +1,113 @@
+"""What goes on everywhere at one moment: runs, restores, proxies, and why what waits is waiting."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from proxy_worker.ledger import FleetView, TaskState
+from scheduler.cli.proxy_record import ProxyRecord, proxy_records
+from scheduler.cli.records import Moment, RunRecord, Shown, run_record
+from scheduler.cli.restore_record import RestoreRecord, restore_record
+from scheduler.state.models import Restore, Run, RunState, WorkState
+
+
+class TaskRecord(Shown):
+    """A task that has not ended: disks, and work on repositories and inventories."""
+
+    task: str
+    """As people name it: `disk.backup web01 scsi0:0`."""
+    state: str
+    proxy: str | None
+    lane: str | None
+    attempts: int
+    reason: str | None
+    since: Moment
+
+
+class WaitingRecord(Shown):
+    """A reason, and how many tasks wait for it."""
+
+    reason: str
+    tasks: int
+
+
+class StatusRecord(Shown):
+    """Everything `scheduler status` shows; also what `--json` prints."""
+
+    at: Moment
+    serving: bool
+    """Whether a `scheduler serve` is running."""
+    ledger: str
+    """`ok`, or why Redis can't be used."""
+    runs: tuple[RunRecord, ...]
+    """Those under way."""
+    ended: tuple[RunRecord, ...]
+    """The newest that have ended."""
+    restores: tuple[RestoreRecord, ...]
+    tasks: tuple[TaskRecord, ...]
+    waiting: tuple[WaitingRecord, ...]
+    proxies: tuple[ProxyRecord, ...]
+    slots: int
+    used: int
+
+
+ENDED_SHOWN = 3
+
+
+def status_record(session: Session, view: FleetView | None, *, serving: bool, problem: str | None) -> StatusRecord:
+    """What the database and, where it answers, the ledger say now."""
+    now = time.time()
+    active_runs = [state for state in RunState if not state.final]
+    active_work = [state for state in WorkState if not state.final]
+    runs = session.scalars(select(Run).where(Run.state.in_(active_runs)).order_by(Run.created_at)).all()
+    ended = session.scalars(
+        select(Run).where(Run.state.not_in(active_runs)).order_by(Run.ended_at.desc()).limit(ENDED_SHOWN)
+    ).all()
+    restores = session.scalars(
+        select(Restore).where(Restore.state.in_(active_work)).order_by(Restore.created_at)
+    ).all()
+    proxies = proxy_records(session, view)
+    tasks = task_records(view)
+    return StatusRecord(
+        at=now,
+        serving=serving,
+        ledger=problem or "ok",
+        runs=tuple(run_record(session, run, view, now=now) for run in runs),
+        ended=tuple(run_record(session, run, None, now=now) for run in ended),
+        restores=tuple(restore_record(session, restore, view) for restore in restores),
+        tasks=tasks,
+        waiting=_waiting(tasks),
+        proxies=tuple(proxies),
+        slots=sum(proxy.slots or 0 for proxy in proxies if proxy.state == "up"),
+        used=sum(proxy.used for proxy in proxies),
+    )
+
+
+def task_records(view: FleetView | None) -> tuple[TaskRecord, ...]:
+    """Every task of the ledger that has not ended, those that run first."""
+    if view is None:
+        return ()
+    tasks = sorted(
+        view.tasks.values(), key=lambda task: (task.state is not TaskState.RUNNING, task.since, task.title)
+    )
+    return tuple(
+        TaskRecord(
+            task=task.title,
+            state=task.state.value,
+            proxy=task.proxy,
+            lane=task.lane,
+            attempts=task.attempts,
+            reason=task.note or None,
+            since=task.since,
+        )
+        for task in tasks
+    )
+
+
+def _waiting(tasks: tuple[TaskRecord, ...]) -> tuple[WaitingRecord, ...]:
+    reasons = Counter(task.reason for task in tasks if task.state == TaskState.READY and task.reason)
+    return tuple(WaitingRecord(reason=reason, tasks=count) for reason, count in reasons.most_common())

@@ -1,0 +1,115 @@
+"""What is known of a rescan or a check at one moment, how people see it, and how it is watched."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from rich.console import Group, RenderableType
+from rich.text import Text
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from proxy_worker.contract.errors import CancelledError, DamageError, ProxyfleetError
+from proxy_worker.contract.outcome import RepositoryCheckResult
+from proxy_worker.ledger import FleetView
+from scheduler.cli.printing import duration, plural, size, state
+from scheduler.cli.records import Moment, Shown
+from scheduler.cli.watching import Told, Watch
+from scheduler.state.models import LedgerTask, Request, WorkState
+
+
+class UpkeepRecord(Shown):
+    """One rescan or check of a repository; also what `--json` prints."""
+
+    request: str
+    kind: str
+    repository: str
+    state: str
+    proxy: str | None
+    """Who is at it."""
+    outcome: str
+    """In one line: what was found, why it failed, or what it waits for."""
+    damage: tuple[str, ...]
+    """What a check found damaged, one line each."""
+    packs: int | None
+    read_bytes: int | None
+    duration_seconds: float | None
+    exit_code: int
+    """Of a command that waits for it."""
+    created: Moment
+    ended: Moment | None
+
+    @property
+    def final(self) -> bool:
+        """Whether nothing more happens to it by itself."""
+        return self.state in {word.value for word in WorkState if word.final}
+
+
+def upkeep_record(session: Session, request: Request, view: FleetView | None) -> UpkeepRecord:
+    """What the database and, where it answers, the ledger say of a request."""
+    tasks = session.scalars(select(LedgerTask.id).where(LedgerTask.request_id == request.id)).all()
+    live = next((view.tasks[task] for task in tasks if task in view.tasks), None) if view is not None else None
+    found = request.result if isinstance(request.result, RepositoryCheckResult) else None
+    return UpkeepRecord(
+        request=request.id,
+        kind=request.kind.value,
+        repository=request.repository,
+        state=request.state.value,
+        proxy=live.proxy if live is not None else None,
+        outcome=_outcome(request, found, live.note if live is not None else ""),
+        damage=found.damage if found is not None else (),
+        packs=found.packs if found is not None else None,
+        read_bytes=found.read_bytes if found is not None else None,
+        duration_seconds=found.duration_seconds if found is not None else None,
+        exit_code=_exit_code(request, found),
+        created=request.created_at,
+        ended=request.ended_at,
+    )
+
+
+def upkeep_line(record: UpkeepRecord) -> Text:
+    """One line that says how a request stands."""
+    by = f" on {record.proxy}" if record.proxy else ""
+    return Text.assemble(f"{record.kind} of {record.repository}{by}: ", state(record.state), f": {record.outcome}")
+
+
+def upkeep_summary(record: UpkeepRecord) -> RenderableType:
+    """The outcome, with everything that is damaged."""
+    return Group(upkeep_line(record), *(Text(f"  {line}", style="red") for line in record.damage))
+
+
+def watch_of_upkeep(look: Callable[[], UpkeepRecord]) -> Watch[UpkeepRecord]:
+    """How a request is watched."""
+    told = Told()
+
+    def news(record: UpkeepRecord) -> list[str]:
+        what = (record.state, record.proxy)
+        return [upkeep_line(record).plain] if not record.final and told.is_news(record.request, what) else []
+
+    return Watch(
+        look,
+        ended=lambda record: record.final,
+        view=lambda record, _: upkeep_line(record),
+        news=news,
+        on_interrupt="It goes on; `scheduler repository list` shows the outcome.",
+    )
+
+
+def _outcome(request: Request, found: RepositoryCheckResult | None, note: str) -> str:
+    if request.failure is not None and request.state is not WorkState.SUCCEEDED:
+        return str(request.failure)
+    if found is not None:
+        verdict = f"{plural(len(found.damage), 'problem')} found" if found.damage else "sound"
+        return (
+            f"{verdict}, {plural(found.packs, 'pack')}, {size(found.read_bytes)} read "
+            f"in {duration(found.duration_seconds)}"
+        )
+    return request.summary or note or ("cancelled" if request.state is WorkState.CANCELLED else "under way")
+
+
+def _exit_code(request: Request, found: RepositoryCheckResult | None) -> int:
+    if request.state is WorkState.CANCELLED:
+        return CancelledError.exit_code
+    if request.state is WorkState.FAILED:
+        return request.failure.exit_code if request.failure is not None else ProxyfleetError.exit_code
+    return DamageError.exit_code if found is not None and found.damage else 0

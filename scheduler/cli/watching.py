@@ -1,0 +1,114 @@
+"""Looking at something again and again until it has ended: a live view in a terminal, lines elsewhere."""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Callable, Hashable, Iterable
+from typing import Generic, TypeVar
+
+import typer
+from rich.console import Console, RenderableType
+from rich.live import Live
+
+from scheduler.cli import INTERRUPTED
+from scheduler.cli.printing import note
+from scheduler.cli.records import RunRecord
+from scheduler.cli.run_view import headline, live_view, progress_line
+
+LOOK_EVERY_S = 0.3
+LINE_EVERY_S = 10.0
+"""How often a disk that goes on as before gets another line where there is no live view."""
+
+T = TypeVar("T")
+
+
+class Watch(Generic[T]):
+    """How to look at one thing, when it has ended, and what to say about it meanwhile."""
+
+    def __init__(
+        self,
+        look: Callable[[], T],
+        *,
+        ended: Callable[[T], bool],
+        view: Callable[[T, Console], RenderableType],
+        news: Callable[[T], Iterable[str]],
+        on_interrupt: str,
+    ) -> None:
+        self._look = look
+        self._ended = ended
+        self._view = view
+        self._news = news
+        self._on_interrupt = on_interrupt
+
+    def until_ended(self, console: Console, *, quiet: bool = False) -> T:
+        """Show it on `console` until it has ended, and return it as it was then.
+
+        A view that is replaced in place where `console` is a terminal, lines of news otherwise, nothing if
+        `quiet`. Ctrl-C leaves what is watched alone, says how to go on, and exits.
+        """
+        try:
+            if console.is_terminal and not console.is_dumb_terminal and not quiet:
+                return self._live(console)
+            return self._in_lines(console, quiet=quiet)
+        except KeyboardInterrupt as error:
+            note(self._on_interrupt)
+            raise typer.Exit(INTERRUPTED) from error
+
+    def _live(self, console: Console) -> T:
+        seen = self._look()
+        with Live(self._view(seen, console), console=console, auto_refresh=False, transient=True) as live:
+            while not self._ended(seen):
+                time.sleep(LOOK_EVERY_S)
+                seen = self._look()
+                live.update(self._view(seen, console), refresh=True)
+        return seen
+
+    def _in_lines(self, console: Console, *, quiet: bool) -> T:
+        while True:
+            seen = self._look()
+            if not quiet:
+                for line in self._news(seen):
+                    console.print(line, markup=False, soft_wrap=True)
+            if self._ended(seen):
+                return seen
+            time.sleep(LOOK_EVERY_S)
+
+
+class Told:
+    """What has been said already, so that a log gets what is new at once and what goes on now and then."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._told: dict[Hashable, tuple[Hashable, float]] = {}
+
+    def is_news(self, subject: Hashable, what: Hashable, *, moving: bool = False) -> bool:
+        """Whether to say `what` about `subject`: it is another thing than before, or moving and due again."""
+        now = self._clock()
+        before, told_at = self._told.get(subject, (None, 0.0))
+        if before == what and not (moving and now - told_at >= LINE_EVERY_S):
+            return False
+        self._told[subject] = (what, now)
+        return True
+
+
+def news_of_run(told: Told, run: RunRecord) -> list[str]:
+    """What is new about a run and its disks."""
+    lines = [headline(run).plain] if told.is_news(run.run, run.state) else []
+    return lines + [
+        progress_line(disk)
+        for disk in run.disks
+        if told.is_news((disk.vm, disk.disk), (disk.state, disk.proxy, disk.reason), moving=disk.state == "running")
+    ]
+
+
+def watch_of_run(look: Callable[[], RunRecord], run_id: str) -> Watch[RunRecord]:
+    """How a run is watched."""
+    return Watch(
+        look,
+        ended=lambda run: run.final,
+        view=live_view,
+        news=functools.partial(news_of_run, Told()),
+        on_interrupt=f"Run {run_id} goes on. Watch it with `scheduler run watch {run_id}`, "
+        f"end it with `scheduler run cancel {run_id}`.",
+    )

@@ -1,0 +1,64 @@
+"""Single declarations added and removed, by the rules that hold for a file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import ValidationError
+from sqlalchemy.orm import Session
+
+from proxy_worker.contract.errors import ConfigurationError, ConflictError
+from scheduler.fleet.changes import changes
+from scheduler.fleet.models import Declaration, Fleet, Site, declarations
+from scheduler.fleet.references import problems_of
+from scheduler.fleet.stored import carry_out, stored_fleet
+from scheduler.fleet.wording import expectation, key_path
+
+
+class DeclarationError(ConfigurationError):
+    """What is to be declared isn't valid, or refers to something that isn't declared."""
+
+
+class AlreadyDeclaredError(ConflictError):
+    """Something of that kind has that name already."""
+
+
+def declare(session: Session, kind: str, keys: Mapping[str, Any]) -> Declaration:
+    """Add a declaration of `kind` with the keys that a fleet file would have; returns it.
+
+    The first site needs no declaration of its own. Raises `DeclarationError`, or `AlreadyDeclaredError`.
+    """
+    given = {key: value for key, value in keys.items() if value is not None}
+    what = f"{kind} {given.get('name')!r}"
+    try:
+        added = Fleet.model_validate_json(json.dumps({kind: [given]}), strict=True)
+    except ValidationError as error:
+        found = error.errors()[0]
+        key = key_path(found["loc"][2:])
+        raise DeclarationError(what, why=f"{key}: {expectation(Fleet, found)}" if key else found["msg"]) from error
+    (declared,) = declarations(added, kind).values()
+    current = stored_fleet(session)
+    if declared.name in declarations(current, kind):
+        raise AlreadyDeclaredError(
+            f"{what} can't be created", why="that name is taken", remedy="Choose another, or change it with a file."
+        )
+    update: dict[str, Any] = {kind: (*getattr(current, kind), declared)}
+    if not current.site and "site" in given:
+        update["site"] = (Site(name=given["site"]),)
+    wanted = current.model_copy(update=update)
+    problems = problems_of(wanted)
+    if problems:
+        raise DeclarationError(
+            problems[0], remedy="Declare it in a file: `scheduler export`, `scheduler apply -f`."
+        )
+    carry_out(session, changes(current, wanted))
+    return declared
+
+
+def withdraw(session: Session, kind: str, name: str) -> None:
+    """Remove a declaration; raises `RunActiveError` for a job with a run under way."""
+    current = stored_fleet(session)
+    kept = tuple(declared for declared in getattr(current, kind) if declared.name != name)
+    carry_out(session, changes(current, current.model_copy(update={kind: kept})))
