@@ -45,7 +45,7 @@ def wait_for_proxies(supervisor: Supervisor, shell: Shell) -> None:
 
     def registered() -> bool:
         rows = shell.read_json("scheduler", "proxy", "list", "--json")
-        return expected <= {row["name"] for row in rows if row["state"] == "online"}
+        return expected <= {row["name"] for row in rows if row["state"] == "up"}
 
     supervisor.wait_until("the proxies to register", registered)
 

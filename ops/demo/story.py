@@ -50,12 +50,8 @@ class Story:
 
     def _start_fleet(self) -> None:
         layout = self._layout
-        heading("A backup server, three proxies and Flower")
         layout.write_secrets()
         layout.write_server_files()
-        fleet.start_server(self._supervisor, layout)
-        fleet.start_proxies(self._supervisor, layout)
-        fleet.start_flower(self._supervisor, layout)
         heading("An encrypted repository; proxies get a key that can write and not read")
         passphrase = ("--passphrase-file", str(layout.passphrase))
         self._shell.run("proxy-worker", "repository", "init", str(layout.repository), *passphrase)
@@ -63,6 +59,10 @@ class Story:
             *("proxy-worker", "repository", "keys", "export-write", str(layout.repository)),
             *(*passphrase, "--out", str(layout.write_key)),
         )
+        heading("A backup server, three proxies and Flower")
+        fleet.start_server(self._supervisor, layout)
+        fleet.start_proxies(self._supervisor, layout)
+        fleet.start_flower(self._supervisor, layout)
         heading("The fleet as one file declares it")
         self._shell.run("scheduler", "apply", "-f", str(layout.fleet_file))
         fleet.wait_for_proxies(self._supervisor, self._shell)

@@ -23,10 +23,6 @@ class RunFigures:
     run: dict[str, Any]
     stored_bytes: int
 
-    def total(self, figure: str) -> int:
-        """The sum of one figure over the run's disks."""
-        return sum(disk[figure] or 0 for disk in self.run["disks"])
-
 
 def folder_size_bytes(folder: Path) -> int:
     """Space that the files of a folder take on disk."""
@@ -41,17 +37,15 @@ def show_runs(runs: Sequence[RunFigures]) -> None:
         table.add_column(name, justify="right")
     table.add_column("bottleneck")
     for figures in runs:
-        processed, seconds = figures.total("size_bytes"), _wall_seconds(figures.run)
+        run = figures.run
+        sizes = (run["processed_bytes"], run["read_bytes"], run["transferred_bytes"], figures.stored_bytes)
         table.add_row(
             figures.title,
-            _mib(processed),
-            _mib(figures.total("read_bytes")),
-            _mib(figures.total("stored_bytes")),
-            _mib(figures.stored_bytes),
-            f"{processed / max(1, figures.stored_bytes):.1f}x",
-            f"{seconds:.1f}",
-            f"{_mib(processed / seconds)}/s",
-            _usual_bottleneck(figures.run["disks"]),
+            *(_mib(size) for size in sizes),
+            f"{run['processed_bytes'] / max(1, figures.stored_bytes):.1f}x",
+            f"{run['duration_seconds']:.1f}",
+            f"{_mib(run['rate'] or 0)}/s",
+            run["bottleneck"] or "-",
         )
     console.print(table)
 
@@ -98,15 +92,6 @@ def show_next_steps(layout: Layout, *, kept: bool) -> None:
         console.print(
             "`make demo KEEP=1` leaves the fleet running, for `scheduler status` and Flower.", soft_wrap=True
         )
-
-
-def _wall_seconds(run: dict[str, Any]) -> float:
-    return max(0.1, float(run["ended_at"] - run["started_at"]))
-
-
-def _usual_bottleneck(disks: Sequence[dict[str, Any]]) -> str:
-    found = [disk["bottleneck"] for disk in disks if disk["bottleneck"]]
-    return max(set(found), key=found.count) if found else "-"
 
 
 def _mib(size_bytes: float) -> str:
