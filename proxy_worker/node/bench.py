@@ -16,8 +16,8 @@ from proxy_worker.node.draining import Draining
 from proxy_worker.repository.credentials import Credential, load_credential
 from proxy_worker.repository.repository import Repository, open_store
 
-KEY = ".key"
-PASSPHRASE = ".passphrase"
+KEY_SUFFIX = ".key"
+PHRASE_SUFFIX = ".passphrase"
 
 
 class NoSecretError(CredentialError):
@@ -57,7 +57,7 @@ class Bench:
 
     def _credential(self, reference: RepositoryReference, need: Literal["read", "write"]) -> Credential:
         secrets = self.configuration.secrets_dir
-        key, passphrase = (secrets / f"{reference.credential}{suffix}" for suffix in (KEY, PASSPHRASE))
+        key, passphrase = (secrets / f"{reference.credential}{suffix}" for suffix in (KEY_SUFFIX, PHRASE_SUFFIX))
         # A key spares the passphrase's slow derivation, but the key of a proxy is mostly one that can't read.
         if key.exists() and (need == "write" or not passphrase.exists()):
             return load_credential(key_file=key)
@@ -73,8 +73,8 @@ class Bench:
 def held_credentials(secrets_dir: Path) -> dict[str, Literal["read", "write"]]:
     """Which repository credentials lie in a secrets folder, and what they are good for."""
     held: dict[str, Literal["read", "write"]] = {}
-    for path in sorted(secrets_dir.glob(f"*{KEY}")):
+    for path in sorted(secrets_dir.glob(f"*{KEY_SUFFIX}")):
         key = load_credential(key_file=path).key
         held[path.stem] = key.kind if key is not None else "write"
-    held.update({path.stem: "read" for path in secrets_dir.glob(f"*{PASSPHRASE}")})
+    held.update({path.stem: "read" for path in secrets_dir.glob(f"*{PHRASE_SUFFIX}")})
     return held

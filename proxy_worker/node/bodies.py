@@ -35,12 +35,8 @@ from proxy_worker.mover.configuration import ConfigurationFile
 from proxy_worker.mover.restore import restore_disk
 from proxy_worker.node.bench import Bench
 from proxy_worker.node.lease import LeaseKeeper
-from proxy_worker.transport.datastore import Datastore
-from proxy_worker.transport.inventory import scan_datastore
+from proxy_worker.transport.inventory import read_configuration, scan_datastore
 from proxy_worker.transport.select import open_disk
-
-CONFIGURATION_LIMIT_BYTES: Final = 4 << 20
-"""A VMX or NVRAM is far smaller."""
 
 
 class DatastoreNotReachedError(NotFoundError):
@@ -72,8 +68,14 @@ def _restore(body: DiskRestore, bench: Bench, _: Claim, keeper: LeaseKeeper) -> 
 
 
 def _scan(body: InventoryScan, bench: Bench, *_: object) -> InventoryScanResult:
-    datastore = _datastore(body.datastore, bench)
-    return InventoryScanResult(vms=scan_datastore(datastore.name, datastore.root))
+    connection = bench.configuration.datastores.get(body.datastore)
+    if connection is None or connection.path is None:
+        raise DatastoreNotReachedError(
+            f"datastore {body.datastore}",
+            why=f"proxy {bench.identity.name} has no path to it",
+            remedy=f"Set `path` under [datastores.{body.datastore}] in its proxy.toml.",
+        )
+    return InventoryScanResult(vms=scan_datastore(body.datastore, connection.path))
 
 
 def _commit(body: RepositoryCommit, bench: Bench, *_: object) -> RepositoryCommitResult:
@@ -105,22 +107,9 @@ def _check(body: RepositoryCheck, bench: Bench, *_: object) -> RepositoryCheckRe
     raise NotImplementedError
 
 
-def _datastore(name: str, bench: Bench) -> Datastore:
-    connection = bench.configuration.datastores.get(name)
-    if connection is None or connection.path is None:
-        raise DatastoreNotReachedError(
-            f"datastore {name}",
-            why=f"proxy {bench.identity.name} has no path to it",
-            remedy=f"Set `path` under [datastores.{name}] in its proxy.toml.",
-        )
-    return Datastore(name, connection.path)
-
-
 def _configuration_file(address: DiskAddress, bench: Bench) -> ConfigurationFile:
-    if address.datastore is None or address.path is None:
-        raise DatastoreNotReachedError("configuration file of a VM", why="its address names no datastore and path")
-    content = _datastore(address.datastore, bench).read_file(address.path, limit_bytes=CONFIGURATION_LIMIT_BYTES)
-    return ConfigurationFile(name=posixpath.basename(address.path), content=content)
+    content = read_configuration(address, bench.configuration.connections)
+    return ConfigurationFile(name=posixpath.basename(address.path or ""), content=content)
 
 
 BODIES: Final[dict[TaskKind, Callable[[Any, Bench, Claim, LeaseKeeper], TaskResult]]] = {

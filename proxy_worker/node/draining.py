@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import mmap
+import os
+import threading
+from typing import Final
+
+log = logging.getLogger(__name__)
+
+STUCK_S: Final = 60.0
+"""How long after handing back a task may still take to stop before the proxy ends without it."""
 
 
 class Draining:
@@ -31,3 +40,23 @@ class Draining:
     def hand_back(self) -> None:
         """Hand back what runs."""
         self._byte[0] = 2
+
+    def ask(self, timeout_s: float) -> None:
+        """Drain for `timeout_s`, then hand back; asked a second time, hand back at once.
+
+        A task that doesn't stop even then, e.g. in a hung read, is left to its lease: the process ends.
+        """
+        if self.draining:
+            self.hand_back()
+            return
+        self.begin()
+        for delay_s, action in ((timeout_s, self.hand_back), (timeout_s + STUCK_S, _give_up)):
+            timer = threading.Timer(delay_s, action)
+            timer.daemon = True
+            timer.start()
+
+
+def _give_up() -> None:
+    log.error("a task does not stop; leaving it to its lease")
+    logging.shutdown()
+    os._exit(1)

@@ -30,7 +30,7 @@ class Heart:
         subscribe: Callable[[frozenset[str]], None],
         name_lost: Callable[[ProxyNameTakenError], None],
     ) -> None:
-        """`subscribe` gets all lanes to be consumed, at every beat; `name_lost` that another life has taken over."""
+        """`subscribe` gets all lanes to be consumed, at every beat; `name_lost` hears of a life that took over."""
         self._ledger = ledger
         self._registration = registration
         self._identity = identity

@@ -54,8 +54,10 @@ class LeaseKeeper:
         progress_s: float = Timings().progress_s,
         clock: Callable[[], float] = awake_s,
     ) -> None:
-        """`claimed_at_s` is when the claim was asked for, on `clock`. `on_progress` is called from the keeper's thread,
-        so that a broker that hangs doesn't hold up the mover."""
+        """`claimed_at_s` is when the claim was asked for, on `clock`.
+
+        `on_progress` is called from the keeper's thread, so that a broker that hangs doesn't hold up the mover.
+        """
         self._ledger = ledger
         self._fence = claim.fence
         self._title = claim.title

@@ -1,0 +1,127 @@
+"""The Celery app of a proxy: one prefork worker node, its settings, and what its signals mean to the ledger."""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import signal
+from typing import Any, Final
+
+from billiard.exceptions import WorkerLostError
+from celery import Celery
+from celery.apps.worker import Worker
+from celery.signals import setup_logging, task_failure, worker_process_init, worker_ready, worker_shutting_down
+from celery.worker import state as worker_state
+
+from proxy_worker.contract.names import proxy_lane
+from proxy_worker.ledger.broker import SETTINGS, broker_url, lane_queue
+from proxy_worker.node.bench import Bench
+from proxy_worker.node.heart import Heart
+from proxy_worker.tasks import enlist, task_and_number
+
+log = logging.getLogger(__name__)
+
+UPKEEP_PROCESSES: Final = 1
+"""Processes beyond the slots: scans, listings and commits need not wait for disks."""
+WORKER_SETTINGS: Final[dict[str, Any]] = {
+    "task_acks_late": False,
+    "task_track_started": True,
+    "worker_pool": "prefork",
+    "worker_prefetch_multiplier": 1,
+    "worker_disable_prefetch": True,
+    "worker_max_tasks_per_child": 1000,
+    "worker_max_memory_per_child": 600 * 1024,
+    "worker_cancel_long_running_tasks_on_connection_loss": False,
+    "worker_send_task_events": True,
+    "worker_proc_alive_timeout": 30.0,
+    "worker_hijack_root_logger": False,
+    "worker_redirect_stdouts": False,
+}
+_PR_SET_PDEATHSIG: Final = 1
+
+
+def make_app(bench: Bench) -> Celery:
+    """The app with all tasks; its processes share `bench`'s configuration and open their own connections."""
+    redis = bench.configuration.redis
+    app = Celery("proxyfleet", broker=broker_url(redis.url, bench.configuration.redis_password()))
+    app.conf.update(SETTINGS)
+    app.conf.update(WORKER_SETTINGS)
+    app.conf.task_queues = [lane_queue(proxy_lane(bench.identity.name))]
+    enlist(app, bench)
+    return app
+
+
+class Node:
+    """The running worker: started and ended here, subscribed as the heart says."""
+
+    def __init__(self, app: Celery, bench: Bench) -> None:
+        self._app = app
+        self._bench = bench
+        self._worker = Worker(
+            app=app,
+            hostname=f"proxy@{bench.identity.name}",
+            concurrency=bench.configuration.max_concurrent_tasks + UPKEEP_PROCESSES,
+            loglevel="INFO",
+            quiet=True,
+            without_mingle=True,
+            without_gossip=True,
+        )
+
+    def run(self, heart: Heart) -> None:
+        """Work until a signal, or `stop`, ends it; all tasks have ended or were handed back then.
+
+        The heart beats from the moment that the pool exists, so that no process is forked while it holds a lock.
+        """
+
+        def ready(**_: object) -> None:
+            heart.start()
+
+        def shutting_down(**_: object) -> None:
+            self._bench.draining.ask(self._bench.configuration.drain_timeout_s)
+            heart.beat_now()
+
+        def failed(exception: BaseException, args: Any, **_: object) -> None:
+            named = task_and_number(args)
+            if isinstance(exception, WorkerLostError) and named is not None:
+                heart.process_died(*named)
+
+        worker_ready.connect(ready, weak=False)
+        worker_shutting_down.connect(shutting_down, weak=False)
+        task_failure.connect(failed, weak=False)
+        self._worker.start()
+
+    def stop(self) -> None:
+        """Drain as at SIGTERM; may be called from another thread."""
+        self._bench.draining.ask(self._bench.configuration.drain_timeout_s)
+        worker_state.should_stop = 0
+
+    def subscribe(self, lanes: frozenset[str]) -> None:
+        """Consume from exactly these lanes; may be called from another thread, and again with the same."""
+        consumer = self._worker.consumer
+        if consumer is not None:
+            consumer.call_soon(self._subscribe, lanes)
+
+    def _subscribe(self, lanes: frozenset[str]) -> None:
+        consumer, queues = self._worker.consumer, self._app.amqp.queues
+        if consumer.task_consumer is None or self._bench.draining.draining:
+            return
+        consumed = set(queues.consume_from)
+        for lane in sorted(lanes - consumed):
+            if lane not in queues:
+                queues.add(lane_queue(lane))
+            consumer.add_task_queue(lane)
+        for lane in sorted(consumed - lanes):
+            consumer.cancel_task_queue(lane)
+
+
+def _keep_logging(**_: object) -> None:
+    """Leave logging as the command has set it up."""
+
+
+def _die_with_parent(**_: object) -> None:
+    """A pool process whose proxy was killed must end at once: the next life waits for it."""
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+setup_logging.connect(_keep_logging)
+worker_process_init.connect(_die_with_parent)

@@ -1,0 +1,80 @@
+"""`proxy-worker run`: a proxy of the fleet, until a signal ends it."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from proxy_worker.app import Node, make_app
+from proxy_worker.config import load_configuration
+from proxy_worker.contract.errors import LedgerError
+from proxy_worker.ledger import Ledger, ProxyNameTakenError
+from proxy_worker.node.bench import Bench
+from proxy_worker.node.draining import Draining
+from proxy_worker.node.heart import Heart
+from proxy_worker.node.joining import describe, join
+from proxy_worker.node.life import begin_life
+
+log = logging.getLogger(__name__)
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command()
+def run(
+    *,
+    config: Annotated[Path, typer.Option("--config", metavar="FILE", help="The proxy's proxy.toml.")],
+    log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
+) -> None:
+    """Serve the fleet: register, take disks as slots are free, report.
+
+    SIGTERM or Ctrl-C: take nothing new, finish within `drain_timeout_s`, hand back the rest with checkpoints. A
+    second one: hand back at once.
+    """
+    _log_to_stderr(log_level)
+    configuration = load_configuration(config, os.environ)
+    password = configuration.redis_password()
+    with (
+        begin_life(configuration.name, configuration.state_dir) as identity,
+        Ledger(configuration.redis.url, password=password) as ledger,
+    ):
+        registration = describe(configuration, identity)
+        join(ledger, registration, identity)
+        log.info(
+            "proxy %s at site %s, %d slots", identity.name, configuration.site, registration.max_concurrent_tasks
+        )
+        bench = Bench(configuration, identity, Draining())
+        node = Node(make_app(bench), bench)
+        lost: list[ProxyNameTakenError] = []
+
+        def name_lost(error: ProxyNameTakenError) -> None:
+            log.error("%s", error)
+            lost.append(error)
+            bench.draining.hand_back()
+            node.stop()
+
+        heart = Heart(ledger, registration, identity, bench.draining, subscribe=node.subscribe, name_lost=name_lost)
+        gc.freeze()  # what was imported so far stays shared with the pool's processes
+        node.run(heart)
+        heart.stop()
+        if lost:
+            raise lost[0]
+        try:
+            ledger.depart(identity)
+        except LedgerError as error:
+            log.warning("left without a word to the ledger: %s", error)
+    log.info("proxy %s has ended in order", configuration.name)
+
+
+def _log_to_stderr(level: str) -> None:
+    logging.basicConfig(
+        level=level.upper(), format="%(asctime)s %(levelname)-7s %(processName)s %(name)s: %(message)s"
+    )
+    # Celery repeats every message and result at this level, and our own line says more.
+    for noisy in ("celery.worker.strategy", "celery.app.trace", "kombu"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)

@@ -1,0 +1,200 @@
+"""The Celery entry points, one for each kind of task: claim, verify, move, report.
+
+A message is `(task_id, dispatch_number)` and nothing in it is trusted: the ledger says whether it is in force,
+and the scheduler's signature says what is to be done.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import secrets
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from celery import Celery, Task
+
+from proxy_worker.contract.errors import CancelledError, LedgerError, ProxyfleetError
+from proxy_worker.contract.names import TaskKind
+from proxy_worker.contract.outcome import TaskFailure
+from proxy_worker.contract.signing import SpecificationError, verify
+from proxy_worker.contract.specification import TaskBody
+from proxy_worker.ledger import Claim, Refused
+from proxy_worker.node.bench import Bench
+from proxy_worker.node.bodies import perform
+from proxy_worker.node.events import announce_progress, figures
+from proxy_worker.node.lease import AFTER_FAILURE_S, Ending, LeaseKeeper, awake_s, until_answered
+
+log = logging.getLogger(__name__)
+
+CLAIM_PATIENCE_S: Final = 10.0
+"""How long a message is held while the ledger doesn't answer; its deadline makes the task ready again anyway."""
+
+
+class UnexpectedError(ProxyfleetError):
+    """A defect of this program; the proxy's log has the traceback."""
+
+
+class TaskEndedError(Exception):
+    """Makes Flower and Celery's log show a task as failed; the reason is with the ledger already."""
+
+
+@dataclass(frozen=True)
+class Message:
+    """What came from a lane. Everything in it may be forged."""
+
+    task_id: str
+    number: int
+    kind: TaskKind
+    lane: str
+
+    def __str__(self) -> str:
+        return f"{self.task_id}.{self.number} of kind {self.kind} on {self.lane}"
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    """How a held task ended: what the ledger is told, and one line for people."""
+
+    tell: Callable[[], bool]
+    line: str
+    failed: bool = False
+
+
+def enlist(app: Celery, bench: Bench) -> None:
+    """Give `app` a task for every kind there is."""
+    for kind in TaskKind:
+        _enlist(app, bench, kind)
+
+
+def task_and_number(arguments: Any) -> tuple[str, int] | None:
+    """What the arguments of a message are, if they are what they should be."""
+    match arguments:
+        case [str(task_id), int(number)] if not isinstance(number, bool):
+            return task_id, number
+    return None
+
+
+def _enlist(app: Celery, bench: Bench, kind: TaskKind) -> None:
+    def run(task: Task, *_arguments: object, **_unexpected: object) -> str:
+        return _handle(task, bench, kind)
+
+    # Arguments are not checked against a signature: a malformed message is refused like any other forged one.
+    app.task(name=str(kind), bind=True, typing=False, throws=(TaskEndedError,))(run)
+
+
+def _handle(task: Task, bench: Bench, kind: TaskKind) -> str:
+    lane = task.request.delivery_info.get("routing_key") or ""
+    named = task_and_number(task.request.args)
+    if named is None or task.request.kwargs:
+        log.warning("refused a message of kind %s on %s: its arguments are not (task, number)", kind, lane)
+        return "refused: malformed"
+    message = Message(*named, kind, lane)
+    asked_at_s = awake_s()
+    claim = _claim(bench, message)
+    if isinstance(claim, Refused):
+        log.log(logging.INFO if claim.requeued else logging.WARNING, "refused %s: %s", message, claim.code)
+        return f"refused: {claim.code}"
+    with _DefectsReported(bench, claim):
+        announce = functools.partial(
+            announce_progress, task.app, task.request.hostname, task.request.id, claim.title
+        )
+        keeper = LeaseKeeper(
+            bench.ledger, claim, claimed_at_s=asked_at_s, draining=bench.draining, on_progress=announce
+        )
+        with keeper:
+            outcome = _work(bench, claim, keeper, message)
+        accepted = _tell(bench, claim, outcome.tell)
+    log.info("%s: %s%s", claim.title, outcome.line, "" if accepted else " (no longer this proxy's task)")
+    if outcome.failed:
+        raise TaskEndedError(outcome.line)
+    return outcome.line
+
+
+def _claim(bench: Bench, message: Message) -> Claim | Refused:
+    token = secrets.token_hex(16)
+    deadline_s = awake_s() + CLAIM_PATIENCE_S
+    while True:
+        try:
+            return bench.ledger.claim(
+                message.task_id,
+                message.number,
+                kind=message.kind,
+                lane=message.lane,
+                identity=bench.identity,
+                token=token,
+            )
+        except LedgerError as error:
+            if awake_s() > deadline_s or not error.retryable:
+                log.warning("could not claim %s: %s", message, error)
+                return Refused("ledger-unavailable", requeued=False)
+            time.sleep(AFTER_FAILURE_S)
+
+
+def _work(bench: Bench, claim: Claim, keeper: LeaseKeeper, message: Message) -> _Outcome:
+    ledger, fence = bench.ledger, claim.fence
+    try:
+        result = perform(_verified(bench, claim, message), bench, claim, keeper)
+    except ProxyfleetError as error:
+        if keeper.ending is Ending.LOST:
+            return _Outcome(lambda: False, f"stopped, its lease was lost: {error}", failed=True)
+        if isinstance(error, CancelledError) and keeper.ending is Ending.HANDED_BACK:
+            note = f"handed back by {bench.identity.name}, which stops"
+            checkpoint = keeper.last_checkpoint
+            return _Outcome(lambda: ledger.release(fence, checkpoint, note), "handed back")
+        if not isinstance(error, CancelledError):
+            bench.forget_repositories()
+        failure = TaskFailure.of(error)
+        return _Outcome(lambda: ledger.fail(fence, failure), str(error), failed=True)
+    return _Outcome(lambda: ledger.complete(fence, result), figures(result))
+
+
+def _verified(bench: Bench, claim: Claim, message: Message) -> TaskBody:
+    specification = verify(
+        claim.signed,
+        bench.public_keys,
+        task_id=message.task_id,
+        dispatch_number=message.number,
+        now=claim.server_time,
+    )
+    for what, signed, met in (
+        ("kind", specification.body.kind, message.kind),
+        ("lane", specification.audience, message.lane),
+        ("epoch", specification.epoch, claim.fence.epoch),
+    ):
+        if signed != met:
+            raise SpecificationError(
+                f"specification of task {message.task_id}", why=f"it was signed for {what} {signed}, not {met}"
+            )
+    return specification.body
+
+
+def _tell(bench: Bench, claim: Claim, tell: Callable[[], bool]) -> bool:
+    answer = until_answered(tell, what=claim.title, draining=bench.draining, patience_s=claim.lease_s)
+    return answer is True
+
+
+class _DefectsReported:
+    """Tells the ledger of an error that nobody foresaw, so that it isn't tried again and again; lets it pass."""
+
+    def __init__(self, bench: Bench, claim: Claim) -> None:
+        self._bench = bench
+        self._claim = claim
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if not isinstance(error, Exception):
+            return
+        self._bench.forget_repositories()
+        failure = TaskFailure.of(
+            UnexpectedError(
+                self._claim.title,
+                why=f"unexpected {type(error).__name__}: {error}",
+                remedy=f"Report it with the traceback in the log of {self._bench.identity.name}.",
+            )
+        )
+        _tell(self._bench, self._claim, lambda: self._bench.ledger.fail(self._claim.fence, failure))
