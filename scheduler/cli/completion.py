@@ -8,7 +8,8 @@ from sqlalchemy import select
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from proxy_worker.contract.errors import ProxyfleetError
-from scheduler.cli.opening import LedgerWindow, opened_state
+from scheduler.cli.live import LedgerWindow
+from scheduler.cli.opening import opened_state
 from scheduler.state.models import Job, Point, Proxy, Repository, Run, Vm
 
 NEWEST_RUNS = 50
@@ -52,7 +53,7 @@ def proxies(incomplete: str) -> list[str]:
     """Names of proxies that are declared or have registered."""
     registered: Sequence[str] = ()
     try:
-        view = LedgerWindow().look()
+        view = LedgerWindow().look().view
         registered = tuple(view.proxies) if view is not None else ()
     except ProxyfleetError:
         pass  # those that are declared are better than none

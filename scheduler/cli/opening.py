@@ -1,12 +1,12 @@
-"""What a command opens, by the scheduler's own configuration: the database, and the ledger where it is needed."""
+"""What a command opens by the scheduler's own configuration, and whether that is being served."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from proxy_worker.contract.errors import ConflictError, LedgerError
-from proxy_worker.ledger import FleetView, Ledger
+from proxy_worker.contract.errors import ConflictError
+from proxy_worker.ledger import Ledger
 from scheduler.cli.printing import note
 from scheduler.configuration import SchedulerConfiguration, load_configuration
 from scheduler.state.lock import is_served
@@ -52,22 +52,3 @@ def open_ledger() -> Ledger:
     """The ledger; nothing is sent until it is used. Raises `SecretError` when its password can't be read."""
     settings = configuration()
     return Ledger(settings.redis.url, password=settings.redis_password())
-
-
-class LedgerWindow:
-    """The ledger as far as it can be seen: what a command shows must not fail with it."""
-
-    def __init__(self) -> None:
-        self._ledger = open_ledger()
-        self.problem: str | None = None
-        """Why the last look failed; None when it didn't."""
-
-    def look(self) -> FleetView | None:
-        """The fleet now, or None while the ledger can't be read."""
-        try:
-            view = self._ledger.view()
-        except LedgerError as error:
-            self.problem = str(error)
-            return None
-        self.problem = None
-        return view

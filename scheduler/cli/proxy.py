@@ -9,7 +9,8 @@ from rich.text import Text
 from proxy_worker.contract.errors import NotFoundError
 from scheduler.cli.arguments import AsJson, ProxyName
 from scheduler.cli.finding import no_such_proxy
-from scheduler.cli.opening import LedgerWindow, configuration, opened_state
+from scheduler.cli.live import LedgerWindow
+from scheduler.cli.opening import configuration, opened_state
 from scheduler.cli.printing import console, duration, facts, note, plural, print_json, state, table
 from scheduler.cli.proxy_record import ProxyRecord, proxy_records
 from scheduler.state.models import Proxy
@@ -136,7 +137,7 @@ def proxy_table(records: list[ProxyRecord]) -> Group:
 
 
 def _records(window: LedgerWindow) -> list[ProxyRecord]:
-    view = window.look()
+    view = window.look().view
     with opened_state() as opened, opened.read() as session:
         return proxy_records(session, view)
 
@@ -153,7 +154,7 @@ def _slots(record: ProxyRecord) -> str:
 
 
 def _set_enabled(name: str, *, enabled: bool) -> None:
-    view = LedgerWindow().look()
+    view = LedgerWindow().look().view
     with opened_state() as opened, opened.write() as session:
         record = _find(proxy_records(session, view), name)
         declared = session.get(Proxy, name)

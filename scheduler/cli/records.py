@@ -6,7 +6,7 @@ UTC. Keys are added in later versions, never renamed or removed.
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated
 
@@ -15,7 +15,8 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from proxy_worker.contract.outcome import DiskReport
-from proxy_worker.ledger import FleetView, TaskState, TaskView
+from proxy_worker.ledger import TaskState, TaskView
+from scheduler.cli.live import Live
 from scheduler.cli.printing import iso
 from scheduler.state.models import DiskTask, DiskTaskState, LedgerTask, Run, RunState, VmRun
 
@@ -121,13 +122,13 @@ class RunRecord(Shown):
         return sum(disk.state in wanted for disk in self.disks)
 
 
-def run_record(session: Session, run: Run, view: FleetView | None, *, now: float) -> RunRecord:
+def run_record(session: Session, run: Run, live: Live, *, now: float) -> RunRecord:
     """What the database and, where it answers, the ledger say of a run at `now`."""
     vm_runs = session.scalars(select(VmRun).where(VmRun.run_id == run.id).order_by(VmRun.name, VmRun.id)).all()
     names = {vm_run.id: vm_run.name for vm_run in vm_runs}
     disks = session.scalars(select(DiskTask).where(DiskTask.run_id == run.id)).all()
-    live = _live_tasks(session, [disk.id for disk in disks if not disk.state.final], view)
-    records = [_disk_record(names[disk.vm_run_id], disk, live.get(disk.id), now=now) for disk in disks]
+    tasks = _ledger_tasks(session, run) if not run.state.final else {}
+    records = [_disk_record(names[disk.vm_run_id], disk, tasks.get(disk.id, ()), live, now=now) for disk in disks]
     duration = _span(run.started_at, run.ended_at, now)
     processed = sum(disk.processed_bytes for disk in records)
     return RunRecord(
@@ -153,13 +154,14 @@ def run_record(session: Session, run: Run, view: FleetView | None, *, now: float
     )
 
 
-def _live_tasks(session: Session, disk_ids: Sequence[str], view: FleetView | None) -> Mapping[str, TaskView]:
-    if view is None or not disk_ids:
-        return {}
-    tasks = session.execute(
-        select(LedgerTask.id, LedgerTask.disk_task_id).where(LedgerTask.disk_task_id.in_(disk_ids))
-    )
-    return {disk_id: view.tasks[task_id] for task_id, disk_id in tasks if disk_id and task_id in view.tasks}
+def _ledger_tasks(session: Session, run: Run) -> Mapping[str, Sequence[str]]:
+    """By disk task, the ids that it has in the ledger."""
+    by_disk: defaultdict[str, list[str]] = defaultdict(list)
+    rows = select(LedgerTask.id, LedgerTask.disk_task_id).join(DiskTask).where(DiskTask.run_id == run.id)
+    for task_id, disk_id in session.execute(rows):
+        if disk_id is not None:
+            by_disk[disk_id].append(task_id)
+    return by_disk
 
 
 def _vm_record(vm_run: VmRun) -> VmRecord:
@@ -173,60 +175,59 @@ def _vm_record(vm_run: VmRun) -> VmRecord:
     )
 
 
-def _disk_record(vm: str, disk: DiskTask, live: TaskView | None, *, now: float) -> DiskRecord:
+def _disk_record(vm: str, disk: DiskTask, task_ids: Sequence[str], live: Live, *, now: float) -> DiskRecord:
     report: DiskReport | None = disk.result.report if disk.result is not None else None
-    progress = live.progress if live is not None else None
+    task = live.task(task_ids) if not disk.state.final else None
+    progress = task.progress if task is not None else None
     figures = report or progress
-    processed = report.size_bytes if report else progress.processed_bytes if progress else 0
-    stored = figures.stored_bytes if figures else 0
-    running = live is not None and live.state is TaskState.RUNNING
     mode = figures.mode if figures else None
-    duration = report.duration_seconds if report else _span(disk.started_at, disk.ended_at, now)
+    stored = figures.stored_bytes if figures else 0
     return DiskRecord(
         vm=vm,
         disk=disk.disk_key,
-        state=_state(disk, live),
-        proxy=live.proxy if live is not None and live.proxy else disk.proxy,
+        state=_state(disk, task),
+        proxy=task.proxy if task is not None and task.proxy else disk.proxy,
         mode=mode.value if mode is not None else None,
-        attempts=max(disk.attempts, live.attempts if live is not None else 0),
-        reason=_reason(disk, live),
+        attempts=disk.attempts + (task.attempts if task is not None else 0),
+        reason=_reason(disk, live.reason(task_ids)),
         size_bytes=figures.size_bytes if figures else disk.size_bytes,
-        processed_bytes=processed,
+        processed_bytes=report.size_bytes if report else progress.processed_bytes if progress else 0,
         read_bytes=figures.read_bytes if figures else 0,
         transferred_bytes=stored,
         stored_bytes=stored,
         unchanged_bytes=report.unchanged_bytes if report else 0,
         zero_bytes=report.zero_bytes if report else 0,
         duplicate_bytes=report.duplicate_bytes if report else 0,
-        rate=_rate(report, running=running, live=live),
+        rate=_rate(report, task),
         bottleneck=report.bottleneck.value if report else None,
         mode_reason=report.mode_reason if report else None,
         full_read_reason=report.full_read_reason if report else None,
         parent=report.parent if report else None,
         started=disk.started_at,
         ended=disk.ended_at,
-        duration_seconds=duration,
+        duration_seconds=report.duration_seconds if report else _span(disk.started_at, disk.ended_at, now),
     )
 
 
-def _rate(report: DiskReport | None, *, running: bool, live: TaskView | None) -> float | None:
+def _rate(report: DiskReport | None, task: TaskView | None) -> float | None:
     if report is not None:
         return report.size_bytes / report.duration_seconds if report.duration_seconds > 0 else None
-    return live.progress.rate if running and live is not None and live.progress is not None else None
+    running = task is not None and task.state is TaskState.RUNNING
+    return task.progress.rate if running and task is not None and task.progress is not None else None
 
 
-def _state(disk: DiskTask, live: TaskView | None) -> str:
-    if disk.state is DiskTaskState.QUEUED and live is not None and live.state is TaskState.RUNNING:
-        return "paused" if live.progress is not None and live.progress.paused else "running"
+def _state(disk: DiskTask, task: TaskView | None) -> str:
+    if disk.state is DiskTaskState.QUEUED and task is not None and task.state is TaskState.RUNNING:
+        return "paused" if task.progress is not None and task.progress.paused else "running"
     return disk.state.value
 
 
-def _reason(disk: DiskTask, live: TaskView | None) -> str | None:
+def _reason(disk: DiskTask, of_ledger: str | None) -> str | None:
     if disk.state is DiskTaskState.SUCCEEDED:
         return None
     if disk.failure is not None and disk.state is not DiskTaskState.QUEUED:
         return str(disk.failure)
-    return (live.note or None) if live is not None else None
+    return of_ledger
 
 
 def _bottleneck(disks: Iterable[DiskRecord]) -> str | None:

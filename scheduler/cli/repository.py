@@ -15,7 +15,8 @@ from proxy_worker.ledger import FleetView
 from scheduler.cli import completion
 from scheduler.cli.arguments import AsJson, RepositoryName
 from scheduler.cli.finding import find_repository
-from scheduler.cli.opening import LedgerWindow, opened_state, require_service, warn_without_service
+from scheduler.cli.live import LedgerWindow, Live
+from scheduler.cli.opening import opened_state, require_service, warn_without_service
 from scheduler.cli.printing import console, iso, note, print_json, size, table
 from scheduler.cli.upkeep import UpkeepRecord, upkeep_record, upkeep_summary, watch_of_upkeep
 from scheduler.fleet.editing import declare
@@ -81,7 +82,7 @@ def list_repositories(as_json: AsJson = False) -> None:
       scheduler repository list
       scheduler repository list --json | jq '.[] | {name, points, proxies}'
     """
-    view = LedgerWindow().look()
+    view = LedgerWindow().look().view
     with opened_state() as state, state.read() as session:
         repositories = session.scalars(select(Repository).order_by(Repository.name)).all()
         shown = [_as_json(session, repository, view) for repository in repositories]
@@ -173,8 +174,8 @@ def _follow(state: State, request_id: str, *, as_json: bool) -> None:
 
 def _read(state: State, request_id: str, window: LedgerWindow | None = None) -> UpkeepRecord:
     with state.read() as session:
-        view = window.look() if window is not None else None
-        return upkeep_record(session, session.get_one(Request, request_id), view)
+        live = window.look(session) if window is not None else Live()
+        return upkeep_record(session, session.get_one(Request, request_id), live)
 
 
 def _as_json(session: Session, repository: Repository, view: FleetView | None) -> dict[str, Any]:
@@ -219,5 +220,5 @@ def _last(session: Session, repository: str, *kinds: RequestKind) -> dict[str, A
         "kind": request.kind.value,
         "at": iso(request.created_at),
         "state": request.state.value,
-        "outcome": upkeep_record(session, request, None).outcome,
+        "outcome": upkeep_record(session, request, Live()).outcome,
     }

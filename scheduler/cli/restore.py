@@ -17,13 +17,8 @@ from proxy_worker.ledger import FleetView
 from scheduler.cli import completion
 from scheduler.cli.arguments import AsJson
 from scheduler.cli.finding import find_restore, no_such_proxy
-from scheduler.cli.opening import (
-    LedgerWindow,
-    configuration,
-    opened_state,
-    require_service,
-    warn_without_service,
-)
+from scheduler.cli.live import LedgerWindow, Live
+from scheduler.cli.opening import configuration, opened_state, require_service, warn_without_service
 from scheduler.cli.printing import console, moment, note, print_json, state, table
 from scheduler.cli.restore_record import RestoreRecord, restore_line, restore_record, restore_summary
 from scheduler.cli.watching import Told, Watch
@@ -83,7 +78,7 @@ def disk(
         if wait:
             require_service(opened, "nothing was restored")
         target_proxy, path = _target(proxy, to)
-        view = LedgerWindow().look()
+        view = LedgerWindow().look().view
         with opened.write() as session:
             found = find_point(session, vm, point)
             _check_proxy(session, view, target_proxy, found.repository)
@@ -118,8 +113,8 @@ def list_restores(
     newest = select(Restore).order_by(Restore.created_at.desc(), Restore.id.desc()).limit(limit)
     with opened_state() as opened, opened.read() as session:
         restores = session.scalars(newest).all()
-        view = window.look() if any(not restore.state.final for restore in restores) else None
-        records = [restore_record(session, restore, view) for restore in restores]
+        live = window.look(session) if any(not restore.state.final for restore in restores) else Live()
+        records = [restore_record(session, restore, live) for restore in restores]
     if as_json:
         print_json([record.model_dump(mode="json") for record in records])
     elif not records:
@@ -204,8 +199,8 @@ def _check_proxy(session: Session, view: FleetView | None, name: str, repository
 
 def _read(opened: State, restore_id: str, window: LedgerWindow | None = None) -> RestoreRecord:
     with opened.read() as session:
-        view = window.look() if window is not None else None
-        return restore_record(session, find_restore(session, restore_id), view)
+        live = window.look(session) if window is not None else Live()
+        return restore_record(session, find_restore(session, restore_id), live)
 
 
 def _follow(opened: State, restore_id: str, *, as_json: bool) -> None:

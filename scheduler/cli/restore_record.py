@@ -8,7 +8,8 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from proxy_worker.contract.errors import CancelledError, ProxyfleetError
-from proxy_worker.ledger import FleetView, TaskState
+from proxy_worker.ledger import TaskState
+from scheduler.cli.live import Live
 from scheduler.cli.printing import duration, facts, rate, size, state
 from scheduler.cli.records import Moment, Shown
 from scheduler.state.models import LedgerTask, Restore, WorkState
@@ -44,15 +45,15 @@ class RestoreRecord(Shown):
         return self.state in {word.value for word in WorkState if word.final}
 
 
-def restore_record(session: Session, restore: Restore, view: FleetView | None) -> RestoreRecord:
+def restore_record(session: Session, restore: Restore, live: Live) -> RestoreRecord:
     """What the database and, where it answers, the ledger say of a restore."""
     task_ids = session.scalars(select(LedgerTask.id).where(LedgerTask.restore_id == restore.id)).all()
-    live = next((view.tasks[task] for task in task_ids if task in view.tasks), None) if view is not None else None
-    progress = live.progress if live is not None else None
+    task = live.task(task_ids) if not restore.state.final else None
+    progress = task.progress if task is not None else None
     report, failure = restore.report, restore.failure
     figures = report or progress
-    running = live is not None and live.state is TaskState.RUNNING
-    waiting_for = (live.note or None) if live is not None else None
+    running = live.running(task_ids) is not None
+    failed = restore.failure is not None and restore.state is not WorkState.SUCCEEDED
     average = report.size_bytes / report.duration_seconds if report and report.duration_seconds else None
     return RestoreRecord(
         restore=restore.id,
@@ -63,8 +64,8 @@ def restore_record(session: Session, restore: Restore, view: FleetView | None) -
         repository=restore.repository,
         proxy=restore.proxy,
         path=restore.target_path,
-        attempts=max(restore.attempts, live.attempts if live is not None else 0),
-        reason=str(failure) if failure is not None and restore.state is not WorkState.SUCCEEDED else waiting_for,
+        attempts=restore.attempts + (task.attempts if task is not None else 0),
+        reason=str(failure) if failed else None if restore.state.final else live.reason(task_ids),
         exit_code=_exit_code(restore),
         size_bytes=figures.size_bytes if figures else None,
         processed_bytes=report.size_bytes if report else progress.processed_bytes if progress else 0,

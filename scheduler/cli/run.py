@@ -12,7 +12,8 @@ from sqlalchemy import select
 from scheduler.cli import completion
 from scheduler.cli.arguments import AsJson, RunId
 from scheduler.cli.finding import find_job
-from scheduler.cli.opening import LedgerWindow, opened_state, require_service, warn_without_service
+from scheduler.cli.live import LedgerWindow, Live
+from scheduler.cli.opening import opened_state, require_service, warn_without_service
 from scheduler.cli.printing import console, duration, moment, note, print_json, size, state, table
 from scheduler.cli.records import RunRecord, run_record
 from scheduler.cli.run_outcome import follow, read_run
@@ -45,8 +46,8 @@ def list_runs(
         if job is not None:
             newest = newest.where(Run.job == find_job(session, job).name)
         runs = session.scalars(newest).all()
-        view = window.look() if any(not run.state.final for run in runs) else None
-        records = [run_record(session, run, view, now=time.time()) for run in runs]
+        live = window.look(session) if any(not run.state.final for run in runs) else Live()
+        records = [run_record(session, run, live, now=time.time()) for run in runs]
     if as_json:
         print_json([record.model_dump(mode="json") for record in records])
     elif not records:

@@ -8,7 +8,7 @@ import time
 import typer
 
 from proxy_worker.contract.errors import CancelledError, ProxyfleetError
-from scheduler.cli.opening import LedgerWindow
+from scheduler.cli.live import LedgerWindow, Live
 from scheduler.cli.printing import console, print_json
 from scheduler.cli.records import RunRecord, run_record
 from scheduler.cli.run_view import summary
@@ -25,8 +25,8 @@ def read_run(state: State, run_id: str, window: LedgerWindow | None = None) -> R
     """A run as it is now; raises `NoSuchRunError`."""
     with state.read() as session:
         run = find_run(session, run_id)
-        view = window.look() if window is not None and not run.state.final else None
-        return run_record(session, run, view, now=time.time())
+        live = window.look(session) if window is not None and not run.state.final else Live()
+        return run_record(session, run, live, now=time.time())
 
 
 def follow(state: State, run_id: str, *, as_json: bool) -> None:

@@ -13,7 +13,8 @@ from rich.live import Live
 from rich.text import Text
 
 from scheduler.cli.arguments import AsJson
-from scheduler.cli.opening import LedgerWindow, opened_state
+from scheduler.cli.live import LedgerWindow
+from scheduler.cli.opening import opened_state
 from scheduler.cli.printing import console, duration, moment, plural, print_json, rate, size, state, table
 from scheduler.cli.records import DiskRecord, RunRecord
 from scheduler.cli.restore_record import restore_line
@@ -137,10 +138,10 @@ def _ended(run: RunRecord) -> Text:
 
 
 def _look(opened: State, window: LedgerWindow) -> StatusRecord:
-    view = window.look()
     serving = is_served(opened)
     with opened.read() as session:
-        return status_record(session, view, serving=serving, problem=window.problem)
+        live = window.look(session)
+        return status_record(session, live, serving=serving, problem=window.problem)
 
 
 def _live(opened: State, window: LedgerWindow, out: Console) -> None:

@@ -8,7 +8,8 @@ from collections import Counter
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from proxy_worker.ledger import FleetView, TaskState
+from proxy_worker.ledger import TaskState
+from scheduler.cli.live import Live
 from scheduler.cli.proxy_record import ProxyRecord, proxy_records
 from scheduler.cli.records import Moment, RunRecord, Shown, run_record
 from scheduler.cli.restore_record import RestoreRecord, restore_record
@@ -58,7 +59,7 @@ class StatusRecord(Shown):
 ENDED_SHOWN = 3
 
 
-def status_record(session: Session, view: FleetView | None, *, serving: bool, problem: str | None) -> StatusRecord:
+def status_record(session: Session, live: Live, *, serving: bool, problem: str | None) -> StatusRecord:
     """What the database and, where it answers, the ledger say now."""
     now = time.time()
     active_runs = [state for state in RunState if not state.final]
@@ -70,15 +71,15 @@ def status_record(session: Session, view: FleetView | None, *, serving: bool, pr
     restores = session.scalars(
         select(Restore).where(Restore.state.in_(active_work)).order_by(Restore.created_at)
     ).all()
-    proxies = proxy_records(session, view)
-    tasks = task_records(view)
+    proxies = proxy_records(session, live.view)
+    tasks = task_records(live)
     return StatusRecord(
         at=now,
         serving=serving,
         ledger=problem or "ok",
-        runs=tuple(run_record(session, run, view, now=now) for run in runs),
-        ended=tuple(run_record(session, run, None, now=now) for run in ended),
-        restores=tuple(restore_record(session, restore, view) for restore in restores),
+        runs=tuple(run_record(session, run, live, now=now) for run in runs),
+        ended=tuple(run_record(session, run, Live(), now=now) for run in ended),
+        restores=tuple(restore_record(session, restore, live) for restore in restores),
         tasks=tasks,
         waiting=_waiting(tasks),
         proxies=tuple(proxies),
@@ -87,12 +88,12 @@ def status_record(session: Session, view: FleetView | None, *, serving: bool, pr
     )
 
 
-def task_records(view: FleetView | None) -> tuple[TaskRecord, ...]:
+def task_records(live: Live) -> tuple[TaskRecord, ...]:
     """Every task of the ledger that has not ended, those that run first."""
-    if view is None:
+    if live.view is None:
         return ()
     tasks = sorted(
-        view.tasks.values(), key=lambda task: (task.state is not TaskState.RUNNING, task.since, task.title)
+        live.view.tasks.values(), key=lambda task: (task.state is not TaskState.RUNNING, task.since, task.title)
     )
     return tuple(
         TaskRecord(
@@ -101,7 +102,7 @@ def task_records(view: FleetView | None) -> tuple[TaskRecord, ...]:
             proxy=task.proxy,
             lane=task.lane,
             attempts=task.attempts,
-            reason=task.note or None,
+            reason=live.reason((task.task_id,)),
             since=task.since,
         )
         for task in tasks
@@ -109,5 +110,5 @@ def task_records(view: FleetView | None) -> tuple[TaskRecord, ...]:
 
 
 def _waiting(tasks: tuple[TaskRecord, ...]) -> tuple[WaitingRecord, ...]:
-    reasons = Counter(task.reason for task in tasks if task.state == TaskState.READY and task.reason)
+    reasons = Counter(task.reason for task in tasks if task.reason and task.state != TaskState.RUNNING)
     return tuple(WaitingRecord(reason=reason, tasks=count) for reason, count in reasons.most_common())

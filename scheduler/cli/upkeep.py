@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from proxy_worker.contract.errors import CancelledError, DamageError, ProxyfleetError
 from proxy_worker.contract.outcome import RepositoryCheckResult
-from proxy_worker.ledger import FleetView
+from scheduler.cli.live import Live
 from scheduler.cli.printing import duration, plural, size, state
 from scheduler.cli.records import Moment, Shown
 from scheduler.cli.watching import Told, Watch
@@ -45,18 +45,18 @@ class UpkeepRecord(Shown):
         return self.state in {word.value for word in WorkState if word.final}
 
 
-def upkeep_record(session: Session, request: Request, view: FleetView | None) -> UpkeepRecord:
+def upkeep_record(session: Session, request: Request, live: Live) -> UpkeepRecord:
     """What the database and, where it answers, the ledger say of a request."""
     tasks = session.scalars(select(LedgerTask.id).where(LedgerTask.request_id == request.id)).all()
-    live = next((view.tasks[task] for task in tasks if task in view.tasks), None) if view is not None else None
+    task = live.task(tasks)
     found = request.result if isinstance(request.result, RepositoryCheckResult) else None
     return UpkeepRecord(
         request=request.id,
         kind=request.kind.value,
         repository=request.repository,
         state=request.state.value,
-        proxy=live.proxy if live is not None else None,
-        outcome=_outcome(request, found, live.note if live is not None else ""),
+        proxy=task.proxy if task is not None else None,
+        outcome=_outcome(request, found, live.reason(tasks) or ""),
         damage=found.damage if found is not None else (),
         packs=found.packs if found is not None else None,
         read_bytes=found.read_bytes if found is not None else None,

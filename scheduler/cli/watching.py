@@ -17,6 +17,8 @@ from scheduler.cli.records import RunRecord
 from scheduler.cli.run_view import headline, live_view, progress_line
 
 LOOK_EVERY_S = 0.3
+REST_PER_LOOK = 9
+"""At least so many times as long as a look took, nothing is done: watching hundreds of disks stays cheap."""
 LINE_EVERY_S = 10.0
 """How often a disk that goes on as before gets another line where there is no live view."""
 
@@ -40,6 +42,7 @@ class Watch(Generic[T]):
         self._view = view
         self._news = news
         self._on_interrupt = on_interrupt
+        self._looking_takes_s = 0.0
 
     def until_ended(self, console: Console, *, quiet: bool = False) -> T:
         """Show it on `console` until it has ended, and return it as it was then.
@@ -59,20 +62,26 @@ class Watch(Generic[T]):
         seen = self._look()
         with Live(self._view(seen, console), console=console, auto_refresh=False, transient=True) as live:
             while not self._ended(seen):
-                time.sleep(LOOK_EVERY_S)
-                seen = self._look()
+                seen = self._look_again()
                 live.update(self._view(seen, console), refresh=True)
         return seen
 
     def _in_lines(self, console: Console, *, quiet: bool) -> T:
+        seen = self._look()
         while True:
-            seen = self._look()
             if not quiet:
                 for line in self._news(seen):
                     console.print(line, markup=False, soft_wrap=True)
             if self._ended(seen):
                 return seen
-            time.sleep(LOOK_EVERY_S)
+            seen = self._look_again()
+
+    def _look_again(self) -> T:
+        time.sleep(max(LOOK_EVERY_S, self._looking_takes_s * REST_PER_LOOK))
+        began = time.monotonic()
+        seen = self._look()
+        self._looking_takes_s = time.monotonic() - began
+        return seen
 
 
 class Told:
