@@ -69,7 +69,7 @@ def record(journal: Journal, outcomes: Sequence[Outcome]) -> None:
         outcome = by_id[row.id]
         if row.kind is TaskKind.DISK_BACKUP and row.disk_task_id in disks:
             disk = disks[row.disk_task_id]
-            _record_disk(runs[disk.run_id], disk, outcome)
+            _record_disk(runs[disk.run_id], disk, outcome, journal.now)
             vm_run_ids.add(disk.vm_run_id)
             journal.close(row)
         elif row.kind is TaskKind.INVENTORY_SCAN:
@@ -89,7 +89,7 @@ def record(journal: Journal, outcomes: Sequence[Outcome]) -> None:
             plan_if_scanned(journal, runs[run_id])
 
 
-def _record_disk(run: Run, disk: DiskTask, outcome: Outcome) -> None:
+def _record_disk(run: Run, disk: DiskTask, outcome: Outcome, now: float) -> None:
     disk.attempts += outcome.attempts
     disk.proxy = outcome.proxy or disk.proxy
     disk.started_at = outcome.started_at or disk.started_at
@@ -106,7 +106,7 @@ def _record_disk(run: Run, disk: DiskTask, outcome: Outcome) -> None:
     disk.failure = failure
     disk.checkpoint = outcome.checkpoint
     if failure.retryable and disk.tries <= run.retry_count:
-        disk.state, disk.retry_at = DiskTaskState.WAITING, outcome.ended_at + run.retry_wait_seconds
+        disk.state, disk.retry_at = DiskTaskState.WAITING, now + run.retry_wait_seconds
     else:
         disk.state = DiskTaskState.FAILED
 

@@ -23,6 +23,12 @@ class _Entry:
     next_at: float | None
     """None: never, or not a valid schedule."""
 
+    def is_past(self, job: Job, now: float) -> bool:
+        """Whether the job has to be looked at: it is due, or its schedule is another one."""
+        if (self.cron, self.timezone) != (job.cron, job.timezone):
+            return True
+        return self.next_at is not None and (self.next_at <= now or job.scheduled_after is None)
+
 
 class Timetable:
     """When each job is due next. Remembered between looks, since cron expressions are dear to evaluate."""
@@ -40,9 +46,7 @@ class Timetable:
                     due.append(job.name)
                 continue
             entry = self._entries.get(job.name)
-            if entry is None or (entry.cron, entry.timezone) != (job.cron, job.timezone):
-                due.append(job.name)
-            elif entry.next_at is not None and (entry.next_at <= now or job.scheduled_after is None):
+            if entry is None or entry.is_past(job, now):
                 due.append(job.name)
         return due
 

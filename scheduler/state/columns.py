@@ -9,7 +9,7 @@ from enum import StrEnum
 from typing import Any
 
 from pydantic import TypeAdapter
-from sqlalchemy import BigInteger, Enum, MetaData, Text
+from sqlalchemy import BigInteger, Enum, ForeignKey, MetaData, Text
 from sqlalchemy.engine import Dialect
 from sqlalchemy.orm import DeclarativeBase
 from sqlalchemy.types import TypeDecorator
@@ -56,3 +56,11 @@ def choice(kind: type[StrEnum]) -> Enum:
         create_constraint=False,
         values_callable=lambda members: [member.value for member in members],
     )
+
+
+def reference(column: str, *, owned: bool = False) -> ForeignKey:
+    """A reference to another row; one that is owned goes when that row goes.
+
+    Checked when a transaction is committed, so that rows may be written in any order.
+    """
+    return ForeignKey(column, ondelete="CASCADE" if owned else None, deferrable=True, initially="DEFERRED")

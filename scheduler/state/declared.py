@@ -5,11 +5,11 @@ from __future__ import annotations
 from enum import StrEnum
 
 from pydantic import BaseModel, ConfigDict, Field
-from sqlalchemy import ForeignKey, String
+from sqlalchemy import String
 from sqlalchemy.orm import Mapped, mapped_column
 
 from proxy_worker.contract.names import AUTOMATIC, CompressionLevel, DiskKey, Name
-from scheduler.state.columns import Json, Record, choice
+from scheduler.state.columns import Json, Record, choice, reference
 
 
 class DatastoreKind(StrEnum):
@@ -56,7 +56,7 @@ class Datastore(Record):
 
     name: Mapped[str] = mapped_column(String(63), primary_key=True)
     kind: Mapped[DatastoreKind] = mapped_column(choice(DatastoreKind), default=DatastoreKind.DIRECTORY)
-    site: Mapped[str] = mapped_column(ForeignKey("sites.name"))
+    site: Mapped[str] = mapped_column(reference("sites.name"))
 
 
 class Repository(Record):
@@ -66,7 +66,7 @@ class Repository(Record):
 
     name: Mapped[str] = mapped_column(String(63), primary_key=True)
     location: Mapped[str]
-    site: Mapped[str] = mapped_column(ForeignKey("sites.name"))
+    site: Mapped[str] = mapped_column(reference("sites.name"))
     credential: Mapped[str] = mapped_column(String(63))
     proxies: Mapped[tuple[str, ...] | None] = mapped_column(Json(tuple[Name, ...]), default=None)
     """The proxies that reach it; None: all of its site."""
@@ -111,7 +111,7 @@ class Job(Record):
     kind: Mapped[JobKind] = mapped_column(choice(JobKind), default=JobKind.BACKUP)
     vms: Mapped[tuple[str, ...]] = mapped_column(Json(tuple[str, ...]))
     """Names, or shell patterns of names."""
-    repository: Mapped[str] = mapped_column(ForeignKey("repositories.name"))
+    repository: Mapped[str] = mapped_column(reference("repositories.name"))
     level: Mapped[CompressionLevel] = mapped_column(choice(CompressionLevel), default=CompressionLevel.OPTIMAL)
     transport_mode: Mapped[str] = mapped_column(String(32), default=AUTOMATIC)
     failover_to_network: Mapped[bool] = mapped_column(default=True)

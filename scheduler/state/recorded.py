@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from enum import StrEnum
 
-from sqlalchemy import ForeignKey, Index, String, UniqueConstraint
+from sqlalchemy import Index, String, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column
 
 from proxy_worker.contract.names import CompressionLevel, TaskKind
 from proxy_worker.contract.outcome import DiskBackupResult, DiskReport, PointDisk, TaskFailure, TaskResult
 from proxy_worker.contract.specification import DiskAddress, TaskBody
-from scheduler.state.columns import Json, Record, choice
+from scheduler.state.columns import Json, Record, choice, reference
 from scheduler.state.declared import Priority
 
 
@@ -133,7 +133,7 @@ class VmRun(Record):
     __table_args__ = (Index(None, "run_id"), Index(None, "state"))
 
     id: Mapped[str] = mapped_column(String(80), primary_key=True)
-    run_id: Mapped[str] = mapped_column(ForeignKey("runs.id", ondelete="CASCADE"))
+    run_id: Mapped[str] = mapped_column(reference("runs.id", owned=True))
     vm_id: Mapped[str | None] = mapped_column(String(63), default=None)
     """None: a pattern or a datastore that yielded no VM; `name` says which."""
     name: Mapped[str] = mapped_column(String(255))
@@ -162,8 +162,8 @@ class DiskTask(Record):
     )
 
     id: Mapped[str] = mapped_column(String(100), primary_key=True)
-    vm_run_id: Mapped[str] = mapped_column(ForeignKey("vm_runs.id", ondelete="CASCADE"))
-    run_id: Mapped[str] = mapped_column(ForeignKey("runs.id", ondelete="CASCADE"))
+    vm_run_id: Mapped[str] = mapped_column(reference("vm_runs.id", owned=True))
+    run_id: Mapped[str] = mapped_column(reference("runs.id", owned=True))
     disk_key: Mapped[str] = mapped_column(String(63))
     address: Mapped[DiskAddress] = mapped_column(Json(DiskAddress))
     size_bytes: Mapped[int | None] = mapped_column(default=None)
@@ -223,11 +223,11 @@ class LedgerTask(Record):
     result: Mapped[TaskResult | None] = mapped_column(Json(TaskResult), default=None)
     """Of an inventory scan, until the plan is made."""
     failure: Mapped[TaskFailure | None] = mapped_column(Json(TaskFailure), default=None)
-    disk_task_id: Mapped[str | None] = mapped_column(ForeignKey("disk_tasks.id", ondelete="CASCADE"), default=None)
-    vm_run_id: Mapped[str | None] = mapped_column(ForeignKey("vm_runs.id", ondelete="CASCADE"), default=None)
-    run_id: Mapped[str | None] = mapped_column(ForeignKey("runs.id", ondelete="CASCADE"), default=None)
-    restore_id: Mapped[str | None] = mapped_column(ForeignKey("restores.id", ondelete="CASCADE"), default=None)
-    request_id: Mapped[str | None] = mapped_column(ForeignKey("requests.id", ondelete="CASCADE"), default=None)
+    disk_task_id: Mapped[str | None] = mapped_column(reference("disk_tasks.id", owned=True), default=None)
+    vm_run_id: Mapped[str | None] = mapped_column(reference("vm_runs.id", owned=True), default=None)
+    run_id: Mapped[str | None] = mapped_column(reference("runs.id", owned=True), default=None)
+    restore_id: Mapped[str | None] = mapped_column(reference("restores.id", owned=True), default=None)
+    request_id: Mapped[str | None] = mapped_column(reference("requests.id", owned=True), default=None)
 
 
 class Restore(Record):

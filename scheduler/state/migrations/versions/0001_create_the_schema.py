@@ -122,7 +122,9 @@ def upgrade() -> None:
         sa.Column("name", sa.String(length=63), nullable=False),
         sa.Column("kind", sa.String(32), nullable=False),
         sa.Column("site", sa.String(length=63), nullable=False),
-        sa.ForeignKeyConstraint(["site"], ["sites.name"], name=op.f("fk_datastores_site")),
+        sa.ForeignKeyConstraint(
+            ["site"], ["sites.name"], name=op.f("fk_datastores_site"), initially="DEFERRED", deferrable=True
+        ),
         sa.PrimaryKeyConstraint("name", name=op.f("pk_datastores")),
     )
     op.create_table(
@@ -134,7 +136,9 @@ def upgrade() -> None:
         sa.Column("proxies", sa.Text(), nullable=True),
         sa.Column("max_concurrent_tasks", sa.BigInteger(), nullable=True),
         sa.Column("repository_id", sa.String(), nullable=True),
-        sa.ForeignKeyConstraint(["site"], ["sites.name"], name=op.f("fk_repositories_site")),
+        sa.ForeignKeyConstraint(
+            ["site"], ["sites.name"], name=op.f("fk_repositories_site"), initially="DEFERRED", deferrable=True
+        ),
         sa.PrimaryKeyConstraint("name", name=op.f("pk_repositories")),
     )
     op.create_table(
@@ -152,7 +156,14 @@ def upgrade() -> None:
         sa.Column("warning", sa.String(), nullable=True),
         sa.Column("started_at", sa.Double(), nullable=False),
         sa.Column("ended_at", sa.Double(), nullable=True),
-        sa.ForeignKeyConstraint(["run_id"], ["runs.id"], name=op.f("fk_vm_runs_run_id"), ondelete="CASCADE"),
+        sa.ForeignKeyConstraint(
+            ["run_id"],
+            ["runs.id"],
+            name=op.f("fk_vm_runs_run_id"),
+            ondelete="CASCADE",
+            initially="DEFERRED",
+            deferrable=True,
+        ),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_vm_runs")),
     )
     with op.batch_alter_table("vm_runs", schema=None) as batch_op:
@@ -178,9 +189,21 @@ def upgrade() -> None:
         sa.Column("checkpoint", sa.String(), nullable=True),
         sa.Column("started_at", sa.Double(), nullable=True),
         sa.Column("ended_at", sa.Double(), nullable=True),
-        sa.ForeignKeyConstraint(["run_id"], ["runs.id"], name=op.f("fk_disk_tasks_run_id"), ondelete="CASCADE"),
         sa.ForeignKeyConstraint(
-            ["vm_run_id"], ["vm_runs.id"], name=op.f("fk_disk_tasks_vm_run_id"), ondelete="CASCADE"
+            ["run_id"],
+            ["runs.id"],
+            name=op.f("fk_disk_tasks_run_id"),
+            ondelete="CASCADE",
+            initially="DEFERRED",
+            deferrable=True,
+        ),
+        sa.ForeignKeyConstraint(
+            ["vm_run_id"],
+            ["vm_runs.id"],
+            name=op.f("fk_disk_tasks_vm_run_id"),
+            ondelete="CASCADE",
+            initially="DEFERRED",
+            deferrable=True,
         ),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_disk_tasks")),
         sa.UniqueConstraint("vm_run_id", "disk_key", name=op.f("uq_disk_tasks_vm_run_id_disk_key")),
@@ -205,7 +228,13 @@ def upgrade() -> None:
         sa.Column("retry_wait_seconds", sa.Double(), nullable=False),
         sa.Column("enabled", sa.Boolean(), nullable=False),
         sa.Column("scheduled_after", sa.Double(), nullable=True),
-        sa.ForeignKeyConstraint(["repository"], ["repositories.name"], name=op.f("fk_jobs_repository")),
+        sa.ForeignKeyConstraint(
+            ["repository"],
+            ["repositories.name"],
+            name=op.f("fk_jobs_repository"),
+            initially="DEFERRED",
+            deferrable=True,
+        ),
         sa.PrimaryKeyConstraint("name", name=op.f("pk_jobs")),
     )
     op.create_table(
@@ -231,17 +260,44 @@ def upgrade() -> None:
         sa.Column("restore_id", sa.String(length=63), nullable=True),
         sa.Column("request_id", sa.String(length=63), nullable=True),
         sa.ForeignKeyConstraint(
-            ["disk_task_id"], ["disk_tasks.id"], name=op.f("fk_ledger_tasks_disk_task_id"), ondelete="CASCADE"
+            ["disk_task_id"],
+            ["disk_tasks.id"],
+            name=op.f("fk_ledger_tasks_disk_task_id"),
+            ondelete="CASCADE",
+            initially="DEFERRED",
+            deferrable=True,
         ),
         sa.ForeignKeyConstraint(
-            ["request_id"], ["requests.id"], name=op.f("fk_ledger_tasks_request_id"), ondelete="CASCADE"
+            ["request_id"],
+            ["requests.id"],
+            name=op.f("fk_ledger_tasks_request_id"),
+            ondelete="CASCADE",
+            initially="DEFERRED",
+            deferrable=True,
         ),
         sa.ForeignKeyConstraint(
-            ["restore_id"], ["restores.id"], name=op.f("fk_ledger_tasks_restore_id"), ondelete="CASCADE"
+            ["restore_id"],
+            ["restores.id"],
+            name=op.f("fk_ledger_tasks_restore_id"),
+            ondelete="CASCADE",
+            initially="DEFERRED",
+            deferrable=True,
         ),
-        sa.ForeignKeyConstraint(["run_id"], ["runs.id"], name=op.f("fk_ledger_tasks_run_id"), ondelete="CASCADE"),
         sa.ForeignKeyConstraint(
-            ["vm_run_id"], ["vm_runs.id"], name=op.f("fk_ledger_tasks_vm_run_id"), ondelete="CASCADE"
+            ["run_id"],
+            ["runs.id"],
+            name=op.f("fk_ledger_tasks_run_id"),
+            ondelete="CASCADE",
+            initially="DEFERRED",
+            deferrable=True,
+        ),
+        sa.ForeignKeyConstraint(
+            ["vm_run_id"],
+            ["vm_runs.id"],
+            name=op.f("fk_ledger_tasks_vm_run_id"),
+            ondelete="CASCADE",
+            initially="DEFERRED",
+            deferrable=True,
         ),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_ledger_tasks")),
     )
@@ -252,3 +308,4 @@ def upgrade() -> None:
         batch_op.create_index(batch_op.f("ix_ledger_tasks_run_id"), ["run_id"], unique=False)
         batch_op.create_index(batch_op.f("ix_ledger_tasks_state"), ["state"], unique=False)
         batch_op.create_index(batch_op.f("ix_ledger_tasks_vm_run_id"), ["vm_run_id"], unique=False)
+

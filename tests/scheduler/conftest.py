@@ -1,0 +1,111 @@
+"""A scheduler over a real database and a real ledger, with proxies that move no data."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+import redis
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from ops.demo.valkey import EmbeddedValkey
+from proxy_worker.contract.specification import DiskAddress, DiskIdentity, InventoryVm, VmIdentity
+from proxy_worker.ledger import Ledger
+from scheduler.service import Service
+from scheduler.state.models import Datastore, Job, Repository, Site
+from scheduler.state.store import State, open_state
+from tests.simulators.proxies import Lanes, SimulatedFleet
+
+
+@dataclass
+class Clock:
+    """The scheduler's clock: real, and further ahead whenever a test says so."""
+
+    ahead_s: float = 0.0
+
+    def __call__(self) -> float:
+        return time.time() + self.ahead_s
+
+
+@dataclass
+class World:
+    """A scheduler that can be killed and started again, and its surroundings."""
+
+    url: str
+    ledger_url: str
+    password: str
+    fleet: SimulatedFleet
+    lanes: Lanes
+    clock: Clock = field(default_factory=Clock)
+    key: Ed25519PrivateKey = field(default_factory=Ed25519PrivateKey.generate)
+    opened: list[Ledger] = field(default_factory=list)
+
+    def start(self, state: State | None = None) -> Service:
+        """A scheduler's new life."""
+        ledger = Ledger(self.ledger_url, password=self.password)
+        self.opened.append(ledger)
+        opened = state if state is not None else open_state(self.url, migrate=True)
+        service = Service(opened, ledger, self.lanes.publish, self.key, clock=self.clock)
+        service.attach()
+        service.load()
+        return service
+
+    def turn_until(self, service: Service, reached: Callable[[], bool], *, wait_out_retries: bool = True) -> None:
+        """Let scheduler and proxies take turns until `reached`; skips the waits between retries."""
+        deadline = time.monotonic() + 20
+        idle = 0
+        while not reached():
+            assert time.monotonic() < deadline, "the scheduler did not get there"
+            service.turn()
+            busy = self.fleet.work() or self.lanes.messages
+            idle = 0 if busy else idle + 1
+            if idle > 3 and wait_out_retries:
+                self.clock.ahead_s += 30
+
+    def declare(self, **changes: object) -> None:
+        """A site, a repository, the fleet's datastores, and the job `nightly`."""
+        state = open_state(self.url, migrate=True)
+        with state.write() as session:
+            session.add(Site(name="primary"))
+            session.flush()
+            session.add(Repository(name="main", location="/backup", site="primary", credential="main"))
+            session.add_all(Datastore(name=name, site="primary") for name in self.fleet.inventory)
+            session.flush()
+            job: dict[str, object] = {"name": "nightly", "vms": ("*",), "repository": "main"}
+            session.add(Job(**{**job, **changes}))
+        state.close()
+
+
+def vm(name: str, *keys: str, datastore: str = "ds1", problem: str | None = None) -> InventoryVm:
+    """A VM of a datastore."""
+    disks = tuple(
+        DiskIdentity(key=key, address=DiskAddress(datastore=datastore, path=f"{name}/{key}.vmdk")) for key in keys
+    )
+    return InventoryVm(identity=VmIdentity(vm_id=f"id-{name}", name=name), disks=disks, problem=problem)
+
+
+@pytest.fixture(scope="session")
+def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedValkey]:
+    with EmbeddedValkey(tmp_path_factory.mktemp("valkey"), "secret") as server:
+        yield server
+
+
+@pytest.fixture
+def world(tmp_path: Path, valkey: EmbeddedValkey) -> Iterator[World]:
+    redis.Redis.from_url(valkey.url, password=valkey.password).flushall()
+    ledger = Ledger(valkey.url, password=valkey.password)
+    lanes = Lanes()
+    inventory = {"ds1": (vm("app01", "scsi0:0"), vm("web01", "scsi0:0", "scsi0:1"))}
+    world = World(
+        f"sqlite:///{tmp_path / 'scheduler.db'}",
+        valkey.url,
+        valkey.password,
+        SimulatedFleet(ledger, lanes, inventory),
+        lanes,
+    )
+    yield world
+    for one in (ledger, *world.opened):
+        one.close()

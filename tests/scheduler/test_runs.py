@@ -1,0 +1,253 @@
+"""Runs from request to end, with proxies that move no data: what is recorded, retried, abandoned, cancelled."""
+
+from __future__ import annotations
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from proxy_worker.contract.specification import DiskBackup
+from scheduler.state.asking import ask_for_restore, ask_for_run, ask_for_upkeep, ask_to_cancel, ask_to_retry
+from scheduler.state.models import (
+    DiskTask,
+    DiskTaskState,
+    LedgerTask,
+    Point,
+    Request,
+    RequestKind,
+    Restore,
+    Run,
+    RunState,
+    VmRun,
+    VmRunState,
+    WorkState,
+)
+from scheduler.state.store import open_state
+from tests.scheduler.conftest import World, vm
+
+
+def _ask(world: World) -> str:
+    state = open_state(world.url)
+    with state.write() as session:
+        run_id = ask_for_run(session, "nightly", now=world.clock()).id
+    state.close()
+    return run_id
+
+
+def _read(world: World) -> Session:
+    return Session(open_state(world.url).engine)
+
+
+def _ended(world: World, run_id: str) -> bool:
+    with _read(world) as session:
+        return session.get_one(Run, run_id).state.final and not session.scalars(select(LedgerTask)).all()
+
+
+def test_a_run_ends_with_a_restore_point_per_vm(world: World) -> None:
+    world.declare()
+    world.fleet.join("proxy-1")
+    service = world.start()
+    run_id = _ask(world)
+
+    world.turn_until(service, lambda: _ended(world, run_id))
+
+    with _read(world) as session:
+        assert session.get_one(Run, run_id).state is RunState.SUCCEEDED
+        assert {point.vm_name for point in session.scalars(select(Point))} == {"app01", "web01"}
+        disks = session.scalars(select(DiskTask)).all()
+        assert [(disk.proxy, disk.attempts) for disk in disks] == [("proxy-1", 1)] * 3
+
+
+def test_a_pattern_that_matches_nothing_fails_by_name_and_harms_nobody(world: World) -> None:
+    world.declare(vms=("web*", "nosuch*"))
+    world.fleet.join("proxy-1")
+    service = world.start()
+    run_id = _ask(world)
+
+    world.turn_until(service, lambda: _ended(world, run_id))
+
+    with _read(world) as session:
+        run = session.get_one(Run, run_id)
+        assert (run.state, run.reason) == (RunState.PARTLY_FAILED, "1 of 2 VMs failed")
+        failed = session.scalars(select(VmRun).where(VmRun.state == VmRunState.FAILED)).one()
+        assert (failed.name, failed.reason) == ("nosuch*", "no VM matches 'nosuch*'")
+
+
+def test_only_the_failed_disk_is_tried_again_under_the_same_name(world: World) -> None:
+    world.declare(vms=("web01",))
+    world.fleet.join("proxy-1")
+    world.fleet.failures["disk.backup web01 scsi0:1"] = 2
+    service = world.start()
+    run_id = _ask(world)
+
+    world.turn_until(service, lambda: _ended(world, run_id))
+
+    backups = [one.body for one in world.fleet.specifications if isinstance(one.body, DiskBackup)]
+    assert [body.disk.key for body in backups] == ["scsi0:0", "scsi0:1", "scsi0:1", "scsi0:1"]
+    assert len({body.run for body in backups}) == 1
+    assert world.clock.ahead_s >= 2 * 600
+    with _read(world) as session:
+        assert session.get_one(Run, run_id).state is RunState.SUCCEEDED
+        disk = session.scalars(select(DiskTask).where(DiskTask.disk_key == "scsi0:1")).one()
+        assert (disk.tries, disk.attempts) == (3, 3)
+
+
+def test_a_disk_that_keeps_failing_fails_its_vm_alone_and_leaves_a_tombstone(world: World) -> None:
+    world.declare(retry_count=1)
+    world.fleet.join("proxy-1")
+    world.fleet.failures["disk.backup web01 scsi0:1"] = 99
+    service = world.start()
+    run_id = _ask(world)
+
+    world.turn_until(service, lambda: _ended(world, run_id))
+
+    with _read(world) as session:
+        assert session.get_one(Run, run_id).state is RunState.PARTLY_FAILED
+        web = session.scalars(select(VmRun).where(VmRun.name == "web01")).one()
+        assert web.reason == "1 of 2 disks failed"
+        assert world.fleet.repository.tombstones == {("id-web01", web.repository_run)}
+        assert session.scalars(select(Point.vm_name)).all() == ["app01"]
+
+
+def test_a_run_that_is_retried_begins_its_failed_vms_under_a_new_name(world: World) -> None:
+    world.declare(retry_count=0)
+    world.fleet.join("proxy-1")
+    world.fleet.failures["disk.backup web01 scsi0:1"] = 1
+    service = world.start()
+    run_id = _ask(world)
+    world.turn_until(service, lambda: _ended(world, run_id))
+    state = open_state(world.url)
+    with state.write() as session:
+        ask_to_retry(session, run_id)
+
+    world.turn_until(service, lambda: _ended(world, run_id))
+
+    with state.read() as session:
+        assert session.get_one(Run, run_id).state is RunState.SUCCEEDED
+        web = session.scalars(select(VmRun).where(VmRun.name == "web01")).one()
+        assert web.attempt == 2
+        assert ("id-web01", web.repository_run) in world.fleet.repository.points
+        assert len(world.fleet.repository.points) == 2
+
+
+def test_a_cancelled_run_stops_what_waits_and_ends_as_cancelled(world: World) -> None:
+    world.declare()
+    world.fleet.join("proxy-1", slots=1)
+    service = world.start()
+    run_id = _ask(world)
+    state = open_state(world.url)
+
+    def disks_are_open() -> bool:
+        with state.read() as session:
+            return session.scalar(select(DiskTask.id).limit(1)) is not None and bool(world.lanes.messages)
+
+    while not disks_are_open():
+        world.fleet.work()
+        service.turn()
+    with state.write() as session:
+        ask_to_cancel(session, run_id)
+    world.turn_until(service, lambda: _ended(world, run_id))
+
+    with state.read() as session:
+        assert session.get_one(Run, run_id).state is RunState.CANCELLED
+        assert {disk.state for disk in session.scalars(select(DiskTask))} == {DiskTaskState.CANCELLED}
+        assert session.scalars(select(Point)).all() == []
+
+
+def test_a_restore_goes_to_the_proxy_that_was_asked_for(world: World) -> None:
+    world.declare()
+    world.fleet.join("proxy-1")
+    world.fleet.join("proxy-2")
+    service = world.start()
+    run_id = _ask(world)
+    world.turn_until(service, lambda: _ended(world, run_id))
+    state = open_state(world.url)
+    with state.write() as session:
+        restore_id = ask_for_restore(
+            session, vm="web01", disk_key="scsi0:1", proxy="proxy-2", target_path="/tmp/x", now=world.clock()
+        ).id
+
+    def ended() -> bool:
+        with state.read() as session:
+            return session.get_one(Restore, restore_id).state.final
+
+    world.turn_until(service, ended)
+    with state.read() as session:
+        assert session.get_one(Restore, restore_id).state is WorkState.SUCCEEDED
+    assert world.fleet.handled[-1] == ("proxy-2", "disk.restore web01 scsi0:1")
+
+
+def test_a_restore_to_a_proxy_that_nobody_knows_fails_by_name(world: World) -> None:
+    world.declare()
+    world.fleet.join("proxy-1")
+    service = world.start()
+    run_id = _ask(world)
+    world.turn_until(service, lambda: _ended(world, run_id))
+    state = open_state(world.url)
+    with state.write() as session:
+        restore_id = ask_for_restore(
+            session, vm="web01", disk_key="scsi0:1", proxy="nobody", target_path="/tmp/x", now=world.clock()
+        ).id
+
+    def ended() -> bool:
+        with state.read() as session:
+            return session.get_one(Restore, restore_id).state.final
+
+    world.turn_until(service, ended)
+    with state.read() as session:
+        failure = session.get_one(Restore, restore_id).failure
+        assert str(failure) == "disk.restore web01 scsi0:1: proxy nobody has not registered"
+
+
+def test_a_rescan_brings_back_restore_points_and_removes_those_that_are_gone(world: World) -> None:
+    world.declare()
+    world.fleet.join("proxy-1")
+    service = world.start()
+    run_id = _ask(world)
+    world.turn_until(service, lambda: _ended(world, run_id))
+    state = open_state(world.url)
+    with state.write() as session:
+        session.delete(session.scalars(select(Point).where(Point.vm_name == "web01")).one())
+        session.add(
+            Point(repository="main", vm_id="x", point="old", vm_name="x", job="", created_at=1.0, disks=())
+        )
+        request_id = ask_for_upkeep(session, RequestKind.RESCAN, "main", now=world.clock()).id
+
+    def ended() -> bool:
+        with state.read() as session:
+            return session.get_one(Request, request_id).state.final
+
+    world.turn_until(service, ended)
+    with state.read() as session:
+        assert set(session.scalars(select(Point.vm_name))) == {"app01", "web01"}
+        request = session.get_one(Request, request_id)
+        assert request.summary == "2 restore points: 1 were not known, 1 are gone"
+
+
+def test_a_vm_with_a_problem_fails_with_it(world: World) -> None:
+    world.fleet.inventory["ds1"] = (vm("good", "scsi0:0"), vm("bad", problem="bad.vmx is truncated"))
+    world.declare()
+    world.fleet.join("proxy-1")
+    service = world.start()
+    run_id = _ask(world)
+
+    world.turn_until(service, lambda: _ended(world, run_id))
+
+    with _read(world) as session:
+        assert session.get_one(Run, run_id).state is RunState.PARTLY_FAILED
+        bad = session.scalars(select(VmRun).where(VmRun.name == "bad")).one()
+        assert bad.reason == "bad.vmx is truncated"
+
+
+def test_a_datastore_that_no_proxy_reaches_is_named_and_the_rest_goes_on(world: World) -> None:
+    world.fleet.inventory["far"] = ()
+    world.declare()
+    world.fleet.join("proxy-1", datastores={"ds1": ("direct_storage",)})  # type: ignore[dict-item]
+    service = world.start()
+    run_id = _ask(world)
+
+    world.turn_until(service, lambda: _ended(world, run_id))
+
+    with _read(world) as session:
+        assert session.get_one(Run, run_id).state is RunState.PARTLY_FAILED
+        far = session.scalars(select(VmRun).where(VmRun.name == "datastore far")).one()
+        assert "reaches datastore far" in (far.reason or "")

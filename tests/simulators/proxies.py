@@ -1,0 +1,206 @@
+"""Proxies that move no data: they claim what is announced, through the real ledger, and answer as they are told.
+
+One thread drives them, step by step, so that a test decides what happens between two turns of the scheduler.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from proxy_worker.contract.errors import SourceError
+from proxy_worker.contract.names import TaskKind, TransportMode, proxy_lane
+from proxy_worker.contract.outcome import (
+    CONTRACT_VERSION,
+    DiskBackupResult,
+    DiskReport,
+    DiskRestoreResult,
+    InventoryScanResult,
+    PointDisk,
+    PointSummary,
+    ProxyRegistration,
+    RepositoryAbandonResult,
+    RepositoryCheckResult,
+    RepositoryCommitResult,
+    RepositoryListResult,
+    TaskFailure,
+    TaskResult,
+)
+from proxy_worker.contract.specification import (
+    DiskBackup,
+    DiskRestore,
+    InventoryScan,
+    InventoryVm,
+    RepositoryAbandon,
+    RepositoryCheck,
+    RepositoryCommit,
+    RepositoryList,
+    TaskBody,
+    TaskSpecification,
+)
+from proxy_worker.ledger import Claim, Ledger, ProxyIdentity
+
+DISK_BYTES = 1 << 30
+
+
+@dataclass(frozen=True)
+class Message:
+    """What was published."""
+
+    kind: TaskKind
+    title: str
+    lane: str
+    task_id: str
+    number: int
+
+
+@dataclass
+class Lanes:
+    """Where the scheduler publishes to."""
+
+    messages: list[Message] = field(default_factory=list)
+
+    def publish(self, *, kind: TaskKind, title: str, lane: str, task_id: str, number: int) -> None:
+        """Take a message."""
+        self.messages.append(Message(kind, title, lane, task_id, number))
+
+
+@dataclass
+class SimulatedRepository:
+    """What proxies know of a repository: the first to create a point or tombstone of a run wins."""
+
+    points: dict[tuple[str, str], PointSummary] = field(default_factory=dict)
+    tombstones: set[tuple[str, str]] = field(default_factory=set)
+    commits: Counter[tuple[str, str]] = field(default_factory=Counter)
+
+    def commit(self, body: RepositoryCommit) -> TaskResult | TaskFailure:
+        """Create the point, unless the run was abandoned."""
+        key = (body.vm.vm_id, body.run)
+        self.commits[key] += 1
+        if key in self.tombstones:
+            return TaskFailure(code="run-ended", what=f"point {body.run}", why="a tombstone has its name")
+        disks = tuple(PointDisk(key=disk.disk.key, size_bytes=DISK_BYTES, stored_bytes=1) for disk in body.disks)
+        summary = PointSummary(vm=body.vm, run=body.run, job=body.job, created_at=body.started_at, disks=disks)
+        return RepositoryCommitResult(point=self.points.setdefault(key, summary))
+
+    def abandon(self, body: RepositoryAbandon) -> TaskResult:
+        """Create the tombstone, unless the point exists."""
+        key = (body.vm.vm_id, body.run)
+        if key not in self.points:
+            self.tombstones.add(key)
+        return RepositoryAbandonResult(committed=key in self.points)
+
+
+Answer = Callable[[TaskBody], TaskResult | TaskFailure | None]
+
+
+class SimulatedFleet:
+    """Registered proxies that take messages of the lanes they are ordered to."""
+
+    def __init__(self, ledger: Ledger, lanes: Lanes, inventory: dict[str, tuple[InventoryVm, ...]]) -> None:
+        self.ledger = ledger
+        self.lanes = lanes
+        self.inventory = inventory
+        self.repository = SimulatedRepository()
+        self.failures: dict[str, int] = {}
+        """How often a disk's title fails before it succeeds."""
+        self.handled: list[tuple[str, str]] = []
+        """Proxy and title of everything done, in order."""
+        self.specifications: list[TaskSpecification] = []
+        self.identities: dict[str, ProxyIdentity] = {}
+
+    def join(
+        self,
+        name: str,
+        *,
+        site: str = "primary",
+        slots: int = 2,
+        datastores: dict[str, tuple[TransportMode, ...]] | None = None,
+        credentials: dict[str, str] | None = None,
+    ) -> None:
+        """Register a proxy."""
+        identity = ProxyIdentity(name=name, instance_id=f"instance-{name}", life=f"life-{name}", lock=name)
+        registration = ProxyRegistration.model_validate(
+            {
+                "name": name,
+                "instance_id": identity.instance_id,
+                "site": site,
+                "max_concurrent_tasks": slots,
+                "datastores": datastores
+                if datastores is not None
+                else dict.fromkeys(self.inventory, (TransportMode.DIRECT_STORAGE, TransportMode.NETWORK)),
+                "modes": (TransportMode.NETWORK,),
+                "credentials": credentials if credentials is not None else {"main": "read"},
+                "version": "0",
+                "contract_version": CONTRACT_VERSION,
+            }
+        )
+        self.ledger.register(registration, identity)
+        self.identities[name] = identity
+
+    def work(self, limit: int | None = None) -> int:
+        """Handle announced messages, at most `limit`; returns how many there were."""
+        taken, self.lanes.messages[:] = self.lanes.messages[:limit], self.lanes.messages[limit or len(self.lanes.messages) :]
+        for message in taken:
+            self._handle(message)
+        return len(taken)
+
+    def claim(self, message: Message) -> tuple[str, Claim] | None:
+        """Have the first proxy that pulls from the message's lane claim it."""
+        for name, identity in self.identities.items():
+            orders = self.ledger.heartbeat(identity)
+            if orders is not None and message.lane in {*orders.lanes, proxy_lane(name)}:
+                claim = self.ledger.claim(
+                    message.task_id, message.number, kind=message.kind, lane=message.lane, identity=identity
+                )
+                if isinstance(claim, Claim):
+                    return name, claim
+        return None
+
+    def _handle(self, message: Message) -> None:
+        claimed = self.claim(message)
+        if claimed is None:
+            return
+        proxy, claim = claimed
+        specification = TaskSpecification.model_validate_json(claim.signed[64:])
+        self.specifications.append(specification)
+        self.handled.append((proxy, message.title))
+        answer = self._answer(message.title, specification.body)
+        if isinstance(answer, TaskFailure):
+            self.ledger.fail(claim.fence, answer)
+        else:
+            self.ledger.complete(claim.fence, answer)
+
+    def _answer(self, title: str, body: TaskBody) -> TaskResult | TaskFailure:
+        if self.failures.get(title, 0) > 0:
+            self.failures[title] -= 1
+            return TaskFailure.of(SourceError(title, why="the datastore did not answer"))
+        if isinstance(body, InventoryScan):
+            return InventoryScanResult(vms=self.inventory[body.datastore])
+        if isinstance(body, DiskBackup):
+            return DiskBackupResult(report=_report(), sealed_result=f"{body.run}/{body.disk.key}")
+        if isinstance(body, DiskRestore):
+            return DiskRestoreResult(report=_report(), target_path=body.target_path)
+        if isinstance(body, RepositoryCommit):
+            return self.repository.commit(body)
+        if isinstance(body, RepositoryAbandon):
+            return self.repository.abandon(body)
+        if isinstance(body, RepositoryCheck):
+            return RepositoryCheckResult(packs=1, read_bytes=1, duration_seconds=0.1, damage=())
+        assert isinstance(body, RepositoryList)
+        return RepositoryListResult(repository_id="simulated", points=tuple(self.repository.points.values()))
+
+
+def _report() -> DiskReport:
+    return DiskReport(
+        size_bytes=DISK_BYTES,
+        read_bytes=DISK_BYTES,
+        zero_bytes=0,
+        unchanged_bytes=0,
+        duplicate_bytes=0,
+        stored_bytes=1,
+        duration_seconds=0.1,
+        mode=TransportMode.DIRECT_STORAGE,
+        mode_reason="simulated",
+    )
