@@ -81,12 +81,12 @@ def flat_path(folder: Path, disk: Disk) -> Path:
     return folder / f"{descriptor_path(folder, disk).stem}-flat.vmdk"
 
 
-def change(machine: Machine, disk: Disk, datastores: Path, scratch: Path) -> str:
-    """Let a day pass on one disk, and say in a few words what changed."""
+def change(machine: Machine, disk: Disk, datastores: Path, scratch: Path, *, day: int = 1) -> str:
+    """Let a day pass on one disk, and say in a few words what changed; every `day` writes something else."""
     flat = flat_path(datastores / machine.datastore / machine.name, disk)
     if disk.filesystem:
         return _change_files(flat, scratch)
-    return _change_records(flat, disk)
+    return _change_records(flat, disk, day)
 
 
 def _files_of_this_machine() -> list[Path]:
@@ -138,16 +138,16 @@ def _fill_with_records(flat: Path, disk: Disk) -> None:
             file.write(_records(piece, MIB))
 
 
-def _change_records(flat: Path, disk: Disk) -> str:
+def _change_records(flat: Path, disk: Disk, day: int) -> str:
     """Update pages of 8 KiB in every sixth piece, and write one new piece into a hole."""
     stride = disk.size_mib // disk.content_mib * MIB
     pieces = range(0, disk.content_mib, 6)
     with flat.open("r+b") as file:
         for piece in pieces:
             file.seek(piece * stride + 64 * 8192)
-            file.write(_records(piece + 1_000_000, 8192))
+            file.write(_records(piece + day * 1_000_000, 8192))
         file.seek(disk.size_mib * MIB - 2 * MIB)
-        file.write(_records(2_000_000, MIB))
+        file.write(_records(day * 1_000_000 - 1, MIB))
     return f"{len(pieces)} pages of 8 KiB rewritten, 1 MiB written into a hole"
 
 

@@ -75,6 +75,10 @@ class Supervisor:
         self._services.append(service)
         return service
 
+    def forget(self, service: Service) -> None:
+        """Watch a service no longer that was ended on purpose."""
+        self._services.remove(service)
+
     def check(self) -> None:
         """Raise `DemoError` with the end of its log if a service has ended by itself."""
         for service in self._services:

@@ -1,0 +1,152 @@
+"""A real fleet for tests: Valkey, `scheduler serve`, `proxy-worker run`, each a process that can be killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from ops.demo.layout import Layout, ProxyPlace
+from ops.demo.processes import Service, Supervisor
+from ops.demo.valkey import EmbeddedValkey, free_port
+
+BIN = Path(sys.executable).parent
+SCHEDULER = "scheduler"
+
+
+class LiveFleet:
+    """Processes in a folder of their own; leaving the `with` block ends all of them, whatever has happened."""
+
+    def __init__(self, state: Path, proxies: Sequence[ProxyPlace], fleet_toml: str) -> None:
+        """`fleet_toml` is applied once the proxies are there; `${state}` in it is the folder."""
+        self.layout = Layout(state, redis_port=free_port(), flower_port=free_port())
+        self.proxies = tuple(proxies)
+        self._fleet_toml = fleet_toml
+        self.supervisor = Supervisor(state, term_timeout_s=15)
+        self._services: dict[str, Service] = {}
+        self.valkey: EmbeddedValkey
+
+    def __enter__(self) -> Self:
+        try:
+            self._begin()
+        except BaseException:
+            self._end()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._end()
+
+    def _begin(self) -> None:
+        layout = self.layout
+        layout.write_secrets()
+        layout.write_server_files()
+        layout.fleet_file.write_text(self._fleet_toml.replace("${state}", str(layout.state)))
+        self.valkey = EmbeddedValkey(
+            layout.state / "valkey", layout.redis_password.read_text().strip(), port=layout.redis_port
+        ).start()
+        passphrase = ("--passphrase-file", str(layout.passphrase))
+        self.command("proxy-worker", "repository", "init", str(layout.repository), *passphrase)
+        self.command(
+            *("proxy-worker", "repository", "keys", "export-write", str(layout.repository)),
+            *(*passphrase, "--out", str(layout.write_key)),
+        )
+        self.start(SCHEDULER)
+        wait_until(layout.public_key.exists, "the scheduler's signing key")
+        for proxy in self.proxies:
+            layout.write_proxy_file(proxy)
+            self.start(proxy.name)
+        self.command("scheduler", "apply", "-f", str(layout.fleet_file))
+        wait_until(self._all_up, "all proxies to be up", timeout_s=60)
+
+    def _end(self) -> None:
+        self.supervisor.stop()
+        if hasattr(self, "valkey"):
+            self.valkey.kill()
+
+    def _all_up(self) -> bool:
+        up = {row["name"] for row in self.read_json("scheduler", "proxy", "list", "--json") if row["state"] == "up"}
+        return up >= {"server", *(proxy.name for proxy in self.proxies)}
+
+    def start(self, name: str) -> None:
+        """Start the scheduler or a proxy, again after it was killed."""
+        if name == SCHEDULER:
+            command = [str(BIN / "scheduler"), "serve", "--config", str(self.layout.scheduler_config)]
+        else:
+            command = [str(BIN / "proxy-worker"), "run", "--config", str(self.layout.proxy_config(name))]
+        self._services[name] = self.supervisor.start(name, command)
+
+    def kill(self, name: str, *, whole_group: bool) -> None:
+        """Kill -9 the main process of the scheduler or a proxy, or all of its processes."""
+        service = self._services[name]
+        if whole_group:
+            os.killpg(service.process.pid, signal.SIGKILL)
+        else:
+            service.process.kill()
+        service.process.wait()
+        self.supervisor.forget(service)
+
+    def main_process(self, name: str) -> int:
+        """The process id of the scheduler's or a proxy's main process."""
+        return self._services[name].process.pid
+
+    def environment(self) -> dict[str, str]:
+        """Of commands for this fleet."""
+        return self.supervisor.environment({"SCHEDULER_CONFIG": str(self.layout.scheduler_config)})
+
+    def command(self, *words: str, timeout_s: float = 120) -> str:
+        """Run a command to its end, and return what it printed; fails the test with its words when it fails."""
+        done = subprocess.run(
+            [str(BIN / words[0]), *words[1:]],
+            env=self.environment(),
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=timeout_s,
+        )
+        assert done.returncode == 0, f"{' '.join(words)}: code {done.returncode}\n{done.stdout}{done.stderr}"
+        return done.stdout
+
+    def read_json(self, *words: str) -> Any:
+        """The JSON that a command prints."""
+        return json.loads(self.command(*words))
+
+    def newest_run(self) -> dict[str, Any]:
+        """The newest run, as `scheduler run show` tells it."""
+        newest = max(self.read_json("scheduler", "run", "list", "--json"), key=lambda run: run["run"])
+        shown: dict[str, Any] = self.read_json("scheduler", "run", "show", newest["run"], "--json")
+        return shown
+
+    def logs(self) -> str:
+        """The end of every log, for a failure's message."""
+        logs = sorted((self.layout.state / "logs").glob("*.log"))
+        ends = {log.name: log.read_text(errors="replace").splitlines()[-30:] for log in logs}
+        return "\n".join(f"--- {name}\n" + "\n".join(lines) for name, lines in ends.items())
+
+
+@contextmanager
+def explained(fleet: LiveFleet) -> Iterator[None]:
+    """Add the ends of the fleet's logs to whatever fails inside."""
+    try:
+        yield
+    except BaseException as error:
+        error.add_note(fleet.logs())
+        raise
+
+
+def wait_until(condition: Callable[[], bool], what: str, *, timeout_s: float = 30, every_s: float = 0.1) -> None:
+    """Wait for `condition`, looking every `every_s` seconds; fails after `timeout_s`."""
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, f"waited {timeout_s:.0f} s for {what} in vain"
+        time.sleep(every_s)
