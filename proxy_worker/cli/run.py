@@ -5,10 +5,12 @@ from __future__ import annotations
 import gc
 import logging
 import os
+import warnings
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from celery.platforms import SecurityWarning
 
 from proxy_worker.app import Node, make_app
 from proxy_worker.config import load_configuration
@@ -75,6 +77,8 @@ def _log_to_stderr(level: str) -> None:
     logging.basicConfig(
         level=level.upper(), format="%(asctime)s %(levelname)-7s %(processName)s %(name)s: %(message)s"
     )
+    # Root is refused by Celery for the sake of pickle, which nothing here accepts.
+    warnings.simplefilter("ignore", SecurityWarning)
     # Celery repeats every message and result at this level, and our own line says more.
     for noisy in ("celery.worker.strategy", "celery.app.trace", "kombu"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
