@@ -32,6 +32,10 @@ class Journal:
             task.cancelling = True
             self.cancelling.append(task.id)
 
+    def keep(self, task: LedgerTask) -> None:
+        """Keep the row of `task` for a later step, though the ledger is done with it."""
+        self.closed.append(task.id)
+
     def close(self, task: LedgerTask) -> None:
         """Forget `task`, whose outcome has been recorded where it belongs."""
         self.session.delete(task)

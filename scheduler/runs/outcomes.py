@@ -73,7 +73,7 @@ def record(journal: Journal, outcomes: Sequence[Outcome]) -> None:
             vm_run_ids.add(disk.vm_run_id)
             journal.close(row)
         elif row.kind is TaskKind.INVENTORY_SCAN:
-            _record_scan(row, outcome)
+            _record_scan(journal, row, outcome)
             scanned.add(row.run_id or "")
         elif row.kind is TaskKind.REPOSITORY_COMMIT:
             _record_commit(journal, row, outcome)
@@ -111,7 +111,8 @@ def _record_disk(run: Run, disk: DiskTask, outcome: Outcome, now: float) -> None
         disk.state = DiskTaskState.FAILED
 
 
-def _record_scan(row: LedgerTask, outcome: Outcome) -> None:
+def _record_scan(journal: Journal, row: LedgerTask, outcome: Outcome) -> None:
+    journal.keep(row)
     if outcome.result is not None:
         row.state, row.result, row.failure = WorkState.SUCCEEDED, outcome.result, None
         return
@@ -199,4 +200,4 @@ def _try_later(journal: Journal, row: LedgerTask, run: Run, failure: TaskFailure
     """Keep the row, and out of the ledger, until its next try is due."""
     row.state, row.failure = WorkState.WAITING, failure
     row.retry_at = journal.now + min(run.retry_wait_seconds, UPKEEP_RETRY_S)
-    journal.closed.append(row.id)
+    journal.keep(row)
