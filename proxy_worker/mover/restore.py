@@ -14,6 +14,7 @@ from proxy_worker.contract.errors import CancelledError
 from proxy_worker.contract.names import DiskKey, TransportMode
 from proxy_worker.contract.outcome import DiskProgress, DiskReport, DiskRestoreResult
 from proxy_worker.contract.specification import DiskRestore
+from proxy_worker.mover.buffers import Buffer
 from proxy_worker.mover.control import Control, Verdict
 from proxy_worker.mover.pipeline import transform_threads
 from proxy_worker.mover.plan import ID_BYTES, ZERO_ID, Geometry
@@ -26,6 +27,8 @@ POLL_S: Final = 0.2
 REPORT_EVERY_S: Final = 1.0
 RUN_BYTES: Final = 4 << 20
 """Neighbouring blocks that are read from the repository at once, unless one block is larger."""
+WRITERS_WAITING: Final = 2
+"""Threads beyond one for each core: as many may wait for the target's disk while the cores work."""
 ZEROS_BYTES: Final = 64 << 20
 """Zeros of a device that are written in one go."""
 
@@ -77,7 +80,7 @@ class _Restore:
     def run(self, parent: str) -> DiskReport:
         """Write everything, then make it durable and give it its name."""
         started_s = time.monotonic()
-        threads = transform_threads()
+        threads = transform_threads() + WRITERS_WAITING
         executor = ThreadPoolExecutor(threads, thread_name_prefix="restore")
         workers = [executor.submit(self._work) for _ in range(threads)]
         try:
@@ -130,8 +133,9 @@ class _Restore:
 
     def _work(self) -> None:
         """Take runs and write them, until there are none left or another thread has failed."""
-        buffer = memoryview(bytearray(max(RUN_BYTES, self._geometry.block_size)))
-        zeros = memoryview(bytes(max(RUN_BYTES, self._geometry.block_size))) if self._target.is_device else None
+        size = max(RUN_BYTES, self._geometry.block_size)
+        buffer = Buffer(size).view
+        zeros = Buffer(size).view if self._target.is_device else None
         while True:
             self._released.wait()
             if self._verdict is Verdict.STOP:
