@@ -1,8 +1,8 @@
 """Direct storage: raw images and flat VMDKs, read in place.
 
-What the page cache holds is taken from there; the rest is read past it, so that backing up a disk of a
-terabyte doesn't evict what the machine works with. Where neither direct I/O nor uncached reading is possible
-(old kernels, some file systems), the pages are given back after reading.
+What the page cache holds is taken from there, and what a read brings in is dropped again, so that backing up
+a disk of a terabyte doesn't evict what the machine works with: Linux does that itself from 6.14 on
+(RWF_DONTCACHE). Elsewhere the pages are marked as used once only, the first to go.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import os
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Final, Self
@@ -23,9 +23,7 @@ from proxy_worker.transport.vmdk import SECTOR_BYTES
 
 PARALLEL_READS: Final = 2
 _DONT_CACHE: Final = 0x80  # RWF_DONTCACHE, Linux 6.14; Python has no name for it yet
-_NOT_THIS_WAY: Final = frozenset({errno.EINVAL, errno.EOPNOTSUPP, errno.ENOTSUP})
-_DIRECT_IO_FROM_BYTES: Final = 64 << 10
-"""Smaller reads gain nothing by direct I/O, and lose what the kernel reads ahead."""
+_NOT_POSSIBLE: Final = frozenset({errno.EINVAL, errno.EOPNOTSUPP, errno.ENOTSUP})
 _ZEROS: Final = bytes(1 << 20)
 
 
@@ -37,13 +35,17 @@ class _Part:
     length: int
     path: str
     fd: int | None = None
-    uncached_fd: int | None = None
-    """The same file, opened for direct I/O."""
+    flags: int = 0
+    """How its file is read: flags of preadv."""
     file_offset: int = 0
 
     @property
     def end(self) -> int:
         return self.start + self.length
+
+    def disk_offset(self, file_offset: int) -> int:
+        """Where in the disk a place of the file is."""
+        return file_offset - self.file_offset + self.start
 
 
 class DirectSource:
@@ -58,36 +60,8 @@ class DirectSource:
         self.size_bytes = image.size_bytes
         self._name = image.path
         self._image = image
-        self._uncached_fds: list[int] = []
-        self._parts = tuple(self._layout(image))
+        self._parts = tuple(_layout(image))
         self._starts = [part.start for part in self._parts]
-        self._closed = False
-
-    def _layout(self, image: DiskImage) -> Iterator[_Part]:
-        if image.raw is not None:
-            if image.size_bytes:
-                uncached = self._open_uncached(image.raw.fd)
-                yield _Part(0, image.size_bytes, image.path, image.raw.fd, uncached)
-            return
-        layer = image.layers[0]
-        start = 0
-        for extent, file in zip(layer.descriptor.extents, layer.files, strict=True):
-            if file is None:
-                yield _Part(start, extent.size_bytes, image.path)
-            else:
-                offset = extent.offset_sectors * SECTOR_BYTES
-                uncached = self._open_uncached(file.fd)
-                yield _Part(start, extent.size_bytes, file.path, file.fd, uncached, offset)
-            start += extent.size_bytes
-
-    def _open_uncached(self, fd: int) -> int | None:
-        """The file of `fd` opened once more for direct I/O, where its file system can."""
-        try:
-            uncached = os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_DIRECT | os.O_CLOEXEC)
-        except OSError:
-            return None
-        self._uncached_fds.append(uncached)
-        return uncached
 
     def allocated(self, offset: int, length: int) -> Iterator[Extent]:
         """The ranges that the files don't have holes in. Raises DiskShrunkError, DiskUnreadableError."""
@@ -124,10 +98,6 @@ class DirectSource:
 
     def close(self) -> None:
         """Close the files. May be called again."""
-        if self._closed:
-            return
-        self._closed = True
-        _close_all(self._uncached_fds)
         self._image.close()
 
     def __enter__(self) -> Self:
@@ -139,9 +109,31 @@ class DirectSource:
         self.close()
 
 
-def _close_all(fds: Sequence[int]) -> None:
-    for fd in fds:
-        os.close(fd)
+def _layout(image: DiskImage) -> Iterator[_Part]:
+    """Where the disk's bytes are, from its start to its end."""
+    if image.raw is not None:
+        if image.size_bytes:
+            yield _Part(0, image.size_bytes, image.path, image.raw.fd, _reading_flags(image.raw.fd))
+        return
+    layer = image.layers[0]
+    start = 0
+    for extent, file in zip(layer.descriptor.extents, layer.files, strict=True):
+        if file is None:
+            yield _Part(start, extent.size_bytes, image.path)
+        else:
+            offset = extent.offset_sectors * SECTOR_BYTES
+            yield _Part(start, extent.size_bytes, file.path, file.fd, _reading_flags(file.fd), offset)
+        start += extent.size_bytes
+
+
+def _reading_flags(fd: int) -> int:
+    """The flags by which reading a file spares the page cache, as far as its file system can."""
+    try:
+        os.preadv(fd, [bytearray(1)], 0, _DONT_CACHE)
+    except OSError:
+        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_NOREUSE)
+        return 0
+    return _DONT_CACHE
 
 
 def _data_ranges(part: _Part, fd: int, start: int, end: int) -> Iterator[tuple[int, int]]:
@@ -154,7 +146,7 @@ def _data_ranges(part: _Part, fd: int, start: int, end: int) -> Iterator[tuple[i
             if error.errno == errno.ENXIO:  # no more data: either a hole, or the file has been cut
                 _require_length(part, fd, end)
                 return
-            if error.errno not in _NOT_THIS_WAY:
+            if error.errno not in _NOT_POSSIBLE:
                 raise _unreadable(part, start, error) from error
             data, hole = start, end
         if data >= end:
@@ -170,57 +162,30 @@ def _require_length(part: _Part, fd: int, end: int) -> None:
 
 
 def _read_part(part: _Part, fd: int, offset: int, view: memoryview) -> None:
-    """Fill `view` from a file: what is cached first, the rest past the cache."""
-    try:
-        done = os.preadv(fd, [view], offset, os.RWF_NOWAIT)
-    except OSError as error:
-        if error.errno not in _NOT_THIS_WAY and error.errno != errno.EAGAIN:
+    """Fill `view` from a file."""
+    end = offset + len(view)
+    while view:
+        try:
+            count = os.preadv(fd, [view], offset, part.flags)
+        except OSError as error:
             raise _unreadable(part, offset, error) from error
-        done = 0
-    while done < len(view):
-        try:
-            count = _read_uncached(part, fd, offset + done, view[done:])
-        except OSError as error:
-            raise _unreadable(part, offset + done, error) from error
         if count == 0:
-            raise _shrunk(part, offset + done, offset + len(view))
-        done += count
-
-
-def _read_uncached(part: _Part, fd: int, offset: int, view: memoryview) -> int:
-    """Read without leaving anything in the page cache, the best way that works. Raises OSError."""
-    if part.uncached_fd is not None and len(view) >= _DIRECT_IO_FROM_BYTES:
-        try:
-            return os.preadv(part.uncached_fd, [view], offset)
-        except OSError as error:
-            if error.errno not in _NOT_THIS_WAY:
-                raise
-    # The buffer, the offset or the length isn't aligned, or the file system has no direct I/O.
-    try:
-        return os.preadv(fd, [view], offset, _DONT_CACHE)
-    except OSError as error:
-        if error.errno not in _NOT_THIS_WAY:
-            raise
-    count = os.preadv(fd, [view], offset)
-    os.posix_fadvise(fd, offset, count, os.POSIX_FADV_DONTNEED)
-    return count
-
-
-def _disk_offset(part: _Part, offset: int) -> int:
-    return offset - part.file_offset + part.start
+            raise _shrunk(part, offset, end)
+        offset += count
+        view = view[count:]
 
 
 def _unreadable(part: _Part, offset: int, error: OSError) -> DiskUnreadableError:
     why = os.strerror(error.errno) if error.errno else str(error)
     return DiskUnreadableError(
-        f"can't read {part.path} at {_disk_offset(part, offset)}", offset=_disk_offset(part, offset), why=why
+        f"can't read {part.path} at {part.disk_offset(offset)}", offset=part.disk_offset(offset), why=why
     )
 
 
 def _shrunk(part: _Part, size: int, needed: int) -> DiskShrunkError:
     return DiskShrunkError(
-        f"{part.path} shrank while it was read, at {_disk_offset(part, size)}",
-        offset=_disk_offset(part, size),
+        f"{part.path} shrank while it was read, at {part.disk_offset(size)}",
+        offset=part.disk_offset(size),
         why=f"its file ends at {size}, but {needed} bytes were expected",
         remedy="Let nothing change the disk during a backup.",
     )

@@ -1,0 +1,1 @@
+"""How disks are reached, against real files, qemu-nbd and nbdkit."""
