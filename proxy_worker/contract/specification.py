@@ -17,7 +17,7 @@ from proxy_worker.contract.names import AUTOMATIC, CompressionLevel, DiskKey, Na
 class Frozen(BaseModel):
     """Immutable, and strict about keys: an unknown one is an error, not a typo that is ignored."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
 
 class VmIdentity(Frozen):
