@@ -13,11 +13,14 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from ops.demo.valkey import EmbeddedValkey
 from proxy_worker.contract.specification import DiskAddress, DiskIdentity, InventoryVm, VmIdentity
-from proxy_worker.ledger import Ledger
+from proxy_worker.ledger import Ledger, Timings
 from scheduler.service import Service
 from scheduler.state.models import Datastore, Job, Repository, Site
 from scheduler.state.store import State, open_state
 from tests.simulators.proxies import Lanes, SimulatedFleet
+
+QUICK = Timings(lease_s=0.5)
+"""A ledger that lost its data gives out nothing for one lease."""
 
 
 @dataclass
@@ -48,7 +51,7 @@ class World:
         ledger = Ledger(self.ledger_url, password=self.password)
         self.opened.append(ledger)
         opened = state if state is not None else open_state(self.url, migrate=True)
-        service = Service(opened, ledger, self.lanes.publish, self.key, clock=self.clock)
+        service = Service(opened, ledger, self.lanes.publish, self.key, clock=self.clock, timings=QUICK)
         service.attach()
         service.load()
         return service
@@ -62,8 +65,8 @@ class World:
             service.turn()
             busy = self.fleet.work() or self.lanes.messages
             idle = 0 if busy else idle + 1
-            if idle > 3 and wait_out_retries:
-                self.clock.ahead_s += 30
+            if idle > 2 and wait_out_retries:
+                self.clock.ahead_s += 200
 
     def declare(self, **changes: object) -> None:
         """A site, a repository, the fleet's datastores, and the job `nightly`."""
@@ -94,18 +97,27 @@ def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedValkey]
 
 
 @pytest.fixture
-def world(tmp_path: Path, valkey: EmbeddedValkey) -> Iterator[World]:
-    redis.Redis.from_url(valkey.url, password=valkey.password).flushall()
-    ledger = Ledger(valkey.url, password=valkey.password)
-    lanes = Lanes()
-    inventory = {"ds1": (vm("app01", "scsi0:0"), vm("web01", "scsi0:0", "scsi0:1"))}
-    world = World(
-        f"sqlite:///{tmp_path / 'scheduler.db'}",
-        valkey.url,
-        valkey.password,
-        SimulatedFleet(ledger, lanes, inventory),
-        lanes,
-    )
-    yield world
-    for one in (ledger, *world.opened):
-        one.close()
+def new_world(tmp_path: Path, valkey: EmbeddedValkey) -> Iterator[Callable[[], World]]:
+    """Makes worlds, one after the other: each begins with an empty database and an empty ledger."""
+    made: list[World] = []
+
+    def make() -> World:
+        with redis.Redis.from_url(valkey.url, password=valkey.password) as client:
+            client.flushall()
+        ledger = Ledger(valkey.url, password=valkey.password)
+        lanes = Lanes()
+        inventory = {"ds1": (vm("app01", "scsi0:0"), vm("web01", "scsi0:0", "scsi0:1"))}
+        fleet = SimulatedFleet(ledger, lanes, inventory)
+        database = f"sqlite:///{tmp_path / f'scheduler-{len(made)}.db'}"
+        made.append(World(database, valkey.url, valkey.password, fleet, lanes, opened=[ledger]))
+        return made[-1]
+
+    yield make
+    for one in made:
+        for ledger in one.opened:
+            ledger.close()
+
+
+@pytest.fixture
+def world(new_world: Callable[[], World]) -> World:
+    return new_world()

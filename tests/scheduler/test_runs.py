@@ -163,7 +163,12 @@ def test_a_restore_goes_to_the_proxy_that_was_asked_for(world: World) -> None:
     state = open_state(world.url)
     with state.write() as session:
         restore_id = ask_for_restore(
-            session, vm="web01", disk_key="scsi0:1", proxy="proxy-2", target_path="/tmp/x", now=world.clock()
+            session,
+            vm="web01",
+            disk_key="scsi0:1",
+            proxy="proxy-2",
+            target_path="/restored/disk",
+            now=world.clock(),
         ).id
 
     def ended() -> bool:
@@ -185,7 +190,7 @@ def test_a_restore_to_a_proxy_that_nobody_knows_fails_by_name(world: World) -> N
     state = open_state(world.url)
     with state.write() as session:
         restore_id = ask_for_restore(
-            session, vm="web01", disk_key="scsi0:1", proxy="nobody", target_path="/tmp/x", now=world.clock()
+            session, vm="web01", disk_key="scsi0:1", proxy="nobody", target_path="/restored/disk", now=world.clock()
         ).id
 
     def ended() -> bool:
@@ -207,9 +212,7 @@ def test_a_rescan_brings_back_restore_points_and_removes_those_that_are_gone(wor
     state = open_state(world.url)
     with state.write() as session:
         session.delete(session.scalars(select(Point).where(Point.vm_name == "web01")).one())
-        session.add(
-            Point(repository="main", vm_id="x", point="old", vm_name="x", job="", created_at=1.0, disks=())
-        )
+        session.add(Point(repository="main", vm_id="x", point="old", vm_name="x", job="", created_at=1.0, disks=()))
         request_id = ask_for_upkeep(session, RequestKind.RESCAN, "main", now=world.clock()).id
 
     def ended() -> bool:

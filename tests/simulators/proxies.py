@@ -92,9 +92,6 @@ class SimulatedRepository:
         return RepositoryAbandonResult(committed=key in self.points)
 
 
-Answer = Callable[[TaskBody], TaskResult | TaskFailure | None]
-
-
 class SimulatedFleet:
     """Registered proxies that take messages of the lanes they are ordered to."""
 
@@ -141,7 +138,8 @@ class SimulatedFleet:
 
     def work(self, limit: int | None = None) -> int:
         """Handle announced messages, at most `limit`; returns how many there were."""
-        taken, self.lanes.messages[:] = self.lanes.messages[:limit], self.lanes.messages[limit or len(self.lanes.messages) :]
+        taken = self.lanes.messages[:limit]
+        del self.lanes.messages[: len(taken)]
         for message in taken:
             self._handle(message)
         return len(taken)
@@ -176,20 +174,22 @@ class SimulatedFleet:
         if self.failures.get(title, 0) > 0:
             self.failures[title] -= 1
             return TaskFailure.of(SourceError(title, why="the datastore did not answer"))
-        if isinstance(body, InventoryScan):
-            return InventoryScanResult(vms=self.inventory[body.datastore])
-        if isinstance(body, DiskBackup):
-            return DiskBackupResult(report=_report(), sealed_result=f"{body.run}/{body.disk.key}")
-        if isinstance(body, DiskRestore):
-            return DiskRestoreResult(report=_report(), target_path=body.target_path)
-        if isinstance(body, RepositoryCommit):
-            return self.repository.commit(body)
-        if isinstance(body, RepositoryAbandon):
-            return self.repository.abandon(body)
-        if isinstance(body, RepositoryCheck):
-            return RepositoryCheckResult(packs=1, read_bytes=1, duration_seconds=0.1, damage=())
-        assert isinstance(body, RepositoryList)
-        return RepositoryListResult(repository_id="simulated", points=tuple(self.repository.points.values()))
+        answers: dict[type, Callable[..., TaskResult | TaskFailure]] = {
+            InventoryScan: lambda scan: InventoryScanResult(vms=self.inventory[scan.datastore]),
+            DiskBackup: lambda disk: DiskBackupResult(
+                report=_report(), sealed_result=f"{disk.run}/{disk.disk.key}"
+            ),
+            DiskRestore: lambda restore: DiskRestoreResult(report=_report(), target_path=restore.target_path),
+            RepositoryCommit: self.repository.commit,
+            RepositoryAbandon: self.repository.abandon,
+            RepositoryCheck: lambda _: RepositoryCheckResult(
+                packs=1, read_bytes=1, duration_seconds=0.1, damage=()
+            ),
+            RepositoryList: lambda _: RepositoryListResult(
+                repository_id="simulated", points=tuple(self.repository.points.values())
+            ),
+        }
+        return answers[type(body)](body)
 
 
 def _report() -> DiskReport:
