@@ -17,7 +17,7 @@ from proxy_worker.repository.index_run import Location
 from proxy_worker.repository.pack_layout import ChunkKind, PackLayoutError
 from proxy_worker.repository.packs import metadata_name, read_footer, read_table
 from proxy_worker.repository.sealing import TAG_BYTES
-from proxy_worker.repository.store import ObjectNotFoundError
+from proxy_worker.repository.store import Buffer, ObjectNotFoundError
 
 MAX_METADATA_BYTES: Final = 64 * 1024 * 1024
 """Larger maps or segments than this aren't believed: a map of 64 TiB has 2 MiB of segments and some MiB of
@@ -34,7 +34,7 @@ class ChunkReader:
         self._sealer = access.sealer
         self._encrypted = access.encrypted
         self._block_size = access.block_size
-        self._keys = DataKeyOpener(access.store, access.keyring)
+        self._keys = DataKeyOpener(access.store, access.keyring, access.sealer)
         self._decompressor = Decompressor()
         self._threads = threading.local()
 
@@ -58,7 +58,7 @@ class ChunkReader:
                     damage = error
         raise damage or self.missing(f"{kind.name.lower()} {content_id.hex()}")
 
-    def open_metadata(self, location: Location, content_id: bytes, stored: bytes) -> bytes:
+    def open_metadata(self, location: Location, content_id: bytes, stored: Buffer) -> bytes:
         """The plain content of a metadata chunk, compared with its id; raises `RepositoryDamageError`."""
         kind = ChunkKind(location.kind)
         try:
@@ -83,22 +83,30 @@ class ChunkReader:
         """
         if location.block_count > 1:
             return self._open_grouped(location, block_id, stored, view)
-        if location.plain_length > len(view):
-            raise self.damage(location.pack.name, f"the block at {location.offset} is longer than it should be")
-        plain = view[: location.plain_length]
-        try:
-            if location.codec == Codec.ZSTD:
-                body = self._decrypted(location, block_id, stored)
-                plain[:] = self._decompressor.decompress(body, location.plain_length)
-            elif self._encrypted:
-                self._decrypt_into(location, block_id, stored, plain)
-            else:
-                plain[:] = stored
-        except (InvalidTag, ValueError, zstandard.ZstdError) as error:
-            raise self.damage(location.pack.name, f"the block at {location.offset} is damaged") from error
+        plain = self.open_chunk_into(location, block_id, stored, view)
         if self._keyring.block_id(plain) != block_id:
             raise self.damage(location.pack.name, f"the block at {location.offset} is another one")
         return location.plain_length
+
+    def open_chunk_into(self, location: Location, ids: bytes, stored: memoryview, view: memoryview) -> memoryview:
+        """Decrypt and decompress a chunk of blocks into `view`; the part of it that was filled.
+
+        Whether the blocks are those of `ids` is for the caller to see. Raises `RepositoryDamageError`.
+        """
+        if location.plain_length > len(view):
+            raise self.damage(location.pack.name, f"the chunk at {location.offset} is longer than it should be")
+        plain = view[: location.plain_length]
+        try:
+            if location.codec == Codec.ZSTD:
+                body = self._decrypted(location, ids, stored)
+                plain[:] = self._decompressor.decompress(body, location.plain_length)
+            elif self._encrypted:
+                self._decrypt_into(location, ids, stored, plain)
+            else:
+                plain[:] = stored
+        except (InvalidTag, ValueError, zstandard.ZstdError) as error:
+            raise self.damage(location.pack.name, f"the chunk at {location.offset} is damaged") from error
+        return plain
 
     def read_block_into(self, block_id: bytes, view: memoryview) -> int:
         """One block by its id, from any copy that is whole; the slow way, for when reading ahead has failed."""
@@ -155,12 +163,9 @@ class ChunkReader:
         try:
             table, _ = read_table(self._store, self._sealer, pack.pack_id, read_footer(self._store, pack.pack_id))
             ids = next(chunk.ids for chunk in table if chunk.offset == location.offset)
-            body = self._decrypted(location, ids, stored)
-            plain: bytes | memoryview = body
-            if location.codec == Codec.ZSTD:
-                plain = self._decompressor.decompress(body, location.plain_length)
-        except (InvalidTag, ValueError, StopIteration, zstandard.ZstdError, PackLayoutError) as error:
-            raise self.damage(pack.name, f"the blocks at {location.offset} are damaged") from error
+        except (StopIteration, PackLayoutError) as error:
+            raise self.damage(pack.name, f"its table doesn't describe the chunk at {location.offset}") from error
+        plain = self.open_chunk_into(location, ids, stored, self._buffer("group", location.plain_length))
         begin = location.place * self._block_size
         block = plain[begin : begin + self._block_size]
         if self._keyring.block_id(block) != block_id or len(block) > len(view):

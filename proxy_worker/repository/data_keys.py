@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.hpke import AEAD, KDF, KEM, Suite
 
 from proxy_worker.repository.errors import CannotReadError, RepositoryDamageError
 from proxy_worker.repository.keyring import KEY_BYTES, Keyring, public_key_id
+from proxy_worker.repository.sealing import MetadataSealer
 from proxy_worker.repository.store import ObjectNotFoundError, Store
 
 _SUITE: Final = Suite(KEM.X25519, KDF.HKDF_SHA256, AEAD.AES_256_GCM)
@@ -64,9 +65,10 @@ def nonce_of(counter: int) -> bytes:
 class DataKeyOpener:
     """Opens data keys and remembers the last few thousand. Thread-safe."""
 
-    def __init__(self, store: Store, keyring: Keyring) -> None:
+    def __init__(self, store: Store, keyring: Keyring, sealer: MetadataSealer) -> None:
         self._store = store
         self._keyring = keyring
+        self._sealer = sealer
         self._known: OrderedDict[bytes, AESGCM] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -106,8 +108,10 @@ class DataKeyOpener:
     def _resealed(self, key: SealedDataKey) -> list[tuple[bytes, bytes]]:
         found = []
         for recipient in self._keyring.openers:
+            name = seal_name(key.key_id, recipient)
             try:
-                found.append((recipient, self._store.get(seal_name(key.key_id, recipient))))
+                sealed, _ = self._sealer.open_object(name, self._store.get(name))
             except ObjectNotFoundError:
                 continue
+            found.append((recipient, sealed))
         return found

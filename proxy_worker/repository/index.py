@@ -14,6 +14,7 @@ import secrets
 import shutil
 import tempfile
 import threading
+import weakref
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -64,6 +65,7 @@ class Index:
         try:
             if cache_dir is None:
                 self._folder = Path(tempfile.mkdtemp(prefix="proxyfleet-index-"))
+                weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
             else:
                 self._folder = cache_dir / repository_id
                 self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -167,9 +167,7 @@ def read_table(
     """A pack's table and who signed it; raises `PackLayoutError`, or `RepositoryDamageError` when it doesn't
     open."""
     name = pack_name(pack_id)
-    sealed = store.get(name, footer.table_offset, footer.table_length)
-    if xxhash.xxh3_128_digest(sealed) != footer.table_checksum:
-        raise PackLayoutError("the checksum of its table is wrong")
+    sealed = require_table_checksum(store, pack_id, footer)
     payload, signer = sealer.open_signed(name, sealed)
     table = msgspec.msgpack.decode(payload, type=PackTable)
     if table.pack_id != pack_id:
@@ -178,3 +176,11 @@ def read_table(
     if described != [(offset, length) for offset, length, _ in footer]:
         raise PackLayoutError("its table and its footer disagree")
     return table, signer
+
+
+def require_table_checksum(store: Store, pack_id: bytes, footer: Footer) -> bytes:
+    """A pack's sealed table, compared with its checksum; raises `PackLayoutError`."""
+    sealed = store.get(pack_name(pack_id), footer.table_offset, footer.table_length)
+    if xxhash.xxh3_128_digest(sealed) != footer.table_checksum:
+        raise PackLayoutError("the checksum of its table is wrong")
+    return sealed

@@ -1,0 +1,115 @@
+"""Checking: every byte is read, opened and compared with its name, and what is damaged is traced to who needs it.
+
+Packs are read once, in several threads. Then the tree of every restore point is walked, map, segments and ids, and
+each id is looked up among what has turned out to be whole.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import time
+from pathlib import Path
+
+from proxy_worker.contract.errors import DamageError
+from proxy_worker.repository.access import Access
+from proxy_worker.repository.chunks import ChunkReader
+from proxy_worker.repository.config import Config
+from proxy_worker.repository.findings import CheckReport
+from proxy_worker.repository.index_run import Location, PackEntry
+from proxy_worker.repository.keyring import ID_BYTES
+from proxy_worker.repository.needs import NeedsWalk
+from proxy_worker.repository.pack_layout import MAX_BLOCKS_IN_CHUNK, Chunk, ChunkKind, Footer, pack_name
+from proxy_worker.repository.pack_scan import ChunkTest, scan_packs
+from proxy_worker.repository.packs import read_table
+from proxy_worker.repository.scrub import document_findings, leftover_notes
+from proxy_worker.repository.soundness import Soundness, compare_fragments
+
+
+def check(access: Access) -> CheckReport:
+    """Check a repository whole; with a write key, blocks are only compared with their checksums.
+
+    Changes nothing, and may run beside writers, readers and collectors. Raises `StoreError`.
+    """
+    started = time.monotonic()
+    folder = Path(tempfile.mkdtemp(prefix="proxyfleet-check-"))
+    fresh = Access.of(access.store, access.config, access.keyring, folder)
+    try:
+        return _Check(fresh).run(started, folder)
+    finally:
+        fresh.index.close()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+class _Check:
+    def __init__(self, access: Access) -> None:
+        self._access = access
+        self._chunks = ChunkReader(access)
+        self._soundness = Soundness(access)
+
+    def run(self, started: float, folder: Path) -> CheckReport:
+        access, soundness = self._access, self._soundness
+        documents = list(document_findings(access.store))
+        access.index.refresh()
+        # Packs are listed after the index: each one a fragment names was there before the fragment was.
+        scan_packs(access.store, self._prepare, soundness.note_pack)
+        compare_fragments(access, soundness)
+        soundness.index_orphans(folder)
+        walk = NeedsWalk(access, self._chunks, soundness)
+        walk.run()
+        return CheckReport(
+            points=walk.points,
+            packs=soundness.pack_count,
+            read_bytes=soundness.read_bytes,
+            duration_seconds=time.monotonic() - started,
+            findings=(*documents, *walk.findings()),
+            notes=(*leftover_notes(access.store), *self._notes(access.config)),
+        )
+
+    def _notes(self, config: Config) -> list[str]:
+        notes = []
+        if self._soundness.orphans:
+            notes.append(
+                f"{len(self._soundness.orphans)} packs without an index fragment, as interrupted writes leave them"
+            )
+        if not self._access.keyring.can_read and config.cipher != "none":
+            notes.append("blocks were compared with their checksums only: a write key can't open them")
+        return notes
+
+    def _prepare(self, pack_id: bytes, footer: Footer) -> ChunkTest:
+        """Read the table, see whether the index knows the pack, and return the test for each chunk."""
+        access = self._access
+        table, _ = read_table(access.store, access.sealer, pack_id, footer)
+        chunks = list(table)
+        if not all(self._soundness.is_indexed(pack_id, chunk) for chunk in chunks):
+            self._soundness.orphans.append(pack_id)
+        pack = PackEntry(pack_id, pack_name(pack_id), b"", footer.size_bytes, table.data_keys)
+        longest = max((chunk.plain_length for chunk in chunks), default=0)
+        plain = memoryview(bytearray(min(longest, MAX_BLOCKS_IN_CHUNK * access.block_size)))
+        opens = access.keyring.can_read or not access.encrypted
+
+        def test(number: int, stored: memoryview) -> str | None:
+            chunk = chunks[number]
+            try:
+                if chunk.kind != ChunkKind.BLOCK:
+                    self._chunks.open_metadata(_location(pack, chunk), chunk.ids, stored)
+                elif opens and not self._holds_its_blocks(pack, chunk, stored, plain):
+                    return "holds other blocks than the table says"
+            except DamageError:
+                return "can't be opened"
+            return None
+
+        return test
+
+    def _holds_its_blocks(self, pack: PackEntry, chunk: Chunk, stored: memoryview, plain: memoryview) -> bool:
+        opened = self._chunks.open_chunk_into(_location(pack, chunk), chunk.ids, stored, plain)
+        size, identify = self._access.block_size, self._access.keyring.block_id
+        return all(
+            identify(opened[place * size : (place + 1) * size])
+            == chunk.ids[place * ID_BYTES : (place + 1) * ID_BYTES]
+            for place in range(len(chunk.ids) // ID_BYTES)
+        )
+
+
+def _location(pack: PackEntry, chunk: Chunk) -> Location:
+    return Location._make((pack, *chunk[:7], 0, len(chunk.ids) // ID_BYTES))
