@@ -59,6 +59,7 @@ app = typer.Typer(
     cls=LazyCommands,
     help="Plan backups of VM disks and have a fleet of proxies carry them out.",
     no_args_is_help=True,
+    rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
 

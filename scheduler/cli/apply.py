@@ -16,7 +16,7 @@ from scheduler.fleet.reading import read_fleet
 from scheduler.fleet.references import warnings_of
 from scheduler.fleet.stored import apply_fleet
 
-app = typer.Typer(add_completion=False)
+app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
 SIGNS = {Action.ADDED: ("+", "green"), Action.CHANGED: ("~", "yellow"), Action.REMOVED: ("-", "red")}
 

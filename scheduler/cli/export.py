@@ -12,7 +12,7 @@ from scheduler.cli.printing import print_json
 from scheduler.fleet.stored import stored_fleet
 from scheduler.fleet.writing import write_fleet
 
-app = typer.Typer(add_completion=False)
+app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
 
 @app.command()

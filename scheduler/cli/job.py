@@ -23,7 +23,9 @@ from scheduler.state.declared import Priority
 from scheduler.state.errors import RunEndedError
 from scheduler.state.models import Job
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, help="Define jobs, start and stop them.")
+app = typer.Typer(
+    rich_markup_mode=None, add_completion=False, no_args_is_help=True, help="Define jobs, start and stop them."
+)
 
 
 @app.command()

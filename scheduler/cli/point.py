@@ -17,7 +17,7 @@ from scheduler.cli.printing import console, facts, iso, moment, note, print_json
 from scheduler.state.asking import find_point
 from scheduler.state.models import Point
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, help="Look at restore points.")
+app = typer.Typer(rich_markup_mode=None, add_completion=False, no_args_is_help=True, help="Look at restore points.")
 
 
 @app.command("list")

@@ -15,7 +15,12 @@ from scheduler.cli.printing import console, duration, facts, note, plural, print
 from scheduler.cli.proxy_record import ProxyRecord, proxy_records
 from scheduler.state.models import Proxy
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, help="Look at proxies, enable and disable them.")
+app = typer.Typer(
+    rich_markup_mode=None,
+    add_completion=False,
+    no_args_is_help=True,
+    help="Look at proxies, enable and disable them.",
+)
 
 
 class NoSigningKeyError(NotFoundError):

@@ -24,7 +24,12 @@ from scheduler.state.asking import ask_for_upkeep
 from scheduler.state.models import Point, Repository, Request, RequestKind
 from scheduler.state.store import State
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, help="Add repositories, rescan and check them.")
+app = typer.Typer(
+    rich_markup_mode=None,
+    add_completion=False,
+    no_args_is_help=True,
+    help="Add repositories, rescan and check them.",
+)
 
 NoWait = Annotated[bool, typer.Option("--no-wait", help="Ask for it and return at once.")]
 

@@ -26,7 +26,9 @@ from scheduler.state.asking import ask_for_restore, ask_to_cancel_restore, find_
 from scheduler.state.models import Proxy, Repository, Restore
 from scheduler.state.store import State
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, help="Write disks back from restore points.")
+app = typer.Typer(
+    rich_markup_mode=None, add_completion=False, no_args_is_help=True, help="Write disks back from restore points."
+)
 
 
 class RestoreTargetError(ConfigurationError):

@@ -21,7 +21,12 @@ from scheduler.cli.run_outcome import show as show_run
 from scheduler.state.asking import ask_to_cancel, ask_to_retry
 from scheduler.state.models import Run
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, help="Look at runs, watch, cancel and retry them.")
+app = typer.Typer(
+    rich_markup_mode=None,
+    add_completion=False,
+    no_args_is_help=True,
+    help="Look at runs, watch, cancel and retry them.",
+)
 
 
 @app.command("list")

@@ -23,7 +23,7 @@ from scheduler.signing import signing_key
 from scheduler.state.lock import only_scheduler
 from scheduler.state.store import open_state
 
-app = typer.Typer(add_completion=False)
+app = typer.Typer(rich_markup_mode=None, add_completion=False)
 logger = logging.getLogger(__name__)
 
 

@@ -23,7 +23,7 @@ from scheduler.cli.status_record import StatusRecord, status_record
 from scheduler.state.lock import is_served
 from scheduler.state.store import State
 
-app = typer.Typer(add_completion=False)
+app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
 LOOK_EVERY_S = 1.0
 REASONS_SHOWN = 5

@@ -6,17 +6,12 @@ SQLite in write-ahead mode by default: readers (the CLI) never wait for the writ
 
 from __future__ import annotations
 
-import logging
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from alembic import command
-from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, create_engine, event, make_url
 from sqlalchemy.exc import ArgumentError, DatabaseError, NoSuchModuleError
 from sqlalchemy.orm import Session
@@ -29,11 +24,11 @@ from scheduler.state.errors import (
     StateLockedError,
     StateReadOnlyError,
     StateUrlError,
-    StateVersionError,
 )
+from scheduler.state.schema import migrate as migrate_schema
+from scheduler.state.schema import not_set_up, require_current
 
 BUSY_TIMEOUT_S = 10.0
-_MIGRATIONS = Path(__file__).parent / "migrations"
 
 
 class State:
@@ -81,9 +76,13 @@ def open_state(url: str, *, migrate: bool = False, busy_timeout_s: float = BUSY_
         if migrate:
             _prepare_folder(engine)
             with engine.connect() as connection:
-                _migrate(connection)
+                migrate_schema(connection, name)
         else:
-            _require_current(engine, name)
+            path = sqlite_file(engine)
+            if path is not None and not path.exists():
+                raise not_set_up(name)
+            with engine.connect() as connection:
+                require_current(connection, name)
     except DatabaseError as error:
         engine.dispose()
         raise explain(error, name) from error
@@ -172,50 +171,3 @@ def _prepare_folder(engine: Engine) -> None:
         raise StateReadOnlyError(
             f"database {path}", why=str(error.strerror), remedy="Check `state_dir` and who owns it."
         ) from error
-
-
-def _script(connection: Connection | None = None) -> Config:
-    config = Config()
-    config.set_main_option("script_location", str(_MIGRATIONS))
-    config.attributes["connection"] = connection
-    return config
-
-
-def _migrate(connection: Connection) -> None:
-    logging.getLogger("alembic").setLevel(logging.WARNING)
-    _refuse_newer(connection)
-    command.upgrade(_script(connection), "head")
-    connection.commit()
-
-
-def _refuse_newer(connection: Connection) -> str | None:
-    script = ScriptDirectory.from_config(_script())
-    current = MigrationContext.configure(connection).get_current_revision()
-    if current is not None and current not in {revision.revision for revision in script.walk_revisions()}:
-        raise StateVersionError(
-            f"database {database_name(connection.engine)}",
-            why=f"its schema {current} was made by a newer version of the scheduler",
-            remedy="Upgrade this one, or restore the database from before the upgrade.",
-        )
-    return current
-
-
-def _require_current(engine: Engine, name: str) -> None:
-    path = sqlite_file(engine)
-    missing = StateVersionError(
-        f"database {name}",
-        why="it has not been set up",
-        remedy="Run `scheduler apply -f fleet.toml`, or start `scheduler serve`, with this configuration.",
-    )
-    if path is not None and not path.exists():
-        raise missing
-    with engine.connect() as connection:
-        current = _refuse_newer(connection)
-        if current is None:
-            raise missing
-        if current != ScriptDirectory.from_config(_script()).get_current_head():
-            raise StateVersionError(
-                f"database {name}",
-                why=f"its schema {current} is of an older version of the scheduler",
-                remedy="Restart `scheduler serve`, which brings it up to date.",
-            )
