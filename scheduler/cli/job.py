@@ -14,7 +14,8 @@ from scheduler.cli.arguments import AsJson, JobName
 from scheduler.cli.finding import find_job, find_repository
 from scheduler.cli.job_view import describe_job, job_as_json, job_row, newest_run
 from scheduler.cli.opening import opened_state, require_service, warn_without_service
-from scheduler.cli.printing import console, note, print_json, table
+from scheduler.cli.printing import note, print_json, table
+from scheduler.cli.printing import show as print_view
 from scheduler.cli.run_outcome import follow, read_run
 from scheduler.fleet.editing import declare, withdraw
 from scheduler.fleet.models import ModeChoice
@@ -112,7 +113,7 @@ def list_jobs(as_json: AsJson = False) -> None:
         made = table("JOB", "VMS", "REPOSITORY", "NEXT START", "LAST RUN", "ENDED", keep=("JOB", "NEXT START"))
         for job in jobs:
             made.add_row(*job_row(job, newest_run(session, job.name)))
-    console().print(made)
+    print_view(made)
 
 
 @app.command()
@@ -129,7 +130,7 @@ def show(name: JobName, as_json: AsJson = False) -> None:
         if as_json:
             print_json(job_as_json(session, job))
         else:
-            console().print(describe_job(session, job))
+            print_view(describe_job(session, job))
 
 
 @app.command()
@@ -161,7 +162,7 @@ def start(
         elif as_json:
             print_json(read_run(state, run_id).model_dump(mode="json"))
         else:
-            console().print(f"Run {run_id} of job {name} is asked for.", markup=False)
+            typer.echo(f"Run {run_id} of job {name} is asked for.")
             note(f"Watch it with `scheduler run watch {run_id}`.")
         warn_without_service(state, "the run starts")
 

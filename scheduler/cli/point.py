@@ -13,7 +13,8 @@ from scheduler.cli import completion
 from scheduler.cli.arguments import AsJson
 from scheduler.cli.finding import find_repository
 from scheduler.cli.opening import opened_state
-from scheduler.cli.printing import console, facts, iso, moment, note, print_json, size, table
+from scheduler.cli.printing import facts, iso, moment, note, print_json, size, table
+from scheduler.cli.printing import show as print_view
 from scheduler.state.asking import find_point
 from scheduler.state.models import Point
 
@@ -73,7 +74,7 @@ def list_points(
             size(sum(disk.stored_bytes for disk in point.disks)),
             Text(point.repository),
         )
-    console().print(made)
+    print_view(made)
 
 
 @app.command()
@@ -110,7 +111,7 @@ def show(
         ("job", found.job or "-"),
     ]
     first = found.disks[0].key if found.disks else "KEY"
-    console().print(Group(facts(rows), "", disks))
+    print_view(Group(facts(rows), "", disks))
     note(f"Restore with `scheduler restore disk --vm {vm} --point {found.point} --disk {first} --to PATH --wait`.")
 
 

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any, TextIO
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -21,6 +21,7 @@ WIDTH_OF_A_PIPE = 1_000
 _KIB = 1024
 _MINUTE_S, _HOUR_S, _DAY_S = 60, 3600, 86400
 _EXACT_BELOW_S = 10
+_TELLING_RATIO = 1.05
 
 STYLES = {
     "succeeded": "green",
@@ -41,6 +42,25 @@ def console(stream: TextIO | None = None) -> Console:
     stream = stream if stream is not None else sys.stdout
     width = None if stream.isatty() else WIDTH_OF_A_PIPE
     return Console(file=stream, width=width, highlight=False, soft_wrap=False)
+
+
+def show(renderable: RenderableType) -> None:
+    """Print to standard output; the padding that tables put at the ends of lines is for terminals only."""
+    out = console()
+    if out.is_terminal:
+        out.print(renderable)
+        return
+    with out.capture() as captured:
+        out.print(renderable)
+    sys.stdout.write("".join(f"{line.rstrip()}\n" for line in captured.get().splitlines()))
+
+
+def fitting(out: Console, candidates: Sequence[Table]) -> Table:
+    """The first of these tables that is no wider than the terminal, or else the last."""
+    for candidate in candidates[:-1]:
+        if out.measure(candidate, options=out.options.update(max_width=WIDTH_OF_A_PIPE)).maximum <= out.width:
+            return candidate
+    return candidates[-1]
 
 
 def print_json(value: Any) -> None:
@@ -117,9 +137,19 @@ def duration(seconds: float | None) -> str:
     return f"{int(seconds) // _DAY_S} d {int(seconds) % _DAY_S // _HOUR_S} h"
 
 
-def ratio(whole: float, part: float) -> str:
-    """How many times less `part` is, `3.1x`; a dash when there is nothing to compare."""
-    return f"{whole / part:.1f}x" if whole > 0 and part > 0 else "-"
+def clock(seconds: float | None) -> str:
+    """Time to go, in as few columns as can be: `0:07`, `12:30`, `3:05:00`; a dash when it isn't known."""
+    if seconds is None:
+        return "-"
+    minutes, rest = divmod(round(max(0.0, seconds)), _MINUTE_S)
+    hours, minutes = divmod(minutes, _MINUTE_S)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def compared(part: float, whole: float, name: str) -> str:
+    """`95.5 MiB (10.5x less than read)`; the figure alone where there is nothing to compare."""
+    ratio = whole / part if whole > 0 and part > 0 else 1.0
+    return f"{size(part)} ({ratio:.1f}x less than {name})" if ratio >= _TELLING_RATIO else size(part)
 
 
 def moment(unix_seconds: float | None) -> str:

@@ -11,7 +11,8 @@ from scheduler.cli.arguments import AsJson, ProxyName
 from scheduler.cli.finding import no_such_proxy
 from scheduler.cli.live import LedgerWindow
 from scheduler.cli.opening import configuration, opened_state
-from scheduler.cli.printing import console, duration, facts, note, plural, print_json, state, table
+from scheduler.cli.printing import duration, facts, note, plural, print_json, state, table
+from scheduler.cli.printing import show as print_view
 from scheduler.cli.proxy_record import ProxyRecord, proxy_records
 from scheduler.state.models import Proxy
 
@@ -46,7 +47,7 @@ def list_proxies(as_json: AsJson = False) -> None:
     if not records:
         note("No proxy is declared or has registered. `scheduler proxy key` prints what a proxy.toml needs.")
         return
-    console().print(proxy_table(records))
+    print_view(proxy_table(records))
 
 
 @app.command()
@@ -80,7 +81,7 @@ def show(name: ProxyName, as_json: AsJson = False) -> None:
         ),
     ]
     tasks = [Text(f"  {task}") for task in record.tasks]
-    console().print(Group(facts(rows), *([Text("works on", style="bold"), *tasks] if tasks else [])))
+    print_view(Group(facts(rows), *([Text("works on", style="bold"), *tasks] if tasks else [])))
 
 
 @app.command()

@@ -18,6 +18,7 @@ from scheduler.cli.finding import find_repository
 from scheduler.cli.live import LedgerWindow, Live
 from scheduler.cli.opening import opened_state, require_service, warn_without_service
 from scheduler.cli.printing import console, iso, note, print_json, size, table
+from scheduler.cli.printing import show as print_view
 from scheduler.cli.upkeep import UpkeepRecord, upkeep_record, upkeep_summary, watch_of_upkeep
 from scheduler.fleet.editing import declare
 from scheduler.state.asking import ask_for_upkeep
@@ -113,9 +114,9 @@ def list_repositories(as_json: AsJson = False) -> None:
         made.add_row(
             Text(one["name"]), Text(one["site"]), Text(one["location"]), str(one["vms"]), str(one["points"]),
             size(one["stored_bytes"]), Text(", ".join(one["proxies"]) or "no proxy that is up"),
-            f"{check['at']}: {check['outcome']}" if check else "never",
+            f"{check['at']}: {check['outcome'] or check['state']}" if check else "never",
         )  # fmt: skip
-    console().print(made)
+    print_view(made)
 
 
 @app.command()
@@ -173,7 +174,7 @@ def _follow(state: State, request_id: str, *, as_json: bool) -> None:
     if as_json:
         print_json(record.model_dump(mode="json"))
     else:
-        console().print(upkeep_summary(record))
+        print_view(upkeep_summary(record))
     raise typer.Exit(record.exit_code)
 
 

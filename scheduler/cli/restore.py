@@ -20,6 +20,7 @@ from scheduler.cli.finding import find_restore, no_such_proxy
 from scheduler.cli.live import LedgerWindow, Live
 from scheduler.cli.opening import configuration, opened_state, require_service, warn_without_service
 from scheduler.cli.printing import console, moment, note, print_json, state, table
+from scheduler.cli.printing import show as print_view
 from scheduler.cli.restore_record import RestoreRecord, restore_line, restore_record, restore_summary
 from scheduler.cli.watching import Told, Watch
 from scheduler.state.asking import ask_for_restore, ask_to_cancel_restore, find_point
@@ -94,7 +95,7 @@ def disk(
         elif as_json:
             print_json(_read(opened, restore_id).model_dump(mode="json"))
         else:
-            console().print(f"Restore {restore_id} is asked for.", markup=False)
+            typer.echo(f"Restore {restore_id} is asked for.")
             note(f"See how far it is with `scheduler restore show {restore_id}`.")
         warn_without_service(opened, "it starts")
 
@@ -128,7 +129,7 @@ def list_restores(
                 record.restore, Text(record.vm), record.disk, state(record.state), moment(record.created),
                 Text(record.proxy), Text(record.path),
             )  # fmt: skip
-        console().print(made)
+        print_view(made)
 
 
 @app.command()
@@ -146,7 +147,7 @@ def show(
     if as_json:
         print_json(record.model_dump(mode="json"))
     else:
-        console().print(restore_summary(record))
+        print_view(restore_summary(record))
 
 
 @app.command()
@@ -227,5 +228,5 @@ def _follow(opened: State, restore_id: str, *, as_json: bool) -> None:
     if as_json:
         print_json(record.model_dump(mode="json"))
     else:
-        console().print(restore_summary(record))
+        print_view(restore_summary(record))
     raise typer.Exit(record.exit_code)

@@ -14,7 +14,8 @@ from scheduler.cli.arguments import AsJson, RunId
 from scheduler.cli.finding import find_job
 from scheduler.cli.live import LedgerWindow, Live
 from scheduler.cli.opening import opened_state, require_service, warn_without_service
-from scheduler.cli.printing import console, duration, moment, note, print_json, size, state, table
+from scheduler.cli.printing import duration, moment, note, print_json, size, state, table
+from scheduler.cli.printing import show as print_view
 from scheduler.cli.records import RunRecord, run_record
 from scheduler.cli.run_outcome import follow, read_run
 from scheduler.cli.run_outcome import show as show_run
@@ -145,4 +146,4 @@ def _print_runs(records: list[RunRecord]) -> None:
             size(record.size_bytes),
             size(record.stored_bytes),
         )
-    console().print(made)
+    print_view(made)

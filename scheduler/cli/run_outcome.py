@@ -10,6 +10,7 @@ import typer
 from proxy_worker.contract.errors import CancelledError, ProxyfleetError
 from scheduler.cli.live import LedgerWindow, Live
 from scheduler.cli.printing import console, print_json
+from scheduler.cli.printing import show as print_view
 from scheduler.cli.records import RunRecord, run_record
 from scheduler.cli.run_view import summary
 from scheduler.cli.watching import watch_of_run
@@ -48,4 +49,4 @@ def show(run: RunRecord, *, as_json: bool) -> None:
     if as_json:
         print_json(run.model_dump(mode="json"))
     else:
-        console().print(summary(run))
+        print_view(summary(run))

@@ -6,16 +6,27 @@ from collections import Counter
 from collections.abc import Sequence
 
 from rich.console import Console, Group, RenderableType
+from rich.table import Table
 from rich.text import Text
 
-from scheduler.cli.printing import duration, facts, moment, plural, rate, ratio, size, state, table
+from scheduler.cli.printing import (
+    clock,
+    compared,
+    duration,
+    facts,
+    fitting,
+    moment,
+    plural,
+    rate,
+    size,
+    state,
+    table,
+)
 from scheduler.cli.records import DiskRecord, RunRecord
 
 LIVE_ORDER = ("running", "paused", "failed", "waiting", "queued", "cancelled", "succeeded")
 """Which disks a view that has no room for all shows first."""
 LINES_BESIDE_DISKS = 8
-WIDE = 96
-"""Columns from which a view also shows the transport mode."""
 
 
 def live_view(run: RunRecord, console: Console) -> RenderableType:
@@ -25,7 +36,7 @@ def live_view(run: RunRecord, console: Console) -> RenderableType:
     shown, hidden = ordered[:room], ordered[room:]
     parts: list[RenderableType] = [headline(run)]
     if run.disks:
-        parts.append(_progress_table(shown, wide=console.width >= WIDE))
+        parts.append(fitting(console, [_progress_table(shown, mode=True), _progress_table(shown, mode=False)]))
     if hidden:
         parts.append(Text(f"and {plural(len(hidden), 'more disk')}: {_states(hidden)}", style="dim"))
     return Group(*parts, *_reasons(run, limit=3))
@@ -67,8 +78,8 @@ def progress_line(disk: DiskRecord) -> str:
     return f"{line}: {disk.reason}" if disk.reason else line
 
 
-def _progress_table(disks: Sequence[DiskRecord], *, wide: bool) -> RenderableType:
-    columns = ["VM", "DISK", "STATE", "DONE", "SIZE", "RATE", "ETA", "PROXY", *(["MODE"] if wide else [])]
+def _progress_table(disks: Sequence[DiskRecord], *, mode: bool) -> Table:
+    columns = ["VM", "DISK", "STATE", "DONE", "SIZE", "RATE", "ETA", "PROXY", *(["MODE"] if mode else [])]
     made = table(*columns, right=("DONE", "SIZE", "RATE", "ETA"), keep=("DISK", "STATE", "MODE"))
     for disk in disks:
         cells: list[str | Text] = [
@@ -78,10 +89,10 @@ def _progress_table(disks: Sequence[DiskRecord], *, wide: bool) -> RenderableTyp
             _percent(disk),
             size(disk.size_bytes),
             rate(disk.rate),
-            duration(disk.eta_s),
+            clock(disk.eta_s),
             Text(disk.proxy or "-"),
         ]
-        made.add_row(*cells, *([disk.mode or "-"] if wide else []))
+        made.add_row(*cells, *([disk.mode or "-"] if mode else []))
     return made
 
 
@@ -116,14 +127,11 @@ def _figures(run: RunRecord) -> list[tuple[str, str | Text]]:
         ("started", f"{moment(run.started)} ({run.trigger})"),
         ("ended", moment(run.ended)),
         ("processed", size(run.processed_bytes)),
-        ("read", f"{size(run.read_bytes)}, {ratio(run.processed_bytes, run.read_bytes)} less than processed"),
+        ("read", compared(run.read_bytes, run.processed_bytes, "processed")),
         ("unchanged", size(unchanged)),
         ("already stored", size(reused)),
-        (
-            "transferred",
-            f"{size(run.transferred_bytes)}, {ratio(run.read_bytes, run.transferred_bytes)} less than read",
-        ),
-        ("stored", f"{size(run.stored_bytes)}, {ratio(run.processed_bytes, run.stored_bytes)} less than processed"),
+        ("transferred", compared(run.transferred_bytes, run.read_bytes, "read")),
+        ("stored", compared(run.stored_bytes, run.processed_bytes, "processed")),
         ("rate", rate(run.rate)),
         ("bottleneck", run.bottleneck or "-"),
         ("modes", ", ".join(f"{mode} ({plural(count, 'disk')})" for mode, count in modes.most_common()) or "-"),

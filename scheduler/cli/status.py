@@ -10,12 +10,25 @@ from typing import Annotated
 import typer
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
+from rich.table import Table
 from rich.text import Text
 
 from scheduler.cli.arguments import AsJson
 from scheduler.cli.live import LedgerWindow
 from scheduler.cli.opening import opened_state
-from scheduler.cli.printing import console, duration, moment, plural, print_json, rate, size, state, table
+from scheduler.cli.printing import (
+    clock,
+    console,
+    fitting,
+    moment,
+    plural,
+    print_json,
+    rate,
+    show,
+    size,
+    state,
+    table,
+)
 from scheduler.cli.records import DiskRecord, RunRecord
 from scheduler.cli.restore_record import restore_line
 from scheduler.cli.run_view import headline
@@ -28,7 +41,6 @@ app = typer.Typer(rich_markup_mode=None, add_completion=False)
 LOOK_EVERY_S = 1.0
 REASONS_SHOWN = 5
 LINES_BESIDE_DISKS = 16
-WIDE = 96
 
 
 @app.command()
@@ -50,7 +62,7 @@ def status(
         if as_json:
             print_json(_look(opened, window).model_dump(mode="json"))
         elif once or not out.is_terminal or out.is_dumb_terminal:
-            out.print(status_view(_look(opened, window), out, room=None))
+            show(status_view(_look(opened, window), out, room=None))
         else:
             _live(opened, window, out)
 
@@ -66,7 +78,7 @@ def status_view(record: StatusRecord, out: Console, *, room: int | None) -> Rend
     parts += [restore_line(restore) for restore in record.restores]
     moving = [disk for run in record.runs for disk in run.disks if disk.state in {"running", "paused"}]
     if moving:
-        parts += ["", _disks(moving[:room], wide=out.width >= WIDE)]
+        parts += ["", fitting(out, [_disks(moving[:room], mode=True), _disks(moving[:room], mode=False)])]
         if room is not None and len(moving) > room:
             parts.append(Text(f"and {plural(len(moving) - room, 'more disk')}", style="dim"))
     upkeep = [task for task in record.tasks if not task.task.startswith("disk.")]
@@ -96,8 +108,8 @@ def _proxies(record: StatusRecord) -> RenderableType:
     return made
 
 
-def _disks(disks: Sequence[DiskRecord], *, wide: bool) -> RenderableType:
-    columns = ["VM", "DISK", "DONE", "RATE", "ETA", "PROXY", *(["MODE"] if wide else [])]
+def _disks(disks: Sequence[DiskRecord], *, mode: bool) -> Table:
+    columns = ["VM", "DISK", "DONE", "RATE", "ETA", "PROXY", *(["MODE"] if mode else [])]
     made = table(*columns, right=("DONE", "RATE", "ETA"), keep=("DISK", "MODE"))
     for disk in disks:
         share = (
@@ -110,10 +122,10 @@ def _disks(disks: Sequence[DiskRecord], *, wide: bool) -> RenderableType:
             disk.disk,
             share,
             rate(disk.rate),
-            duration(disk.eta_s),
+            clock(disk.eta_s),
             Text(disk.proxy or "-"),
         ]
-        made.add_row(*cells, *([disk.mode or "-"] if wide else []))
+        made.add_row(*cells, *([disk.mode or "-"] if mode else []))
     return made
 
 

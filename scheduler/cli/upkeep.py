@@ -28,7 +28,7 @@ class UpkeepRecord(Shown):
     proxy: str | None
     """Who is at it."""
     outcome: str
-    """In one line: what was found, why it failed, or what it waits for."""
+    """In one line: what was found, why it failed, or what it waits for; empty if there is nothing to say."""
     damage: tuple[str, ...]
     """What a check found damaged, one line each."""
     packs: int | None
@@ -70,7 +70,8 @@ def upkeep_record(session: Session, request: Request, live: Live) -> UpkeepRecor
 def upkeep_line(record: UpkeepRecord) -> Text:
     """One line that says how a request stands."""
     by = f" on {record.proxy}" if record.proxy else ""
-    return Text.assemble(f"{record.kind} of {record.repository}{by}: ", state(record.state), f": {record.outcome}")
+    said = f": {record.outcome}" if record.outcome else ""
+    return Text.assemble(f"{record.kind} of {record.repository}{by}: ", state(record.state), said)
 
 
 def upkeep_summary(record: UpkeepRecord) -> RenderableType:
@@ -104,7 +105,7 @@ def _outcome(request: Request, found: RepositoryCheckResult | None, note: str) -
             f"{verdict}, {plural(found.packs, 'pack')}, {size(found.read_bytes)} read "
             f"in {duration(found.duration_seconds)}"
         )
-    return request.summary or note or ("cancelled" if request.state is WorkState.CANCELLED else "under way")
+    return request.summary or note
 
 
 def _exit_code(request: Request, found: RepositoryCheckResult | None) -> int:
