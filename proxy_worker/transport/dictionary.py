@@ -10,7 +10,7 @@ from __future__ import annotations
 import codecs
 import re
 
-_LINE = re.compile(r"""\s*([A-Za-z0-9_.:\-]+)\s*=\s*(?:"([^"]*)"|([^"]*?))\s*""")
+_LINE = re.compile(r"""\s*([A-Za-z0-9_.:\-]+)\s*=\s*(?:"([^"]*)"|([^"\s][^"]*?))\s*""")
 _ENCODING = re.compile(rb"""^\s*\.?encoding\s*=\s*"?([A-Za-z0-9_.:\-]{1,40})"?\s*$""", re.IGNORECASE | re.MULTILINE)
 _ESCAPE = re.compile(r"\|([0-9A-Fa-f]{2})")
 _MULTIBYTE = {

@@ -38,7 +38,7 @@ class _Target:
     vmdk: str
     path: str
     size_bytes: int | None = None
-    """The disk's size, where this proxy can see it."""
+    """The disk's size, where this proxy sees its descriptor."""
 
 
 def open_offered(uri: str, *, reason: str) -> NbdSource:
@@ -97,7 +97,8 @@ def _target(address: DiskAddress, connection: DatastoreConnection) -> _Target:
                 files = [file for layer in image.layers for file in layer.files]
                 extents = [extent for layer in image.layers for extent in layer.descriptor.extents]
                 only = files[0] if image.is_flat and len(files) == 1 and not extents[0].offset_sectors else None
-                return _Target(vmdk, only.path if only else vmdk, image.size_bytes)
+                size = image.size_bytes if image.raw is None else None
+                return _Target(vmdk, only.path if only else vmdk, size)
         except (SourceError, NotFoundError):
             pass  # what this proxy can't read, the server may: it is why network mode is tried
     flat = vmdk if is_raw_name(vmdk) else f"{vmdk[: -len('.vmdk')]}-flat.vmdk"
@@ -112,11 +113,12 @@ def _require_disk(source: NbdSource | ServedSource, target: _Target) -> None:
             why=f"the server offers {source.size_bytes} bytes, the disk has {target.size_bytes}",
             remedy="Let the server open the disk, not the file: see {path} and {vmdk} in the guide.",
         )
-    beginning = bytearray(min(SECTOR_BYTES, source.size_bytes))
-    source.read_into(0, memoryview(beginning))
     if is_raw_name(target.vmdk):
         return
-    if beginning[:4] in {HOSTED_MAGIC, ESX_MAGIC} or is_descriptor(bytes(beginning)):
+    sector = bytearray(min(SECTOR_BYTES, source.size_bytes))
+    source.read_into(0, memoryview(sector))
+    beginning = bytes(sector)
+    if beginning.startswith((HOSTED_MAGIC, ESX_MAGIC)) or is_descriptor(beginning):
         raise WrongDiskServedError(
             f"{target.vmdk} can't be read in network mode",
             why="the server offers the VMDK file itself, not the disk within",

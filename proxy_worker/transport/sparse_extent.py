@@ -26,7 +26,7 @@ _AT_END: Final = (1 << 64) - 1
 _COMPRESSED: Final = 1 << 16
 _LARGEST_DIRECTORY: Final = 1 << 24  # entries: 16 Mi tables of 512 grains of 64 KiB are 512 TiB
 _TABLES_PER_READ: Final = 1 << 20
-_MARKER_BYTES: Final = 12  # before a compressed grain: where it belongs, and how long it is
+_MARKER: Final = struct.Struct("<QI")  # before a compressed grain: where it belongs, and its length
 
 
 @dataclass(frozen=True)
@@ -87,11 +87,15 @@ def embedded_descriptor(file: OpenFile, extent: SparseExtent) -> bytes:
 
 def require_whole(file: OpenFile, extent: SparseExtent) -> None:
     """Raise VmdkDamagedError unless every grain that the tables name lies within the file."""
-    grain_bytes = _MARKER_BYTES if extent.compressed else extent.grain_sectors * SECTOR_BYTES
-    for entries in _tables(file, extent):
-        last = max(entries, default=0)
-        if last > 1 and last * SECTOR_BYTES + grain_bytes > file.size_bytes:
-            raise _truncated(file, f"it has data at {last * SECTOR_BYTES}, but ends at {file.size_bytes}")
+    last = max((max(entries, default=0) for entries in _tables(file, extent)), default=0)
+    if last <= 1:  # 0 and 1 mark grains that aren't stored
+        return
+    end = last * SECTOR_BYTES + extent.grain_sectors * SECTOR_BYTES
+    if extent.compressed:
+        marker = file.read_at(last * SECTOR_BYTES, _MARKER.size).ljust(_MARKER.size, b"\0")
+        end = last * SECTOR_BYTES + _MARKER.size + _MARKER.unpack(marker)[1]
+    if end > file.size_bytes:
+        raise _truncated(file, f"it has data up to {end}, but ends at {file.size_bytes}")
 
 
 def _tables(file: OpenFile, extent: SparseExtent) -> Iterator[array[int]]:

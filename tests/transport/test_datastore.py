@@ -41,7 +41,6 @@ def test_references_within_the_datastore(
         "/etc/passwd",
         "../../etc/passwd",
         "..",
-        ".",
         "",
         "a\0b",
         "[ds2] a.vmdk",

@@ -16,7 +16,8 @@ import pytest
 
 from proxy_worker.contract.specification import Extent
 from proxy_worker.transport.nbd import connection as nbd_connection
-from proxy_worker.transport.nbd.handshake import NbdConnectError, NbdRefusedError
+from proxy_worker.transport.nbd.connection import NbdConnection
+from proxy_worker.transport.nbd.handshake import Export, NbdConnectError, NbdRefusedError
 from proxy_worker.transport.nbd.source import NbdSource
 from proxy_worker.transport.nbd.uri import NbdUriError, parse_uri
 from proxy_worker.transport.source import ConnectionLostError, DiskSource, DiskUnreadableError
@@ -251,6 +252,73 @@ def test_a_server_that_talks_nonsense_is_a_named_error(tmp_path: Path, answer: b
     with pytest.raises(NbdConnectError, match="as an NBD server does"):
         open_uri(f"nbd+unix:///?socket={tmp_path}/liar.sock")
     liar.close()
+
+
+def chunk(kind: int, payload: bytes, *, flags: int = 1, handle: int = 1) -> bytes:
+    return struct.pack(">IHHQI", 0x668E33EF, flags, kind, handle, len(payload)) + payload
+
+
+def data(offset: int, length: int, *, flags: int = 1) -> bytes:
+    return chunk(1, struct.pack(">Q", offset) + b"d" * length, flags=flags)
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (data(4096, 99), "99 of 100 bytes"),
+        (data(4096, 101), "weren't asked for"),
+        (data(4095, 100), "weren't asked for"),
+        (data(4096, 50, flags=0) + data(4140, 56), "a gap or an overlap"),
+        (data(4096, 40, flags=0) + data(4146, 50), "a gap or an overlap"),
+        (chunk(0, b""), "0 of 100 bytes"),
+        (chunk(2, struct.pack(">QI", 4096, 1 << 31)), "weren't asked for"),
+        (chunk(0, b"", handle=7), "isn't an answer"),
+        (chunk(9, b""), "a chunk of kind 9"),
+        (chunk(5, bytes(4)), "a chunk of kind 5"),
+        (chunk(2, b"")[:-4] + b"\xff\xff\xff\xff", "announced a message"),
+        (b"\0" * 20, "isn't an answer"),
+        (data(4096, 100)[:60], "closed the connection"),
+    ],
+)
+def test_an_answer_that_does_not_fit_its_read_is_never_taken_for_data(answer: bytes, words: str) -> None:
+    ours, theirs = socket.socketpair()
+    export = Export(
+        size_bytes=MIB, flags=0, structured=True, allocation_id=None, smallest_read=1, longest_read=32 * MIB
+    )
+    connection = NbdConnection(parse_uri("nbd://test"), ours, export)
+    theirs.sendall(answer)
+    theirs.shutdown(socket.SHUT_WR)
+    with pytest.raises(ConnectionLostError, match=words):
+        connection.read_into(4096, memoryview(bytearray(100)))
+    connection.close()
+    theirs.close()
+
+
+def test_pieces_of_an_answer_in_any_order_make_the_whole() -> None:
+    ours, theirs = socket.socketpair()
+    export = Export(
+        size_bytes=MIB, flags=0, structured=True, allocation_id=None, smallest_read=1, longest_read=32 * MIB
+    )
+    connection = NbdConnection(parse_uri("nbd://test"), ours, export)
+    theirs.sendall(data(4136, 60, flags=0) + chunk(2, struct.pack(">QI", 4096, 40)))
+    view = bytearray(b"x" * 100)
+    connection.read_into(4096, memoryview(view))
+    assert view == bytes(40) + b"d" * 60
+    connection.close()
+    theirs.close()
+
+
+def test_what_is_not_allocated_reads_as_zeros(nbdkit: Start) -> None:
+    with open_uri(nbdkit("sparse-random", "48M", "seed=7", "percent=20").uri) as source:
+        found = list(source.allocated(0, source.size_bytes))
+        assert 0 < sum(extent.length for extent in found) < source.size_bytes
+        assert read_all(source) == read(source, 0, source.size_bytes)
+
+
+def test_a_slow_server_is_waited_for(nbdkit: Start, raw_image: Path, content: bytes) -> None:
+    server = nbdkit("--filter=rate", "--filter=delay", "file", str(raw_image), "rate=100M", "delay-read=5ms")
+    with open_uri(server.uri) as source:
+        assert read_all(source, block=MIB) == content
 
 
 @pytest.mark.parametrize(
