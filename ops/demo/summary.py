@@ -12,7 +12,7 @@ from rich.table import Table
 from ops.demo.layout import Layout
 from ops.demo.terminal import console
 
-MIB = 1 << 20
+MIB, GIB = 1 << 20, 1 << 30
 
 
 @dataclass(frozen=True)
@@ -41,10 +41,10 @@ def show_runs(runs: Sequence[RunFigures]) -> None:
         sizes = (run["processed_bytes"], run["read_bytes"], run["transferred_bytes"], figures.stored_bytes)
         table.add_row(
             figures.title,
-            *(_mib(size) for size in sizes),
+            *(_size(size) for size in sizes),
             f"{run['processed_bytes'] / max(1, figures.stored_bytes):.1f}x",
             f"{run['duration_seconds']:.1f}",
-            f"{_mib(run['rate'] or 0)}/s",
+            f"{_size(run['rate'] or 0)}/s",
             run["bottleneck"] or "-",
         )
     console.print(table)
@@ -59,7 +59,7 @@ def show_disks(runs: Sequence[RunFigures]) -> None:
         table.add_column(name, justify="right")
     for figures in runs:
         for disk in figures.run["disks"]:
-            sizes = (_mib(disk[name] or 0) for name in ("size_bytes", "read_bytes", "stored_bytes"))
+            sizes = (_size(disk[name] or 0) for name in ("size_bytes", "read_bytes", "stored_bytes"))
             table.add_row(figures.title, disk["vm"], disk["disk"], disk["proxy"], disk["mode"], *sizes)
     console.print(table)
 
@@ -94,8 +94,8 @@ def show_next_steps(layout: Layout, *, kept: bool) -> None:
         )
 
 
-def _mib(size_bytes: float) -> str:
-    return f"{size_bytes / MIB:,.1f} MiB"
+def _size(size_bytes: float) -> str:
+    return f"{size_bytes / GIB:.2f} GiB" if size_bytes >= GIB else f"{size_bytes / MIB:.1f} MiB"
 
 
 def _relative(path: Path) -> str:

@@ -14,7 +14,7 @@ from rich.console import Console
 
 from ops.demo.errors import DemoError
 
-console = Console(highlight=False)
+console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
 BIN = Path(sys.executable).parent
 
 
