@@ -116,6 +116,7 @@ class Repository:
         *,
         passphrase: bytes | None,
         block_size: int = DEFAULT_BLOCK_SIZE,
+        blocks_per_segment: int = BLOCKS_PER_SEGMENT,
         kdf_cost: passphrases.KdfCost | None = None,
     ) -> Repository:
         """Make a repository in an empty store; without a passphrase it is not encrypted.
@@ -133,7 +134,7 @@ class Repository:
             repository_id=secrets.token_hex(16),
             created_at=int(time.time()),
             block_size=block_size,
-            blocks_per_segment=BLOCKS_PER_SEGMENT,
+            blocks_per_segment=blocks_per_segment,
             cipher="none" if passphrase is None else "aes-256-gcm",
             root_public_key=unlocked.root_public_key,
             data_public_keys=unlocked.data_public_keys,
@@ -146,7 +147,8 @@ class Repository:
             passphrases.add(store, key)
         if not store.put_if_absent(name_of(1), [encode_config(config, unlocked.root_key)]):
             raise RepositoryExistsError(f"repository {store.location}", why="another one was made here just now")
-        return cls.open(store, Credential(passphrase=passphrase))
+        keyring = unlocked.keyring(config.repository_id_bytes)
+        return cls(store, config, keyring, unlocked=unlocked, cache_dir=None)
 
     @classmethod
     def open(cls, store: Store, credential: Credential, *, cache_dir: Path | None = None) -> Repository:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -327,6 +326,8 @@ def open_sealed(sealer: MetadataSealer, name: str, sealed: str) -> bytes:
     """The reverse of what checkpoints and results are sealed with; raises `RepositoryDamageError`."""
     try:
         data = base64.b64decode(sealed, validate=True)
-    except binascii.Error as error:
+    except ValueError as error:
         raise sealer.damage(name, "it is not base64") from error
+    if base64.b64encode(data).decode() != sealed:
+        raise sealer.damage(name, "it is not in the form it was written in")
     return sealer.open(name, data)

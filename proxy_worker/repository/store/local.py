@@ -206,9 +206,6 @@ class LocalStoreWriter:
             os.fsync(self._file)
             try:
                 self._give_name(path, replace=replace)
-            except FileNotFoundError:
-                _make_folders(path.parent)
-                self._give_name(path, replace=replace)
             except FileExistsError:
                 self.discard()
                 return False
@@ -225,10 +222,12 @@ class LocalStoreWriter:
                 self._temporary.unlink()
 
     def _give_name(self, path: Path, *, replace: bool) -> None:
-        if replace:
-            self._temporary.replace(path)
-        else:
-            os.link(self._temporary, path)
+        give = os.replace if replace else os.link
+        try:
+            give(self._temporary, path)
+        except FileNotFoundError:
+            _make_folders(path.parent)
+            give(self._temporary, path)
 
 
 def _make_folders(folder: Path) -> None:
