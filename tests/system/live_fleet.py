@@ -67,14 +67,14 @@ class LiveFleet:
             layout.write_proxy_file(proxy)
             self.start(proxy.name)
         self.command("scheduler", "apply", "-f", str(layout.fleet_file))
-        wait_until(self._all_up, "all proxies to be up", timeout_s=60)
+        wait_until(self.all_up, "all proxies to be up", timeout_s=60)
 
     def _end(self) -> None:
         self.supervisor.stop()
         if hasattr(self, "valkey"):
             self.valkey.kill()
 
-    def _all_up(self) -> bool:
+    def all_up(self) -> bool:
         up = {row["name"] for row in self.read_json("scheduler", "proxy", "list", "--json") if row["state"] == "up"}
         return up >= {"server", *(proxy.name for proxy in self.proxies)}
 
