@@ -70,7 +70,7 @@ def print_json(value: Any) -> None:
 
 def note(text: str) -> None:
     """Say something beside the output proper, on standard error."""
-    console(sys.stderr).print(Text(text), soft_wrap=True)
+    console(sys.stderr).print(Text(text))
 
 
 def table(*columns: str, right: Sequence[str] = (), keep: Sequence[str] = ()) -> Table:

@@ -221,8 +221,8 @@ def _follow(opened: State, restore_id: str, *, as_json: bool) -> None:
         ended=lambda record: record.final,
         view=lambda record, _: restore_line(record),
         news=news,
-        on_interrupt=f"Restore {restore_id} goes on. See it with `scheduler restore show {restore_id}`, "
-        f"end it with `scheduler restore cancel {restore_id}`.",
+        on_interrupt=f"Restore {restore_id} goes on.\n"
+        f"  see it:    scheduler restore show {restore_id}\n  cancel it: scheduler restore cancel {restore_id}",
     )
     record = watch.until_ended(out, quiet=as_json and not out.is_terminal)
     if as_json:

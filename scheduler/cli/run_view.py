@@ -164,7 +164,7 @@ def _reasons(run: RunRecord, *, limit: int | None) -> list[RenderableType]:
     lines += [
         Text.assemble(state(vm.state), f" {vm.vm}: {vm.reason}")
         for vm in run.vms
-        if vm.reason and vm.vm not in told
+        if vm.reason and vm.reason != vm.state and vm.vm not in told
     ]
     if run.reason:
         lines.append(Text(run.reason))

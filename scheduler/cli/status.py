@@ -17,8 +17,10 @@ from scheduler.cli.arguments import AsJson
 from scheduler.cli.live import LedgerWindow
 from scheduler.cli.opening import opened_state
 from scheduler.cli.printing import (
+    ago,
     clock,
     console,
+    duration,
     fitting,
     moment,
     plural,
@@ -86,7 +88,7 @@ def status_view(record: StatusRecord, out: Console, *, room: int | None) -> Rend
     for waiting in record.waiting[:REASONS_SHOWN]:
         parts.append(_reason(f"{plural(waiting.tasks, 'task')} waiting: {waiting.reason}"))
     if record.ended:
-        parts += ["", Text("Last ended", style="bold"), *(_ended(run) for run in record.ended)]
+        parts += ["", _ended(record.ended)]
     return Group(*parts)
 
 
@@ -145,8 +147,13 @@ def _reason(text: str) -> Text:
     return Text(f"  {text}", style="yellow")
 
 
-def _ended(run: RunRecord) -> Text:
-    return Text("  ").append_text(headline(run)).append(f", ended {moment(run.ended)}")
+def _ended(runs: Sequence[RunRecord]) -> Table:
+    made = table("RUN", "JOB", "STATE", "DISKS", "TIME", "ENDED", right=("DISKS", "TIME"), keep=("RUN", "ENDED"))
+    for run in runs:
+        done = f"{run.disks_in(('succeeded',))}/{len(run.disks)}"
+        took = duration(run.duration_seconds)
+        made.add_row(run.run, Text(run.job), state(run.state), done, took, ago(run.ended))
+    return made
 
 
 def _look(opened: State, window: LedgerWindow) -> StatusRecord:

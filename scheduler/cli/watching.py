@@ -103,7 +103,7 @@ class Told:
 
 def news_of_run(told: Told, run: RunRecord) -> list[str]:
     """What is new about a run and its disks."""
-    lines = [headline(run).plain] if told.is_news(run.run, run.state) else []
+    lines = [headline(run).plain] if not run.final and told.is_news(run.run, run.state) else []
     return lines + [
         progress_line(disk)
         for disk in run.disks
@@ -118,6 +118,6 @@ def watch_of_run(look: Callable[[], RunRecord], run_id: str) -> Watch[RunRecord]
         ended=lambda run: run.final,
         view=live_view,
         news=functools.partial(news_of_run, Told()),
-        on_interrupt=f"Run {run_id} goes on. Watch it with `scheduler run watch {run_id}`, "
-        f"end it with `scheduler run cancel {run_id}`.",
+        on_interrupt=f"Run {run_id} goes on.\n"
+        f"  watch it:  scheduler run watch {run_id}\n  cancel it: scheduler run cancel {run_id}",
     )
