@@ -10,8 +10,11 @@ from __future__ import annotations
 import codecs
 import re
 
-_LINE = re.compile(r"""\s*([A-Za-z0-9_.:\-]+)\s*=\s*(?:"([^"]*)"|([^"\s][^"]*?))\s*""")
-_ENCODING = re.compile(rb"""^\s*\.?encoding\s*=\s*"?([A-Za-z0-9_.:\-]{1,40})"?\s*$""", re.IGNORECASE | re.MULTILINE)
+# Written so that no line, however long, takes more than one pass: these files may be forged.
+_LINE = re.compile(r"""([A-Za-z0-9_.:\-]+)[ \t]*=[ \t]*(?:"([^"]*)"|([^"\s](?:[^"]*[^"\s])?))""")
+_ENCODING = re.compile(
+    rb"""^[ \t]*\.?encoding[ \t]*=[ \t]*"?([A-Za-z0-9_.:\-]{1,40})"?[ \t\r]*$""", re.IGNORECASE | re.MULTILINE
+)
 _ESCAPE = re.compile(r"\|([0-9A-Fa-f]{2})")
 _MULTIBYTE = {
     "utf-8",
@@ -49,7 +52,7 @@ def decode(data: bytes) -> str:
 
 def parse_line(line: str) -> tuple[str, str] | None:
     """A line's key in lower case and its value, or None when it isn't of that form."""
-    matched = _LINE.fullmatch(line)
+    matched = _LINE.fullmatch(line.strip())
     if matched is None:
         return None
     value = matched[2] if matched[2] is not None else matched[3]

@@ -20,7 +20,9 @@ DESCRIPTOR_MARK: Final = b"# disk descriptorfile"
 DESCRIPTOR_LIMIT_BYTES: Final = 1 << 20
 _MOST_SECTORS: Final = 1 << 46  # 32 PiB: beyond any product's limit, below where offsets could overflow
 _EXTENT = re.compile(
-    r'\s*(RW|RDONLY|NOACCESS)\s+(\d{1,18})\s+([A-Za-z0-9]+)(?:\s+"([^"]*)"(?:\s+(\d{1,18}))?.*)?\s*', re.IGNORECASE
+    r"(RW|RDONLY|NOACCESS)[ \t]+(\d{1,18})[ \t]+([A-Za-z0-9]+)"
+    r'(?:[ \t]+"([^"]*)"(?:[ \t]+(\d{1,18})(?:[ \t].*)?)?)?',
+    re.IGNORECASE,
 )
 
 
@@ -128,7 +130,7 @@ def parse_descriptor(data: bytes, name: str) -> Descriptor:
     for number, line in enumerate(text.splitlines(), start=1):
         if is_blank(line):
             continue
-        extent = _EXTENT.fullmatch(line)
+        extent = _EXTENT.fullmatch(line.strip())
         if extent is not None:
             extents.append(_extent(extent, f"{name}, line {number}"))
             continue

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from proxy_worker.transport.vmdk import VmdkError, parse_descriptor
 from proxy_worker.transport.vmx import Vmx, VmxDamagedError, VmxDisk, parse_vmx
 
 VMX = """.encoding = "UTF-8"
@@ -104,3 +107,16 @@ def test_foreign_lines_never_give_anything_but_a_named_error(lines: list[str]) -
 def test_garbage_is_a_named_error(data: bytes) -> None:
     with pytest.raises(VmxDamagedError):
         parse_vmx(data, "x.vmx")
+
+
+@pytest.mark.parametrize("filler", [" ", "\n", "\t\n", "a", '"', "|", "a = b ", "\\"])
+def test_a_forged_file_takes_no_longer_than_an_honest_one(filler: str) -> None:
+    """Nested repetitions in a pattern would take hours for a megabyte of these."""
+    for begin, end in (("", ""), ("a = b", '"'), ('a = "', ""), (".encoding = ", "!"), ('RW 1 FLAT "x" 0', "\x01")):
+        data = (begin + filler * ((1 << 20) // len(filler)) + end).encode()
+        began = time.monotonic()
+        with pytest.raises(VmxDamagedError):
+            parse_vmx(data, "x.vmx")
+        with pytest.raises(VmdkError):
+            parse_descriptor(b"# Disk DescriptorFile\n" + data, "x.vmdk")
+        assert time.monotonic() - began < 5
