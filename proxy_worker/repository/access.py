@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,6 +39,17 @@ class Access:
             cache_dir=cache_dir,
         )
         return cls(store, config, keyring, sealer, index)
+
+    @contextmanager
+    def freshly_indexed(self) -> Iterator[Access]:
+        """The same, with an index of its own: a cached one doesn't notice what has happened to fragments since."""
+        with tempfile.TemporaryDirectory(prefix="proxyfleet-index-") as folder:
+            fresh = Access.of(self.store, self.config, self.keyring, Path(folder))
+            fresh.index.refresh()
+            try:
+                yield fresh
+            finally:
+                fresh.index.close()
 
     @property
     def encrypted(self) -> bool:

@@ -6,7 +6,6 @@ each id is looked up among what has turned out to be whole.
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 import time
 from pathlib import Path
@@ -32,13 +31,8 @@ def check(access: Access) -> CheckReport:
     Changes nothing, and may run beside writers, readers and collectors. Raises `StoreError`.
     """
     started = time.monotonic()
-    folder = Path(tempfile.mkdtemp(prefix="proxyfleet-check-"))
-    fresh = Access.of(access.store, access.config, access.keyring, folder)
-    try:
-        return _Check(fresh).run(started, folder)
-    finally:
-        fresh.index.close()
-        shutil.rmtree(folder, ignore_errors=True)
+    with access.freshly_indexed() as fresh, tempfile.TemporaryDirectory(prefix="proxyfleet-check-") as folder:
+        return _Check(fresh).run(started, Path(folder))
 
 
 class _Check:
@@ -50,8 +44,7 @@ class _Check:
     def run(self, started: float, folder: Path) -> CheckReport:
         access, soundness = self._access, self._soundness
         documents = list(document_findings(access.store))
-        access.index.refresh()
-        # Packs are listed after the index: each one a fragment names was there before the fragment was.
+        # Packs are listed after the index: each one that a fragment names was there before the fragment was.
         scan_packs(access.store, self._prepare, soundness.note_pack)
         compare_fragments(access, soundness)
         soundness.index_orphans(folder)

@@ -33,12 +33,16 @@ class ReindexReport:
     """Packs whose table can't be read, and so not be indexed."""
 
 
-def reindex(access: Access) -> ReindexReport:
+def reindex(opened: Access) -> ReindexReport:
     """Publish fragments for packs that no readable fragment describes, then remove the damaged ones.
 
     May run beside writers: a pack whose writer is about to publish it gets two fragments, which does no harm.
     """
-    access.index.refresh()
+    with opened.freshly_indexed() as access:
+        return _reindex(access)
+
+
+def _reindex(access: Access) -> ReindexReport:
     damaged = sorted(access.index.damaged)
     soundness = Soundness(access)
     packs = fragments = 0
@@ -63,7 +67,6 @@ def reindex(access: Access) -> ReindexReport:
     fragments += _publish(access, batch)
     for name in damaged:
         access.store.delete(name)
-    access.index.refresh()
     return ReindexReport(packs, fragments, tuple(damaged), tuple(unreadable))
 
 

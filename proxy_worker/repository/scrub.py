@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 
 from proxy_worker.contract.errors import DamageError
 from proxy_worker.repository.config import decode_config, load_config
@@ -32,7 +33,8 @@ _SEALED: dict[str, FindingKind] = {
 def scrub(store: Store) -> CheckReport:
     """Read everything once; raises `RepositoryNotFoundError` and the like when there is no repository to read."""
     started = time.monotonic()
-    load_config(store)
+    with suppress(DamageError):  # reported below, with its name
+        load_config(store)
     findings = list(document_findings(store))
     points = 0
     read_bytes = 0
