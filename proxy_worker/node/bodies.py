@@ -35,6 +35,9 @@ from proxy_worker.mover.configuration import ConfigurationFile
 from proxy_worker.mover.restore import restore_disk
 from proxy_worker.node.bench import Bench
 from proxy_worker.node.lease import LeaseKeeper
+from proxy_worker.repository.check import check
+from proxy_worker.repository.repository import open_store
+from proxy_worker.repository.scrub import scrub
 from proxy_worker.transport.inventory import read_configuration, scan_datastore
 from proxy_worker.transport.select import open_disk
 
@@ -104,7 +107,16 @@ def _list(body: RepositoryList, bench: Bench, *_: object) -> RepositoryListResul
 
 
 def _check(body: RepositoryCheck, bench: Bench, *_: object) -> RepositoryCheckResult:
-    raise NotImplementedError
+    if body.scrub_only:
+        report = scrub(open_store(body.repository.location))
+    else:
+        report = check(bench.repository(body.repository, "read").access)
+    return RepositoryCheckResult(
+        packs=report.packs,
+        read_bytes=report.read_bytes,
+        duration_seconds=report.duration_seconds,
+        damage=tuple(map(str, report.findings)),
+    )
 
 
 def _configuration_file(address: DiskAddress, bench: Bench) -> ConfigurationFile:

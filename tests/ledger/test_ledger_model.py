@@ -40,6 +40,10 @@ MARGIN_S = 100.0
 """More than an example takes, and less than the lease."""
 PROXIES = {"proxy-a": 1, "proxy-b": 2}
 CAPS = {"repository:main": 2}
+TROUBLES = ["restart", "namesake", "leases", "rebuild", "early"]
+KINDS = st.sampled_from(
+    [TaskKind.DISK_BACKUP, TaskKind.DISK_BACKUP, TaskKind.DISK_RESTORE, TaskKind.REPOSITORY_LIST]
+)
 RESULT = RepositoryAbandonResult(committed=False)
 FAILURE = TaskFailure(code="source", what="disk", retryable=True)
 
@@ -117,24 +121,26 @@ class LedgerMachine(RuleBasedStateMachine):
         for name in PROXIES:
             self.restart_proxy(name)
 
-    @rule(
-        kind=st.sampled_from([TaskKind.DISK_BACKUP, TaskKind.DISK_BACKUP, TaskKind.REPOSITORY_LIST]),
-        capped=st.booleans(),
-    )
-    def submit(self, kind: TaskKind, capped: bool) -> None:
+    def submit(self, kind: TaskKind, capped: bool) -> str:
         task_id = f"task-{len(self.kinds)}"
         self.kinds[task_id] = kind
         self.submit_again(task_id, capped)
+        return task_id
 
     def submit_again(self, task_id: str, capped: bool = True) -> None:
         caps = tuple(CAPS) if capped else ()
         self.ledger.submit(NewTask(task_id, self.kinds[task_id], f"title of {task_id}", caps))
 
+    @rule(target=messages, kind=KINDS, capped=st.booleans(), proxy=st.sampled_from([None, *PROXIES]))
+    def submit_and_dispatch(self, kind: TaskKind, capped: bool, proxy: str | None) -> Any:
+        return self.dispatch_to(self.submit(kind, capped), proxy)
+
     @rule(target=messages, data=st.data(), proxy=st.sampled_from([None, *PROXIES]))
     def dispatch(self, data: st.DataObject, proxy: str | None) -> Any:
         task_id = self.any_task(data)
-        if task_id is None:
-            return multiple()
+        return self.dispatch_to(task_id, proxy) if task_id else multiple()
+
+    def dispatch_to(self, task_id: str, proxy: str | None) -> Any:
         answer = self.ledger.dispatch(
             task_id, lane=self.lane(proxy), proxy=proxy, caps=CAPS, sign=lambda n: b"specification %d" % n
         )
@@ -206,7 +212,20 @@ class LedgerMachine(RuleBasedStateMachine):
         if verdict == "cancel" and task_id not in self.held:
             self.ended.setdefault(task_id, TaskState.CANCELLED)
 
-    @rule(name=st.sampled_from(list(PROXIES)))
+    @rule(name=st.sampled_from(list(PROXIES)), what=st.sampled_from(TROUBLES))
+    def trouble(self, name: str, what: str) -> None:
+        match what:
+            case "restart":
+                self.restart_proxy(name)
+            case "namesake":
+                self.namesake_is_refused(name)
+            case "leases":
+                self.wait_out_every_lease()
+            case "rebuild":
+                self.scheduler_rebuilds()
+            case "early":
+                self.reap_too_early()
+
     def restart_proxy(self, name: str) -> None:
         former = self.lives.get(name)
         self.counter += 1
@@ -217,7 +236,6 @@ class LedgerMachine(RuleBasedStateMachine):
         self.lives[name] = life
         self.drop(held)
 
-    @rule(name=st.sampled_from(list(PROXIES)))
     def namesake_is_refused(self, name: str) -> None:
         for stranger in (
             ProxyIdentity(name, "other instance", life="other", lock="other lock"),
@@ -242,7 +260,6 @@ class LedgerMachine(RuleBasedStateMachine):
             self.drop({task_id} & set(self.held))
         self.notice_lost(task_id)
 
-    @rule()
     def wait_out_every_lease(self) -> None:
         """All of them at once: a pass later than the longest of them."""
         self.pass_time(TIMINGS.lease_s + MARGIN_S)
@@ -253,7 +270,6 @@ class LedgerMachine(RuleBasedStateMachine):
         for task_id in reaped.ended:
             self.notice_lost(task_id)
 
-    @rule()
     def reap_too_early(self) -> None:
         for held in self.held.values():
             assert self.ledger.renew(held.fence) is not RenewAnswer.LOST
@@ -261,7 +277,6 @@ class LedgerMachine(RuleBasedStateMachine):
         reaped = self.ledger.reap()
         assert not set(self.held) & {*reaped.requeued, *reaped.ended}
 
-    @rule()
     def scheduler_rebuilds(self) -> None:
         """A higher epoch: holders are lost, but their slots stay taken for one lease."""
         for held in self.held.values():
@@ -363,5 +378,5 @@ class LedgerMachine(RuleBasedStateMachine):
         )
 
 
-LedgerMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+LedgerMachine.TestCase.settings = settings(max_examples=40, stateful_step_count=40, deadline=None)
 TestLedgerAgainstModel = LedgerMachine.TestCase
