@@ -104,9 +104,11 @@ def resolve_path(reference: str, *, names: Sequence[str], referrer: str | None =
 class Datastore:
     """A folder with VMs in it."""
 
-    def __init__(self, name: str, root: Path) -> None:
+    def __init__(self, name: str, root: Path, *, label: str | None = None) -> None:
         self.name = name
         self.root = root
+        self.label = label or f"datastore {name}"
+        """What people call it."""
 
     def resolve(self, reference: str, *, referrer: str | None = None) -> str:
         """The path within the datastore that `reference` means, in a file at `referrer` or by itself.
@@ -121,7 +123,7 @@ class Datastore:
         Raises DiskNotFoundError, OutsideDatastoreError or FileUnreadableError.
         """
         path = self.resolve(path)
-        shown = f"{path} in datastore {self.name}"
+        shown = f"{path} in {self.label}"
         try:
             root = self.root.resolve(strict=True)
             real = (root / path).resolve(strict=True)
@@ -151,7 +153,7 @@ class Datastore:
         try:
             if file.size_bytes > limit_bytes:
                 raise FileUnreadableError(
-                    f"can't read {path} in datastore {self.name}",
+                    f"can't read {path} in {self.label}",
                     why=f"it has {file.size_bytes} bytes, more than the {limit_bytes} such a file may have",
                 )
             return file.read_at(0, file.size_bytes)

@@ -10,7 +10,7 @@ from typing import Self
 from proxy_worker.contract.errors import ConfigurationError, NotFoundError, SourceError
 from proxy_worker.contract.names import TransportMode
 from proxy_worker.contract.specification import Extent
-from proxy_worker.transport.source import DiskSource, DiskUnreadableError
+from proxy_worker.transport.source import DiskSource, DiskUnreadableError, WrongDiskServedError
 
 
 class FailoverFailedError(DiskUnreadableError):
@@ -97,7 +97,7 @@ class FailoverSource:
         if source.size_bytes == self.size_bytes:
             return source
         source.close()
-        raise SourceError(
+        raise WrongDiskServedError(
             f"{source.mode} offers another disk", why=f"it has {source.size_bytes} bytes, not {self.size_bytes}"
         )
 

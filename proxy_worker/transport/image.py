@@ -24,7 +24,7 @@ from proxy_worker.transport.vmdk import (
     ParentChangedError,
     ParentMissingError,
     VmdkDamagedError,
-    VmdkError,
+    VmdkUnsupportedError,
     parse_descriptor,
 )
 
@@ -124,7 +124,9 @@ def _open_chain(datastore: Datastore, path: str, opened: ExitStack) -> list[Laye
         if layer.descriptor.parent_cid == NO_PARENT:
             return layers
         if len(layers) > DEEPEST_CHAIN:
-            raise VmdkError(f"{layers[0].path} can't be read", why=f"it has more than {DEEPEST_CHAIN} parents")
+            raise VmdkUnsupportedError(
+                f"{layers[0].path} can't be read", why=f"it has more than {DEEPEST_CHAIN} parents"
+            )
         path = _parent_path(datastore, layer)
 
 

@@ -21,14 +21,9 @@ from proxy_worker.transport.datastore import Datastore, resolve_path
 from proxy_worker.transport.image import is_raw_name, open_image
 from proxy_worker.transport.nbd.source import NbdSource
 from proxy_worker.transport.nbd.uri import parse_uri
+from proxy_worker.transport.source import WrongDiskServedError
 from proxy_worker.transport.sparse_extent import ESX_MAGIC, HOSTED_MAGIC
 from proxy_worker.transport.vmdk import SECTOR_BYTES, is_descriptor
-
-
-class WrongDiskServedError(SourceError):
-    """A server offers something else than the disk."""
-
-    retryable = False
 
 
 @dataclass(frozen=True)

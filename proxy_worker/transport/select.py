@@ -152,7 +152,9 @@ def open_path(text: str) -> DiskSource:
     path = Path(text).expanduser().absolute()
     path = path.resolve() if path.is_symlink() else path
     return _open_direct(
-        Datastore(str(path.parent), path.parent), path.name, "direct_storage, because a path was given"
+        Datastore(path.parent.name, path.parent, label=str(path.parent)),
+        path.name,
+        "direct_storage, because a path was given",
     )
 
 

@@ -27,6 +27,12 @@ class ConnectionLostError(DiskUnreadableError):
     """The server that a disk is read from has gone, or doesn't answer any more."""
 
 
+class WrongDiskServedError(SourceError):
+    """A server offers something else than the disk."""
+
+    retryable = False
+
+
 @runtime_checkable
 class DiskSource(Protocol):
     """A disk that is open for reading; also a context manager that closes it.

@@ -20,9 +20,14 @@ from proxy_worker.transport.failover import FailoverFailedError, FailoverSource
 from proxy_worker.transport.nbd.handshake import NbdConnectError
 from proxy_worker.transport.nbd.source import NbdSource
 from proxy_worker.transport.nbd.uri import parse_uri
-from proxy_worker.transport.network import WrongDiskServedError
 from proxy_worker.transport.select import open_disk
-from proxy_worker.transport.source import ConnectionLostError, DiskShrunkError, DiskSource, DiskUnreadableError
+from proxy_worker.transport.source import (
+    ConnectionLostError,
+    DiskShrunkError,
+    DiskSource,
+    DiskUnreadableError,
+    WrongDiskServedError,
+)
 
 from .conftest import MIB, NbdKit, convert, read_all, write_flat
 
