@@ -25,11 +25,17 @@ SCHEDULER = "scheduler"
 class LiveFleet:
     """Processes in a folder of their own; leaving the `with` block ends all of them, whatever has happened."""
 
-    def __init__(self, state: Path, proxies: Sequence[ProxyPlace], fleet_toml: str) -> None:
-        """`fleet_toml` is applied once the proxies are there; `${state}` in it is the folder."""
+    def __init__(
+        self, state: Path, proxies: Sequence[ProxyPlace], fleet_toml: str, *, nbd_mib_s: int | None = None
+    ) -> None:
+        """`fleet_toml` is applied once the proxies are there; `${state}` in it is the folder.
+
+        With `nbd_mib_s` the proxies can also read each disk over NBD, no faster than so many MiB a second.
+        """
         self.layout = Layout(state, redis_port=free_port(), flower_port=free_port())
         self.proxies = tuple(proxies)
         self._fleet_toml = fleet_toml
+        self._nbd_mib_s = nbd_mib_s
         self.supervisor = Supervisor(state, term_timeout_s=15)
         self._services: dict[str, Service] = {}
         self.valkey: EmbeddedValkey
@@ -64,7 +70,9 @@ class LiveFleet:
         self.start(SCHEDULER)
         wait_until(layout.public_key.exists, "the scheduler's signing key")
         for proxy in self.proxies:
-            layout.write_proxy_file(proxy)
+            config = layout.write_proxy_file(proxy)
+            if self._nbd_mib_s is not None:
+                config.write_text(config.read_text() + self._nbd_command(proxy))
             self.start(proxy.name)
         self.command("scheduler", "apply", "-f", str(layout.fleet_file))
         wait_until(self.all_up, "all proxies to be up", timeout_s=60)
@@ -74,7 +82,14 @@ class LiveFleet:
         if hasattr(self, "valkey"):
             self.valkey.kill()
 
+    def _nbd_command(self, proxy: ProxyPlace) -> str:
+        disk = f"{self.layout.datastores / proxy.datastore}/{{path}}"
+        rate = f"rate={(self._nbd_mib_s or 0) * 8}M"
+        words = ["nbdkit", "--foreground", "--unix", "{socket}", "--readonly", "--filter=rate", "file", disk, rate]
+        return f"network_command = {json.dumps(words)}\n"
+
     def all_up(self) -> bool:
+        """Whether every proxy, the server's own included, is registered and heard of."""
         up = {row["name"] for row in self.read_json("scheduler", "proxy", "list", "--json") if row["state"] == "up"}
         return up >= {"server", *(proxy.name for proxy in self.proxies)}
 

@@ -45,11 +45,8 @@ repository = "main"
 transport_mode = "network"
 retries = { count = 20, wait_minutes = 0.02 }
 """
-SLOW_NBD = (
-    'network_command = ["nbdkit", "--foreground", "--unix", "{socket}", "--readonly", "--filter=rate",'
-    ' "file", "{path}", "rate=24M"]\n'
-)
-"""3 MiB a second: a disk takes long enough to be hit."""
+NBD_MIB_S = 3
+"""So slow that a disk takes long enough to be hit."""
 
 
 def test_forty_disks_on_three_proxies_survive_random_kills(tmp_path: Path) -> None:
@@ -60,7 +57,7 @@ def test_forty_disks_on_three_proxies_survive_random_kills(tmp_path: Path) -> No
     source = random.Random(seed)
     datastores = tmp_path / "datastores"
     make_machines(MACHINES, datastores, tmp_path / "scratch")
-    with SlowFleet(tmp_path, PROXIES, FLEET) as fleet, explained(fleet):
+    with LiveFleet(tmp_path, PROXIES, FLEET, nbd_mib_s=NBD_MIB_S) as fleet, explained(fleet):
         rounds = 0
         while rounds == 0 or time.monotonic() < end:
             if rounds:
@@ -70,17 +67,6 @@ def test_forty_disks_on_three_proxies_survive_random_kills(tmp_path: Path) -> No
             rounds += 1
             _assert_committed_once(fleet, rounds)
             _assert_restores_equal_sources(fleet, datastores, tmp_path / "restored")
-
-
-class SlowFleet(LiveFleet):
-    """A fleet whose proxies read their disks slowly, over NBD."""
-
-    def start(self, name: str) -> None:
-        """Start a process; a proxy's configuration gets the slow NBD server first."""
-        config = self.layout.proxy_config(name)
-        if config.exists() and SLOW_NBD not in config.read_text():
-            config.write_text(config.read_text() + SLOW_NBD)
-        super().start(name)
 
 
 def _back_up_under_fire(fleet: LiveFleet, source: random.Random) -> None:
