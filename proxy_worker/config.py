@@ -47,6 +47,7 @@ class ProxyConfiguration(Frozen):
     name: Name
     """Unique in the fleet."""
     site: Name = "primary"
+    """The site it stands at."""
     max_concurrent_tasks: Annotated[int, Field(ge=1, le=256)] = 2
     """Slots: how many disks it moves at once. The scheduler may order fewer, never more."""
     state_dir: Path

@@ -60,9 +60,13 @@ class LocalProxySettings(Settings):
     """The proxy that `scheduler serve` runs on its own machine."""
 
     enabled: bool = True
+    """Whether there is one."""
     name: Name = "server"
+    """Its name; restores are written by it unless another proxy is named."""
     site: Name = "primary"
+    """The site it stands at."""
     max_concurrent_tasks: Annotated[int, Field(ge=1, le=256)] = 2
+    """Its slots: how many disks it moves at once."""
     transport_modes: tuple[TransportMode, ...] | None = None
     """The modes it may use; none given: all it can."""
     datastores: dict[Name, LocalDatastore] = {}
