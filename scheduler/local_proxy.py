@@ -54,6 +54,7 @@ class LocalProxy:
             if now - self._started_at > _HEALTHY_AFTER_S:
                 self._pause_s = _FIRST_PAUSE_S
             logger.warning("the local proxy ended with code %s; it is started again in %.0f s", code, self._pause_s)
+            _end_group(self._process.pid)  # its children would hold what the next life needs
             self._process = None
             self._start_at = now + self._pause_s
             self._pause_s = min(self._pause_s * 2, _LONGEST_PAUSE_S)
@@ -70,8 +71,7 @@ class LocalProxy:
             process.wait(_KILL_AFTER_S)
         except subprocess.TimeoutExpired:
             logger.warning("the local proxy did not end in %.0f s and is killed", _KILL_AFTER_S)
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
+        _end_group(process.pid)
         process.wait()
 
     def _start(self) -> None:
@@ -89,6 +89,11 @@ class LocalProxy:
             env=environment,
             start_new_session=True,
         )
+
+
+def _end_group(leader: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(leader, signal.SIGKILL)
 
 
 def proxy_toml(configuration: SchedulerConfiguration, folder: Path, public_key: str) -> str:

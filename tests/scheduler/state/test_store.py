@@ -1,0 +1,142 @@
+"""The scheduler's database: made and brought up to date by itself, and clear about what is wrong with it."""
+
+from __future__ import annotations
+
+import sqlite3
+import subprocess
+import sys
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import text
+
+from scheduler.state.errors import (
+    SchedulerRunningError,
+    StateDamagedError,
+    StateFullError,
+    StateLockedError,
+    StateReadOnlyError,
+    StateUrlError,
+    StateVersionError,
+)
+from scheduler.state.lock import is_served, only_scheduler
+from scheduler.state.models import Record, Site
+from scheduler.state.store import open_state
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> str:
+    return f"sqlite:///{tmp_path / 'scheduler.db'}"
+
+
+def test_the_migrations_make_what_the_models_say(url: str) -> None:
+    with open_state(url, migrate=True).engine.connect() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), Record.metadata) == []
+
+
+def test_readers_do_not_wait_for_a_writer(url: str) -> None:
+    state = open_state(url, migrate=True, busy_timeout_s=0.1)
+    with state.write() as writing:
+        writing.add(Site(name="primary"))
+        writing.flush()
+        with state.read() as reading:
+            assert reading.get(Site, "primary") is None
+
+
+def test_a_transaction_that_fails_leaves_nothing(url: str) -> None:
+    state = open_state(url, migrate=True)
+
+    def fail() -> None:
+        with state.write() as session:
+            session.add(Site(name="primary"))
+            session.flush()
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
+    with state.read() as session:
+        assert session.get(Site, "primary") is None
+
+
+def test_a_database_that_was_never_set_up_says_how_to(url: str) -> None:
+    with pytest.raises(StateVersionError, match=r"it has not been set up\. Run `scheduler apply"):
+        open_state(url)
+
+
+def test_a_database_of_a_newer_version_is_refused(url: str) -> None:
+    state = open_state(url, migrate=True)
+    with state.write() as session:
+        session.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    for migrate in (True, False):
+        with pytest.raises(StateVersionError, match="schema 9999 was made by a newer version"):
+            open_state(url, migrate=migrate)
+
+
+def test_a_locked_database_is_named_after_a_while(url: str, tmp_path: Path) -> None:
+    state = open_state(url, migrate=True, busy_timeout_s=0.1)
+    holder = sqlite3.connect(tmp_path / "scheduler.db", isolation_level=None)
+    holder.execute("BEGIN IMMEDIATE")
+    with (
+        closing(holder),
+        pytest.raises(StateLockedError, match=r"scheduler\.db: another process has held its write lock"),
+        state.write(),
+    ):
+        pass
+
+
+def test_a_full_database_is_named(url: str) -> None:
+    state = open_state(url, migrate=True)
+
+    def fill() -> None:
+        with state.write() as session:
+            session.execute(text("PRAGMA max_page_count = 1"))
+            session.add_all(Site(name=f"site-{number}") for number in range(10_000))
+
+    with pytest.raises(StateFullError, match=r"scheduler\.db: its file system is full\. Free some space"):
+        fill()
+
+
+def test_a_file_that_is_no_database_is_named(url: str, tmp_path: Path) -> None:
+    (tmp_path / "scheduler.db").write_bytes(b"something else " * 500)
+    with pytest.raises(StateDamagedError, match="file is not a database"):
+        open_state(url, migrate=True)
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(StateReadOnlyError, match="Check `state_dir`"):
+        open_state(f"sqlite:///{tmp_path / 'file' / 'scheduler.db'}", migrate=True)
+
+
+def test_a_url_of_nothing_is_named() -> None:
+    for bad in ("nonsense", "nosuch://host/name"):
+        with pytest.raises(StateUrlError, match="database_url"):
+            open_state(bad)
+
+
+def test_a_second_scheduler_is_refused_by_name(url: str) -> None:
+    holding = (
+        "import sys\n"
+        "from scheduler.state.store import open_state\n"
+        "from scheduler.state.lock import only_scheduler\n"
+        "with only_scheduler(open_state(sys.argv[1], migrate=True)): print('held', flush=True); sys.stdin.read()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", holding, url], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as first:
+        assert first.stdout is not None
+        assert first.stdin is not None
+        assert first.stdout.readline() == "held\n"
+        state = open_state(url)
+        assert is_served(state)
+        refused = f"another scheduler serves from it: process {first.pid} on"
+        with pytest.raises(SchedulerRunningError, match=refused), only_scheduler(state):
+            pass
+        first.stdin.close()
+        first.wait(10)
+        assert not is_served(state)
+        with only_scheduler(state):
+            assert is_served(state)

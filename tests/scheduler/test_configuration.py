@@ -1,0 +1,73 @@
+"""scheduler.toml: found, read, overridden, and refused with file, key and expectation."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from scheduler.configuration import SchedulerConfigurationError, SecretError, load_configuration
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "scheduler.toml"
+
+
+def test_paths_are_relative_to_the_file(file: Path) -> None:
+    file.write_text('state_dir = "state"\n[local_proxy.datastores.ds1]\npath = "ds"\n')
+
+    configuration = load_configuration(file, {})
+
+    assert configuration.state_dir == file.parent / "state"
+    assert configuration.database == f"sqlite:///{file.parent}/state/scheduler.db"
+    assert configuration.local_proxy.datastores["ds1"].path == file.parent / "ds"
+
+
+def test_the_environment_names_the_file_and_overrides_its_keys(file: Path) -> None:
+    file.write_text('[redis]\nurl = "redis://a:1/0"\n')
+    environment = {
+        "SCHEDULER_CONFIG": str(file),
+        "SCHEDULER_REDIS__URL": "redis://b:2/0",
+        "SCHEDULER_LOCAL_PROXY__MAX_CONCURRENT_TASKS": "7",
+        "SCHEDULER_LOCAL_PROXY__TRANSPORT_MODES": '["network"]',
+        "UNRELATED": "x",
+    }
+
+    configuration = load_configuration(None, environment)
+
+    assert configuration.redis.url == "redis://b:2/0"
+    assert configuration.local_proxy.max_concurrent_tasks == 7
+    assert configuration.local_proxy.transport_modes == ("network",)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('sate_dir = "x"', "unknown key `sate_dir`"),
+        ("[local_proxy]\nmax_concurrent_tasks = 0", "`local_proxy.max_concurrent_tasks`: input should be greater"),
+        ('[local_proxy]\nname = "a b"', "`local_proxy.name`"),
+        ("state_dir = ", "it is no TOML"),
+    ],
+)
+def test_what_is_wrong_is_named_with_file_and_key(file: Path, text: str, message: str) -> None:
+    file.write_text(text)
+    with pytest.raises(SchedulerConfigurationError) as caught:
+        load_configuration(file, {})
+    assert str(file) in str(caught.value)
+    assert message in str(caught.value)
+
+
+def test_a_file_that_is_missing_is_named(file: Path) -> None:
+    with pytest.raises(SchedulerConfigurationError, match="No such file or directory"):
+        load_configuration(file, {})
+
+
+def test_the_password_comes_from_its_file(file: Path) -> None:
+    file.write_text('secrets_dir = "secrets"\n[redis]\ncredential = "redis"\n')
+    configuration = load_configuration(file, {})
+    with pytest.raises(SecretError, match="secrets/redis: No such file"):
+        configuration.redis_password()
+    (file.parent / "secrets").mkdir()
+    (file.parent / "secrets/redis").write_text("very secret\n")
+    assert configuration.redis_password() == "very secret"
