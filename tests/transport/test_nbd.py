@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import mmap
 import socket
 import struct
 import threading
@@ -350,25 +349,6 @@ def test_uris_name_host_and_export(text: str, export: str, place: tuple[str, int
 def test_what_is_no_nbd_uri_is_named(text: str) -> None:
     with pytest.raises(NbdUriError, match="isn't an NBD URI"):
         parse_uri(text)
-
-
-def test_a_unix_socket_carries_at_least_a_gigabyte_and_a_half_a_second(nbdkit: Start) -> None:
-    """On an idle machine it is 2-4 GB/s; the best of several tries, because this one may be busy."""
-    with open_uri(nbdkit("memory", "256M").uri) as source:
-
-        def rate() -> float:
-            buffers = [memoryview(mmap.mmap(-1, MIB)) for _ in range(2)]
-
-            def work(buffer: memoryview, first: int) -> None:
-                for at in range(first, 256, 2):
-                    source.read_into(at * MIB, buffer)
-
-            began = time.monotonic()
-            with ThreadPoolExecutor(2) as threads:
-                list(threads.map(work, buffers, range(2)))
-            return source.size_bytes / (time.monotonic() - began)
-
-        assert max(rate() for _ in range(10)) > 1.5e9
 
 
 def test_small_pieces_in_odd_places(nbdkit: Start, raw_image: Path, content: bytes) -> None:
