@@ -104,6 +104,7 @@ class _Delivery:
         self.track = SegmentTrack(geometry, writer, resumed, now_s=now_s)
         self._counters = Counters(resumed_bytes=sum(map(geometry.segment_length, range(len(resumed)))))
         self._counters.processed_bytes = self._counters.resumed_bytes
+        self._counters.read_bytes = comparison.sampled_bytes
         self._rate = RateMeter()
         self._reported_s = now_s
 

@@ -31,6 +31,8 @@ class Comparison:
     """The only blocks that may differ from the parent; None when digests must tell."""
     full_read_reason: str | None = None
     """Why changed areas that were given, or a parent that was named, are not used."""
+    sampled_bytes: int = 0
+    """Read to see whether the areas can be trusted."""
 
 
 def choose_comparison(
@@ -50,11 +52,14 @@ def choose_comparison(
         return Comparison(disk.run, parent)
     ranges = block_ranges(request.changed_areas, geometry.block_size)
     doubt = _doubt(disk, request.changed_areas, geometry)
+    sampled_bytes = 0
     if doubt is None:
-        doubt = _sampled_doubt(source, writer, parent, ranges, geometry)
+        sample = _sample(ranges, geometry)
+        sampled_bytes = sum(geometry.span(block, 1) for block in sample)
+        doubt = _sampled_doubt(source, writer, parent, sample, geometry)
     if doubt is not None:
-        return Comparison(disk.run, parent, full_read_reason=doubt)
-    return Comparison(disk.run, parent, ranges)
+        return Comparison(disk.run, parent, full_read_reason=doubt, sampled_bytes=sampled_bytes)
+    return Comparison(disk.run, parent, ranges, sampled_bytes=sampled_bytes)
 
 
 def _parent_point(repository: Repository, request: DiskBackup) -> tuple[Point | None, str]:
@@ -87,21 +92,21 @@ def _doubt(disk: ParentDisk, areas: Sequence[Extent], geometry: Geometry) -> str
     return None
 
 
-def _sampled_doubt(
-    source: DiskSource,
-    writer: DiskWriter,
-    parent: ParentSegments,
-    ranges: Sequence[BlockRange],
-    geometry: Geometry,
-) -> str | None:
-    """Read some blocks that the areas call unchanged; the reason not to trust the areas, if one has changed."""
+def _sample(ranges: Sequence[BlockRange], geometry: Geometry) -> list[int]:
+    """Some blocks that are in none of the ranges, ascending."""
     touched = sum(end - first for first, end in ranges)
     blocks = -(-geometry.size_bytes // geometry.block_size)
     size = min(LARGEST_SAMPLE, int(touched * SAMPLE_SHARE))
     if size == 0 or touched == blocks:
-        return None
+        return []
     untouched = _Complement(ranges, blocks)
-    sample = sorted({untouched.pick() for _ in range(size)})
+    return sorted({untouched.pick() for _ in range(size)})
+
+
+def _sampled_doubt(
+    source: DiskSource, writer: DiskWriter, parent: ParentSegments, sample: Sequence[int], geometry: Geometry
+) -> str | None:
+    """Read blocks that the areas call unchanged; the reason not to trust the areas, if one has changed."""
     buffer = bytearray(geometry.block_size)
     loaded: tuple[int, bytes | None] = (-1, None)
     for block in sample:
