@@ -42,7 +42,9 @@ class RepositoryVersionError(ConfigurationError):
 
 
 class RepositoryNotFoundError(NotFoundError):
-    """There is no repository at this place."""
+    """There is no repository at this place; it may be back when its file system is."""
+
+    retryable: ClassVar[bool] = True
 
 
 class RepositoryExistsError(ConflictError):

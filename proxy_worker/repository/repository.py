@@ -29,6 +29,7 @@ from proxy_worker.repository.errors import (
     CannotReadError,
     PointNotFoundError,
     RepositoryExistsError,
+    RepositoryNotFoundError,
     RunEndedError,
     WrongKeyError,
     WrongPassphraseError,
@@ -73,10 +74,14 @@ def new_run_id(now: float | None = None) -> str:
 
 
 def open_store(location: str) -> Store:
-    """The store at a location: so far a folder. Raises `StoreMissingError` when it isn't there."""
-    store = LocalStore(Path(location))
-    store.require()
-    return store
+    """The store at a location: so far a folder. Raises `RepositoryNotFoundError` when it isn't there."""
+    if not Path(location).is_dir():
+        raise RepositoryNotFoundError(
+            f"repository {location}",
+            why="there is no such folder",
+            remedy="Check the path; is its file system mounted?",
+        )
+    return LocalStore(Path(location))
 
 
 class Repository:

@@ -1,0 +1,139 @@
+"""The repository's commands, as scripts use them: forms, JSON, exit codes, and messages without tracebacks."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.repository.making import noise
+
+
+class Shell:
+    """Runs `proxy-worker` in a folder of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.repository = folder / "repository"
+        self.passphrase = folder / "passphrase"
+        self.passphrase.write_text("some words\n")
+
+    def run(self, *arguments: object, exit_code: int = 0) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(
+            [sys.executable, "-c", "from proxy_worker.cli import main; main()", *map(str, arguments)],
+            capture_output=True,
+            text=True,
+            check=False,
+            cwd=self.folder,
+            env={"XDG_CACHE_HOME": str(self.folder / "cache"), "PATH": "/usr/bin:/bin"},
+        )
+        assert done.returncode == exit_code, done.stderr
+        assert "Traceback" not in done.stderr
+        return done
+
+    def repository_command(self, command: str, *arguments: object, exit_code: int = 0) -> str:
+        done = self.run("repository", command, self.repository, *arguments, exit_code=exit_code)
+        return done.stdout if exit_code == 0 else done.stderr
+
+    def back_up(self, disk: Path, *credential: object) -> dict[str, object]:
+        where = ("--repository", self.repository, "--vm", "web01", "--disk", "scsi0:0", "--json")
+        return dict(json.loads(self.run("backup", disk, *where, *credential).stdout))
+
+
+@pytest.fixture
+def shell(tmp_path: Path) -> Shell:
+    shell = Shell(tmp_path)
+    shell.repository_command("init", "--passphrase-file", shell.passphrase, "--block-size", "64KiB")
+    (tmp_path / "disk.raw").write_bytes(noise(3))
+    return shell
+
+
+def test_a_backup_is_listed_checked_and_scrubbed(shell: Shell) -> None:
+    made = shell.back_up(shell.folder / "disk.raw", "--passphrase-file", shell.passphrase)
+
+    [listed] = json.loads(shell.repository_command("list", "--passphrase-file", shell.passphrase, "--json"))
+    assert (listed["vm"], listed["point"]) == ("web01", made["point"])
+    assert [disk["key"] for disk in listed["disks"]] == ["scsi0:0"]
+    assert listed["created"].endswith("+00:00")
+    assert str(made["point"]) in shell.repository_command("list", "--passphrase-file", shell.passphrase)
+
+    for how in (("--passphrase-file", shell.passphrase), ("--scrub",)):
+        report = json.loads(shell.repository_command("check", *how, "--json"))
+        assert (report["ok"], report["points"], report["damage"]) == (True, 1, [])
+    assert "no damage found" in shell.repository_command("check", "--scrub")
+
+
+def test_damage_is_exit_code_5_with_names(shell: Shell) -> None:
+    shell.back_up(shell.folder / "disk.raw", "--passphrase-file", shell.passphrase)
+    [pack] = (shell.repository / "packs").glob("*/*")
+    content = bytearray(pack.read_bytes())
+    content[100] ^= 1
+    pack.write_bytes(content)
+
+    done = shell.run(
+        "repository", "check", shell.repository, "--passphrase-file", shell.passphrase, "--json", exit_code=5
+    )
+    [damage] = json.loads(done.stdout)["damage"]
+    assert damage["object"].endswith(pack.name)
+    assert [use["vm"] for use in damage["needed_by"]] == ["web01"]
+    assert "is damaged" in done.stderr
+    shell.repository_command("check", "--scrub", exit_code=5)
+
+
+def test_a_lost_index_is_rebuilt(shell: Shell) -> None:
+    shell.back_up(shell.folder / "disk.raw", "--passphrase-file", shell.passphrase)
+    for fragment in (shell.repository / "index").iterdir():
+        fragment.unlink()
+
+    shell.repository_command("check", "--passphrase-file", shell.passphrase, exit_code=5)
+    assert "indexed 1 packs" in shell.repository_command("reindex", "--passphrase-file", shell.passphrase)
+    shell.repository_command("check", "--passphrase-file", shell.passphrase)
+
+
+def test_keys_are_handed_out_listed_added_and_removed(shell: Shell) -> None:
+    write, read, new = (shell.folder / name for name in ("write.key", "read.key", "new"))
+    owner = ("--passphrase-file", shell.passphrase)
+    shell.run("repository", "keys", "export-write", shell.repository, *owner, "--out", write, "--group", "primary")
+    shell.run("repository", "keys", "export-read", shell.repository, *owner, "--out", read, "--label", "proxy-1")
+    shell.back_up(shell.folder / "disk.raw", "--write-key-file", write)
+    report = shell.repository_command("check", "--key-file", read)
+    assert "no damage found" in report
+
+    new.write_text("other words\n")
+    shell.run("repository", "keys", "add", shell.repository, *owner, "--new-passphrase-file", new, "--label", "ann")
+    keys = json.loads(shell.run("repository", "keys", "list", shell.repository, "--json").stdout)
+    assert sorted(key["label"] for key in keys) == ["ann", "first"]
+    first = next(key["key"] for key in keys if key["label"] == "first")
+    shell.run("repository", "keys", "remove", shell.repository, first, "--passphrase-file", new)
+    shell.repository_command("list", *owner, exit_code=6)
+    shell.repository_command("list", "--passphrase-file", new)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "exit_code", "says"),
+    [
+        (("list", "nowhere", "--passphrase-file", "passphrase"), 4, "no such folder"),
+        (("check", "empty", "--scrub"), 4, "there is none here"),
+        (("list", "repository"), 6, "encrypted"),
+        (("list", "repository", "--passphrase-file", "wrong"), 6, "opens with this passphrase"),
+        (("list", "repository", "--passphrase-file", "missing"), 6, "No such file"),
+        (("list", "repository", "--key-file", "wrong"), 6, "not a key"),
+        (("init", "repository", "--passphrase-file", "passphrase"), 9, "one here already"),
+        (("init", "other"), 3, "--no-encryption"),
+        (("init", "other", "--no-encryption", "--block-size", "100KiB"), 3, "power of two"),
+        (("init", "other", "--no-encryption", "--block-size", "big"), 3, "not a size"),
+    ],
+)
+def test_mistakes_have_their_exit_code(shell: Shell, arguments: tuple[str, ...], exit_code: int, says: str) -> None:
+    (shell.folder / "empty").mkdir()
+    (shell.folder / "wrong").write_text("no such words\n")
+
+    assert says in shell.run("repository", *arguments, exit_code=exit_code).stderr
+
+
+def test_without_encryption_no_passphrase_is_asked_for(shell: Shell) -> None:
+    shell.run("repository", "init", "clear", "--no-encryption")
+    shell.run("repository", "check", "clear")

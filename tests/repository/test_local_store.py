@@ -1,0 +1,99 @@
+"""What a folder on a real file system can do to a store."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from proxy_worker.contract.errors import StoreError
+from proxy_worker.repository.store import (
+    ObjectNotFoundError,
+    StoreFullError,
+    StoreMissingError,
+    StoreReadOnlyError,
+)
+from proxy_worker.repository.store.local import LocalStore
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> LocalStore:
+    store = LocalStore(tmp_path / "store")
+    store.prepare()
+    return store
+
+
+def fail(monkeypatch: pytest.MonkeyPatch, call: str, number: int) -> None:
+    def failing(*_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, call, failing)
+
+
+@pytest.mark.parametrize("call", ["write", "fsync", "link"])
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
+def test_a_full_file_system_is_called_full_and_keeps_nothing_half(
+    store: LocalStore, monkeypatch: pytest.MonkeyPatch, call: str, number: int
+) -> None:
+    with monkeypatch.context() as patched:
+        fail(patched, call, number)
+        with pytest.raises(StoreFullError, match="Free space"):
+            store.put_if_absent("packs/ab/one", [b"content"])
+
+    assert not store.exists("packs/ab/one")
+    assert list(store.leftovers()) == []
+    assert store.put_if_absent("packs/ab/one", [b"content"])
+
+
+@pytest.mark.parametrize("number", [errno.EROFS, errno.EACCES, errno.EPERM])
+def test_what_may_not_be_written_is_called_read_only(
+    store: LocalStore, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    fail(monkeypatch, "link", number)
+
+    with pytest.raises(StoreReadOnlyError, match="writable"):
+        store.put_if_absent("packs/ab/one", [b"content"])
+
+
+def test_an_error_of_the_disk_is_passed_on_as_retryable(store: LocalStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    fail(monkeypatch, "fsync", errno.EIO)
+
+    with pytest.raises(StoreError, match="Input/output error") as caught:
+        store.put_if_absent("packs/ab/one", [b"content"])
+    assert caught.value.retryable
+
+
+def test_a_folder_that_is_gone_is_not_made_again(store: LocalStore, tmp_path: Path) -> None:
+    """An unmounted file system leaves an empty place, and nothing must be written there."""
+    (tmp_path / "store").rmdir()
+
+    with pytest.raises(StoreMissingError, match="mounted"):
+        store.put_if_absent("packs/ab/one", [b"content"])
+    assert not (tmp_path / "store").exists()
+    with pytest.raises(ObjectNotFoundError):
+        store.get("packs/ab/one")
+
+
+def test_content_and_folder_are_synced_before_the_store_says_so(
+    store: LocalStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Content first, then the name, then the folder that holds the name."""
+    events: list[str] = []
+    fsync, link = os.fsync, os.link
+
+    def noted_fsync(file: int) -> None:
+        events.append("sync " + Path(f"/proc/self/fd/{file}").readlink().parent.name)
+        fsync(file)
+
+    def noted_link(*arguments: Path) -> None:
+        events.append("name")
+        link(*arguments)
+
+    store.put_if_absent("packs/ab/zero", [b"makes the folders"])
+    monkeypatch.setattr(os, "fsync", noted_fsync)
+    monkeypatch.setattr(os, "link", noted_link)
+    store.put_if_absent("packs/ab/one", [b"content"])
+
+    assert events == ["sync tmp", "name", "sync packs"]
