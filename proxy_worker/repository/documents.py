@@ -2,7 +2,7 @@
 
 A document is a msgspec struct written with an indent of 2 and a newline at its end. Reading encodes what was read
 again and compares: spare bits of base64, other spellings and white space don't pass. Documents that nobody signs
-carry a checksum of themselves in their last field.
+carry a checksum of themselves.
 """
 
 from __future__ import annotations
