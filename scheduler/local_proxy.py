@@ -33,12 +33,16 @@ class LocalProxyError(ProxyfleetError):
 
 
 class LocalProxy:
-    """Keeps one `proxy-worker run` alive until it is stopped. `watch` and `stop` belong to one thread."""
+    """Keeps one `proxy-worker run` alive until it is stopped. `watch` and `stop` belong to one thread.
+
+    Making one raises `LocalProxyError` when the command is not installed.
+    """
 
     def __init__(self, configuration: SchedulerConfiguration, public_key: str) -> None:
         self._folder = configuration.state_dir / "local-proxy"
         self._path = self._folder / "proxy.toml"
         self._text = proxy_toml(configuration, self._folder, public_key)
+        self._program = _program()
         self._process: subprocess.Popen[bytes] | None = None
         self._started_at = 0.0
         self._start_at = 0.0
@@ -53,13 +57,14 @@ class LocalProxy:
                 return
             if now - self._started_at > _HEALTHY_AFTER_S:
                 self._pause_s = _FIRST_PAUSE_S
-            logger.warning("the local proxy ended with code %s; it is started again in %.0f s", code, self._pause_s)
             _end_group(self._process.pid)  # its children would hold what the next life needs
             self._process = None
-            self._start_at = now + self._pause_s
-            self._pause_s = min(self._pause_s * 2, _LONGEST_PAUSE_S)
+            self._rest(f"ended with code {code}")
         if now >= self._start_at:
-            self._start()
+            try:
+                self._start()
+            except OSError as error:
+                self._rest(f"could not be started from {self._folder}: {error.strerror}")
 
     def stop(self) -> None:
         """End it: disks may finish or are handed back, and nothing is left of its process group."""
@@ -74,17 +79,19 @@ class LocalProxy:
         _end_group(process.pid)
         process.wait()
 
+    def _rest(self, what_happened: str) -> None:
+        logger.warning("the local proxy %s; it is started again in %.0f s", what_happened, self._pause_s)
+        self._start_at = time.monotonic() + self._pause_s
+        self._pause_s = min(self._pause_s * 2, _LONGEST_PAUSE_S)
+
     def _start(self) -> None:
-        try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            self._path.write_text(self._text)
-        except OSError as error:
-            raise LocalProxyError(f"local proxy in {self._folder}", why=error.strerror or str(error)) from error
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._path.write_text(self._text)
         self._started_at = time.monotonic()
         environment = {key: value for key, value in os.environ.items() if not key.startswith("PROXY_WORKER_")}
         # A group of its own: Ctrl-C in the terminal is for the scheduler, which then ends it in order.
         self._process = subprocess.Popen(
-            [*_tied(), str(_program()), "run", "--config", str(self._path)],
+            [*_tied(), str(self._program), "run", "--config", str(self._path)],
             stdin=subprocess.DEVNULL,
             env=environment,
             start_new_session=True,

@@ -16,8 +16,8 @@ from contextlib import contextmanager
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sqlalchemy import select
 
-from proxy_worker.contract.errors import LedgerError, NotFoundError
-from proxy_worker.ledger import FinishedTask, FleetView, Ledger, Timings
+from proxy_worker.contract.errors import LedgerError
+from proxy_worker.ledger import FinishedTask, FleetView, Ledger, LedgerEmptyError, Timings
 from scheduler.dispatch.declared import DeclaredFleet
 from scheduler.dispatch.loop import Dispatcher, Publish
 from scheduler.dispatch.pending import OpenTask
@@ -114,9 +114,9 @@ class Service:
                 pause_s = 0.0
                 if not stop.is_set():
                     self._changed |= self.ledger.wait(TURN_S)
-            except NotFoundError:
-                logger.warning("the ledger is empty: Redis has lost its data")
-                self._again(self.attach)
+            except LedgerEmptyError as error:
+                logger.warning("%s", error)
+                self._attach_again()
             except (LedgerError, StateLockedError, StateError) as error:
                 if not pause_s:
                     logger.warning("%s", error)
@@ -162,12 +162,11 @@ class Service:
 
     def _dispatch(self) -> None:
         view = self._view()
-        if self.dispatcher.submit_missing(view):
-            view = self._view()
+        submitted = self.dispatcher.submit_missing(view)
         with self.state.read() as session:
             declared = DeclaredFleet.load(session)
         self.dispatcher.give_orders(view, declared)
-        self.dispatcher.release(view, declared, self.clock())
+        self.dispatcher.release(view, declared, self.clock(), submitted=submitted)
         unserved = self.dispatcher.unserved(view, declared, self.clock() - self.unserved_s)
         if unserved:
             with self._steps() as steps:
@@ -178,7 +177,7 @@ class Service:
         view = self.ledger.view()
         self._viewed_at = self.clock()
         if view.epoch is None:
-            raise NotFoundError("the ledger", why="it is empty")
+            raise LedgerEmptyError("ledger", why="Redis has lost its data")
         return view
 
     @contextmanager
@@ -191,9 +190,9 @@ class Service:
         self.dispatcher.cancel(steps.cancelling)
         self._changed = True
 
-    def _again(self, step: Callable[[], None]) -> None:
+    def _attach_again(self) -> None:
         try:
-            step()
+            self.attach()
         except LedgerError as error:
             logger.warning("%s", error)
 

@@ -17,6 +17,7 @@ It must not know what a task does, and has no secret to keep: checkpoints and re
 
 from proxy_worker.ledger.client import Ledger
 from proxy_worker.ledger.errors import (
+    LedgerEmptyError,
     LedgerFullError,
     LedgerPasswordError,
     LedgerUnavailableError,
@@ -48,6 +49,7 @@ __all__ = [
     "FinishedTask",
     "FleetView",
     "Ledger",
+    "LedgerEmptyError",
     "LedgerFullError",
     "LedgerPasswordError",
     "LedgerUnavailableError",

@@ -19,6 +19,10 @@ class LedgerFullError(LedgerError):
     """Redis is at its memory limit and evicts nothing, so that nothing can be written."""
 
 
+class LedgerEmptyError(LedgerError):
+    """Redis answers, and has lost what the ledger held."""
+
+
 class LedgerProtocolError(LedgerError):
     """Redis answered something that this version doesn't understand."""
 

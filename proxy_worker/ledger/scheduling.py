@@ -8,9 +8,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
-from proxy_worker.contract.errors import NotFoundError
 from proxy_worker.ledger.connection import Connection
-from proxy_worker.ledger.errors import StaleEpochError
+from proxy_worker.ledger.errors import LedgerEmptyError, StaleEpochError
 from proxy_worker.ledger.reading import finished_task, proxy_view, task_view
 from proxy_worker.ledger.records import FinishedTask, FleetView, NewTask, Reaped, Refusal, TaskVerdict
 from proxy_worker.ledger.timings import DEFAULT_TIMINGS, Timings
@@ -141,10 +140,10 @@ class SchedulerSide(Connection):
         return answer
 
 
-def _stale(epoch: int | None, current: str | int | None) -> StaleEpochError | NotFoundError:
+def _stale(epoch: int | None, current: str | int | None) -> StaleEpochError | LedgerEmptyError:
     what = f"epoch {epoch} of the ledger"
     if current is None:
-        return NotFoundError(what, why="the ledger is empty", remedy="Open a new, higher epoch and submit again.")
+        return LedgerEmptyError(what, why="the ledger is empty, since Redis has lost its data")
     return StaleEpochError(
         what,
         why=f"epoch {current} is in force, so another scheduler has taken over",

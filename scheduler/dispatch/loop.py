@@ -75,8 +75,11 @@ class Dispatcher:
                 self.ledger.set_proxy(name, lanes=orders[0], enabled=orders[1], max_concurrent_tasks=orders[2])
                 self.orders[name] = orders
 
-    def submit_missing(self, view: FleetView) -> bool:
-        """Give the ledger every open task it doesn't hold, and pass cancellations on; True if anything was."""
+    def submit_missing(self, view: FleetView) -> set[str]:
+        """Give the ledger every open task that `view` doesn't show, and pass cancellations on.
+
+        Returns the ids of tasks that are ready since.
+        """
         missing = [task for task_id, task in self.tasks.items() if task_id not in view.tasks]
         for task in missing:
             self.ledger.submit(task.new)
@@ -84,12 +87,12 @@ class Dispatcher:
         for task_id in cancelled:
             self.ledger.cancel(task_id)
         self.cancelling.clear()
-        return bool(missing or cancelled)
+        return {task.new.task_id for task in missing}.difference(cancelled)
 
-    def release(self, view: FleetView, declared: DeclaredFleet, now: float) -> Decision:
-        """Dispatch and publish what the policy chooses."""
+    def release(self, view: FleetView, declared: DeclaredFleet, now: float, *, submitted: set[str]) -> Decision:
+        """Dispatch and publish what the policy chooses among tasks that are ready in `view` or just `submitted`."""
         fleet = declared.fleet(view, in_flight(view, self.tasks))
-        decision = decide(self._pending(view), fleet, declared.limits, now)
+        decision = decide(self._pending(view, submitted), fleet, declared.limits, now)
         for release in decision.releases:
             self._dispatch(self.tasks[release.task_id], release, view, declared.limits.caps)
         return decision
@@ -112,11 +115,11 @@ class Dispatcher:
                 reasons[task_id] = obstacle
         return reasons
 
-    def _pending(self, view: FleetView) -> list[PendingTask]:
+    def _pending(self, view: FleetView, submitted: set[str]) -> list[PendingTask]:
         return [
             task.pending(vm_started=task.vm_run_id in self.started_vms)
             for task_id, task in self.tasks.items()
-            if (seen := view.tasks.get(task_id)) is not None and seen.state is TaskState.READY
+            if task_id in submitted or ((seen := view.tasks.get(task_id)) and seen.state is TaskState.READY)
         ]
 
     def _dispatch(self, task: OpenTask, release: Release, view: FleetView, caps: Mapping[str, int]) -> None:

@@ -69,8 +69,16 @@ def plan_if_scanned(journal: Journal, run: Run) -> None:
             journal.close(scan)
         run.state, run.ended_at, run.reason = RunState.CANCELLED, journal.now, "cancelled before it was planned"
         return
+    repository = session.get(Repository, run.repository)
+    if repository is None:
+        for scan in scans:
+            journal.close(scan)
+        run.state, run.ended_at = RunState.FAILED, journal.now
+        run.reason = f"repository {run.repository!r} is not declared any more"
+        return
     planned = plan(run.vms, [*_declared_vms(session.scalars(select(Vm))), *_scanned_vms(scans)])
-    _record_plan(journal, run, Plan(planned.vms, (*_unscanned(scans), *planned.unplanned)))
+    reference = tasks.reference(repository, run.repository)
+    _record_plan(journal, run, Plan(planned.vms, (*_unscanned(scans), *planned.unplanned)), reference)
     for scan in scans:
         journal.close(scan)
     run.state = RunState.RUNNING
@@ -100,12 +108,11 @@ def _begin_again(journal: Journal, run: Run, repository: RepositoryReference) ->
             journal.open(task)
 
 
-def _record_plan(journal: Journal, run: Run, planned: Plan) -> None:
+def _record_plan(journal: Journal, run: Run, planned: Plan, repository: RepositoryReference) -> None:
     session = journal.session
     present = session.scalars(select(VmRun).where(VmRun.run_id == run.id)).all()
     known = {vm_run.vm_id for vm_run in present}
     number = max((int(vm_run.id.rpartition(".")[2]) for vm_run in present), default=0)
-    repository = tasks.reference(session.get(Repository, run.repository), run.repository)
     for vm in planned.vms:
         if vm.identity.vm_id not in known:
             number += 1

@@ -20,6 +20,7 @@ from proxy_worker.contract.outcome import (
     TaskFailure,
     TaskResult,
 )
+from proxy_worker.contract.specification import RepositoryAbandon
 from scheduler.runs.beginning import plan_if_scanned
 from scheduler.runs.catalogue import add_point, add_point_of, replace_points
 from scheduler.runs.completion import end_vm_run, give_up_commit, settle_vm_runs
@@ -144,7 +145,9 @@ def _record_abandon(journal: Journal, row: LedgerTask, outcome: Outcome) -> None
     session = journal.session
     vm_run = session.get_one(VmRun, row.vm_run_id)
     run = session.get_one(Run, vm_run.run_id)
-    waited_for = vm_run.state is VmRunState.ABANDONING
+    # A tombstone of an earlier attempt may come late, when the VM run has begun again under another name.
+    of_this_attempt = isinstance(row.body, RepositoryAbandon) and row.body.run == vm_run.repository_run
+    waited_for = vm_run.state is VmRunState.ABANDONING and of_this_attempt
     if isinstance(outcome.result, RepositoryAbandonResult):
         journal.close(row)
         if waited_for and outcome.result.committed:

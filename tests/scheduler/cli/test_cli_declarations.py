@@ -1,0 +1,137 @@
+"""Jobs, repositories and proxies, one by one; and every name and option that is wrong."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.scheduler.cli.conftest import Program
+from tests.scheduler.conftest import World
+
+
+def test_a_job_is_created_shown_and_deleted(applied: Program) -> None:
+    assert (
+        applied("job", "create", "hourly", "--vm", "web*", "--repository", "main", "--cron", "0 * * * *").code == 0
+    )
+    shown = applied("job", "show", "hourly", "--json").json
+    assert (shown["vms"], shown["schedule"]) == (["web*"], {"cron": "0 * * * *", "timezone": "UTC"})
+    assert shown["next_start"].endswith(":00:00Z")
+    assert "transport mode  automatic, failover to network" in applied("job", "show", "hourly").out
+    assert applied("job", "delete", "hourly").code == 0
+    assert [job["name"] for job in applied("job", "list", "--json").json] == ["nightly"]
+
+
+def test_a_disabled_job_has_no_next_start(applied: Program) -> None:
+    assert applied("job", "disable", "nightly").err == "Job nightly is disabled.\n"
+    assert "disabled" in applied("job", "list").out
+    assert applied("job", "show", "nightly", "--json").json["next_start"] is None
+    assert applied("job", "enable", "nightly").code == 0
+    assert applied("job", "show", "nightly", "--json").json["next_start"] is not None
+
+
+def test_the_first_repository_brings_its_site(scheduler: Program) -> None:
+    assert scheduler("repository", "add", "main", "--location", "/backup", "--credential", "main").code == 0
+    (shown,) = scheduler("repository", "list", "--json").json
+    assert (shown["name"], shown["site"], shown["points"], shown["last_check"]) == ("main", "primary", 0, None)
+    assert 'site = "primary"' in scheduler("export").out
+
+
+def test_a_proxy_that_registered_itself_can_be_disabled(applied: Program, world: World) -> None:
+    world.start()
+    world.fleet.join("proxy-1", slots=3)
+    (shown,) = applied("proxy", "list", "--json").json
+    assert {key: shown[key] for key in ("name", "site", "state", "slots", "used")} == {
+        "name": "proxy-1",
+        "site": "primary",
+        "state": "up",
+        "slots": 3,
+        "used": 0,
+    }
+    assert applied("proxy", "disable", "proxy-1").code == 0
+    assert "disabled" in applied("proxy", "list").out
+    assert "enabled = false" in applied("export").out
+    assert applied("proxy", "enable", "proxy-1").code == 0
+    assert "ds1 (direct_storage, network)" in applied("proxy", "show", "proxy-1").out
+
+
+def test_proxies_are_listed_without_redis_and_it_says_so(applied: Program, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SCHEDULER_REDIS__URL", "redis://127.0.0.1:1/0")
+    listed = applied("proxy", "list")
+    assert listed.code == 0
+    assert "warning: what proxies do is not known: ledger in Redis at redis://127.0.0.1:1/0" in listed.err
+
+
+def test_the_public_key_is_printed_once_there_is_one(applied: Program, configured: Path) -> None:
+    refused = applied("proxy", "key")
+    assert refused.code == 4
+    assert "The first `scheduler serve` makes it" in refused.err
+    (configured / "state").mkdir()
+    (configured / "state" / "signing.pub").write_text("QUJD\n")
+    assert applied("proxy", "key").out == "QUJD\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        ("job show nigtly", 4, "job 'nigtly': no job has that name. Did you mean 'nightly'?"),
+        ("job start nowhere", 4, "job 'nowhere': no job has that name"),
+        ("job stop nowhere", 4, "job 'nowhere': no job has that name"),
+        ("job delete nowhere", 4, "job 'nowhere': no job has that name"),
+        ("job enable nowhere", 4, "job 'nowhere': no job has that name"),
+        ("job stop nightly", 9, "job 'nightly' can't be stopped: no run of it is under way"),
+        ("job create nightly --vm a --repository main", 9, "that name is taken"),
+        (
+            "job create j --vm a --repository mian",
+            4,
+            "repository 'mian': no repository has that name. Did you mean",
+        ),
+        ("job create j! --vm a --repository main", 3, "name: expected a name of letters, digits"),
+        ("job create j --vm a --repository main --cron 99", 3, "schedule.cron: expected five cron fields"),
+        (
+            "job create j --vm a --repository main --retries -1",
+            3,
+            "retries.count: expected greater than or equal to 0",
+        ),
+        ("job create j --vm a --repository main --level best", 2, "'best' is not one of"),
+        ("job create j --vm a", 2, "Missing option '--repository'"),
+        ("job start", 2, "Missing argument 'JOB'"),
+        ("job strat nightly", 2, "No such command 'strat'. Did you mean 'start'?"),
+        ("run list --job nowhere", 4, "job 'nowhere': no job has that name"),
+        ("run show 2026", 4, "run '2026': no run has that id"),
+        ("run watch 2026", 4, "run '2026': no run has that id"),
+        ("run cancel 2026", 4, "run '2026': no run has that id"),
+        ("run retry 2026", 4, "run '2026': no run has that id"),
+        ("point list --vm nowhere", 4, "VM 'nowhere': no restore point of it is known"),
+        ("point list --repository x", 4, "repository 'x': no repository has that name"),
+        ("point show nowhere", 4, "VM 'nowhere': no restore point of it is known"),
+        ("restore disk --vm nowhere --disk scsi0:0 --to /x", 4, "VM 'nowhere': no restore point of it is known"),
+        ("restore disk --vm a --disk scsi0:0 --to x --proxy p", 3, "so it has to be an absolute path"),
+        ("restore show 2026", 4, "restore '2026': no restore has that id"),
+        ("restore cancel 2026", 4, "restore '2026': no restore has that id"),
+        ("repository check x", 4, "repository 'x': no repository has that name"),
+        ("repository rescan x", 4, "repository 'x': no repository has that name"),
+        ("repository rescan main", 9, "no `scheduler serve` is running"),
+        ("repository add main --location /x --credential x", 9, "that name is taken"),
+        ("repository add b --location x --credential x", 3, "location: expected an absolute path"),
+        (
+            "repository add b --location /x --credential x --site mars",
+            3,
+            "site 'mars' is not declared; expected primary",
+        ),
+        ("proxy show nowhere", 4, "proxy 'nowhere': no proxy of that name is declared or has registered"),
+        ("proxy disable nowhere", 4, "proxy 'nowhere': no proxy of that name is declared or has registered"),
+    ],
+)
+def test_bad_input_has_its_message_and_exit_code(applied: Program, arguments: str, code: int, message: str) -> None:
+    refused = applied(*arguments.split())
+    assert (refused.code, refused.out) == (code, "")
+    assert message in refused.err
+
+
+def test_a_time_zone_that_is_none_is_refused(applied: Program) -> None:
+    refused = applied(
+        "job", "create", "j", "--vm", "a", "--repository", "main", "--cron", "0 0 * * *", "--timezone", "Mars"
+    )
+    assert refused.code == 3
+    assert "schedule.timezone: expected a time zone such as 'Europe/Berlin' or 'UTC', got 'Mars'" in refused.err

@@ -1,0 +1,116 @@
+"""`scheduler apply` and `scheduler export`: what is declared, as a file."""
+
+from __future__ import annotations
+
+import io
+import os
+import sqlite3
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.scheduler.cli.conftest import FLEET, Program
+from tests.scheduler.conftest import World
+
+
+def test_applying_says_what_was_added_changed_and_removed(scheduler: Program, configured: Path) -> None:
+    fleet = configured / "fleet.toml"
+    added = scheduler("apply", "-f", str(fleet))
+    assert (added.code, added.out.splitlines()) == (
+        0,
+        ["+ site primary", "+ datastore ds1", "+ repository main", "+ job nightly", "4 added."],
+    )
+    assert scheduler("apply", "-f", str(fleet)).out == "Nothing to change.\n"
+
+    job = FLEET.index("[[job]]")
+    changed = FLEET[:job].replace("/backup/main", "/backup/2") + FLEET[job:].replace("nightly", "hourly")
+    fleet.write_text(changed)
+    assert scheduler("apply", "-f", str(fleet)).out.splitlines() == [
+        "~ repository main",
+        "    location: /backup/main -> /backup/2",
+        "+ job hourly",
+        "- job nightly",
+        "1 added, 1 changed, 1 removed.",
+    ]
+
+
+def test_a_dry_run_changes_nothing(scheduler: Program, configured: Path) -> None:
+    fleet = str(configured / "fleet.toml")
+    assert "Dry run: nothing was changed." in scheduler("apply", "-f", fleet, "--dry-run").out
+    assert scheduler("job", "list", "--json").json == []
+
+
+def test_the_changes_as_json(scheduler: Program, configured: Path) -> None:
+    shown = scheduler("apply", "-f", str(configured / "fleet.toml"), "--json").json
+    assert shown["applied"] is True
+    assert {"action": "added", "kind": "job", "name": "nightly", "keys": {}} in shown["changes"]
+
+
+def test_an_export_can_be_applied_from_standard_input(applied: Program, monkeypatch: pytest.MonkeyPatch) -> None:
+    exported = applied("export").out
+    assert 'name = "nightly"' in exported
+    monkeypatch.setattr(sys, "stdin", io.StringIO(exported))
+    assert applied("apply", "-f", "-").out == "Nothing to change.\n"
+
+
+def test_an_export_as_json_has_the_defaults_too(applied: Program) -> None:
+    assert applied("export", "--json").json["job"][0]["level"] == "optimal"
+
+
+def test_a_wrong_file_is_refused_whole_and_exits_3(scheduler: Program, configured: Path) -> None:
+    (configured / "fleet.toml").write_text(FLEET.replace("vms =", "vmz ="))
+    refused = scheduler("apply", "-f", str(configured / "fleet.toml"))
+    assert refused.code == 3
+    assert refused.err.startswith(f"scheduler: {configured}/fleet.toml: ")
+    assert "job 'nightly': unknown key 'vmz'; did you mean 'vms'?" in refused.err
+    assert "has not been set up" in scheduler("job", "list").err, "nothing was applied, not even the site"
+
+
+def test_a_missing_file_exits_4(scheduler: Program) -> None:
+    refused = scheduler("apply", "-f", "nowhere.toml")
+    assert (refused.code, refused.out) == (4, "")
+    assert refused.err.startswith("scheduler: nowhere.toml: there is no such file.")
+
+
+def test_an_undeclared_proxy_is_warned_of_and_applied(scheduler: Program, configured: Path) -> None:
+    text = FLEET.replace('credential = "main"', 'credential = "main"\nproxies = ["far"]')
+    (configured / "fleet.toml").write_text(text)
+    applied = scheduler("apply", "-f", str(configured / "fleet.toml"))
+    assert applied.code == 0
+    assert "warning: repository 'main': proxy 'far' is not declared" in " ".join(applied.err.split())
+
+
+def test_a_locked_database_exits_9(applied: Program, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        "scheduler.state.store.open_state.__kwdefaults__", {"migrate": False, "busy_timeout_s": 0.1}
+    )
+    other = sqlite3.connect(world.url.removeprefix("sqlite:///"), isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    refused = applied("job", "disable", "nightly")
+    other.close()
+    assert refused.code == 9
+    assert "another process has held its write lock" in refused.err
+
+
+def test_a_database_of_a_newer_version_is_left_alone(applied: Program, world: World) -> None:
+    other = sqlite3.connect(world.url.removeprefix("sqlite:///"))
+    with other:
+        other.execute("UPDATE alembic_version SET version_num = '9999'")
+    other.close()
+    for command in (("job", "list"), ("apply", "-f", os.devnull)):
+        refused = applied(*command)
+        assert refused.code == 1
+        assert "its schema 9999 was made by a newer version of the scheduler" in refused.err
+
+
+def test_a_database_that_was_never_set_up_says_what_to_do(scheduler: Program) -> None:
+    refused = scheduler("job", "list")
+    assert refused.code == 1
+    assert "Run `scheduler apply -f fleet.toml`, or start `scheduler serve`" in refused.err
+
+
+def test_a_missing_configuration_names_the_file(scheduler: Program) -> None:
+    refused = scheduler("--config", "/nowhere/scheduler.toml", "job", "list")
+    assert refused.code == 3
+    assert "/nowhere/scheduler.toml: No such file or directory" in refused.err

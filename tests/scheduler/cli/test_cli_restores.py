@@ -1,0 +1,131 @@
+"""Restore points, restores and the upkeep of repositories, as commands ask for them."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from scheduler.state.models import Point
+from scheduler.state.store import open_state
+from tests.scheduler.cli.conftest import Program, serving
+from tests.scheduler.conftest import World
+
+
+@pytest.fixture
+def backed_up(applied: Program, world: World) -> Program:
+    """The command, with a proxy and a restore point of every VM."""
+    world.fleet.join("proxy-1")
+    world.fleet.join("server", datastores={})
+    world.fleet.join("writer", datastores={}, credentials={"main": "write"})
+    with serving(world):
+        assert applied("job", "start", "nightly", "--wait", "--json").code == 0
+    return applied
+
+
+def test_points_are_listed_and_shown(backed_up: Program) -> None:
+    points = backed_up("point", "list", "--json").json
+    assert [(point["vm"], point["job"], len(point["disks"])) for point in points] == [
+        ("app01", "nightly", 1),
+        ("web01", "nightly", 2),
+    ]
+    assert re.match(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$", points[0]["created"])
+    shown = backed_up("point", "show", "web01")
+    assert re.search(r"^scsi0:1 +1\.0 GiB", shown.out, re.MULTILINE)
+    assert f"scheduler restore disk --vm web01 --point {points[1]['point']}" in " ".join(shown.err.split())
+    missing = backed_up("point", "show", "web01", "20200101T000000Z-00000000")
+    assert missing.code == 4
+    assert "restore point '20200101T000000Z-00000000' of VM 'web01'" in missing.err
+
+
+def test_a_restore_is_written_by_the_server_s_own_proxy_unless_told(backed_up: Program, world: World) -> None:
+    with serving(world):
+        ended = backed_up(
+            "restore", "disk", "--vm", "web01", "--disk", "scsi0:1", "--to", "/tmp/x", "--wait", "--json"
+        )
+        assert ended.code == 0
+        assert (ended.json["state"], ended.json["proxy"], ended.json["path"]) == ("succeeded", "server", "/tmp/x")
+        named = backed_up(
+            "restore",
+            "disk",
+            "--vm",
+            "web01",
+            "--disk",
+            "scsi0:0",
+            "--proxy",
+            "proxy-1",
+            "--to",
+            "/tmp/y",
+            "--wait",
+        )
+    assert named.code == 0
+    assert re.search(r"^written to +/tmp/y on proxy-1$", named.out, re.MULTILINE)
+    assert [restore["path"] for restore in backed_up("restore", "list", "--json").json] == ["/tmp/y", "/tmp/x"]
+
+
+def test_a_restore_that_fails_ends_with_the_code_of_its_failure(backed_up: Program, world: World) -> None:
+    world.fleet.failures["disk.restore web01 scsi0:0"] = 99
+    with serving(world):
+        ended = backed_up("restore", "disk", "--vm", "web01", "--disk", "scsi0:0", "--to", "/tmp/x", "--wait")
+    assert ended.code == 8
+    assert "the datastore did not answer" in ended.out
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "message"),
+    [
+        ("--disk scsi9:9", 4, "disk 'scsi9:9' of VM 'web01'"),
+        ("--disk scsi0:0 --point x", 4, "restore point 'x' of VM 'web01'"),
+        ("--disk scsi0:0 --proxy proxy-7", 4, "proxy 'proxy-7': no proxy of that name"),
+        (
+            "--disk scsi0:0 --proxy writer",
+            6,
+            "proxy 'writer' can't restore from repository 'main': it holds only the write key",
+        ),
+    ],
+)
+def test_a_restore_that_can_not_be_is_refused(backed_up: Program, options: str, code: int, message: str) -> None:
+    refused = backed_up("restore", "disk", "--vm", "web01", "--to", "/tmp/x", *options.split())
+    assert (refused.code, refused.out) == (code, "")
+    assert message in refused.err
+    assert backed_up("restore", "list", "--json").json == []
+
+
+def test_a_restore_without_waiting_is_recorded_and_can_be_cancelled(backed_up: Program) -> None:
+    asked = backed_up("restore", "disk", "--vm", "web01", "--disk", "scsi0:0", "--to", "/tmp/x", "--json")
+    assert asked.json["state"] == "requested"
+    assert "No `scheduler serve` is running: it starts once it does." in asked.err
+    restore_id = asked.json["restore"]
+    assert "requested" in backed_up("restore", "show", restore_id).out
+    assert f"Restore {restore_id} is being cancelled." in backed_up("restore", "cancel", restore_id[:-2]).err
+
+
+def test_a_rescan_brings_the_catalogue_back(backed_up: Program, world: World) -> None:
+    state = open_state(world.url)
+    with state.write() as session:
+        session.query(Point).delete()
+    state.close()
+    assert backed_up("point", "list", "--json").json == []
+    with serving(world):
+        rescanned = backed_up("repository", "rescan", "main")
+    assert rescanned.code == 0
+    assert "succeeded: 2 restore points: 2 were not known, 0 are gone" in rescanned.out
+    (shown,) = backed_up("repository", "list", "--json").json
+    assert (shown["points"], shown["vms"], shown["proxies"]) == (2, 2, ["proxy-1", "server", "writer"])
+
+
+def test_a_check_says_that_all_is_sound_and_is_remembered(backed_up: Program, world: World) -> None:
+    with serving(world):
+        checked = backed_up("repository", "check", "main", "--json")
+    assert checked.code == 0
+    assert (checked.json["state"], checked.json["damage"], checked.json["packs"]) == ("succeeded", [], 1)
+    assert "sound, 1 pack, 1 B read" in backed_up("repository", "list").out
+
+
+def test_a_check_that_finds_damage_names_it_and_ends_with_5(backed_up: Program, world: World) -> None:
+    world.fleet.repository.damage = ("packs/ab/cd: its checksum is wrong; needed by web01",)
+    with serving(world):
+        checked = backed_up("repository", "check", "main")
+    assert checked.code == 5
+    assert "1 problem found" in checked.out
+    assert "  packs/ab/cd: its checksum is wrong; needed by web01" in checked.out.splitlines()

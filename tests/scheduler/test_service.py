@@ -1,0 +1,196 @@
+"""The service when its surroundings fail: Redis gone or emptied, another scheduler, schedules, lost proxies."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+import pytest
+import redis
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from ops.demo.valkey import EmbeddedValkey
+from proxy_worker.contract.errors import LedgerError
+from proxy_worker.ledger import StaleEpochError
+from scheduler.dispatch.reasons import waiting_reasons
+from scheduler.runs.schedules import Timetable
+from scheduler.service import Service
+from scheduler.state.asking import ask_for_run
+from scheduler.state.models import Job, LedgerTask, Run, RunState, RunTrigger, ServiceMark
+from scheduler.state.store import open_state
+from tests.scheduler.conftest import World
+
+
+def _ask(world: World) -> str:
+    with open_state(world.url).write() as session:
+        return ask_for_run(session, "nightly", now=world.clock()).id
+
+
+def _state(world: World, run_id: str) -> RunState:
+    with Session(open_state(world.url).engine) as session:
+        return session.get_one(Run, run_id).state
+
+
+def _turn_until_announced(world: World, service: Service) -> None:
+    """As far as disks that are announced and that nobody has claimed."""
+    while not any(message.kind == "disk.backup" for message in world.lanes.messages):
+        world.fleet.work()
+        service.turn()
+
+
+def test_a_scheduler_that_starts_again_joins_what_runs(world: World) -> None:
+    world.declare()
+    world.fleet.join("proxy-1")
+    run_id = _ask(world)
+    _turn_until_announced(world, world.start())
+
+    again = world.start()
+    world.turn_until(again, lambda: _state(world, run_id).final)
+
+    assert _state(world, run_id) is RunState.SUCCEEDED
+    assert sorted(title for _, title in world.fleet.handled if title.startswith("disk.backup")) == [
+        "disk.backup app01 scsi0:0",
+        "disk.backup web01 scsi0:0",
+        "disk.backup web01 scsi0:1",
+    ]
+    with Session(open_state(world.url).engine) as session:
+        assert session.get_one(ServiceMark, 1).epoch == 1
+
+
+def test_a_ledger_that_lost_everything_is_filled_again_under_a_new_epoch(
+    world: World, valkey: EmbeddedValkey
+) -> None:
+    world.declare()
+    world.fleet.join("proxy-1")
+    run_id = _ask(world)
+    service = world.start()
+    _turn_until_announced(world, service)
+
+    with redis.Redis.from_url(valkey.url, password=valkey.password) as client:
+        client.flushall()
+    stop = threading.Event()
+    turns = 0
+
+    def each_turn() -> None:
+        nonlocal turns
+        turns += 1
+        world.fleet.join("proxy-1") if turns == 1 else world.fleet.work()
+        if _state(world, run_id).final or turns > 200:
+            stop.set()
+
+    service.serve(stop, each_turn)
+
+    assert _state(world, run_id) is RunState.SUCCEEDED
+    with Session(open_state(world.url).engine) as session:
+        assert session.get_one(ServiceMark, 1).epoch == 2
+
+
+def test_a_scheduler_whose_ledger_another_one_took_over_ends_with_that_reason(
+    new_world: Callable[[], World], world: World
+) -> None:
+    world.declare()
+    first = world.start()
+    other = World(
+        world.url.replace("scheduler-", "other-"), world.ledger_url, world.password, world.fleet, world.lanes
+    )
+    other.start()
+
+    with pytest.raises(StaleEpochError, match="another scheduler has taken over"):
+        first.serve(threading.Event())
+    other.opened[0].close()
+
+
+def test_redis_being_away_is_waited_out(world: World, tmp_path_factory: pytest.TempPathFactory) -> None:
+    with EmbeddedValkey(tmp_path_factory.mktemp("mortal"), "secret") as server:
+        world.ledger_url = server.url
+        world.declare()
+        service = world.start()
+        stop = threading.Event()
+        turns: list[int] = []
+
+        def each_turn() -> None:
+            turns.append(1)
+            if len(turns) == 2:
+                server.kill()
+            elif len(turns) == 4:
+                server.start()
+            elif len(turns) == 6:
+                stop.set()
+
+        service.serve(stop, each_turn)
+
+        assert len(turns) == 6
+        service.turn()
+
+
+def test_without_redis_it_does_not_start(world: World) -> None:
+    world.ledger_url = "redis://127.0.0.1:1/0"
+    with pytest.raises(LedgerError, match=r"127\.0\.0\.1:1.*no answer"):
+        world.start()
+
+
+def test_with_a_wrong_password_it_does_not_start(world: World) -> None:
+    world.password = "wrong"
+    with pytest.raises(LedgerError, match="refuses the password"):
+        world.start()
+
+
+def test_a_schedule_starts_a_run_when_it_is_due_and_makes_up_for_missed_ones_once(world: World) -> None:
+    world.declare(cron="0 22 * * *", timezone="Europe/Berlin")
+    service = world.start()
+    service.turn()
+    assert _runs(world) == []
+
+    world.clock.ahead_s = 5 * 86400
+    service.turn()
+    service.turn()
+
+    assert [run.trigger for run in _runs(world)] == [RunTrigger.SCHEDULE]
+
+
+def test_a_scheduler_that_was_away_makes_up_for_its_missed_start(world: World) -> None:
+    world.declare(cron="0 22 * * *", scheduled_after=world.clock() - 3 * 86400)
+
+    world.start().turn()
+
+    assert len(_runs(world)) == 1
+
+
+def test_a_schedule_that_is_changed_or_enabled_later_makes_up_for_nothing(world: World) -> None:
+    world.declare(cron="* * * * *", scheduled_after=world.clock() - 3 * 86400, enabled=False)
+    service = world.start()
+    service.turn()
+    with open_state(world.url).write() as session:
+        session.get_one(Job, "nightly").enabled = True
+    service.turn()
+
+    assert _runs(world) == []
+
+
+def test_a_schedule_that_is_not_valid_is_looked_at_once(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    world.declare(cron="every day")
+    service = world.start()
+    for _ in range(3):
+        service.turn()
+
+    assert len([one for one in caplog.records if "never started by its schedule" in one.message]) == 1
+    with Session(open_state(world.url).engine) as session:
+        assert Timetable().due_jobs(session, world.clock()) == ["nightly"]
+
+
+def test_every_task_that_waits_has_a_reason(world: World) -> None:
+    world.declare()
+    service = world.start()
+    _ask(world)
+    service.turn()
+
+    with Session(open_state(world.url).engine) as session:
+        reasons = waiting_reasons(session, service.ledger.view(), world.clock())
+        assert set(reasons) == set(session.scalars(select(LedgerTask.id)))
+        assert set(reasons.values()) == {"waiting: no proxy is running"}
+
+
+def _runs(world: World) -> list[Run]:
+    with Session(open_state(world.url).engine) as session:
+        return list(session.scalars(select(Run)))
