@@ -135,7 +135,7 @@ def _fill_with_records(flat: Path, disk: Disk) -> None:
     with flat.open("r+b") as file:
         for piece in range(disk.content_mib):
             file.seek(piece * (disk.size_mib // disk.content_mib) * MIB)
-            file.write(_records(piece, MIB))
+            file.write(_records(flat, piece, MIB))
 
 
 def _change_records(flat: Path, disk: Disk, day: int) -> str:
@@ -145,16 +145,16 @@ def _change_records(flat: Path, disk: Disk, day: int) -> str:
     with flat.open("r+b") as file:
         for piece in pieces:
             file.seek(piece * stride + 64 * 8192)
-            file.write(_records(piece + day * 1_000_000, 8192))
+            file.write(_records(flat, piece + day * 1_000_000, 8192))
         file.seek(disk.size_mib * MIB - 2 * MIB)
-        file.write(_records(day * 1_000_000 - 1, MIB))
+        file.write(_records(flat, day * 1_000_000 - 1, MIB))
     return f"{len(pieces)} pages of 8 KiB rewritten, 1 MiB written into a hole"
 
 
-def _records(seed: int, length: int) -> bytes:
-    """Rows of text with incompressible payloads, half and half."""
-    source = random.Random(seed)
-    row = (b"id=%012d customer=%08d state=open    " % (seed, seed * 7)).ljust(64, b".")
+def _records(flat: Path, number: int, length: int) -> bytes:
+    """Rows of text with incompressible payloads, half and half; others for every disk and `number`."""
+    source = random.Random(f"{flat.name} {number}")
+    row = (b"table=%-20s id=%012d state=open " % (flat.stem[:20].encode(), number)).ljust(64, b".")
     rows = b"".join(row + source.randbytes(64) for _ in range(length // 128))
     return rows.ljust(length, b"\0")
 

@@ -8,6 +8,7 @@ import signal
 import threading
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 from typing import Self
 
@@ -19,14 +20,33 @@ DISK_FILE = re.compile(r"/([\w.-]+-flat\.vmdk)$")
 
 
 class Killer:
-    """Kills -9 a random process of the fleet at a time, and brings back what was killed."""
+    """Kills -9 a random process of the fleet every other moment, and brings back what was killed."""
 
-    def __init__(self, fleet: LiveFleet, source: random.Random) -> None:
+    def __init__(self, fleet: LiveFleet, source: random.Random, *, for_s: float) -> None:
         self._fleet = fleet
         self._source = source
+        self._for_s = for_s
+        self._stopping = threading.Event()
+        self._pool = ThreadPoolExecutor(1)
         self.kills: Counter[str] = Counter()
 
-    def strike(self) -> None:
+    def __enter__(self) -> Self:
+        self._work = self._pool.submit(self._strike_on)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stopping.set()
+        self._pool.shutdown()
+        self._work.result()
+
+    def _strike_on(self) -> None:
+        end = time.monotonic() + self._for_s
+        while time.monotonic() < end and not self._stopping.wait(self._source.uniform(0.2, 1.5)):
+            self._strike()
+
+    def _strike(self) -> None:
         """One kill, a moment of absence, and the return."""
         kind = self._source.choice(("server", "scheduler", "proxy", "proxy", "proxy with its pool", "pool process"))
         proxy = self._source.choice(self._fleet.proxies).name

@@ -85,7 +85,18 @@ class LiveFleet:
     def _nbd_command(self, proxy: ProxyPlace) -> str:
         disk = f"{self.layout.datastores / proxy.datastore}/{{path}}"
         rate = f"rate={(self._nbd_mib_s or 0) * 8}M"
-        words = ["nbdkit", "--foreground", "--unix", "{socket}", "--readonly", "--filter=rate", "file", disk, rate]
+        words = [
+            "nbdkit",
+            "--foreground",
+            "--unix",
+            "{socket}",
+            "--readonly",
+            "--filter=rate",
+            "file",
+            disk,
+            rate,
+            "burstiness=0.1",
+        ]
         return f"network_command = {json.dumps(words)}\n"
 
     def all_up(self) -> bool:

@@ -17,10 +17,10 @@ from pathlib import Path
 from ops.demo.layout import ProxyPlace
 from ops.demo.machines import Disk, Machine, change, flat_path, make_machines
 from tests.system.killing import Killer, Witness
-from tests.system.live_fleet import LiveFleet, explained
+from tests.system.live_fleet import LiveFleet, explained, wait_until
 
 MACHINES = tuple(
-    Machine(f"vm{number:02d}", "ds", tuple(Disk(f"scsi0:{unit}", 24, 6, filesystem=False) for unit in range(4)))
+    Machine(f"vm{number:02d}", "ds", tuple(Disk(f"scsi0:{unit}", 24, 8, filesystem=False) for unit in range(4)))
     for number in range(10)
 )
 DISKS = [(machine, disk) for machine in MACHINES for disk in machine.disks]
@@ -70,15 +70,9 @@ def test_forty_disks_on_three_proxies_survive_random_kills(tmp_path: Path) -> No
 
 
 def _back_up_under_fire(fleet: LiveFleet, source: random.Random) -> None:
-    killer = Killer(fleet, source)
-    started_at = time.monotonic()
-    with Witness(fleet) as witness:
+    with Witness(fleet) as witness, Killer(fleet, source, for_s=KILLING_S) as killer:
         fleet.command("scheduler", "job", "start", "everything")
-        while fleet.newest_run()["state"] in {"requested", "scanning", "running"}:
-            if time.monotonic() - started_at < KILLING_S:
-                killer.strike()
-                time.sleep(source.uniform(0.0, 0.8))
-            assert time.monotonic() - started_at < KILLING_S + 240, "the run doesn't end"
+        wait_until(lambda: _ended(fleet), "the run to end", timeout_s=KILLING_S + 240, every_s=1.0)
     run = fleet.newest_run()
     print(
         f"kills {dict(killer.kills)}, most disks at once {dict(witness.most)}, run {run['duration_seconds']:.0f} s"
@@ -88,6 +82,10 @@ def _back_up_under_fire(fleet: LiveFleet, source: random.Random) -> None:
     assert killer.kills.total() >= 5, "too few kills to show anything"
     assert any(disk["attempts"] > 1 for disk in run["disks"]), "no kill hit a running disk"
     assert max(witness.most.values()) == SLOTS, f"a proxy read {witness.most} disks at once"
+
+
+def _ended(fleet: LiveFleet) -> bool:
+    return fleet.newest_run()["state"] not in {"requested", "scanning", "running"}
 
 
 def _assert_committed_once(fleet: LiveFleet, rounds: int) -> None:
