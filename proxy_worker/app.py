@@ -34,6 +34,7 @@ WORKER_SETTINGS: Final[dict[str, Any]] = {
     "worker_cancel_long_running_tasks_on_connection_loss": False,
     "worker_send_task_events": True,
     "worker_proc_alive_timeout": 30.0,
+    "worker_lost_wait": 0.5,
     "worker_hijack_root_logger": False,
     "worker_redirect_stdouts": False,
 }

@@ -82,6 +82,7 @@ class LedgerMachine(RuleBasedStateMachine):
         self.epoch = 1
         self.ledger.open_epoch(1, TIMINGS)
         self.kinds: dict[str, TaskKind] = {}
+        self.numbers: dict[str, int] = {}
         self.held: dict[str, Held] = {}
         self.ended: dict[str, TaskState] = {}
         self.lives: dict[str, ProxyIdentity] = {}
@@ -144,7 +145,10 @@ class LedgerMachine(RuleBasedStateMachine):
         answer = self.ledger.dispatch(
             task_id, lane=self.lane(proxy), proxy=proxy, caps=CAPS, sign=lambda n: b"specification %d" % n
         )
-        return (task_id, answer, proxy) if isinstance(answer, int) else multiple()
+        if not isinstance(answer, int):
+            return multiple()
+        self.numbers[task_id] = answer
+        return (task_id, answer, proxy)
 
     @rule(target=fences, message=messages, name=st.sampled_from(list(PROXIES)), again=st.booleans())
     def message_arrives(self, message: tuple[str, int, str | None], name: str, again: bool) -> Any:
@@ -168,6 +172,7 @@ class LedgerMachine(RuleBasedStateMachine):
         assert task_id not in self.held, "two live holders"
         assert task_id not in self.ended
         assert addressed in (None, name)
+        assert number == self.numbers[task_id], "a message that is no longer in force"
         former = [held.fence.number for held in self.held.values()]
         assert all(number < claim.fence.number for number in former), "fences rise"
         self.held[task_id] = Held(claim.fence, name, self.lives[name].life)
@@ -253,6 +258,7 @@ class LedgerMachine(RuleBasedStateMachine):
         task_id, number, _ = message
         held = self.held.get(task_id)
         if held is not None and held.proxy != name:
+            assert not self.ledger.forfeit(task_id, number, self.lives[name]), "somebody else's process died"
             return
         self.ledger.forfeit(task_id, number, self.lives[name])
         state = self.state_of(task_id)
@@ -271,11 +277,13 @@ class LedgerMachine(RuleBasedStateMachine):
             self.notice_lost(task_id)
 
     def reap_too_early(self) -> None:
-        for held in self.held.values():
-            assert self.ledger.renew(held.fence) is not RenewAnswer.LOST
-        self.pass_time(TIMINGS.lease_s - MARGIN_S)
-        reaped = self.ledger.reap()
-        assert not set(self.held) & {*reaped.requeued, *reaped.ended}
+        """Twice: what was renewed in between is not given up."""
+        for _ in range(2):
+            for held in self.held.values():
+                assert self.ledger.renew(held.fence) is not RenewAnswer.LOST
+            self.pass_time(TIMINGS.lease_s - MARGIN_S)
+            reaped = self.ledger.reap()
+            assert not set(self.held) & {*reaped.requeued, *reaped.ended}
 
     def scheduler_rebuilds(self) -> None:
         """A higher epoch: holders are lost, but their slots stay taken for one lease."""

@@ -46,6 +46,7 @@ class Proxy:
     folder: Path
     configuration: Path
     process: subprocess.Popen[bytes] | None = None
+    lives: int = 0
 
     @property
     def log(self) -> str:
@@ -55,6 +56,7 @@ class Proxy:
 
     def start(self, **environment: str) -> None:
         """Start a life."""
+        self.lives += 1
         with (self.folder / "log").open("ab") as log:
             self.process = subprocess.Popen(
                 [
@@ -147,14 +149,13 @@ class Fleet:
             self.await_ready(name)
 
     def await_ready(self, name: str) -> None:
-        """Wait until a started proxy is registered and alive."""
+        """Wait until a started proxy is registered and consumes."""
         proxy = self.proxies[name]
 
         def ready() -> bool:
             assert proxy.process is not None
             assert proxy.process.poll() is None, proxy.log
-            view = self.view(name)
-            return view is not None and view.live
+            return proxy.log.count(f"proxy@{name} ready.") == proxy.lives
 
         wait_until(ready, f"{name} registers")
 
