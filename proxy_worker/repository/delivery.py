@@ -21,6 +21,7 @@ from proxy_worker.repository.packs import ClosedPack
 from proxy_worker.repository.sealing import MetadataSealer
 from proxy_worker.repository.store import Store
 
+_LOOK_AGAIN_S: Final = 1.0
 _QUEUED_PACKS: Final = 4
 """The writer thread waits when the store is this far behind: written data must not pile up unsynced."""
 
@@ -65,12 +66,12 @@ class PackDelivery:
     def submit(self, pack: ClosedPack, mark: int) -> None:
         """Take over a closed pack that holds everything up to `mark`; waits while too many are under way."""
         self.raise_error()
-        self._queue.put(_Delivery(pack, mark, publish=False))
+        self._put(_Delivery(pack, mark, publish=False))
 
     def publish(self) -> None:
         """Publish what has been submitted so far without waiting for more."""
         self.raise_error()
-        self._queue.put(_Delivery(None, 0, publish=True))
+        self._put(_Delivery(None, 0, publish=True))
 
     def wait(self, mark: int, timeout_s: float | None) -> bool:
         """Wait until `mark` is durable; False on timeout. Raises what stopped the delivery."""
@@ -87,11 +88,30 @@ class PackDelivery:
     def stop(self, *, abort: bool) -> None:
         """End the thread, after what is queued or, with `abort`, dropping it. Idempotent."""
         self._aborted = self._aborted or abort
-        if self._thread.is_alive():
-            self._queue.put(None)
-            self._thread.join()
+        self._put(None)
+        self._thread.join()
+
+    def _put(self, delivery: _Delivery | None) -> None:
+        while self._thread.is_alive():
+            try:
+                self._queue.put(delivery, timeout=_LOOK_AGAIN_S)
+            except queue.Full:
+                continue
+            return
 
     def _run(self) -> None:
+        try:
+            self._deliver()
+        except BaseException:
+            # A defect, not a foreseeable error: whoever waits must not wait for ever.
+            with self._changed:
+                self._error = StoreError(
+                    f"can't write to {self._store.location}", why="the delivery of packs broke"
+                )
+                self._changed.notify_all()
+            raise
+
+    def _deliver(self) -> None:
         pending: list[ClosedPack] = []
         mark = 0
         while (delivery := self._queue.get()) is not None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from proxy_worker.contract.errors import DamageError
 from proxy_worker.repository.access import Access
 from proxy_worker.repository.chunks import ChunkReader
@@ -9,7 +11,7 @@ from proxy_worker.repository.findings import Finding, Use
 from proxy_worker.repository.keyring import ID_BYTES, ZERO_ID
 from proxy_worker.repository.maps import load_map
 from proxy_worker.repository.pack_layout import ChunkKind
-from proxy_worker.repository.points import Point, StoredDisk, decode_outcome, live_point_names
+from proxy_worker.repository.points import Point, StoredDisk, decode_outcome, is_ended
 from proxy_worker.repository.soundness import Cause, Soundness
 from proxy_worker.repository.store import ObjectNotFoundError
 
@@ -26,11 +28,11 @@ class NeedsWalk:
         self._hurt_segments: dict[bytes, frozenset[Cause]] = {}
         self._uses: dict[Cause, set[Use]] = {}
 
-    def run(self) -> None:
-        """Visit every point that counts."""
+    def run(self, points: Iterable[str]) -> None:
+        """Visit points by their names."""
         hurt_points: list[tuple[str, DamageError]] = []
         names: dict[str, str] = {}
-        for name in live_point_names(self._access.store):
+        for name in points:
             try:
                 outcome = decode_outcome(self._access.sealer, name, self._access.store.get(name))
             except ObjectNotFoundError:
@@ -58,7 +60,10 @@ class NeedsWalk:
         self.points += 1
         for disk in point.disks:
             use = Use(point.vm_name, point.run, disk.key)
-            self._blame(self._disk_causes(disk, use), use)
+            causes = self._disk_causes(disk, use)
+            if causes and is_ended(self._access.store, point.vm_id, point.run):
+                return  # while this was looking at it: a collector may delete what it needed
+            self._blame(causes, use)
 
     def _blame(self, causes: list[Cause], use: Use) -> None:
         for cause in causes:

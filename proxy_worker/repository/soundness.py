@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -95,7 +95,11 @@ class Soundness:
         """Index the packs that no fragment describes, to know whom a lost fragment has hurt."""
         batch: list[RunSource] = []
         records = 0
-        for pack_id, table in self._orphan_tables():
+        candidates, self.orphans = self.orphans, []
+        for pack_id, table in self._tables(candidates):
+            if all(self.is_indexed(pack_id, chunk) for chunk in table):
+                continue  # its fragment was published meanwhile
+            self.orphans.append(pack_id)
             pack = FragmentPack(pack_id, 0, "", table.data_keys)
             batch.append(fragment_source(pack_id, [pack], b"".join(sorted(records_of(table, 0)))))
             records += sum(1 for _ in table)
@@ -141,8 +145,8 @@ class Soundness:
             or self._false_records.get(key)
         )
 
-    def _orphan_tables(self) -> Iterator[tuple[bytes, PackTable]]:
-        for pack_id in self.orphans:
+    def _tables(self, pack_ids: Iterable[bytes]) -> Iterator[tuple[bytes, PackTable]]:
+        for pack_id in pack_ids:
             try:
                 footer = read_footer(self._access.store, pack_id)
                 table, _ = read_table(self._access.store, self._access.sealer, pack_id, footer)

@@ -6,6 +6,7 @@ There is no collector yet: what it will do is done here by hand, with the object
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -20,9 +21,12 @@ from proxy_worker.repository.pack_layout import pack_name
 from proxy_worker.repository.pack_scan import pack_ids
 from proxy_worker.repository.registration import encode_condemned
 from proxy_worker.repository.repository import Repository
+from proxy_worker.repository.store import Store
 from tests.repository.collecting import condemn, end, move_chunks, withdraw
+from tests.repository.faulty_store import FaultyStore
 from tests.repository.making import (
     BLOCK,
+    CREDENTIAL,
     KEY,
     VM,
     back_up,
@@ -149,6 +153,27 @@ def test_write_and_verify(repository: Repository) -> None:
 
         report = check(repository.access)
     assert (report.findings, report.points) == ((), 1)
+
+
+class BusyStore(FaultyStore):
+    """Does something else first, the first time that points are listed."""
+
+    def __init__(self, store: Store, first: Callable[[], object]) -> None:
+        super().__init__(store)
+        self._first: list[Callable[[], object]] = [first]
+
+    def list(self, prefix: str) -> Iterator[str]:
+        if prefix == "points/" and self._first:
+            self._first.pop()()
+        return super().list(prefix)
+
+
+def test_write_and_verify_a_point_that_is_committed_meanwhile_is_whole(repository: Repository) -> None:
+    store = BusyStore(repository.access.store, lambda: back_up(repository, noise(3, 9), run="meanwhile"))
+    with Repository.open(store, CREDENTIAL) as checker:
+        report = check(checker.access)
+
+    assert (report.findings, report.points, report.notes) == ((), 1, ())
 
 
 def test_commit_and_commit_give_one_point(repository: Repository) -> None:
