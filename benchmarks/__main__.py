@@ -45,7 +45,9 @@ def main() -> int:
         if not options.no_fleet:
             figures |= fleet.measure(disks, work / "fleet", standalone_s=figures["full_s"])
         rounds.append(figures)
-        brief = ", ".join(f"{k.removesuffix('_s')} {v:.1f}" for k, v in figures.items() if k.endswith("_s") and "cpu" not in k)
+        brief = ", ".join(
+            f"{k.removesuffix('_s')} {v:.1f}" for k, v in figures.items() if k.endswith("_s") and "cpu" not in k
+        )
         print(f"round {number + 1} of {options.rounds}, seconds: {brief}", flush=True)
     judged = judge(rounds)
     _show(judged)

@@ -35,7 +35,7 @@ class Stages:
 
     @property
     def total_s(self) -> float:
-        return sum(asdict(self).values())
+        return float(sum(asdict(self).values()))
 
 
 def bound_s(disk: Path, scratch: Path, *, level: int = ZSTD_OPTIMAL) -> tuple[float, Stages]:

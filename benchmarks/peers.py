@@ -163,7 +163,13 @@ class Borg:
 
     def back_up(self, disk: Path) -> Measured:
         return self._run(
-            "create", "--chunker-params", "fixed,1048576", "-C", "zstd,3", f"{self.work / 'repo'}::{disk.stem}", disk
+            "create",
+            "--chunker-params",
+            "fixed,1048576",
+            "-C",
+            "zstd,3",
+            f"{self.work / 'repo'}::{disk.stem}",
+            disk,
         )
 
     def stored_bytes(self) -> int:

@@ -24,10 +24,13 @@ SEED = 20
 SYSTEM_SHARE, DATABASE_SHARE, MEDIA_SHARE, COPY_SHARE = 0.33, 0.14, 0.15, 0.03
 LARGEST_SYSTEM_FILE = 48 * MIB
 _FIXED_TIME = "1700000000"
+_FILESYSTEM_ID = "c0ffee00-0000-4000-8000-00000000beef"
+_HASH_SEED = "c0ffee00-0000-4000-8000-00000000cafe"
 _WORDS = (
-    "ledger parcel harbour engine winter signal copper meadow ticket branch window garden "
-    "paper castle silver bridge market lantern corner travel button summer record valley"
-).split()
+    "ledger", "parcel", "harbour", "engine", "winter", "signal", "copper", "meadow", "ticket", "branch", "window",
+    "garden", "paper", "castle", "silver", "bridge", "market", "lantern", "corner", "travel", "button", "summer",
+    "record", "valley",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -148,7 +151,7 @@ def make_first_day(image: Path, size_bytes: int, seed: int = SEED) -> None:
     database.touch()
     make_database(database, int(size_bytes * DATABASE_SHARE), seed)
     chance = random.Random(seed + 7)
-    media = []
+    media: list[Path] = []
     left = int(size_bytes * MEDIA_SHARE)
     while left > 0:
         length = min(left, chance.randrange(MIB, 64 * MIB))
@@ -170,12 +173,13 @@ def make_first_day(image: Path, size_bytes: int, seed: int = SEED) -> None:
         *copies,
     ]
     image.unlink(missing_ok=True)
-    with image.open("wb") as file:
-        file.truncate(size_bytes)
+    with image.open("wb") as empty:
+        empty.truncate(size_bytes)
+    features = f"offset={PARTITION_OFFSET},hash_seed={_HASH_SEED},lazy_itable_init=0,root_owner=0:0"
+    blocks = (size_bytes - PARTITION_OFFSET) // FILESYSTEM_BLOCK
     subprocess.run(
-        ["mke2fs", "-q", "-F", "-t", "ext4", "-b", str(FILESYSTEM_BLOCK), "-U", "c0ffee00-0000-4000-8000-00000000beef",
-         "-E", f"offset={PARTITION_OFFSET},hash_seed=c0ffee00-0000-4000-8000-00000000cafe,lazy_itable_init=0,root_owner=0:0",
-         str(image), str((size_bytes - PARTITION_OFFSET) // FILESYSTEM_BLOCK)],
+        ["mke2fs", "-q", "-F", "-t", "ext4", "-b", str(FILESYSTEM_BLOCK), "-U", _FILESYSTEM_ID, "-E", features,
+         str(image), str(blocks)],
         check=True,
         env={**os.environ, "E2FSPROGS_FAKE_TIME": _FIXED_TIME},
     )  # fmt: skip

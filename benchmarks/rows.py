@@ -41,7 +41,7 @@ class Judged:
 
 
 def _ratio(name: str, limit: float, over: str, under: str) -> Row:
-    return Row(name, limit, "×", lambda r: r[over] / r[under], (over, under))
+    return Row(name, limit, "x", lambda r: r[over] / r[under], (over, under))
 
 
 def _value(name: str, limit: float, unit: str, of: str, scale: float = 1.0) -> Row:

@@ -15,7 +15,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.reference_disk import FILESYSTEM_BLOCK, MIB, SEED, SYSTEM_SHARE, divide, make_first_day, system_files
+from benchmarks.reference_disk import (
+    FILESYSTEM_BLOCK,
+    MIB,
+    SEED,
+    SYSTEM_SHARE,
+    divide,
+    make_first_day,
+    system_files,
+)
 
 CHANGED_SHARE = 0.04
 AREA_GRANULE = 64 << 10

@@ -39,7 +39,9 @@ class Repository:
         self.passphrase_file.write_text("bench\n")
         self._run("repository", "init", self.folder, "--passphrase-file", self.passphrase_file)
 
-    def back_up(self, disk: Path, *, level: str = "optimal", areas: Path | None = None) -> tuple[Measured, dict[str, Any]]:
+    def back_up(
+        self, disk: Path, *, level: str = "optimal", areas: Path | None = None
+    ) -> tuple[Measured, dict[str, Any]]:
         """Back up a disk; what it took, and the command's own JSON."""
         changed = ["--changed-areas", str(areas)] if areas else []
         measured = self._run(
