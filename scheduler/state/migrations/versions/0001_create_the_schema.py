@@ -308,4 +308,3 @@ def upgrade() -> None:
         batch_op.create_index(batch_op.f("ix_ledger_tasks_run_id"), ["run_id"], unique=False)
         batch_op.create_index(batch_op.f("ix_ledger_tasks_state"), ["state"], unique=False)
         batch_op.create_index(batch_op.f("ix_ledger_tasks_vm_run_id"), ["vm_run_id"], unique=False)
-
