@@ -62,6 +62,8 @@ def publisher(url: str, password: str | None) -> Celery:
     """An app that can only publish: the scheduler's."""
     app = Celery("proxyfleet", broker=broker_url(url, password), set_as_current=False)
     app.conf.update(SETTINGS)
+    # The dispatch deadline is the only repeat: a loop that waits for the broker decides nothing meanwhile.
+    app.conf.broker_transport_options = TRANSPORT_OPTIONS | {"max_retries": 0}
     return app
 
 
