@@ -46,9 +46,13 @@ def create(
         str,
         typer.Option(metavar="NAME", help="Where the restore points go.", autocompletion=completion.repositories),
     ],
-    level: Annotated[CompressionLevel, typer.Option(help="How hard to compress.")] = CompressionLevel.OPTIMAL,
+    level: Annotated[
+        CompressionLevel,
+        typer.Option(metavar="LEVEL", help="How hard to compress: none, fast, optimal, high or extreme."),
+    ] = CompressionLevel.OPTIMAL,
     transport_mode: Annotated[
-        ModeChoice, typer.Option(help="The only mode to read disks over, or the best.")
+        ModeChoice,
+        typer.Option(metavar="MODE", help="The only mode to read disks over, e.g. network, or automatic."),
     ] = ModeChoice.AUTOMATIC,
     failover_to_network: Annotated[
         bool, typer.Option(help="Whether to go over to network mode when another one fails.")

@@ -23,6 +23,11 @@ from scheduler.state.models import DiskTask, DiskTaskState, LedgerTask, Run, Run
 Moment = Annotated[float, PlainSerializer(iso, when_used="json")]
 
 
+Seconds = Annotated[float, PlainSerializer(lambda seconds: round(seconds, 3), when_used="json")]
+Rate = Annotated[float, PlainSerializer(round, when_used="json")]
+"""Bytes per second."""
+
+
 class Shown(BaseModel):
     """Immutable; `model_dump(mode="json")` is what `--json` prints."""
 
@@ -50,7 +55,7 @@ class DiskRecord(Shown):
     unchanged_bytes: int
     zero_bytes: int
     duplicate_bytes: int
-    rate: float | None
+    rate: Rate | None
     """Processed bytes per second: of the last seconds while it runs, afterwards on average."""
     bottleneck: str | None
     mode_reason: str | None
@@ -58,7 +63,7 @@ class DiskRecord(Shown):
     parent: str | None
     started: Moment | None
     ended: Moment | None
-    duration_seconds: float | None
+    duration_seconds: Seconds | None
 
     @property
     def final(self) -> bool:
@@ -97,14 +102,14 @@ class RunRecord(Shown):
     created: Moment
     started: Moment | None
     ended: Moment | None
-    duration_seconds: float | None
+    duration_seconds: Seconds | None
     size_bytes: int
     """Of all disks whose size is known; the figures that follow are sums over the disks too."""
     processed_bytes: int
     read_bytes: int
     transferred_bytes: int
     stored_bytes: int
-    rate: float | None
+    rate: Rate | None
     """Processed bytes per second of the run's duration."""
     bottleneck: str | None
     """The stage that set the pace of most of the disks' time."""

@@ -11,7 +11,7 @@ from proxy_worker.contract.errors import CancelledError, ProxyfleetError
 from proxy_worker.ledger import TaskState
 from scheduler.cli.live import Live
 from scheduler.cli.printing import duration, facts, rate, size, state
-from scheduler.cli.records import Moment, Shown
+from scheduler.cli.records import Moment, Rate, Seconds, Shown
 from scheduler.state.models import LedgerTask, Restore, WorkState
 
 
@@ -34,10 +34,10 @@ class RestoreRecord(Shown):
     processed_bytes: int
     read_bytes: int
     written_bytes: int
-    rate: float | None
+    rate: Rate | None
     created: Moment
     ended: Moment | None
-    duration_seconds: float | None
+    duration_seconds: Seconds | None
 
     @property
     def final(self) -> bool:

@@ -58,7 +58,8 @@ def headline(run: RunRecord) -> Text:
 
 def summary(run: RunRecord) -> RenderableType:
     """All figures of a run, its VMs and its disks."""
-    return Group(headline(run), "", facts(_figures(run)), "", _disk_table(run), *_remarks(run))
+    figures: list[RenderableType] = ["", facts(_figures(run)), "", _disk_table(run)] if run.disks else []
+    return Group(headline(run), *figures, *_remarks(run))
 
 
 def progress_line(disk: DiskRecord) -> str:
@@ -97,8 +98,6 @@ def _progress_table(disks: Sequence[DiskRecord], *, mode: bool) -> Table:
 
 
 def _disk_table(run: RunRecord) -> RenderableType:
-    if not run.disks:
-        return Text("no disks", style="dim")
     made = table(
         "VM", "DISK", "STATE", "SIZE", "READ", "STORED", "TIME", "RATE", "PROXY",
         right=("SIZE", "READ", "STORED", "TIME", "RATE"),

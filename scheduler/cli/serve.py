@@ -40,7 +40,13 @@ def serve(
         str, typer.Option("--log-level", metavar="LEVEL", help="debug, info, warning or error.")
     ] = "info",
 ) -> None:
-    """Run schedules, dispatch tasks to proxies, record what becomes of them; in the foreground."""
+    """Run schedules, dispatch tasks to proxies, record what becomes of them; in the foreground.
+
+    \b
+    Examples:
+      scheduler serve
+      scheduler serve --config /etc/proxyfleet/scheduler.toml --no-local-proxy
+    """
     if config is not None:
         os.environ[PATH_VARIABLE] = str(config)
     level = logging.getLevelNamesMapping().get(log_level.upper())

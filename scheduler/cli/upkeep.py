@@ -13,7 +13,7 @@ from proxy_worker.contract.errors import CancelledError, DamageError, Proxyfleet
 from proxy_worker.contract.outcome import RepositoryCheckResult
 from scheduler.cli.live import Live
 from scheduler.cli.printing import duration, plural, size, state
-from scheduler.cli.records import Moment, Shown
+from scheduler.cli.records import Moment, Seconds, Shown
 from scheduler.cli.watching import Told, Watch
 from scheduler.state.models import LedgerTask, Request, WorkState
 
@@ -33,7 +33,7 @@ class UpkeepRecord(Shown):
     """What a check found damaged, one line each."""
     packs: int | None
     read_bytes: int | None
-    duration_seconds: float | None
+    duration_seconds: Seconds | None
     exit_code: int
     """Of a command that waits for it."""
     created: Moment

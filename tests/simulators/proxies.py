@@ -73,6 +73,8 @@ class SimulatedRepository:
     points: dict[tuple[str, str], PointSummary] = field(default_factory=dict)
     tombstones: set[tuple[str, str]] = field(default_factory=set)
     commits: Counter[tuple[str, str]] = field(default_factory=Counter)
+    damage: tuple[str, ...] = ()
+    """What a check finds."""
 
     def commit(self, body: RepositoryCommit) -> TaskResult | TaskFailure:
         """Create the point, unless the run was abandoned."""
@@ -183,7 +185,7 @@ class SimulatedFleet:
             RepositoryCommit: self.repository.commit,
             RepositoryAbandon: self.repository.abandon,
             RepositoryCheck: lambda _: RepositoryCheckResult(
-                packs=1, read_bytes=1, duration_seconds=0.1, damage=()
+                packs=1, read_bytes=1, duration_seconds=0.1, damage=self.repository.damage
             ),
             RepositoryList: lambda _: RepositoryListResult(
                 repository_id="simulated", points=tuple(self.repository.points.values())

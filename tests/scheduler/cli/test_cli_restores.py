@@ -41,10 +41,14 @@ def test_points_are_listed_and_shown(backed_up: Program) -> None:
 def test_a_restore_is_written_by_the_server_s_own_proxy_unless_told(backed_up: Program, world: World) -> None:
     with serving(world):
         ended = backed_up(
-            "restore", "disk", "--vm", "web01", "--disk", "scsi0:1", "--to", "/tmp/x", "--wait", "--json"
+            "restore", "disk", "--vm", "web01", "--disk", "scsi0:1", "--to", "/r/x", "--wait", "--json"
         )
         assert ended.code == 0
-        assert (ended.json["state"], ended.json["proxy"], ended.json["path"]) == ("succeeded", "server", "/tmp/x")
+        assert (ended.json["state"], ended.json["proxy"], ended.json["path"]) == (
+            "succeeded",
+            "server",
+            "/r/x",
+        )
         named = backed_up(
             "restore",
             "disk",
@@ -55,44 +59,44 @@ def test_a_restore_is_written_by_the_server_s_own_proxy_unless_told(backed_up: P
             "--proxy",
             "proxy-1",
             "--to",
-            "/tmp/y",
+            "/r/y",
             "--wait",
         )
     assert named.code == 0
-    assert re.search(r"^written to +/tmp/y on proxy-1$", named.out, re.MULTILINE)
-    assert [restore["path"] for restore in backed_up("restore", "list", "--json").json] == ["/tmp/y", "/tmp/x"]
+    assert re.search(r"^written to +/r/y on proxy-1$", named.out, re.MULTILINE)
+    assert [restore["path"] for restore in backed_up("restore", "list", "--json").json] == [
+        "/r/y",
+        "/r/x",
+    ]
 
 
 def test_a_restore_that_fails_ends_with_the_code_of_its_failure(backed_up: Program, world: World) -> None:
     world.fleet.failures["disk.restore web01 scsi0:0"] = 99
     with serving(world):
-        ended = backed_up("restore", "disk", "--vm", "web01", "--disk", "scsi0:0", "--to", "/tmp/x", "--wait")
+        ended = backed_up("restore", "disk", "--vm", "web01", "--disk", "scsi0:0", "--to", "/r/x", "--wait")
     assert ended.code == 8
     assert "the datastore did not answer" in ended.out
 
 
-@pytest.mark.parametrize(
-    ("options", "code", "message"),
-    [
-        ("--disk scsi9:9", 4, "disk 'scsi9:9' of VM 'web01'"),
-        ("--disk scsi0:0 --point x", 4, "restore point 'x' of VM 'web01'"),
-        ("--disk scsi0:0 --proxy proxy-7", 4, "proxy 'proxy-7': no proxy of that name"),
-        (
-            "--disk scsi0:0 --proxy writer",
-            6,
-            "proxy 'writer' can't restore from repository 'main': it holds only the write key",
-        ),
-    ],
-)
-def test_a_restore_that_can_not_be_is_refused(backed_up: Program, options: str, code: int, message: str) -> None:
-    refused = backed_up("restore", "disk", "--vm", "web01", "--to", "/tmp/x", *options.split())
-    assert (refused.code, refused.out) == (code, "")
-    assert message in refused.err
+REFUSED_RESTORES = {
+    "--disk scsi9:9": (4, "disk 'scsi9:9' of VM 'web01'"),
+    "--disk scsi0:0 --point x": (4, "restore point 'x' of VM 'web01'"),
+    "--disk scsi0:0 --proxy proxy-7": (4, "proxy 'proxy-7': no proxy of that name"),
+    "--disk scsi0:0 --proxy writer": (6, "proxy 'writer' can't restore from repository 'main'"),
+}
+
+
+def test_a_restore_that_can_not_be_is_refused(backed_up: Program) -> None:
+    for options, (code, message) in REFUSED_RESTORES.items():
+        refused = backed_up("restore", "disk", "--vm", "web01", "--to", "/r/x", *options.split())
+        assert (refused.code, refused.out) == (code, "")
+        assert message in refused.err
+    assert "it holds only the write key 'main'" in refused.err
     assert backed_up("restore", "list", "--json").json == []
 
 
 def test_a_restore_without_waiting_is_recorded_and_can_be_cancelled(backed_up: Program) -> None:
-    asked = backed_up("restore", "disk", "--vm", "web01", "--disk", "scsi0:0", "--to", "/tmp/x", "--json")
+    asked = backed_up("restore", "disk", "--vm", "web01", "--disk", "scsi0:0", "--to", "/r/x", "--json")
     assert asked.json["state"] == "requested"
     assert "No `scheduler serve` is running: it starts once it does." in asked.err
     restore_id = asked.json["restore"]

@@ -7,13 +7,15 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
-from proxy_worker.contract.names import TransportMode
+from proxy_worker.contract.names import TaskKind, TransportMode
 from proxy_worker.contract.outcome import DiskProgress
 from proxy_worker.ledger import Claim
+from scheduler.service import Service
 from tests.scheduler.cli.conftest import Program, serving
 from tests.scheduler.conftest import World
 
@@ -154,23 +156,12 @@ def test_what_runs_shows_live_progress_and_what_waits_its_reason(applied: Progra
     world.fleet.join("proxy-1", slots=1)
     service = world.start()
     applied("job", "start", "nightly")
-    claimed: list[tuple[str, Claim]] = []
-
-    def one_disk_is_claimed() -> bool:
-        disks = [message for message in world.lanes.messages if message.kind == "disk.backup"]
-        if disks:
-            world.lanes.messages.remove(disks[0])
-            held = world.fleet.claim(disks[0])
-            assert held is not None
-            claimed.append(held)
-        return bool(claimed)
-
-    world.turn_until(service, one_disk_is_claimed, wait_out_retries=False)
+    claim = _claim_first_disk(world, service)
     progress = DiskProgress(
         size_bytes=1 << 30, processed_bytes=1 << 28, read_bytes=1 << 27, stored_bytes=1 << 20,
         rate=float(1 << 27), mode=TransportMode.NETWORK,
     )  # fmt: skip
-    world.fleet.ledger.renew(claimed[0][1].fence, None, progress)
+    world.fleet.ledger.renew(claim.fence, None, progress)
 
     run = applied("run", "list", "--json").json[0]
     running = [disk for disk in run["disks"] if disk["state"] == "running"]
@@ -188,6 +179,20 @@ def test_what_runs_shows_live_progress_and_what_waits_its_reason(applied: Progra
     assert (shown["ledger"], shown["slots"], shown["used"], shown["serving"]) == ("ok", 1, 1, False)
     assert shown["waiting"] == [{"reason": "proxy proxy-1 is full (1 of 1 slots)", "tasks": 2}]
     assert "works on\n  disk.backup" in applied("proxy", "show", "proxy-1").out
+
+
+def _claim_first_disk(world: World, service: Service) -> Claim:
+    """Take turns until a disk is announced, and have its proxy begin it."""
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        service.turn()
+        disks = [message for message in world.lanes.messages if message.kind is TaskKind.DISK_BACKUP]
+        if disks:
+            held = world.fleet.claim(disks[0])
+            assert held is not None
+            return held[1]
+        world.fleet.work()
+    raise AssertionError("no disk was announced")
 
 
 def test_ctrl_c_leaves_the_run_running_and_says_how_to_go_on(

@@ -1,0 +1,185 @@
+"""What people see: figures with units, views that fit their terminal, help with examples, names on Tab."""
+
+from __future__ import annotations
+
+import io
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.console import Console
+
+import scheduler.cli
+from scheduler.cli import completion
+from scheduler.cli.printing import clock, compared, duration, size
+from scheduler.cli.records import DiskRecord, RunRecord
+from scheduler.cli.run_view import live_view, summary
+from scheduler.cli.watching import LINE_EVERY_S, Told, news_of_run
+from scheduler.state.store import open_state
+from tests.scheduler.cli.conftest import Program
+from tests.scheduler.conftest import World
+
+GIB = 1 << 30
+
+
+def disk(number: int = 0, **changes: Any) -> DiskRecord:
+    known: dict[str, Any] = {
+        "vm": f"web{number:02}", "disk": "scsi0:0", "state": "running", "proxy": "proxy-1",
+        "mode": "direct_storage", "attempts": 1, "reason": None, "size_bytes": GIB, "processed_bytes": GIB // 4, "read_bytes": GIB // 8,
+        "transferred_bytes": GIB // 16, "stored_bytes": GIB // 16, "unchanged_bytes": 0, "zero_bytes": 0,
+        "duplicate_bytes": 0, "rate": 100.0 * (1 << 20), "bottleneck": None, "mode_reason": None,
+        "full_read_reason": None, "parent": None, "started": 0.0, "ended": None, "duration_seconds": 2.0,
+    }  # fmt: skip
+    return DiskRecord(**(known | changes))
+
+
+def run(*disks: DiskRecord, **changes: Any) -> RunRecord:
+    known: dict[str, Any] = {
+        "run": "20261122T190102Z-1a2b3c4d", "job": "nightly", "state": "running", "reason": None,
+        "trigger": "manual", "repository": "main", "created": 0.0, "started": 0.0, "ended": None, "duration_seconds": 63.0,
+        "size_bytes": GIB * len(disks), "processed_bytes": GIB, "read_bytes": GIB, "transferred_bytes": GIB,
+        "stored_bytes": GIB, "rate": 1e8, "bottleneck": None, "vms": (), "disks": disks,
+    }  # fmt: skip
+    return RunRecord(**(known | changes))
+
+
+def seen(view: Any, *, width: int = 80, height: int = 24, terminal: bool = False) -> str:
+    out = io.StringIO()
+    Console(file=out, width=width, height=height, force_terminal=terminal, highlight=False).print(view)
+    return out.getvalue()
+
+
+def test_figures_have_three_digits_and_a_unit() -> None:
+    assert [size(value) for value in (None, 0, 1023, 1024, 1536, 1023.9 * 1024, GIB, 300 * GIB)] == [
+        "-", "0 B", "1023 B", "1.0 KiB", "1.5 KiB", "1.0 MiB", "1.0 GiB", "300 GiB",
+    ]  # fmt: skip
+    assert [duration(value) for value in (None, 0.04, 9.9, 59, 83, 7500, 100_000)] == [
+        "-", "0.0 s", "9.9 s", "59 s", "1 min 23 s", "2 h 5 min", "1 d 3 h",
+    ]  # fmt: skip
+    assert [clock(value) for value in (None, 7, 750, 11_100)] == ["-", "0:07", "12:30", "3:05:00"]
+    assert compared(GIB // 4, GIB, "read") == "256 MiB (4.0x less than read)"
+    assert compared(GIB, GIB, "read") == "1.0 GiB"
+
+
+@given(st.integers(0, 1 << 59))
+def test_a_size_never_shows_four_digits_before_its_unit_changes(size_bytes: int) -> None:
+    number = size(size_bytes).split()[0]
+    assert float(number) < 1024
+    assert len(number) <= 5
+
+
+def test_the_live_view_fits_the_terminal_and_shows_what_matters_first() -> None:
+    disks = [disk(number, state="succeeded") for number in range(40)] + [disk(99, vm="db01", state="running")]
+    lines = seen(live_view(run(*disks), Console(width=80, height=24))).splitlines()
+    assert len(lines) <= 24
+    assert max(map(len, lines)) <= 80
+    assert "db01" in lines[3]
+    assert "more disks: 25 succeeded" in "\n".join(lines)
+
+
+def test_the_live_view_has_bytes_rate_mode_proxy_and_time_to_go() -> None:
+    text = seen(live_view(run(disk()), Console(width=100, height=24)), width=100)
+    for expected in ("25%", "1.0 GiB", "100 MiB/s", "direct_storage", "proxy-1", "0:08"):
+        assert expected in text
+
+
+def test_reasons_are_told_once_for_all_disks_they_hold_up() -> None:
+    waiting = [disk(number, state="queued", reason="proxy proxy-1 is full (2 of 2 slots)") for number in range(9)]
+    text = seen(live_view(run(*waiting), Console(width=120, height=40)), width=120)
+    assert text.count("proxy proxy-1 is full (2 of 2 slots)") == 1
+    assert "queued 9 disks: proxy proxy-1 is full" in text
+
+
+def test_the_summary_names_a_disk_that_was_read_whole_and_why() -> None:
+    text = seen(summary(run(disk(state="succeeded", full_read_reason="the parent is gone"), state="succeeded")))
+    assert "web00 scsi0:0: read whole: the parent is gone" in text
+
+
+def test_colours_are_left_out_when_nobody_wants_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    view = summary(run(disk()))
+    assert "\x1b[36m" in seen(view, terminal=True)
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert "\x1b[36m" not in seen(view, terminal=True)
+
+
+def test_names_are_shown_as_they_are_and_not_as_markup() -> None:
+    assert "[red]web[/red]" in seen(summary(run(disk(vm="[red]web[/red]"))), width=120)
+
+
+def test_a_log_gets_states_at_once_and_progress_now_and_then() -> None:
+    now = [0.0]
+    told = Told(clock=lambda: now[0])
+    assert len(news_of_run(told, run(disk()))) == 2
+    assert news_of_run(told, run(disk(processed_bytes=GIB // 2))) == []
+    now[0] = LINE_EVERY_S
+    (line,) = news_of_run(told, run(disk(processed_bytes=GIB // 2)))
+    assert line == "web00 scsi0:0: running, 50% of 1.0 GiB, 100 MiB/s, direct_storage, on proxy-1, 5.1 s to go"
+    (line,) = news_of_run(told, run(disk(state="failed", reason="it shrank")))
+    assert line.startswith("web00 scsi0:0: failed")
+    assert line.endswith(": it shrank")
+
+
+def commands() -> Iterator[tuple[str, ...]]:
+    """Every command and group, as its words."""
+
+    def below(path: tuple[str, ...], command: Any) -> Iterator[tuple[str, ...]]:
+        yield path
+        if hasattr(command, "list_commands"):
+            context = typer.Context(command)
+            for name in command.list_commands(context):
+                yield from below((*path, name), command.get_command(context, name))
+
+    return below((), typer.main.get_command(scheduler.cli.app))
+
+
+def test_every_command_has_help_with_an_example(scheduler: Program) -> None:
+    groups = {"", "job", "run", "point", "restore", "repository", "proxy"}
+    for path in commands():
+        shown = scheduler(*path, "--help")
+        assert shown.code == 0
+        assert f"Usage: {' '.join(('scheduler', *path))} " in shown.out
+        assert "Examples:" in shown.out or " ".join(path) in groups, path
+
+
+def test_names_are_completed_from_the_database(applied: Program, world: World) -> None:
+    assert applied("job", "create", "night-copy", "--vm", "db01", "--repository", "main").code == 0
+    assert completion.jobs("night") == ["night-copy", "nightly"]
+    assert completion.repositories("") == ["main"]
+    world.start()
+    world.fleet.join("proxy-1")
+    assert completion.proxies("pro") == ["proxy-1"]
+
+
+def test_completion_without_a_database_is_empty_and_quiet(
+    scheduler: Program, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert [complete("") for complete in (completion.jobs, completion.vms, completion.points, completion.runs)] == [
+        [], [], [], [],
+    ]  # fmt: skip
+    assert capsys.readouterr() == ("", "")
+
+
+def test_a_shell_completes_a_job_s_name(applied: Program, configured: Path) -> None:
+    shell = {"_SCHEDULER_COMPLETE": "complete_bash", "COMP_WORDS": "scheduler job start ni", "COMP_CWORD": "3"}
+    completed = subprocess.run(
+        [Path(sys.executable).with_name("scheduler")],
+        env=os.environ | shell,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert completed.stdout.split() == ["nightly"]
+
+
+def test_a_reader_that_goes_away_is_no_error(applied: Program, world: World) -> None:
+    assert open_state(world.url).name
+    command = f"{Path(sys.executable).with_name('scheduler')} export | true"
+    piped = subprocess.run(["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True, check=False)
+    assert piped.stderr == ""
