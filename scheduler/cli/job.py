@@ -52,7 +52,7 @@ def create(
     ] = CompressionLevel.OPTIMAL,
     transport_mode: Annotated[
         ModeChoice,
-        typer.Option(metavar="MODE", help="The only mode to read disks over, e.g. network, or automatic."),
+        typer.Option(metavar="MODE", help="The only mode to read disks over; automatic for the best."),
     ] = ModeChoice.AUTOMATIC,
     failover_to_network: Annotated[
         bool, typer.Option(help="Whether to go over to network mode when another one fails.")

@@ -14,6 +14,7 @@ import pytest
 import typer
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import BaseModel
 from rich.console import Console
 
 import scheduler.cli
@@ -31,23 +32,39 @@ GIB = 1 << 30
 
 def disk(number: int = 0, **changes: Any) -> DiskRecord:
     known: dict[str, Any] = {
-        "vm": f"web{number:02}", "disk": "scsi0:0", "state": "running", "proxy": "proxy-1",
-        "mode": "direct_storage", "attempts": 1, "reason": None, "size_bytes": GIB, "processed_bytes": GIB // 4, "read_bytes": GIB // 8,
-        "transferred_bytes": GIB // 16, "stored_bytes": GIB // 16, "unchanged_bytes": 0, "zero_bytes": 0,
-        "duplicate_bytes": 0, "rate": 100.0 * (1 << 20), "bottleneck": None, "mode_reason": None,
-        "full_read_reason": None, "parent": None, "started": 0.0, "ended": None, "duration_seconds": 2.0,
-    }  # fmt: skip
-    return DiskRecord(**(known | changes))
+        "vm": f"web{number:02}",
+        "disk": "scsi0:0",
+        "state": "running",
+        "proxy": "proxy-1",
+        "mode": "direct_storage",
+        "attempts": 1,
+        "size_bytes": GIB,
+        "processed_bytes": GIB // 4,
+        "rate": 100.0 * (1 << 20),
+        "duration_seconds": 2.0,
+    }
+    return DiskRecord.model_validate(_absent(DiskRecord) | known | changes)
 
 
 def run(*disks: DiskRecord, **changes: Any) -> RunRecord:
     known: dict[str, Any] = {
-        "run": "20261122T190102Z-1a2b3c4d", "job": "nightly", "state": "running", "reason": None,
-        "trigger": "manual", "repository": "main", "created": 0.0, "started": 0.0, "ended": None, "duration_seconds": 63.0,
-        "size_bytes": GIB * len(disks), "processed_bytes": GIB, "read_bytes": GIB, "transferred_bytes": GIB,
-        "stored_bytes": GIB, "rate": 1e8, "bottleneck": None, "vms": (), "disks": disks,
-    }  # fmt: skip
-    return RunRecord(**(known | changes))
+        "run": "20261122T190102Z-1a2b3c4d",
+        "job": "nightly",
+        "state": "running",
+        "trigger": "manual",
+        "repository": "main",
+        "duration_seconds": 63.0,
+        "size_bytes": GIB * len(disks),
+        "processed_bytes": GIB,
+        "vms": (),
+        "disks": disks,
+    }
+    return RunRecord.model_validate(_absent(RunRecord) | known | changes)
+
+
+def _absent(record: type[BaseModel]) -> dict[str, Any]:
+    """No figure and no text: 0 for bytes and moments that must be there, None for the rest."""
+    return {key: 0 if field.annotation in {int, float} else None for key, field in record.model_fields.items()}
 
 
 def seen(view: Any, *, width: int = 80, height: int = 24, terminal: bool = False) -> str:
@@ -158,7 +175,7 @@ def test_names_are_completed_from_the_database(applied: Program, world: World) -
 
 
 def test_completion_without_a_database_is_empty_and_quiet(
-    scheduler: Program, capfd: pytest.CaptureFixture[str]
+    configured: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert [complete("") for complete in (completion.jobs, completion.vms, completion.points, completion.runs)] == [
         [], [], [], [],
