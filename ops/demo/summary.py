@@ -88,10 +88,6 @@ def show_next_steps(layout: Layout, *, kept: bool) -> None:
     if kept:
         user = _relative(layout.flower_user)
         console.print(f"Flower: http://127.0.0.1:{layout.flower_port}  (user and password: {user})", soft_wrap=True)
-    else:
-        console.print(
-            "`make demo KEEP=1` leaves the fleet running, for `scheduler status` and Flower.", soft_wrap=True
-        )
 
 
 def _size(size_bytes: float) -> str:
