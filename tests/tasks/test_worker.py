@@ -1,27 +1,265 @@
-"""Real proxies on a real Valkey: what they take, what they refuse, and what is left when they are killed."""
+"""Real proxies: what they take and refuse, how they join and obey, and what a watcher sees."""
 
 from __future__ import annotations
 
+import contextlib
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from ops.demo.valkey import EmbeddedValkey
 from proxy_worker.contract.names import TaskKind
 from proxy_worker.contract.outcome import InventoryScanResult
-from proxy_worker.contract.specification import InventoryScan
+from proxy_worker.contract.signing import sign
+from proxy_worker.contract.specification import InventoryScan, TaskSpecification
 from proxy_worker.ledger import TaskState
-from tests.tasks.fleet import Fleet
+from proxy_worker.ledger.broker import lane_queue, publish
+from tests.servers import PASSWORD
+from tests.tasks.fleet import Fleet, Proxy, wait_until
 
 SCAN = InventoryScan(datastore="ds1")
+LANE = "proxy.proxy-1"
 
 
-def with_datastore(fleet: Fleet) -> str:
-    (fleet.folder / "ds1").mkdir(exist_ok=True)
-    return f'[datastores.ds1]\npath = "{fleet.folder / "ds1"}"'
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
+    """A fleet with one proxy that runs, for tests that leave it as it was."""
+    folder = tmp_path_factory.mktemp("running")
+    with EmbeddedValkey(folder / "valkey", PASSWORD) as server:
+        made = Fleet(folder, server)
+        add_proxy(made, "proxy-1")
+        made.start()
+        yield made
+        made.end()
 
 
-def test_task_is_claimed_done_and_reported(fleet: Fleet) -> None:
-    fleet.add_proxy("proxy-1", tables=with_datastore(fleet))
+@pytest.fixture
+def proxy(fleet: Fleet) -> Proxy:
+    """A proxy of the test's own; started."""
+    made = add_proxy(fleet, "proxy-1")
     fleet.start()
+    return made
 
-    ended = fleet.run(SCAN, proxy="proxy-1")
+
+def add_proxy(fleet: Fleet, name: str, **settings: Any) -> Proxy:
+    (fleet.folder / "ds1").mkdir(exist_ok=True)
+    return fleet.add_proxy(name, tables=f'[datastores.ds1]\npath = "{fleet.folder / "ds1"}"', **settings)
+
+
+def send_raw(fleet: Fleet, **message: Any) -> None:
+    fleet.celery.send_task(str(SCAN.kind), queue=lane_queue(LANE), **message)
+
+
+def resigned(fleet: Fleet, made: TaskSpecification, **changes: Any) -> bytes:
+    return sign(made.model_copy(update=changes), fleet.key)
+
+
+@contextlib.contextmanager
+def watched(fleet: Fleet) -> Iterator[list[dict[str, Any]]]:
+    """The events that Flower would see, from the first that arrives."""
+    events: list[dict[str, Any]] = []
+    with fleet.celery.connection_for_read() as connection:
+        receiver = fleet.celery.events.Receiver(connection, handlers={"*": events.append})
+        thread = threading.Thread(target=lambda: receiver.capture(limit=None, timeout=10, wakeup=False))
+        thread.start()
+        wait_until(lambda: events, "a first event")
+        yield events
+        receiver.should_stop = True
+        thread.join()
+
+
+@pytest.fixture
+def own_fleet(tmp_path: Path, own_valkey: EmbeddedValkey) -> Iterator[Fleet]:
+    """A fleet on a server that may be stopped."""
+    made = Fleet(tmp_path, own_valkey)
+    yield made
+    made.end()
+
+
+def announce(fleet: Fleet, task_id: str, number: int = 1, *, kind: TaskKind = SCAN.kind, lane: str = LANE) -> None:
+    publish(fleet.celery, kind=kind, title="a forged title", lane=lane, task_id=task_id, number=number)
+
+
+def test_task_is_claimed_done_and_reported(running: Fleet) -> None:
+    ended = running.run(SCAN, proxy="proxy-1")
 
     assert ended.state is TaskState.DONE, ended
     assert ended.result == InventoryScanResult(vms=())
     assert (ended.kind, ended.proxy, ended.attempts) == (TaskKind.INVENTORY_SCAN, "proxy-1", 1)
+
+
+def test_foreseeable_error_is_reported_in_its_own_words(running: Fleet) -> None:
+    ended = running.run(InventoryScan(datastore="ds2"), proxy="proxy-1")
+
+    assert ended.failure is not None
+    assert ended.failure.code == "datastore-not-reached"
+    assert str(ended.failure) == (
+        "datastore ds2: proxy proxy-1 has no path to it. Set `path` under [datastores.ds2] in its proxy.toml."
+    )
+    assert "Traceback" not in running.proxies["proxy-1"].log
+
+
+def test_messages_that_were_never_issued_or_altered_are_refused_and_logged(running: Fleet) -> None:
+    task_id = running.submit(SCAN)
+    assert running.dispatch(task_id, SCAN, lane="disk.nowhere") == 1  # a valid one that nobody consumes
+    for refusal, forged in {
+        "refused never-issued.1 of kind inventory.scan": {"task_id": "never-issued"},
+        f"refused {task_id}.7 of kind inventory.scan on {LANE}: stale": {"task_id": task_id, "number": 7},
+        f"refused {task_id}.1 of kind disk.restore on {LANE}: altered": {
+            "task_id": task_id,
+            "kind": TaskKind.DISK_RESTORE,
+        },
+        f"refused {task_id}.1 of kind inventory.scan on {LANE}: wrong-lane": {"task_id": task_id},
+    }.items():
+        announce(running, **forged)  # type: ignore[arg-type]
+        wait_until(lambda refusal=refusal: refusal in running.proxies["proxy-1"].log, refusal)  # type: ignore[misc]
+
+    send_raw(running, args=["one"])
+    send_raw(running, args=[task_id, 1], kwargs={"more": 1})
+    wait_until(
+        lambda: running.proxies["proxy-1"].log.count("its arguments are not (task, number)") == 2,
+        "malformed messages refused",
+    )
+    assert running.ledger.view().tasks[task_id].state is TaskState.DISPATCHED
+    assert "Traceback" not in running.proxies["proxy-1"].log
+
+
+def test_replayed_message_is_refused(running: Fleet) -> None:
+    task_id = running.submit(SCAN)
+    running.dispatch(task_id, SCAN, proxy="proxy-1")
+    wait_until(running.ledger.finished, "end of the task")
+
+    announce(running, task_id)
+
+    wait_until(
+        lambda: f"refused {task_id}.1 of kind inventory.scan on {LANE}: stale" in running.proxies["proxy-1"].log,
+        "refusal",
+    )
+    assert len(running.ledger.finished()) == 1
+
+
+def test_specification_that_the_scheduler_did_not_sign_so_is_refused(running: Fleet) -> None:
+    stranger = Ed25519PrivateKey.generate()
+    unknown = "it is not signed by a scheduler this proxy knows"
+    tampered: dict[str, Callable[[TaskSpecification], bytes]] = {
+        f"{unknown}": lambda made: sign(made, stranger),
+        f"{unknown} ": lambda made: sign(made, running.key).replace(b'"ds1"', b'"ds2"'),
+        "it was signed for another task or dispatch": lambda made: resigned(running, made, task_id="another"),
+        "it was signed for lane proxy.other, not proxy.proxy-1": lambda made: resigned(
+            running, made, audience="proxy.other"
+        ),
+        "it was signed for epoch 9, not 1": lambda made: resigned(running, made, epoch=9),
+        "it expired before it was claimed": lambda made: resigned(running, made, expires_at=1.0),
+    }
+    for why, tamper in tampered.items():
+        task_id = running.submit(SCAN)
+        number = running.ledger.dispatch(
+            task_id,
+            lane=LANE,
+            proxy="proxy-1",
+            sign=lambda n, t=task_id, f=tamper: f(running.specification(t, SCAN, LANE, n)),  # type: ignore[misc]
+        )
+        assert number == 1
+        announce(running, task_id)
+
+        ended = running.outcome(task_id)
+
+        assert ended.failure is not None
+        assert (ended.failure.code, ended.failure.exit_code) == ("specification", 6)
+        assert ended.failure.why == why.strip()
+
+
+def test_proxy_follows_the_lanes_it_is_ordered_to(running: Fleet) -> None:
+    running.ledger.set_proxy("proxy-1", lanes=["repository.main"], enabled=True)
+    first = running.submit(SCAN)
+    running.dispatch(first, SCAN, lane="repository.main")
+    assert running.outcome(first).state is TaskState.DONE
+
+    running.ledger.set_proxy("proxy-1", lanes=["repository.other"], enabled=True)
+    wait_until(lambda: "Canceling queue repository.main" in running.proxies["proxy-1"].log, "lane given up")
+    second = running.submit(SCAN)
+    running.dispatch(second, SCAN, lane="repository.other")
+    assert running.outcome(second).state is TaskState.DONE
+
+
+def test_namesake_is_refused_with_a_message(running: Fleet) -> None:
+    namesake = add_proxy(running, "namesake")
+    namesake.configuration.write_text(namesake.configuration.read_text().replace('"namesake"', '"proxy-1"', 1))
+
+    namesake.start()
+
+    assert namesake.wait() == 9
+    last = namesake.log.splitlines()[-1]
+    assert last.startswith("proxy-worker: proxy name 'proxy-1': another proxy has registered it, at site 'primary'")
+    assert last.endswith("Give each proxy a name and a state_dir of its own, or stop the other one.")
+    assert "Traceback" not in namesake.log
+    assert running.run(SCAN, proxy="proxy-1").state is TaskState.DONE
+
+
+def test_wrong_password_is_refused_with_a_message(fleet: Fleet) -> None:
+    proxy = add_proxy(fleet, "proxy-1")
+    (proxy.folder / "secrets/redis").write_text("wrong")
+
+    proxy.start()
+
+    assert proxy.wait() == 10
+    assert "Redis refuses the password" in proxy.log
+    assert "Traceback" not in proxy.log
+    assert fleet.server.password not in proxy.log
+
+
+def test_proxy_waits_for_an_absent_server_and_says_so(own_fleet: Fleet) -> None:
+    proxy = add_proxy(own_fleet, "proxy-1")
+    own_fleet.server.stop()
+    proxy.start()
+    wait_until(lambda: "waiting for the ledger: ledger in Redis at redis://127.0.0.1" in proxy.log, "message")
+
+    own_fleet.server.start()
+    own_fleet.await_ready("proxy-1")
+
+    assert own_fleet.run(SCAN, proxy="proxy-1").state is TaskState.DONE
+    assert "Traceback" not in proxy.log
+
+
+def test_proxy_registers_again_with_a_server_that_lost_its_data(own_fleet: Fleet) -> None:
+    proxy = add_proxy(own_fleet, "proxy-1")
+    own_fleet.start()
+    with redis.Redis(port=own_fleet.server.port, password=own_fleet.server.password) as client:
+        client.flushall()
+
+    wait_until(lambda: own_fleet.view("proxy-1"), "registration")
+
+    assert "the ledger has forgotten this proxy; registering again" in proxy.log
+
+
+def test_idle_proxy_ends_in_order(fleet: Fleet, proxy: Proxy) -> None:
+    children = proxy.children()
+
+    proxy.signal(signal.SIGTERM)
+
+    assert proxy.wait() == 0
+    view = fleet.view("proxy-1")
+    assert view is not None
+    assert not view.live
+    assert not any(child.is_running() for child in children)
+    assert proxy.log.splitlines()[-1].endswith("proxy proxy-1 has ended in order")
+
+
+def test_watcher_sees_titles_that_a_person_understands_and_no_secret(running: Fleet) -> None:
+    with watched(running) as events:
+        task_id = running.submit(SCAN, title="inventory.scan ds1")
+        running.dispatch(task_id, SCAN, proxy="proxy-1")
+        wait_until(lambda: any(event["type"] == "task-succeeded" for event in list(events)), "events")
+
+    [received] = [event for event in events if event["type"] == "task-received"]
+    assert received["name"] == "inventory.scan ds1"
+    assert received["args"] == f"('{task_id}', 1)"
+    [succeeded] = [event for event in events if event["type"] == "task-succeeded"]
+    assert succeeded["result"] == "'0 VMs'"
+    assert running.server.password not in repr(events)
