@@ -14,7 +14,7 @@ from proxy_worker.repository.codec import Codec, Decompressor
 from proxy_worker.repository.data_keys import DataKeyOpener, chunk_binding, nonce_of
 from proxy_worker.repository.errors import MissingBlockError
 from proxy_worker.repository.index_run import Location
-from proxy_worker.repository.pack_layout import ChunkKind, PackLayoutError
+from proxy_worker.repository.pack_layout import MAX_BLOCKS_IN_CHUNK, ChunkKind, PackLayoutError
 from proxy_worker.repository.packs import metadata_name, read_footer, read_table
 from proxy_worker.repository.sealing import TAG_BYTES
 from proxy_worker.repository.store import Buffer, ObjectNotFoundError
@@ -37,10 +37,16 @@ class ChunkReader:
         self._keys = DataKeyOpener(access.store, access.keyring, access.sealer)
         self._decompressor = Decompressor()
         self._threads = threading.local()
+        self._most_stored = MAX_BLOCKS_IN_CHUNK * access.block_size + TAG_BYTES
 
     def locate(self, content_id: bytes, kind: ChunkKind) -> list[Location]:
-        """Every copy; none when the index knows of none."""
-        return [location for location in self._index.find(content_id) if location.kind == kind]
+        """Every copy; none when the index knows of none, or only of some that are too long to be true."""
+        most = self._most_stored if kind == ChunkKind.BLOCK else MAX_METADATA_BYTES
+        return [
+            location
+            for location in self._index.find(content_id)
+            if location.kind == kind and location.stored_length <= most
+        ]
 
     def read_metadata(self, kind: ChunkKind, content_id: bytes) -> bytes:
         """A segment or an encoded map; raises `MissingBlockError`, or what is wrong with its only copy."""

@@ -6,8 +6,6 @@ import secrets
 import time
 from collections.abc import Sequence
 
-import msgspec
-
 from proxy_worker.contract.specification import DiskIdentity, VmIdentity
 from proxy_worker.repository.access import Access
 from proxy_worker.repository.chunks import ChunkReader
@@ -62,7 +60,7 @@ def commit_run(
 
 def _opened(sealer: MetadataSealer, attempt: DiskAttempt, sealed: str) -> StoredDisk:
     name = attempt.seal_name("result")
-    stored = msgspec.msgpack.decode(open_sealed(sealer, name, sealed), type=StoredDisk)
+    stored = open_sealed(sealer, name, sealed, StoredDisk)
     if (stored.key, stored.fence) != (attempt.disk_key, attempt.fence):
         raise sealer.damage(name, f"it is of fence {stored.fence}, the finished attempt had {attempt.fence}")
     return stored

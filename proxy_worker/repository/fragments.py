@@ -21,6 +21,7 @@ from proxy_worker.repository.sealing import MetadataSealer
 RECORD: Final = struct.Struct("<32sIIIIIHBBBBH")
 """Id, pack (its place in the list of packs), offset, stored length, nonce counter, plain length, data key (its
 place in the pack's list), codec, kind, place of the block in its chunk, blocks in the chunk, zero."""
+_PACK: Final = struct.Struct("<32xI24x")
 PACK_FIELD: Final = slice(ID_BYTES, ID_BYTES + 4)
 
 
@@ -76,8 +77,9 @@ def decode_fragment(sealer: MetadataSealer, name: str, data: bytes) -> Fragment:
         fragment = msgspec.msgpack.decode(payload, type=Fragment)
     except msgspec.MsgspecError as error:
         raise sealer.damage(name, f"it is not a fragment: {error}") from error
-    if len(fragment.records) % RECORD.size:
-        raise sealer.damage(name, "its records are not whole")
+    records = fragment.records
+    if len(records) % RECORD.size or any(number >= len(fragment.packs) for (number,) in _PACK.iter_unpack(records)):
+        raise sealer.damage(name, "its records are not whole, or of packs that it doesn't name")
     return fragment if signer.group == OWNER_GROUP else _in_group(fragment, signer)
 
 

@@ -77,6 +77,14 @@ class PackTable(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fie
         packed = b"".join(_CHUNK.pack(*chunk[:7], len(chunk.ids) // ID_BYTES) for chunk in chunks)
         return cls(pack_id, tuple(data_keys), packed, b"".join(chunk.ids for chunk in chunks))
 
+    def is_whole(self) -> bool:
+        """Whether records and ids add up; only then may the chunks be gone through."""
+        if len(self.chunks) % _CHUNK.size:
+            return False
+        counts = [fields[-1] for fields in _CHUNK.iter_unpack(self.chunks)]
+        allowed = all(1 <= count <= MAX_BLOCKS_IN_CHUNK for count in counts)
+        return allowed and sum(counts) * ID_BYTES == len(self.ids)
+
     def __iter__(self) -> Iterator[Chunk]:
         """The chunks, in the order of their offsets."""
         position = 0

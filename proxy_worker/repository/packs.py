@@ -169,9 +169,12 @@ def read_table(
     name = pack_name(pack_id)
     sealed = require_table_checksum(store, pack_id, footer)
     payload, signer = sealer.open_signed(name, sealed)
-    table = msgspec.msgpack.decode(payload, type=PackTable)
-    if table.pack_id != pack_id:
-        raise PackLayoutError("its table is another pack's")
+    try:
+        table = msgspec.msgpack.decode(payload, type=PackTable)
+    except msgspec.MsgspecError as error:
+        raise PackLayoutError(f"its table is not one: {error}") from error
+    if table.pack_id != pack_id or not table.is_whole():
+        raise PackLayoutError("its table is another pack's, or not whole")
     described = [(chunk.offset, chunk.stored_length) for chunk in table]
     if described != [(offset, length) for offset, length, _ in footer]:
         raise PackLayoutError("its table and its footer disagree")

@@ -17,8 +17,8 @@ from proxy_worker.repository.errors import KeyInUseError, RepositoryDamageError,
 from proxy_worker.repository.keyring import KEY_BYTES, Secrets
 from proxy_worker.repository.store import Store
 
-MAX_MEMORY_KIB: Final = 1024 * 1024
-"""A key object that asks for more memory than this is refused rather than obeyed."""
+MAX_COST_KIB: Final = 16 * 1024 * 1024
+"""Memory times iterations: a key object that asks for more is refused rather than obeyed."""
 
 
 class EmptyPassphraseError(ConfigurationError):
@@ -79,6 +79,12 @@ def decode_key(data: bytes, name: str, location: str) -> KeyObject:
         raise RepositoryDamageError(f"{name} in {location}", why=str(error)) from error
     if name != f"keys/{key.key_id}":
         raise RepositoryDamageError(f"{name} in {location}", why="it is not the object of that name")
+    cost = key.cost
+    if (
+        min(cost.iterations, cost.lanes) < 1
+        or not 8 * cost.lanes <= cost.memory_kib <= MAX_COST_KIB // cost.iterations
+    ):
+        raise RepositoryDamageError(f"{name} in {location}", why="it asks for more work than a passphrase takes")
     return key
 
 
@@ -98,7 +104,7 @@ def unlock(store: Store, passphrase: bytes, repository_id: str) -> tuple[Secrets
         except RepositoryDamageError as error:
             damage = error
             continue
-        if key.repository_id != repository_id or key.cost.memory_kib > MAX_MEMORY_KIB:
+        if key.repository_id != repository_id:
             continue
         try:
             plain = _cipher(key, passphrase).decrypt(key.nonce, key.wrapped, _header(key))

@@ -86,6 +86,9 @@ def condemned_packs(store: Store, sealer: MetadataSealer) -> frozenset[bytes]:
             payload, _ = sealer.open_object(name, store.get(name))
         except ObjectNotFoundError:
             continue
-        ids = msgspec.msgpack.decode(payload, type=CondemnedList).pack_ids
+        try:
+            ids = msgspec.msgpack.decode(payload, type=CondemnedList).pack_ids
+        except msgspec.MsgspecError as error:
+            raise sealer.damage(name, "it is not a list of packs") from error
         packs.update(ids[at : at + PACK_ID_BYTES] for at in range(0, len(ids), PACK_ID_BYTES))
     return frozenset(packs)

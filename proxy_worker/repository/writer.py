@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeVar
 
 import msgspec
 
@@ -66,6 +66,9 @@ class ParentDisk:
 class _Checkpoint(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     state: bytes
     packs: bytes
+
+
+Sealed = TypeVar("Sealed", bound=msgspec.Struct)
 
 
 class DiskWriter:
@@ -201,8 +204,7 @@ class DiskWriter:
 
     def open_checkpoint(self, sealed: str) -> bytes:
         """The reverse, in a later attempt; raises `RepositoryDamageError` if it isn't this run's and disk's."""
-        plain = open_sealed(self._sealer, self._attempt.seal_name("checkpoint"), sealed)
-        checkpoint = msgspec.msgpack.decode(plain, type=_Checkpoint)
+        checkpoint = open_sealed(self._sealer, self._attempt.seal_name("checkpoint"), sealed, _Checkpoint)
         packs = checkpoint.packs
         self._inherited_packs.update(packs[at : at + PACK_ID_BYTES] for at in range(0, len(packs), PACK_ID_BYTES))
         return checkpoint.state
@@ -322,7 +324,7 @@ class DiskWriter:
         return base64.b64encode(self._sealer.seal(self._attempt.seal_name(what), plain)).decode()
 
 
-def open_sealed(sealer: MetadataSealer, name: str, sealed: str) -> bytes:
+def open_sealed(sealer: MetadataSealer, name: str, sealed: str, kind: type[Sealed]) -> Sealed:
     """The reverse of what checkpoints and results are sealed with; raises `RepositoryDamageError`."""
     try:
         data = base64.b64decode(sealed, validate=True)
@@ -330,4 +332,7 @@ def open_sealed(sealer: MetadataSealer, name: str, sealed: str) -> bytes:
         raise sealer.damage(name, "it is not base64") from error
     if base64.b64encode(data).decode() != sealed:
         raise sealer.damage(name, "it is not in the form it was written in")
-    return sealer.open(name, data)
+    try:
+        return msgspec.msgpack.decode(sealer.open(name, data), type=kind)
+    except msgspec.MsgspecError as error:
+        raise sealer.damage(name, f"this version can't read it: {error}") from error

@@ -19,7 +19,7 @@ from proxy_worker.repository.pack_layout import Footer
 from proxy_worker.repository.pack_scan import pack_ids, scan_pack
 from proxy_worker.repository.packs import read_table
 from proxy_worker.repository.passphrases import unlock
-from proxy_worker.repository.points import decode_outcome
+from proxy_worker.repository.points import StoredDisk, decode_outcome
 from proxy_worker.repository.registration import condemned_packs, encode_condemned
 from proxy_worker.repository.repository import Repository
 from proxy_worker.repository.scrub import scrub
@@ -111,7 +111,7 @@ def test_a_flip_of_any_byte_is_detected(specimen: Specimen, kind: str) -> None:
     read(specimen, name)
     try:
         for position in range(len(whole)):
-            for flip in FLIPS:
+            for flip in FLIPS if kind in {"config/", "keys/"} else FLIPS[:1]:
                 altered = bytearray(whole)
                 altered[position] ^= flip
                 specimen.put(name, bytes(altered))
@@ -170,15 +170,15 @@ def test_flips_and_cuts_of_a_key_file_are_detected(specimen: Specimen, tmp_path:
 def test_flips_and_cuts_of_a_sealed_result_are_detected(specimen: Specimen) -> None:
     whole = write_disk(specimen.repository, CONTENT, run="run-2")
     sealer, name = specimen.repository.access.sealer, "result/vm-1/run-2/scsi0:0"
-    open_sealed(sealer, name, whole)
+    open_sealed(sealer, name, whole, StoredDisk)
 
     for position, letter in enumerate(whole):
         altered = whole[:position] + ("A" if letter != "A" else "B") + whole[position + 1 :]
         with pytest.raises(RepositoryDamageError):
-            open_sealed(sealer, name, altered)
+            open_sealed(sealer, name, altered, StoredDisk)
     for length in range(len(whole)):
         with pytest.raises(RepositoryDamageError):
-            open_sealed(sealer, name, whole[:length])
+            open_sealed(sealer, name, whole[:length], StoredDisk)
     specimen.repository.abandon(vm_id="vm-1", run="run-2", reason="a test")
 
 

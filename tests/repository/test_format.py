@@ -6,6 +6,7 @@ import json
 import struct
 from base64 import b64decode
 from pathlib import Path
+from typing import Any
 
 import blake3
 import msgspec
@@ -55,7 +56,7 @@ class Stranger:
         cipher = AESGCM(kdf.derive(self.secrets["metadata_key"]))
         return cipher.decrypt(bytes(12), sealed[32:], self.repository_id + name.encode())
 
-    def signed(self, name: str, sealed: bytes) -> list[object]:
+    def signed(self, name: str, sealed: bytes) -> Any:
         payload, certificate, signature = msgspec.msgpack.decode(self.opened(name, sealed))
         body, root_signature = msgspec.msgpack.decode(certificate)
         root = Ed25519PublicKey.from_public_bytes(b64decode(self.config["root_public_key"]))
@@ -63,10 +64,9 @@ class Stranger:
         writer = Ed25519PublicKey.from_public_bytes(msgspec.msgpack.decode(body)[3])
         message = b"proxyfleet 1 signed object\0" + self.repository_id + name.encode() + b"\0" + payload
         writer.verify(signature, message)
-        decoded: list[object] = msgspec.msgpack.decode(payload)
-        return decoded
+        return msgspec.msgpack.decode(payload)
 
-    def sealed_object(self, name: str) -> list[object]:
+    def sealed_object(self, name: str) -> Any:
         data = (self.folder / name).read_bytes()
         assert data[:8] == b"PFOBJ\0\0\1"
         assert xxhash.xxh3_128_digest(data[:-16]) == data[-16:]

@@ -199,9 +199,9 @@ def test_a_rotated_key_pair_reads_old_packs_by_their_new_seals(repository: Repos
             name = seal_name(key.key_id, public_key_id(public))
             sealed = hpke.encrypt(plain, fresh.public_key(), info)
             access.store.put_if_absent(name, [access.sealer.seal_object(name, sealed)])
-    key = key_of(repository, "read").key
-    assert key
-    rotated = msgspec.structs.replace(key, data_public_key=public, data_private_keys=(fresh.private_bytes_raw(),))
+    old = key_of(repository, "read").key
+    assert old
+    rotated = msgspec.structs.replace(old, data_public_key=public, data_private_keys=(fresh.private_bytes_raw(),))
 
     with reopened(repository, Credential(key=rotated)) as proxy:
         assert restore(proxy, point) == noise(2)
