@@ -1,0 +1,135 @@
+"""What somebody with a write key can try, and what comes of it: a named error, never wrong data or a crash."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from proxy_worker.contract.errors import DamageError, StoreError
+from proxy_worker.repository import documents, passphrases
+from proxy_worker.repository.check import check
+from proxy_worker.repository.codec import Codec
+from proxy_worker.repository.data_keys import new_data_key
+from proxy_worker.repository.fragments import Fragment, FragmentPack, fragment_name, records_of
+from proxy_worker.repository.index_run import IndexRun
+from proxy_worker.repository.pack_layout import Chunk, ChunkKind
+from proxy_worker.repository.pack_scan import pack_ids
+from proxy_worker.repository.passphrases import KdfCost
+from proxy_worker.repository.repository import Repository
+from tests.repository.collecting import put_pack
+from tests.repository.making import BLOCK, KEY, PASSPHRASE, back_up, make_repository, noise, restore
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Repository:
+    return make_repository(tmp_path)
+
+
+def store_garbage(repository: Repository, block: bytes) -> None:
+    """Publish a pack that holds something else under the block's id."""
+    with repository.begin_disk(vm_id="vm-9", run="evil", disk_key=KEY, fence=1) as writer:
+        writer.store_block(writer.identify(block), Codec.PLAIN, bytes(len(block)), len(block))
+        assert writer.wait_durable(writer.mark(), timeout_s=30)
+
+
+def put_raw_fragment(repository: Repository, fragment: Fragment) -> str:
+    name = fragment_name(bytes(16))
+    sealed = repository.access.sealer.seal_object(name, msgspec.msgpack.encode(fragment))
+    repository.access.store.put_if_absent(name, [sealed])
+    return name
+
+
+def test_garbage_under_a_right_id_is_never_restored(repository: Repository) -> None:
+    store_garbage(repository, noise(1))
+    point = back_up(repository, noise(1), run="run-1")
+
+    with pytest.raises(DamageError, match="is another one"):
+        restore(repository, point)
+    [finding] = check(repository.access).findings
+    assert "holds other blocks than the table says" in finding.problem
+    assert [use.vm for use in finding.needed_by or ()] == ["web01"]
+
+
+def test_a_good_copy_stands_in_for_garbage(repository: Repository) -> None:
+    point = back_up(repository, noise(1), run="run-1")
+    for _ in range(3):
+        with repository.begin_disk(vm_id="vm-9", run="evil", disk_key=KEY, fence=1) as writer:
+            writer.store_block(writer.identify(noise(1)), Codec.PLAIN, bytes(BLOCK), BLOCK)
+            writer.wait_durable(writer.mark())
+
+    assert restore(repository, point) == noise(1)
+    assert {finding.needed_by for finding in check(repository.access).findings} == {()}
+
+
+def test_a_fragment_that_misplaces_a_block_is_named(repository: Repository) -> None:
+    point = back_up(repository, noise(1), run="run-1")
+    [pack_id, *_] = pack_ids(repository.access.store)
+    chunk = Chunk(25, 100, 0, BLOCK, 0, 0, ChunkKind.BLOCK, repository.access.keyring.block_id(noise(1)))
+    name = put_raw_fragment(
+        repository, Fragment((FragmentPack(pack_id, 0, "", ()),), b"".join(records_of([chunk], 0)))
+    )
+
+    assert restore(repository, point) == noise(1)
+    assert name in {finding.name for finding in check(repository.access).findings}
+
+
+@pytest.mark.parametrize("length", [60, 59], ids=["names no pack", "cut"])
+def test_a_fragment_of_nonsense_is_damaged(repository: Repository, length: int) -> None:
+    point = back_up(repository, noise(1), run="run-1")
+    chunk = Chunk(24, 100, 0, BLOCK, 0, 0, ChunkKind.BLOCK, b"x" * 32)
+    name = put_raw_fragment(repository, Fragment((), b"".join(records_of([chunk], 7))[:length]))
+
+    assert restore(repository, point) == noise(1)
+    assert [finding.name for finding in check(repository.access).findings] == [name]
+
+
+def test_a_table_that_does_not_add_up_is_damaged(repository: Repository) -> None:
+    key, _ = new_data_key(repository.access.keyring)
+    stored = b"whatever"
+    chunk = Chunk(24, len(stored), 0, BLOCK, 0, 0, ChunkKind.BLOCK, b"i" * 32 * 17)
+    pack_id, _, _ = put_pack(repository, [key], [(chunk, stored)])
+
+    [finding] = check(repository.access).findings
+    assert finding.name.endswith(pack_id.hex())
+    assert "not whole" in finding.problem
+
+
+def test_a_record_that_claims_gigabytes_is_not_believed(repository: Repository) -> None:
+    block = noise(1)
+    chunk = Chunk(24, 0xFFFF_FFFF, 0, BLOCK, 0, 0, ChunkKind.BLOCK, repository.access.keyring.block_id(block))
+    put_raw_fragment(repository, Fragment((FragmentPack(bytes(16), 0, "", ()),), b"".join(records_of([chunk], 0))))
+
+    assert restore(repository, back_up(repository, block, run="run-1")) == block
+
+
+def test_a_key_object_that_asks_for_endless_work_is_refused(repository: Repository) -> None:
+    store = repository.access.store
+    [key] = passphrases.keys(store)
+    for cost in (KdfCost(iterations=2**31), KdfCost(memory_kib=2**31), KdfCost(lanes=0), KdfCost(lanes=2**20)):
+        store.replace(f"keys/{key.key_id}", [documents.seal(msgspec.structs.replace(key, cost=cost))])
+        with pytest.raises(DamageError, match="more work"):
+            passphrases.unlock(store, PASSPHRASE, repository.id)
+
+
+def test_a_delivery_that_breaks_ends_those_who_wait(
+    repository: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A defect in the background thread must not leave the writer waiting for ever."""
+    monkeypatch.setattr("threading.excepthook", lambda _: None)
+    monkeypatch.setattr(
+        "proxy_worker.repository.delivery.encode_fragment", lambda *_: (_ for _ in ()).throw(ZeroDivisionError)
+    )
+    with repository.begin_disk(vm_id="vm-1", run="run-1", disk_key=KEY, fence=1) as writer:
+        writer.store_block(writer.identify(noise(1)), Codec.PLAIN, noise(1), BLOCK)
+        with pytest.raises(StoreError, match="delivery of packs broke"):
+            writer.wait_durable(writer.mark(), timeout_s=30)
+        with pytest.raises(StoreError, match="delivery of packs broke"):
+            writer.store_block(writer.identify(noise(1, 2)), Codec.PLAIN, noise(1, 2), BLOCK)
+
+
+def test_runs_are_only_of_this_format(tmp_path: Path) -> None:
+    (tmp_path / "x.run").write_bytes(bytes(1000))
+    with pytest.raises(ValueError, match="not a whole run"):
+        IndexRun(tmp_path / "x.run")
