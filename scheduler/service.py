@@ -33,6 +33,8 @@ logger = logging.getLogger(__name__)
 
 TURN_S = 0.2
 """How long a turn waits for something to happen; what commands ask for is noticed within it."""
+GATHER_S = 0.03
+"""At most so long after something happened, a turn waits for more of it."""
 VIEW_S = 1.0
 """How often the ledger is looked at while tasks are open, even if nothing rang."""
 IDLE_VIEW_S = 2.0
@@ -107,13 +109,16 @@ class Service:
         pause_s = 0.0
         while not stop.is_set():
             each_turn()
+            began = time.monotonic()
             try:
                 self.turn()
                 if pause_s:
                     logger.info("going on")
                 pause_s = 0.0
-                if not stop.is_set():
-                    self._changed |= self.ledger.wait(TURN_S)
+                if not stop.is_set() and self.ledger.wait(TURN_S):
+                    self._changed = True
+                    # What happens at about the same time is dealt with in one turn; a dear turn gathers more.
+                    stop.wait(min(time.monotonic() - began, GATHER_S))
             except LedgerEmptyError as error:
                 logger.warning("%s", error)
                 self._attach_again()
