@@ -139,13 +139,21 @@ class _Delivery:
             mode=mode,
             mode_reason=self._source.mode_reason,
             parent=self._comparison.run,
-            full_read_reason=self._comparison.full_read_reason,
+            full_read_reason=self._full_read_reason(),
             bottleneck=name_bottleneck(
                 stages, readers=self._pipeline.readers, transformers=self._pipeline.transformers, mode=mode
             ),
             stages=stages,
             resumed_bytes=counters.resumed_bytes,
         )
+
+    def _full_read_reason(self) -> str | None:
+        parent = self._comparison.parent
+        if parent is not None and parent.damage:
+            return (
+                f"{len(parent.damage)} segments of the parent can't be read, the first because: {parent.damage[0]}"
+            )
+        return self._comparison.full_read_reason
 
     def _deliver(self, outcome: Outcome) -> None:
         counters, segment = self._counters, outcome.segment

@@ -6,8 +6,9 @@ Pure but for two questions: which ranges the source has allocated, and the ids o
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from proxy_worker.contract.errors import DamageError
 from proxy_worker.contract.specification import Extent
 
 ID_BYTES = 32
@@ -82,12 +83,22 @@ class ParentSegments:
     load: Callable[[bytes], bytes]
     """The ids that a segment id stands for."""
 
+    damage: list[str] = field(default_factory=list)
+    """What went wrong with segments that can't be read, in the repository's words."""
+
     def ids(self, index: int) -> bytes | None:
-        """The block ids of segment `index`; None past the parent's end, empty for a segment of zeros."""
+        """The block ids of segment `index`, empty for a segment of zeros; None past the parent's end.
+
+        None too for a segment that is damaged: a backup must not fail because an earlier one has suffered.
+        """
         if index >= len(self.segments):
             return None
         segment_id = self.segments[index]
-        return b"" if segment_id == ZERO_ID else self.load(segment_id)
+        try:
+            return b"" if segment_id == ZERO_ID else self.load(segment_id)
+        except DamageError as error:
+            self.damage.append(str(error))
+            return None
 
 
 def block_ranges(areas: Iterable[Extent], block_size: int) -> list[BlockRange]:
@@ -171,11 +182,13 @@ class Plan:
             kept = self._parent.segments[index]
             yield Segment(index, first, length, bytearray(), known_id=kept, unchanged_bytes=length)
             return
+        parent_ids = self._parent.ids(index) if self._parent else None
+        if parent_ids is None:
+            touched = [(first, end)]  # nothing is known of the rest either
         to_read = self._holding_data(touched)
-        if self._changed is None and not to_read:
+        if touched == [(first, end)] and not to_read:
             yield Segment(index, first, length, bytearray(), known_id=ZERO_ID, zero_bytes=length)
             return
-        parent_ids = self._parent.ids(index) if self._parent else None
         segment = Segment(index, first, length, bytearray(ID_BYTES * (end - first)), parent_ids)
         touched_bytes = sum(geometry.span(a, b - a) for a, b in touched)
         read_bytes = sum(geometry.span(a, b - a) for a, b in to_read)

@@ -141,7 +141,7 @@ def test_a_missing_repository_is_named(shell: Shell) -> None:
         "--disk", "scsi0:0",
     )  # fmt: skip
 
-    assert result.returncode == 7
+    assert result.returncode == 4
     assert "elsewhere" in result.stderr
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from hypothesis import given
 from hypothesis import strategies as st
 
+from proxy_worker.contract.errors import DamageError
 from proxy_worker.contract.specification import Extent
 from proxy_worker.mover.plan import (
     ID_BYTES,
@@ -112,6 +113,24 @@ def test_with_changed_areas_only_touched_blocks_are_read_and_the_rest_keep_their
         else:
             ids = [bytes(segment.ids[i * ID_BYTES : (i + 1) * ID_BYTES]) for i in range(len(own))]
             assert ids == [ZERO_ID if block in touched else b"\x77" * ID_BYTES for block in own]
+
+
+@given(disks())
+def test_a_damaged_parent_segment_is_read_whole(disk: tuple[int, list[Extent], list[Extent]]) -> None:
+    size, data, areas = disk
+    shape = geometry(size)
+
+    def load(segment_id: bytes) -> bytes:
+        raise DamageError("pack 7", why="it is cut short")
+
+    parent = ParentSegments([b"\1" * ID_BYTES] * shape.segments, load)
+    plan = Plan(shape, allocated_in(data), batch_blocks=2, parent=parent, changed=block_ranges(areas, BLOCK))
+
+    blocks, _ = read_blocks(plan, size)
+
+    suffering = {block // PER_SEGMENT for block in blocks_of(areas)}
+    assert blocks == {block for block in blocks_of(data) if block // PER_SEGMENT in suffering}
+    assert len(parent.damage) == len(suffering)
 
 
 @given(disks(), st.integers(0, 4))
