@@ -23,6 +23,7 @@ logger = logging.getLogger(__name__)
 DRAIN_TIMEOUT_S = 20.0
 """How long its disks may go on at the end of `serve`, before they are handed back."""
 _KILL_AFTER_S = DRAIN_TIMEOUT_S + 15.0
+_POLL_S = 0.05
 _FIRST_PAUSE_S = 1.0
 _LONGEST_PAUSE_S = 60.0
 _HEALTHY_AFTER_S = 30.0
@@ -66,15 +67,21 @@ class LocalProxy:
             except OSError as error:
                 self._rest(f"could not be started from {self._folder}: {error.strerror}")
 
-    def stop(self) -> None:
-        """End it: disks may finish or are handed back, and nothing is left of its process group."""
+    def stop(self, hurry: threading.Event) -> None:
+        """End it: disks may finish or are handed back, at once when `hurry` is set; no process is left."""
         process, self._process = self._process, None
         if process is None:
             return
         process.terminate()
-        try:
-            process.wait(_KILL_AFTER_S)
-        except subprocess.TimeoutExpired:
+        deadline = time.monotonic() + _KILL_AFTER_S
+        hurried = False
+        while process.poll() is None and time.monotonic() < deadline:
+            if hurry.wait(_POLL_S) and not hurried:
+                hurried = True
+                process.terminate()
+            elif hurried:
+                time.sleep(_POLL_S)
+        if process.poll() is None:
             logger.warning("the local proxy did not end in %.0f s and is killed", _KILL_AFTER_S)
         _end_group(process.pid)
         process.wait()

@@ -42,6 +42,8 @@ def serve(
 ) -> None:
     """Run schedules, dispatch tasks to proxies, record what becomes of them; in the foreground.
 
+    SIGTERM or Ctrl-C: stop, and let the local proxy finish or hand back its disks. A second one: at once.
+
     \b
     Examples:
       scheduler serve
@@ -54,12 +56,14 @@ def serve(
         raise typer.BadParameter(f"{log_level!r} is none of debug, info, warning, error", param_hint="--log-level")
     logging.basicConfig(level=max(level, logging.WARNING), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("scheduler").setLevel(level)
-    stop = threading.Event()
-    _stop_on_signals(stop)
-    _serve(load_configuration(), stop, with_proxy=not no_local_proxy)
+    stop, hurry = threading.Event(), threading.Event()
+    _stop_on_signals(stop, hurry)
+    _serve(load_configuration(), stop, hurry, with_proxy=not no_local_proxy)
 
 
-def _serve(configuration: SchedulerConfiguration, stop: threading.Event, *, with_proxy: bool) -> None:
+def _serve(
+    configuration: SchedulerConfiguration, stop: threading.Event, hurry: threading.Event, *, with_proxy: bool
+) -> None:
     key = signing_key(configuration)
     password = configuration.redis_password()
     state = open_state(configuration.database, migrate=True)
@@ -77,7 +81,7 @@ def _serve(configuration: SchedulerConfiguration, stop: threading.Event, *, with
         finally:
             logger.info("stopping")
             if local is not None:
-                local.stop()
+                local.stop(hurry)
             broker.close()
             state.close()
 
@@ -86,8 +90,10 @@ def _nothing() -> None:
     """Stands for the local proxy's supervision where there is none."""
 
 
-def _stop_on_signals(stop: threading.Event) -> None:
+def _stop_on_signals(stop: threading.Event, hurry: threading.Event) -> None:
     def note(_number: int, _frame: FrameType | None) -> None:
+        if stop.is_set():
+            hurry.set()
         stop.set()
 
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):

@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from proxy_worker.contract.errors import LedgerError
 from proxy_worker.contract.names import TaskKind
 from proxy_worker.contract.signing import sign
-from proxy_worker.ledger import FleetView, Ledger, Refusal, TaskState
+from proxy_worker.ledger import FleetView, Ledger, Refusal, TaskState, TaskVerdict
 from scheduler.dispatch.candidates import candidates
 from scheduler.dispatch.declared import DeclaredFleet
 from scheduler.dispatch.fleet import Decision, InFlight, PendingTask, Release, subscribed_lanes
@@ -78,6 +78,7 @@ class Dispatcher:
     def submit_missing(self, view: FleetView) -> set[str]:
         """Give the ledger every open task that `view` doesn't show, and pass cancellations on.
 
+        What only the ledger knows, e.g. since the database was restored from a backup, is cancelled too.
         Returns the ids of tasks that are ready since.
         """
         missing = [task for task_id, task in self.tasks.items() if task_id not in view.tasks]
@@ -87,6 +88,10 @@ class Dispatcher:
         for task_id in cancelled:
             self.ledger.cancel(task_id)
         self.cancelling.clear()
+        for task_id, seen in view.tasks.items():
+            if task_id not in self.tasks and seen.verdict is not TaskVerdict.CANCEL:
+                logger.warning("%s is in the ledger but not in the database, and is cancelled", seen.title)
+                self.ledger.cancel(task_id)
         return {task.new.task_id for task in missing}.difference(cancelled)
 
     def release(self, view: FleetView, declared: DeclaredFleet, now: float, *, submitted: set[str]) -> Decision:

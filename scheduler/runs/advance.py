@@ -41,6 +41,7 @@ def is_due(session: Session, now: float) -> bool:
         exists().where(LedgerTask.state == WorkState.WAITING, LedgerTask.retry_at <= now),
         exists().where(_cancel_is_owed()),
         exists().where(_wait_is_cancelled()),
+        exists().where(_upkeep_wait_is_cancelled(), LedgerTask.retry_at > now),
         exists().where(_restore_cancel_is_owed()),
     )
     return bool(session.scalar(select(or_(*questions))))
@@ -93,6 +94,14 @@ def _cancel_is_owed() -> ColumnElement[bool]:
     )
 
 
+def _upkeep_wait_is_cancelled() -> ColumnElement[bool]:
+    cancelled = select(Run.id).where(Run.cancel_requested, Run.state.in_(_ACTIVE))
+    waited_for = (TaskKind.REPOSITORY_COMMIT, TaskKind.INVENTORY_SCAN)
+    return and_(
+        LedgerTask.state == WorkState.WAITING, LedgerTask.kind.in_(waited_for), LedgerTask.run_id.in_(cancelled)
+    )
+
+
 def _restore_cancel_is_owed() -> ColumnElement[bool]:
     cancelled = select(Restore.id).where(Restore.cancel_requested, Restore.state == WorkState.RUNNING)
     return and_(LedgerTask.cancelling.is_(False), LedgerTask.restore_id.in_(cancelled))
@@ -135,6 +144,8 @@ def _cancel(journal: Journal) -> None:
         disk.state, disk.retry_at = DiskTaskState.CANCELLED, None
         touched.add(disk.vm_run_id)
     settle_vm_runs(journal, touched)
+    for row in session.scalars(select(LedgerTask).where(_upkeep_wait_is_cancelled())).all():
+        row.retry_at = journal.now  # a last try now: the run ends with it, one way or the other
 
 
 def _retry_disks(journal: Journal) -> None:

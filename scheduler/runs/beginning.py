@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Sequence
 
 from sqlalchemy import delete, select
@@ -33,6 +34,8 @@ from scheduler.state.models import (
     VmRunState,
     WorkState,
 )
+
+logger = logging.getLogger(__name__)
 
 
 def begin_run(journal: Journal, run: Run) -> None:
@@ -82,6 +85,9 @@ def plan_if_scanned(journal: Journal, run: Run) -> None:
     for scan in scans:
         journal.close(scan)
     run.state = RunState.RUNNING
+    logger.info(
+        "run %s of job %s: %d VMs, %d can't be had", run.id, run.job, len(planned.vms), len(planned.unplanned)
+    )
     settle_run(journal, run)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter, defaultdict
 from collections.abc import Collection
 
@@ -11,6 +12,8 @@ from scheduler.runs import tasks
 from scheduler.runs.journal import Journal
 from scheduler.state.errors import NoSuchRepositoryError
 from scheduler.state.models import DiskTask, DiskTaskState, Repository, Run, RunState, VmRun, VmRunState
+
+logger = logging.getLogger(__name__)
 
 
 def settle_vm_runs(journal: Journal, vm_run_ids: Collection[str]) -> None:
@@ -75,6 +78,7 @@ def settle_run(journal: Journal, run: Run) -> None:
     else:
         run.state = RunState.FAILED
         run.reason = "every VM failed" if total else "the job names no VM"
+    logger.info("run %s of job %s: %s", run.id, run.job, f"{run.state}: {run.reason}" if run.reason else run.state)
 
 
 def _commit(journal: Journal, run: Run, vm_run: VmRun) -> None:

@@ -5,6 +5,7 @@ Recording is idempotent: a task that isn't in the journal any more has been reco
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -37,8 +38,10 @@ from scheduler.state.models import (
     WorkState,
 )
 
+logger = logging.getLogger(__name__)
+
 UPKEEP_RETRY_S = 60.0
-"""At most this long passes before a commit or a tombstone is tried again: finished disks wait for it."""
+"""At most this long passes before a scan, a commit or a tombstone is tried again: disks wait for them."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +77,7 @@ def record(journal: Journal, outcomes: Sequence[Outcome]) -> None:
             vm_run_ids.add(disk.vm_run_id)
             journal.close(row)
         elif row.kind is TaskKind.INVENTORY_SCAN:
-            _record_scan(journal, row, outcome)
+            _record_scan(journal, row, runs[row.run_id or ""], outcome)
             scanned.add(row.run_id or "")
         elif row.kind is TaskKind.REPOSITORY_COMMIT:
             _record_commit(journal, row, outcome)
@@ -104,6 +107,7 @@ def _record_disk(run: Run, disk: DiskTask, outcome: Outcome, now: float) -> None
     if failure is None or run.cancel_requested:
         disk.state, disk.failure = DiskTaskState.CANCELLED, failure
         return
+    logger.warning("disk %s of run %s: %s", disk.id, run.id, failure)
     disk.failure = failure
     disk.checkpoint = outcome.checkpoint
     if failure.retryable and disk.tries <= run.retry_count:
@@ -112,7 +116,11 @@ def _record_disk(run: Run, disk: DiskTask, outcome: Outcome, now: float) -> None
         disk.state = DiskTaskState.FAILED
 
 
-def _record_scan(journal: Journal, row: LedgerTask, outcome: Outcome) -> None:
+def _record_scan(journal: Journal, row: LedgerTask, run: Run, outcome: Outcome) -> None:
+    failure = outcome.failure
+    if failure is not None and failure.retryable and row.tries <= run.retry_count and not run.cancel_requested:
+        _try_later(journal, row, run, failure)
+        return
     journal.keep(row)
     if outcome.result is not None:
         row.state, row.result, row.failure = WorkState.SUCCEEDED, outcome.result, None

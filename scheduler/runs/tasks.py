@@ -50,7 +50,7 @@ def reference(repository: Repository | None, name: str) -> RepositoryReference:
 def scan_task(run: Run, datastore: str, now: float) -> LedgerTask:
     """Find the VMs of a datastore for a run."""
     return LedgerTask(
-        id=f"{run.id}.scan.{datastore}.{now:.0f}",
+        id=f"{run.id}.scan.{datastore}.{now:.0f}.1",
         kind=TaskKind.INVENTORY_SCAN,
         title=f"{TaskKind.INVENTORY_SCAN} {datastore}",
         job=run.job,

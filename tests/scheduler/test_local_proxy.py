@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 from pathlib import Path
 
@@ -80,7 +81,7 @@ def test_it_is_started_again_when_it_ends_and_ended_with_all_it_started(
     first = wait_for_life(1)
     os.kill(first[0], 9)
     second = wait_for_life(2)
-    proxy.stop()
+    proxy.stop(threading.Event())
 
     gone = time.monotonic() + 10
     while any(_alive(pid) for pid in first + second):

@@ -241,6 +241,72 @@ def test_a_vm_with_a_problem_fails_with_it(world: World) -> None:
         assert bad.reason == "bad.vmx is truncated"
 
 
+def test_a_scan_that_fails_is_tried_again(world: World) -> None:
+    world.declare()
+    world.fleet.join("proxy-1")
+    world.fleet.failures["inventory.scan ds1"] = 2
+    service = world.start()
+    run_id = _ask(world)
+
+    world.turn_until(service, lambda: _ended(world, run_id))
+
+    with _read(world) as session:
+        assert session.get_one(Run, run_id).state is RunState.SUCCEEDED
+
+
+def test_a_commit_that_fails_is_tried_again_and_its_disks_are_not_read_again(world: World) -> None:
+    world.declare(vms=("app01",))
+    world.fleet.join("proxy-1")
+    world.fleet.failures["repository.commit app01"] = 2
+    service = world.start()
+    run_id = _ask(world)
+
+    world.turn_until(service, lambda: _ended(world, run_id))
+
+    with _read(world) as session:
+        assert session.get_one(Run, run_id).state is RunState.SUCCEEDED
+        assert session.scalars(select(DiskTask)).one().attempts == 1
+
+
+def test_a_commit_whose_answer_was_lost_counts_when_the_tombstone_finds_the_point(world: World) -> None:
+    world.declare(vms=("app01",), retry_count=0)
+    world.fleet.join("proxy-1")
+    world.fleet.lost_answers.add("repository.commit app01")
+    service = world.start()
+    run_id = _ask(world)
+
+    world.turn_until(service, lambda: _ended(world, run_id))
+
+    with _read(world) as session:
+        assert session.get_one(Run, run_id).state is RunState.SUCCEEDED
+        (point,) = session.scalars(select(Point)).all()
+        assert [(disk.key, disk.stored_bytes) for disk in point.disks] == [("scsi0:0", 1)]
+        assert "but the restore point exists" in (session.scalars(select(VmRun.warning)).one() or "")
+
+
+def test_a_run_that_is_cancelled_between_tries_does_not_wait_for_the_next(world: World) -> None:
+    world.declare(vms=("web01",))
+    world.fleet.join("proxy-1")
+    world.fleet.failures["disk.backup web01 scsi0:1"] = 99
+    service = world.start()
+    run_id = _ask(world)
+    state = open_state(world.url)
+
+    def waits() -> bool:
+        with state.read() as session:
+            return DiskTaskState.WAITING in session.scalars(select(DiskTask.state)).all()
+
+    world.turn_until(service, waits, wait_out_retries=False)
+    with state.write() as session:
+        ask_to_cancel(session, run_id)
+    world.turn_until(service, lambda: _ended(world, run_id), wait_out_retries=False)
+
+    with state.read() as session:
+        assert session.get_one(Run, run_id).state is RunState.CANCELLED
+        web = session.scalars(select(VmRun)).one()
+        assert ("id-web01", web.repository_run) in world.fleet.repository.tombstones
+
+
 def test_a_datastore_that_no_proxy_reaches_is_named_and_the_rest_goes_on(world: World) -> None:
     world.fleet.inventory["far"] = ()
     world.declare()

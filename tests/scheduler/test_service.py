@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 import redis
-from sqlalchemy import select
+from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
 from ops.demo.valkey import EmbeddedValkey
@@ -177,6 +177,21 @@ def test_a_schedule_that_is_not_valid_is_looked_at_once(world: World, caplog: py
     assert len([one for one in caplog.records if "never started by its schedule" in one.message]) == 1
     with Session(open_state(world.url).engine) as session:
         assert Timetable().due_jobs(session, world.clock()) == ["nightly"]
+
+
+def test_what_only_the_ledger_knows_is_cancelled(world: World) -> None:
+    world.declare()
+    world.fleet.join("proxy-1")
+    _ask(world)
+    service = world.start()
+    _turn_until_announced(world, service)
+    with open_state(world.url).write() as session:
+        session.execute(delete(Run))
+
+    again = world.start()
+    again.turn()
+
+    assert again.ledger.view().tasks == {}
 
 
 def test_every_task_that_waits_has_a_reason(world: World) -> None:

@@ -104,6 +104,10 @@ class SimulatedFleet:
         self.repository = SimulatedRepository()
         self.failures: dict[str, int] = {}
         """How often a disk's title fails before it succeeds."""
+        self.lost_answers: set[str] = set()
+        """Titles of tasks that are done, but reported as failed."""
+        self.when_handled: dict[str, Callable[[], None]] = {}
+        """What happens meanwhile, by title."""
         self.handled: list[tuple[str, str]] = []
         """Proxy and title of everything done, in order."""
         self.specifications: list[TaskSpecification] = []
@@ -166,6 +170,7 @@ class SimulatedFleet:
         specification = TaskSpecification.model_validate_json(claim.signed[64:])
         self.specifications.append(specification)
         self.handled.append((proxy, message.title))
+        self.when_handled.get(message.title, lambda: None)()
         answer = self._answer(message.title, specification.body)
         if isinstance(answer, TaskFailure):
             self.ledger.fail(claim.fence, answer)
@@ -191,7 +196,10 @@ class SimulatedFleet:
                 repository_id="simulated", points=tuple(self.repository.points.values())
             ),
         }
-        return answers[type(body)](body)
+        answer = answers[type(body)](body)
+        if title in self.lost_answers:
+            return TaskFailure.of(SourceError(title, why="the connection broke before the answer"))
+        return answer
 
 
 def _report() -> DiskReport:
