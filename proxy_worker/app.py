@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import logging
+import os
 import signal
 from typing import Any, Final
 
@@ -39,6 +40,7 @@ WORKER_SETTINGS: Final[dict[str, Any]] = {
     "worker_redirect_stdouts": False,
 }
 _PR_SET_PDEATHSIG: Final = 1
+_main_process = os.getpid()
 
 
 def make_app(bench: Bench) -> Celery:
@@ -122,6 +124,8 @@ def _keep_logging(**_: object) -> None:
 def _die_with_parent(**_: object) -> None:
     """A pool process whose proxy was killed must end at once: the next life waits for it."""
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != _main_process:
+        os._exit(1)  # it died before the kernel was told
 
 
 setup_logging.connect(_keep_logging)

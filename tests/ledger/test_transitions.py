@@ -402,6 +402,17 @@ def test_name_is_free_once_its_holder_has_left(ledger: Ledger) -> None:
     assert ledger.view().proxies["proxy-1"].live
 
 
+def test_what_was_reserved_for_a_proxy_that_leaves_is_ready_at_once(ledger: Ledger) -> None:
+    submit(ledger)
+    dispatch(ledger, proxy="proxy-1")
+
+    ledger.depart(PROXY)
+
+    task = ledger.view().tasks["t1"]
+    assert (task.state, task.note) == (TaskState.READY, "proxy-1 has left")
+    assert dispatch(ledger, proxy="proxy-1") == Refusal("proxy-away", "proxy-1")
+
+
 def test_higher_epoch_takes_over_and_slots_stay_taken_for_one_lease(ledger: Ledger, clock: Clock) -> None:
     claimed = held(ledger)
     ledger.open_epoch(2, TIMINGS)

@@ -8,6 +8,7 @@ import signal
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from ops.demo.valkey import EmbeddedValkey
@@ -220,6 +221,29 @@ def test_killed_server_pauses_disks_and_loses_none(disks_own_server: DiskFleet) 
     disks.commit(body, ended, proxy="proxy-1")
     disks.assert_restores(body, proxy="proxy-1")
     assert "Traceback" not in proxy.log
+
+
+def test_frozen_proxy_that_wakes_up_wastes_work_and_does_no_damage(disks: DiskFleet) -> None:
+    frozen = disks.add_disk_proxy("proxy-1", slow=True)
+    disks.add_disk_proxy("proxy-2")
+    disks.start()
+    body = disks.backup(disks.disk("a.raw", 64 * MIB))
+    task_id = _begin(disks, body, "proxy-1")
+
+    processes = [psutil.Process(frozen.process.pid), *frozen.children()]  # type: ignore[union-attr]
+    for process in processes:
+        process.suspend()
+    wait_until(lambda: disks.ledger.reap().requeued, "its lease runs out")
+    disks.dispatch(task_id, body, proxy="proxy-2")
+    ended = disks.outcome(task_id)
+    for process in processes:
+        process.resume()
+
+    wait_until(lambda: "stopped, its lease was lost" in frozen.log, "it gives up")
+    assert (ended.state, ended.proxy, ended.attempts) == (TaskState.DONE, "proxy-2", 2)
+    disks.commit(body, ended, proxy="proxy-2")
+    disks.assert_restores(body, proxy="proxy-2")
+    assert "Traceback" not in frozen.log
 
 
 def test_sigterm_lets_a_disk_finish(disks: DiskFleet) -> None:
