@@ -35,6 +35,8 @@ TURN_S = 0.2
 """How long a turn waits for something to happen; what commands ask for is noticed within it."""
 GATHER_S = 0.03
 """At most so long after something happened, a turn waits for more of it."""
+ASK_S = 1.0
+"""How often the database is asked what is due, even if nobody has written to it."""
 VIEW_S = 1.0
 """How often the ledger is looked at while tasks are open, even if nothing rang."""
 IDLE_VIEW_S = 2.0
@@ -69,6 +71,8 @@ class Service:
         self._changed = True
         self._viewed_at = 0.0
         self._reaped_at = 0.0
+        self._asked_at = 0.0
+        self._version: int | None = None
 
     def attach(self) -> None:
         """Take the ledger over, and give it what the journal holds open. Raises `LedgerError` if it is away.
@@ -156,6 +160,10 @@ class Service:
 
     def _advance(self) -> None:
         now = self.clock()
+        version = self.state.version()
+        if version is not None and version == self._version and abs(now - self._asked_at) < ASK_S:
+            return
+        self._version, self._asked_at = version, now
         with self.state.read() as session:
             due = is_due(session, now)
             jobs = self.timetable.due_jobs(session, now)

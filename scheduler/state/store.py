@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, create_engine, event, make_url
+from sqlalchemy import Connection, Engine, PoolProxiedConnection, create_engine, event, make_url
 from sqlalchemy.exc import ArgumentError, DatabaseError, NoSuchModuleError
 from sqlalchemy.orm import Session
 
@@ -37,6 +37,7 @@ class State:
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
         self.name = database_name(engine)
+        self._watching: PoolProxiedConnection | None = None
 
     @contextmanager
     def read(self) -> Iterator[Session]:
@@ -52,8 +53,27 @@ class State:
             yield session
             session.commit()
 
+    def version(self) -> int | None:
+        """A number that is another one after every commit of anybody; costs next to nothing.
+
+        None where there is no such number, or it can't be had: then only the tables tell. For one thread.
+        """
+        if sqlite_file(self.engine) is None:
+            return None
+        try:
+            if self._watching is None:
+                self._watching = self.engine.raw_connection()
+            # Never in a transaction, in which it would stay the same.
+            ((number,),) = self._watching.cursor().execute("PRAGMA data_version").fetchall()
+        except (sqlite3.Error, DatabaseError):
+            return None
+        return int(number)
+
     def close(self) -> None:
         """Close every connection."""
+        if self._watching is not None:
+            self._watching.close()
+            self._watching = None
         self.engine.dispose()
 
     @contextmanager

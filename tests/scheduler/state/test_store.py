@@ -61,6 +61,17 @@ def test_a_transaction_that_fails_leaves_nothing(url: str) -> None:
         assert session.get(Site, "primary") is None
 
 
+def test_a_commit_of_anybody_changes_the_version(url: str) -> None:
+    state, other = open_state(url, migrate=True), open_state(url, migrate=True)
+    versions = [state.version(), state.version()]
+    for writer in (state, other):
+        with writer.write() as session:
+            session.add(Site(name=f"site-{len(versions)}"))
+        versions.append(state.version())
+
+    assert len(set(versions)) == 3
+
+
 def test_a_database_that_was_never_set_up_says_how_to(url: str) -> None:
     with pytest.raises(StateVersionError, match=r"it has not been set up\. Run `scheduler apply"):
         open_state(url)
