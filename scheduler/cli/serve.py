@@ -21,7 +21,7 @@ from scheduler.local_proxy import LocalProxy
 from scheduler.service import Service
 from scheduler.signing import signing_key
 from scheduler.state.lock import only_scheduler
-from scheduler.state.store import open_state
+from scheduler.state.store import open_state, reach_state
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
 logger = logging.getLogger(__name__)
@@ -66,8 +66,11 @@ def _serve(
 ) -> None:
     key = signing_key(configuration)
     password = configuration.redis_password()
-    state = open_state(configuration.database, migrate=True)
-    with only_scheduler(state), Ledger(configuration.redis.url, password=password) as ledger:
+    with (
+        only_scheduler(reach_state(configuration.database)),
+        Ledger(configuration.redis.url, password=password) as ledger,
+    ):
+        state = open_state(configuration.database, migrate=True)
         broker = publisher(configuration.redis.url, password)
         service = Service(state, ledger, functools.partial(publish, broker), key)
         service.attach()

@@ -84,6 +84,16 @@ class State:
             raise explain(error, self.name) from error
 
 
+def reach_state(url: str, *, busy_timeout_s: float = BUSY_TIMEOUT_S) -> State:
+    """The database at `url` as it is, perhaps still empty: what its lock is taken on before it is migrated.
+
+    Raises `StateUrlError`, or `StateReadOnlyError` when there is no place for it.
+    """
+    engine = _engine(url, busy_timeout_s)
+    _prepare_folder(engine)
+    return State(engine)
+
+
 def open_state(url: str, *, migrate: bool = False, busy_timeout_s: float = BUSY_TIMEOUT_S) -> State:
     """Open the database at `url`; with `migrate`, create it or bring it up to date first.
 
