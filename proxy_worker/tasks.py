@@ -24,7 +24,7 @@ from proxy_worker.contract.specification import TaskBody
 from proxy_worker.ledger import Claim, Refused
 from proxy_worker.node.bench import Bench
 from proxy_worker.node.bodies import perform
-from proxy_worker.node.events import announce_progress, figures
+from proxy_worker.node.events import Announcer, figures
 from proxy_worker.node.lease import AFTER_FAILURE_S, Ending, LeaseKeeper, awake_s, until_answered
 
 log = logging.getLogger(__name__)
@@ -65,8 +65,9 @@ class _Outcome:
 
 def enlist(app: Celery, bench: Bench) -> None:
     """Give `app` a task for every kind there is."""
+    announcer = Announcer(app)
     for kind in TaskKind:
-        _enlist(app, bench, kind)
+        _enlist(app, bench, announcer, kind)
 
 
 def task_and_number(arguments: Any) -> tuple[str, int] | None:
@@ -77,15 +78,15 @@ def task_and_number(arguments: Any) -> tuple[str, int] | None:
     return None
 
 
-def _enlist(app: Celery, bench: Bench, kind: TaskKind) -> None:
+def _enlist(app: Celery, bench: Bench, announcer: Announcer, kind: TaskKind) -> None:
     def run(task: Task, *_arguments: object, **_unexpected: object) -> str:
-        return _handle(task, bench, kind)
+        return _handle(task, bench, announcer, kind)
 
     # Arguments are not checked against a signature: a malformed message is refused like any other forged one.
     app.task(name=str(kind), bind=True, typing=False, throws=(TaskEndedError,))(run)
 
 
-def _handle(task: Task, bench: Bench, kind: TaskKind) -> str:
+def _handle(task: Task, bench: Bench, announcer: Announcer, kind: TaskKind) -> str:
     lane = task.request.delivery_info.get("routing_key") or ""
     named = task_and_number(task.request.args)
     if named is None or task.request.kwargs:
@@ -98,9 +99,7 @@ def _handle(task: Task, bench: Bench, kind: TaskKind) -> str:
         log.log(logging.INFO if claim.requeued else logging.WARNING, "refused %s: %s", message, claim.code)
         return f"refused: {claim.code}"
     with _DefectsReported(bench, claim):
-        announce = functools.partial(
-            announce_progress, task.app, task.request.hostname, task.request.id, claim.title
-        )
+        announce = functools.partial(announcer.announce, task.request.hostname, task.request.id, claim.title)
         keeper = LeaseKeeper(
             bench.ledger, claim, claimed_at_s=asked_at_s, draining=bench.draining, on_progress=announce
         )

@@ -5,12 +5,10 @@ from __future__ import annotations
 import gc
 import logging
 import os
-import warnings
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from celery.platforms import SecurityWarning
 
 from proxy_worker.app import Node, make_app
 from proxy_worker.config import load_configuration
@@ -21,6 +19,7 @@ from proxy_worker.node.draining import Draining
 from proxy_worker.node.heart import Heart
 from proxy_worker.node.joining import describe, join
 from proxy_worker.node.life import begin_life
+from proxy_worker.node.logs import log_to_stderr
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +37,7 @@ def run(
     SIGTERM or Ctrl-C: take nothing new, finish within `drain_timeout_s`, hand back the rest with checkpoints. A
     second one: hand back at once.
     """
-    _log_to_stderr(log_level)
+    log_to_stderr(log_level)
     configuration = load_configuration(config, os.environ)
     password = configuration.redis_password()
     with (
@@ -71,14 +70,3 @@ def run(
         except LedgerError as error:
             log.warning("left without a word to the ledger: %s", error)
     log.info("proxy %s has ended in order", configuration.name)
-
-
-def _log_to_stderr(level: str) -> None:
-    logging.basicConfig(
-        level=level.upper(), format="%(asctime)s %(levelname)-7s %(processName)s %(name)s: %(message)s"
-    )
-    # Root is refused by Celery for the sake of pickle, which nothing here accepts.
-    warnings.simplefilter("ignore", SecurityWarning)
-    # Celery repeats every message and result at this level, and our own line says more.
-    for noisy in ("celery.worker.strategy", "celery.app.trace", "kombu"):
-        logging.getLogger(noisy).setLevel(logging.WARNING)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import threading
 
 from celery import Celery
 from kombu.exceptions import OperationalError
+from redis.exceptions import RedisError
 
 from proxy_worker.contract.outcome import (
     DiskBackupResult,
@@ -30,13 +32,40 @@ def progress_line(progress: DiskProgress) -> str:
     return f"{share:.0%} " + ("paused" if progress.paused else f"{progress.rate / MIB:.0f} MiB/s")
 
 
-def announce_progress(app: Celery, hostname: str, uuid: str, title: str, progress: DiskProgress) -> None:
-    """Send a `task-progress` event; one that can't be sent is not missed."""
-    try:
-        with app.events.default_dispatcher(hostname=hostname) as dispatcher:
-            dispatcher.send("task-progress", uuid=uuid, name=title, result=progress_line(progress), retry=False)
-    except (OperationalError, OSError) as error:
-        log.debug("progress event of %s: %s", title, error)
+class Announcer:
+    """Sends `task-progress` events from a thread of its own: a broker that hangs must hold up nobody.
+
+    Only the newest progress counts, and one that can't be sent is not missed.
+    """
+
+    def __init__(self, app: Celery) -> None:
+        self._app = app
+        self._changed = threading.Condition()
+        self._waiting: tuple[str, dict[str, str]] | None = None
+        self._thread: threading.Thread | None = None
+
+    def announce(self, hostname: str, uuid: str, title: str, progress: DiskProgress) -> None:
+        """Send it soon, unless there is newer progress by then; returns at once."""
+        with self._changed:
+            self._waiting = hostname, {"uuid": uuid, "name": title, "result": progress_line(progress)}
+            self._changed.notify()
+            if self._thread is None:  # not before the fork
+                self._thread = threading.Thread(target=self._send, name="announcer", daemon=True)
+                self._thread.start()
+
+    def _send(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._waiting is not None)
+                event, self._waiting = self._waiting, None
+            if event is None:
+                continue
+            hostname, fields = event
+            try:
+                with self._app.events.default_dispatcher(hostname=hostname) as dispatcher:
+                    dispatcher.send("task-progress", retry=False, **fields)
+            except (OperationalError, RedisError, OSError) as error:
+                log.debug("progress event of %s: %s", fields["name"], error)
 
 
 def figures(result: TaskResult) -> str:

@@ -56,7 +56,7 @@ class LeaseKeeper:
     ) -> None:
         """`claimed_at_s` is when the claim was asked for, on `clock`.
 
-        `on_progress` is called from the keeper's thread, so that a broker that hangs doesn't hold up the mover.
+        `on_progress` is called from the keeper's thread and must return at once.
         """
         self._ledger = ledger
         self._fence = claim.fence
