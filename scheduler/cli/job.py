@@ -12,9 +12,9 @@ from proxy_worker.contract.names import CompressionLevel
 from scheduler.cli import completion
 from scheduler.cli.arguments import AsJson, JobName
 from scheduler.cli.finding import find_job, find_repository
-from scheduler.cli.job_view import describe_job, job_as_json, job_row, newest_run
+from scheduler.cli.job_view import describe_job, job_as_json, job_columns, newest_run
 from scheduler.cli.opening import opened_state, require_service, warn_without_service
-from scheduler.cli.printing import note, print_json, table
+from scheduler.cli.printing import note, print_json, show_rows
 from scheduler.cli.printing import show as print_view
 from scheduler.cli.run_outcome import follow, read_run
 from scheduler.fleet.editing import declare, withdraw
@@ -114,10 +114,8 @@ def list_jobs(as_json: AsJson = False) -> None:
         if not jobs:
             note("There are no jobs. `scheduler job create --help` shows how to make one.")
             return
-        made = table("JOB", "VMS", "REPOSITORY", "NEXT START", "LAST RUN", "ENDED", keep=("JOB", "NEXT START"))
-        for job in jobs:
-            made.add_row(*job_row(job, newest_run(session, job.name)))
-    print_view(made)
+        columns = job_columns(jobs, [newest_run(session, job.name) for job in jobs])
+    show_rows(columns, spare=("ENDED", "NEXT START"))
 
 
 @app.command()

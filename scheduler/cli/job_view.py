@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from rich.console import Group, RenderableType
@@ -30,17 +31,16 @@ def next_start(job: Job) -> float | None:
     return Schedule(job.cron, job.timezone).next_after(time.time())
 
 
-def job_row(job: Job, last: Run | None) -> list[str | Text]:
-    """A line of `job list`."""
-    following = moment(next_start(job)) if job.enabled else state("disabled")
-    return [
-        Text(job.name),
-        Text(", ".join(job.vms)),
-        Text(job.repository),
-        following,
-        state(last.state.value) if last is not None else Text("-"),
-        moment(last.ended_at) if last is not None else "-",
-    ]
+def job_columns(jobs: Sequence[Job], last: Sequence[Run | None]) -> dict[str, list[str | Text]]:
+    """The columns of `job list`, with each job's last run."""
+    return {
+        "JOB": [Text(job.name) for job in jobs],
+        "REPOSITORY": [Text(job.repository) for job in jobs],
+        "NEXT START": [moment(next_start(job)) if job.enabled else state("disabled") for job in jobs],
+        "LAST RUN": [state(run.state.value) if run is not None else Text("-") for run in last],
+        "ENDED": [moment(run.ended_at) if run is not None else "-" for run in last],
+        "VMS": [Text(", ".join(job.vms)) for job in jobs],
+    }
 
 
 def job_as_json(session: Session, job: Job) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from scheduler.cli import completion
 from scheduler.cli.arguments import AsJson
 from scheduler.cli.finding import find_repository
 from scheduler.cli.opening import opened_state
-from scheduler.cli.printing import facts, iso, moment, note, print_json, size, table
+from scheduler.cli.printing import Columns, facts, iso, moment, note, print_json, show_rows, size, table
 from scheduler.cli.printing import show as print_view
 from scheduler.state.asking import find_point
 from scheduler.state.models import Point
@@ -53,28 +53,16 @@ def list_points(
     if not points:
         note("No restore points are known. `scheduler repository rescan` looks for those of a repository.")
         return
-    made = table(
-        "VM",
-        "POINT",
-        "CREATED",
-        "DISKS",
-        "SIZE",
-        "STORED",
-        "REPOSITORY",
-        right=("DISKS", "SIZE", "STORED"),
-        keep=("POINT",),
-    )
-    for point in points:
-        made.add_row(
-            Text(point.vm_name),
-            point.point,
-            moment(point.created_at),
-            str(len(point.disks)),
-            size(sum(disk.size_bytes for disk in point.disks)),
-            size(sum(disk.stored_bytes for disk in point.disks)),
-            Text(point.repository),
-        )
-    print_view(made)
+    columns: Columns = {
+        "VM": [Text(point.vm_name) for point in points],
+        "POINT": [point.point for point in points],
+        "CREATED": [moment(point.created_at) for point in points],
+        "DISKS": [str(len(point.disks)) for point in points],
+        "SIZE": [size(sum(disk.size_bytes for disk in point.disks)) for point in points],
+        "STORED": [size(sum(disk.stored_bytes for disk in point.disks)) for point in points],
+        "REPOSITORY": [Text(point.repository) for point in points],
+    }
+    show_rows(columns, right=("DISKS", "SIZE", "STORED"), spare=("CREATED", "REPOSITORY", "DISKS"))
 
 
 @app.command()

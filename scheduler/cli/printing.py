@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, TextIO
 
@@ -18,6 +18,8 @@ from rich.table import Table
 from rich.text import Text
 
 WIDTH_OF_A_PIPE = 1_000
+Columns = Mapping[str, Sequence[str | Text]]
+"""A table by its columns: heading and cells."""
 _KIB = 1024
 _MINUTE_S, _HOUR_S, _DAY_S = 60, 3600, 86400
 _EXACT_BELOW_S = 10
@@ -61,6 +63,25 @@ def fitting(out: Console, candidates: Sequence[Table]) -> Table:
         if out.measure(candidate, options=out.options.update(max_width=WIDTH_OF_A_PIPE)).maximum <= out.width:
             return candidate
     return candidates[-1]
+
+
+def show_rows(
+    columns: Mapping[str, Sequence[str | Text]], *, right: Sequence[str] = (), spare: Sequence[str] = ()
+) -> None:
+    """Print a table given by its columns; in a terminal too narrow for it, those in `spare` are left out."""
+    candidates = [
+        _table_of({name: cells for name, cells in columns.items() if name not in spare[:left_out]}, right)
+        for left_out in range(len(spare) + 1)
+    ]
+    show(fitting(console(), candidates))
+
+
+def _table_of(columns: Columns, right: Sequence[str]) -> Table:
+    *_, last = columns
+    made = table(*columns, right=right, keep=[name for name in columns if name != last])
+    for row in zip(*columns.values(), strict=True):
+        made.add_row(*row)
+    return made
 
 
 def print_json(value: Any) -> None:

@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session
 from proxy_worker.contract.outcome import DiskReport
 from proxy_worker.ledger import TaskState, TaskView
 from scheduler.cli.live import Live
-from scheduler.cli.printing import iso
+from scheduler.cli.printing import iso, moment
 from scheduler.state.models import DiskTask, DiskTaskState, LedgerTask, Run, RunState, VmRun
 
 Moment = Annotated[float, PlainSerializer(iso, when_used="json")]
@@ -231,7 +231,8 @@ def _reason(disk: DiskTask, of_ledger: str | None) -> str | None:
     if disk.state is DiskTaskState.SUCCEEDED:
         return None
     if disk.failure is not None and disk.state is not DiskTaskState.QUEUED:
-        return str(disk.failure)
+        again = f" Tried again at {moment(disk.retry_at).split()[-1]}." if disk.retry_at is not None else ""
+        return f"{str(disk.failure).rstrip('.')}.{again}" if again else str(disk.failure)
     return of_ledger
 
 

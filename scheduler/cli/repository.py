@@ -17,7 +17,7 @@ from scheduler.cli.arguments import AsJson, RepositoryName
 from scheduler.cli.finding import find_repository
 from scheduler.cli.live import LedgerWindow, Live
 from scheduler.cli.opening import opened_state, require_service, warn_without_service
-from scheduler.cli.printing import console, iso, note, print_json, size, table
+from scheduler.cli.printing import Columns, console, iso, note, print_json, show_rows, size
 from scheduler.cli.printing import show as print_view
 from scheduler.cli.upkeep import UpkeepRecord, upkeep_record, upkeep_summary, watch_of_upkeep
 from scheduler.fleet.editing import declare
@@ -98,25 +98,17 @@ def list_repositories(as_json: AsJson = False) -> None:
     if not shown:
         note("There are no repositories. `scheduler repository add --help` shows how to add one.")
         return
-    made = table(
-        "REPOSITORY",
-        "SITE",
-        "LOCATION",
-        "VMS",
-        "POINTS",
-        "STORED",
-        "REACHED BY",
-        "LAST CHECK",
-        right=("VMS", "POINTS", "STORED"),
-    )
-    for one in shown:
-        check = one["last_check"]
-        made.add_row(
-            Text(one["name"]), Text(one["site"]), Text(one["location"]), str(one["vms"]), str(one["points"]),
-            size(one["stored_bytes"]), Text(", ".join(one["proxies"]) or "no proxy that is up"),
-            f"{check['at']}: {check['outcome'] or check['state']}" if check else "never",
-        )  # fmt: skip
-    print_view(made)
+    columns: Columns = {
+        "REPOSITORY": [Text(one["name"]) for one in shown],
+        "SITE": [Text(one["site"]) for one in shown],
+        "LOCATION": [Text(one["location"]) for one in shown],
+        "VMS": [str(one["vms"]) for one in shown],
+        "POINTS": [str(one["points"]) for one in shown],
+        "STORED": [size(one["stored_bytes"]) for one in shown],
+        "REACHED BY": [Text(", ".join(one["proxies"]) or "no proxy that is up") for one in shown],
+        "LAST CHECK": [_last_check(one["last_check"]) for one in shown],
+    }
+    show_rows(columns, right=("VMS", "POINTS", "STORED"), spare=("LOCATION", "SITE", "STORED"))
 
 
 @app.command()
@@ -215,6 +207,12 @@ def _reached_by(repository: Repository, view: FleetView | None) -> list[str]:
             else proxy.name in repository.proxies
         )
     )
+
+
+def _last_check(check: dict[str, Any] | None) -> Text:
+    if check is None:
+        return Text("never")
+    return Text(f"{check['at']}: {check['outcome'] or check['state']}")
 
 
 def _last(session: Session, repository: str, *kinds: RequestKind) -> dict[str, Any] | None:

@@ -19,7 +19,7 @@ from scheduler.cli.arguments import AsJson
 from scheduler.cli.finding import find_restore, no_such_proxy
 from scheduler.cli.live import LedgerWindow, Live
 from scheduler.cli.opening import configuration, opened_state, require_service, warn_without_service
-from scheduler.cli.printing import console, moment, note, print_json, state, table
+from scheduler.cli.printing import Columns, console, moment, note, print_json, show_rows, state
 from scheduler.cli.printing import show as print_view
 from scheduler.cli.restore_record import RestoreRecord, restore_line, restore_record, restore_summary
 from scheduler.cli.watching import Told, Watch
@@ -123,13 +123,16 @@ def list_restores(
     elif not records:
         note("Nothing has been restored yet.")
     else:
-        made = table("RESTORE", "VM", "DISK", "STATE", "STARTED", "PROXY", "PATH", keep=("RESTORE", "DISK"))
-        for record in records:
-            made.add_row(
-                record.restore, Text(record.vm), record.disk, state(record.state), moment(record.created),
-                Text(record.proxy), Text(record.path),
-            )  # fmt: skip
-        print_view(made)
+        columns: Columns = {
+            "RESTORE": [record.restore for record in records],
+            "VM": [Text(record.vm) for record in records],
+            "DISK": [record.disk for record in records],
+            "STATE": [state(record.state) for record in records],
+            "STARTED": [moment(record.created) for record in records],
+            "PROXY": [Text(record.proxy) for record in records],
+            "PATH": [Text(record.path) for record in records],
+        }
+        show_rows(columns, spare=("STARTED", "PROXY"))
 
 
 @app.command()

@@ -14,8 +14,7 @@ from scheduler.cli.arguments import AsJson, RunId
 from scheduler.cli.finding import find_job
 from scheduler.cli.live import LedgerWindow, Live
 from scheduler.cli.opening import opened_state, require_service, warn_without_service
-from scheduler.cli.printing import duration, moment, note, print_json, size, state, table
-from scheduler.cli.printing import show as print_view
+from scheduler.cli.printing import Columns, duration, moment, note, print_json, show_rows, size, state
 from scheduler.cli.records import RunRecord, run_record
 from scheduler.cli.run_outcome import follow, read_run
 from scheduler.cli.run_outcome import show as show_run
@@ -130,20 +129,14 @@ def retry(
 
 
 def _print_runs(records: list[RunRecord]) -> None:
-    made = table(
-        "RUN", "JOB", "STATE", "DISKS", "STARTED", "TIME", "SIZE", "STORED",
-        right=("DISKS", "TIME", "SIZE", "STORED"),
-        keep=("RUN",),
-    )  # fmt: skip
-    for record in records:
-        made.add_row(
-            record.run,
-            Text(record.job),
-            state(record.state),
-            f"{record.disks_in(('succeeded',))}/{len(record.disks)}",
-            moment(record.started),
-            duration(record.duration_seconds),
-            size(record.size_bytes),
-            size(record.stored_bytes),
-        )
-    print_view(made)
+    columns: Columns = {
+        "RUN": [record.run for record in records],
+        "JOB": [Text(record.job) for record in records],
+        "STATE": [state(record.state) for record in records],
+        "DISKS": [f"{record.disks_in(('succeeded',))}/{len(record.disks)}" for record in records],
+        "STARTED": [moment(record.started) for record in records],
+        "TIME": [duration(record.duration_seconds) for record in records],
+        "SIZE": [size(record.size_bytes) for record in records],
+        "STORED": [size(record.stored_bytes) for record in records],
+    }
+    show_rows(columns, right=("DISKS", "TIME", "SIZE", "STORED"), spare=("STARTED", "SIZE", "TIME"))

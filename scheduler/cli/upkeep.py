@@ -84,8 +84,9 @@ def watch_of_upkeep(look: Callable[[], UpkeepRecord]) -> Watch[UpkeepRecord]:
     told = Told()
 
     def news(record: UpkeepRecord) -> list[str]:
-        what = (record.state, record.proxy)
-        return [upkeep_line(record).plain] if not record.final and told.is_news(record.request, what) else []
+        if record.final or (record.proxy is None and told.knows(record.request)):
+            return []
+        return [upkeep_line(record).plain] if told.is_news(record.request, (record.state, record.proxy)) else []
 
     return Watch(
         look,

@@ -13,7 +13,7 @@ from rich.live import Live
 
 from scheduler.cli import INTERRUPTED
 from scheduler.cli.printing import note
-from scheduler.cli.records import RunRecord
+from scheduler.cli.records import DiskRecord, RunRecord
 from scheduler.cli.run_view import headline, live_view, progress_line
 
 LOOK_EVERY_S = 0.3
@@ -100,15 +100,23 @@ class Told:
         self._told[subject] = (what, now)
         return True
 
+    def knows(self, subject: Hashable) -> bool:
+        """Whether anything has been said about `subject`."""
+        return subject in self._told
+
 
 def news_of_run(told: Told, run: RunRecord) -> list[str]:
     """What is new about a run and its disks."""
     lines = [headline(run).plain] if not run.final and told.is_news(run.run, run.state) else []
-    return lines + [
-        progress_line(disk)
-        for disk in run.disks
-        if told.is_news((disk.vm, disk.disk), (disk.state, disk.proxy, disk.reason), moving=disk.state == "running")
-    ]
+    return lines + [progress_line(disk) for disk in run.disks if _is_news(told, disk)]
+
+
+def _is_news(told: Told, disk: DiskRecord) -> bool:
+    subject = (disk.vm, disk.disk)
+    if disk.state == "queued" and disk.reason is None and told.knows(subject):
+        return False  # between the ledger, where it has ended, and the database, which doesn't know yet
+    what = (disk.state, disk.proxy, disk.reason)
+    return told.is_news(subject, what, moving=disk.state == "running")
 
 
 def watch_of_run(look: Callable[[], RunRecord], run_id: str) -> Watch[RunRecord]:
