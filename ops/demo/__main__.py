@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import signal
+import socket
 import sys
 from pathlib import Path
 from types import FrameType
@@ -16,6 +18,8 @@ from ops.demo.terminal import console
 from ops.demo.valkey import free_port
 
 INTERRUPTED = 130
+FLOWER_PORT = 5555
+"""Where people expect Flower; another one where somebody listens there already."""
 
 
 def main() -> int:
@@ -45,7 +49,7 @@ def run(state: Path, *, keep: bool) -> int:
     """Tell the story in `state`, from nothing."""
     end_marked(state, term_timeout_s=20)
     clean_state(state)
-    layout = Layout(state, redis_port=free_port(), flower_port=free_port())
+    layout = Layout(state, redis_port=free_port(), flower_port=_port_like(FLOWER_PORT))
     supervisor = Supervisor(state)
     try:
         Story(layout, supervisor).tell(keep=keep)
@@ -57,10 +61,17 @@ def run(state: Path, *, keep: bool) -> int:
         console.print("The fleet runs on; `make demo-stop` ends it.")
     else:
         supervisor.stop()
-        console.print(
-            "The fleet has ended; `make demo KEEP=1` leaves it running, for `scheduler status` and Flower."
-        )
+        console.print("The fleet has ended.")
     return 0
+
+
+def _port_like(wanted: int) -> int:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as Flower will: what has ended holds no port
+        with contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", wanted))
+            return wanted
+    return free_port()
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 from rich.table import Table
 
 from ops.demo.layout import Layout
-from ops.demo.terminal import console
+from ops.demo.terminal import console, heading, say
 
 MIB, GIB = 1 << 20, 1 << 30
 
@@ -81,13 +81,14 @@ def show_next_steps(layout: Layout, *, kept: bool) -> None:
         "scheduler proxy disable primary-1",
         f"scheduler restore disk --vm web01 --disk scsi0:0 --to {layout.restored}/again.img --wait",
     ]
-    console.print("\n[bold cyan]== To go on[/]")
-    console.print(f'export PATH="$PWD/.venv/bin:$PATH" SCHEDULER_CONFIG={state}/scheduler.toml', soft_wrap=True)
-    for command in [*online, *offline] if kept else offline:
-        console.print(command, soft_wrap=True)
-    if kept:
-        user = _relative(layout.flower_user)
-        console.print(f"Flower: http://127.0.0.1:{layout.flower_port}  (user and password: {user})", soft_wrap=True)
+    flower = f"Flower: http://127.0.0.1:{layout.flower_port}, user and password in {_relative(layout.flower_user)}"
+    heading("To go on")
+    say(f'export PATH="$PWD/.venv/bin:$PATH" SCHEDULER_CONFIG={state}/scheduler.toml')
+    for command in offline:
+        say(command)
+    say("\nWhile the fleet runs:" if kept else "\nAnd with `make demo KEEP=1`, which leaves the fleet running:")
+    for line in (*online, flower):
+        say(line)
 
 
 def _size(size_bytes: float) -> str:
