@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import platform
 import sys
@@ -43,7 +44,7 @@ def main() -> int:
     for number in range(options.rounds):
         figures = measure_round(contenders, disks, work, compare=number == 0)
         if not options.no_fleet:
-            figures |= fleet.measure(disks, work / "fleet", standalone_s=figures["full_s"])
+            figures |= fleet.measure(disks, work / "fleet")
         rounds.append(figures)
         brief = ", ".join(
             f"{k.removesuffix('_s')} {v:.1f}" for k, v in figures.items() if k.endswith("_s") and "cpu" not in k
@@ -56,12 +57,18 @@ def main() -> int:
         "cores": len(os.sched_getaffinity(0)),
         "disk_gib": options.gib,
         "rows": [
-            {"row": j.row.name, "unit": j.row.unit, "limit": j.row.limit, "median": round(j.median, 4),
-             "rounds": [round(figure, 4) for figure in j.figures], "holds": j.holds}
+            {
+                "row": j.row.name,
+                "unit": j.row.unit,
+                "limit": j.row.limit if math.isfinite(j.row.limit) else None,
+                "median": round(j.median, 4),
+                "rounds": [round(figure, 4) for figure in j.figures],
+                "holds": j.holds,
+            }
             for j in judged
         ],
         "rounds": rounds,
-    }  # fmt: skip
+    }
     target = options.json or folder / "results.json"
     target.write_text(json.dumps(result, indent=1))
     print(f"written to {target}")
@@ -84,12 +91,18 @@ def _show(judged: list[Judged]) -> None:
     for j in judged:
         table.add_row(
             j.row.name,
-            f"{j.row.limit:g} {j.row.unit}",
+            f"{j.row.limit:g} {j.row.unit}" if math.isfinite(j.row.limit) else "",
             f"{j.median:.3g} {j.row.unit}",
             " ".join(f"{figure:.3g}" for figure in j.figures),
-            "holds" if j.holds else "[bold red]MISSED[/]",
+            _verdict(j),
         )
     Console(width=120).print(table)
+
+
+def _verdict(judged: Judged) -> str:
+    if not math.isfinite(judged.row.limit):
+        return "for information"
+    return "holds" if judged.holds else "[bold red]MISSED[/]"
 
 
 if __name__ == "__main__":

@@ -82,6 +82,7 @@ def measure_round(contenders: Contenders, disks: ReferenceDisks, work: Path, *, 
 
     if restic:
         note("restic_restore", restic.restore())
+        note("restic_sparse_restore", restic.restore(sparse=True))
     note("restore", ours.restore(work / "restored.raw"))
     if compare:
         subprocess.run(["cmp", str(work / "restored.raw"), str(disks.second)], check=True)

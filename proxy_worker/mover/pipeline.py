@@ -73,9 +73,9 @@ class Pipeline:
         self._filled: SimpleQueue[tuple[Batch, Buffer] | None] = SimpleQueue()
         self._done: SimpleQueue[Outcome | BaseException] = SimpleQueue()
         size = batch_blocks(geometry.block_size) * geometry.block_size
-        for _ in range(buffer_count(geometry.block_size)):
-            self._free.put(Buffer(size))
         self.readers = max(1, source.parallel_reads)
+        for _ in range(buffer_count(geometry.block_size, self.readers)):
+            self._free.put(Buffer(size))
         self.transformers = transform_threads()
         self._threads = ThreadPoolExecutor(self.readers + self.transformers, thread_name_prefix="mover")
         self._reading: list[Future[None]] = []
