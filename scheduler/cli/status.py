@@ -71,7 +71,7 @@ def status(
 
 def status_view(record: StatusRecord, out: Console, *, room: int | None) -> RenderableType:
     """The whole picture; with `room`, at most so many lines of disks."""
-    parts: list[RenderableType] = [_health(record), "", _proxies(record), ""]
+    parts: list[RenderableType] = [*_health(record), "", _proxies(record), ""]
     if not record.runs and not record.restores:
         parts.append(Text("Nothing is running.", style="dim"))
     for run in record.runs:
@@ -92,11 +92,15 @@ def status_view(record: StatusRecord, out: Console, *, room: int | None) -> Rend
     return Group(*parts)
 
 
-def _health(record: StatusRecord) -> Text:
-    serving = Text("serving", style="green") if record.serving else Text("not serving", style="bold red")
-    text = Text.assemble(f"{moment(record.at)}  scheduler: ", serving, "  ledger: ")
-    text.append(record.ledger, style="green" if record.ledger == "ok" else "bold red")
-    return text.append(f"  slots: {record.used} of {record.slots} used")
+def _health(record: StatusRecord) -> list[Text]:
+    text = Text.assemble(
+        f"{moment(record.at)}  scheduler: ",
+        Text("serving", style="green") if record.serving else Text("not serving", style="bold red"),
+        "  ledger: ",
+    )
+    if record.ledger == "ok":
+        return [text.append("ok", style="green").append(f"  slots: {record.used} of {record.slots} used")]
+    return [text.append("unreachable", style="bold red"), Text(record.ledger, style="red")]
 
 
 def _proxies(record: StatusRecord) -> RenderableType:
@@ -105,8 +109,9 @@ def _proxies(record: StatusRecord) -> RenderableType:
     made = table("PROXY", "SITE", "STATE", "SLOTS", "", keep=("PROXY", "STATE", "SLOTS"))
     for proxy in record.proxies:
         slots = proxy.slots or 0
+        used = f"{proxy.used} of {slots}" if proxy.slots is not None else "-"
         bar = Text("■" * proxy.used, style="cyan").append("□" * max(0, slots - proxy.used), style="dim")
-        made.add_row(Text(proxy.name), Text(proxy.site or "-"), state(proxy.state), f"{proxy.used} of {slots}", bar)
+        made.add_row(Text(proxy.name), Text(proxy.site or "-"), state(proxy.state), used, bar)
     return made
 
 
