@@ -44,7 +44,7 @@ class Dispatcher:
         self.epoch = 0
         self.tasks: dict[str, OpenTask] = {}
         self.cancelling: set[str] = set()
-        self.started_vms: set[str] = set()
+        self.started_vms: set[str | None] = set()
         self.orders: dict[str, tuple[tuple[str, ...], bool, int | None]] = {}
 
     def add(self, tasks: Iterable[OpenTask]) -> None:
@@ -96,6 +96,7 @@ class Dispatcher:
 
     def release(self, view: FleetView, declared: DeclaredFleet, now: float, *, submitted: set[str]) -> Decision:
         """Dispatch and publish what the policy chooses among tasks that are ready in `view` or just `submitted`."""
+        self.started_vms &= {task.vm_run_id for task in self.tasks.values()}
         fleet = declared.fleet(view, in_flight(view, self.tasks))
         decision = decide(self._pending(view, submitted), fleet, declared.limits, now)
         for release in decision.releases:
