@@ -26,6 +26,7 @@ from proxy_worker.node.bench import Bench
 from proxy_worker.node.bodies import perform
 from proxy_worker.node.events import Announcer, figures
 from proxy_worker.node.lease import AFTER_FAILURE_S, Ending, LeaseKeeper, awake_s, until_answered
+from proxy_worker.node.memory import give_back
 
 log = logging.getLogger(__name__)
 
@@ -106,6 +107,8 @@ def _handle(task: Task, bench: Bench, announcer: Announcer, kind: TaskKind) -> s
         with keeper:
             outcome = _work(bench, claim, keeper, message)
         accepted = _tell(bench, claim, outcome.tell)
+    if kind.takes_slot:
+        give_back()
     log.info("%s: %s%s", claim.title, outcome.line, "" if accepted else " (no longer this proxy's task)")
     if outcome.failed:
         raise TaskEndedError(outcome.line)
