@@ -12,10 +12,11 @@ from pyVmomi import vim, vmodl
 
 from proxy_worker.contract.errors import CancelledError, SourceError
 from proxy_worker.vsphere.faults import FAULTS, translate
-from proxy_worker.vsphere.properties import read
+from proxy_worker.vsphere.properties import ObjectProperties, read
 from proxy_worker.vsphere.session import Session
 
 _PATHS: Final = ("info.state", "info.progress", "info.result", "info.error", "info.cancelable")
+_ENDS: Final = (vim.TaskInfo.State.success, vim.TaskInfo.State.error)
 
 
 class VsphereTaskTimeoutError(SourceError):
@@ -41,7 +42,7 @@ class Waiting:
     progress: Callable[[int], None] | None = None
     """Told the percentage whenever it has changed."""
     cancelled: threading.Event | None = None
-    """When set, the task is cancelled in vCenter where it can be, and `CancelledError` raised."""
+    """When set, the task is cancelled where vCenter can, waited for, and `CancelledError` raised."""
 
 
 def finish(session: Session, what: str, start: Callable[[], Any], waiting: Waiting | None = None) -> Any:
@@ -61,27 +62,35 @@ def watch(session: Session, what: str, task: Any, waiting: Waiting | None = None
     """Wait for a task that was started: its result; raises `TaskFault`, `CancelledError`, or that it isn't done."""
     waiting = waiting or Waiting()
     deadline, pause = time.monotonic() + waiting.timeout_s, waiting.first_pause_s
-    told: int | None = None
-    never = threading.Event()
+    cancelled, never = waiting.cancelled or threading.Event(), threading.Event()
+    told, asked = -1, False
     while True:
         state = session.call(what, lambda: read(session, [task], _PATHS), repeatable=True)[0]
-        if state["info.state"] == vim.TaskInfo.State.success:
-            return state["info.result"]
-        if state["info.state"] == vim.TaskInfo.State.error:
-            raise TaskFault(_fault(state["info.error"]))
+        if state["info.state"] in _ENDS:
+            return _outcome(what, state, cancelled=asked)
         if waiting.progress and (percent := state["info.progress"]) is not None and percent != told:
             told = percent
             waiting.progress(percent)
-        if waiting.cancelled is not None and waiting.cancelled.is_set():
-            _cancel(session, what, task, cancelable=bool(state["info.cancelable"]))
+        if cancelled.is_set() and not asked:
+            asked = True
+            if state["info.cancelable"]:
+                session.call(what, task.CancelTask)
         if time.monotonic() + pause > deadline:
             raise VsphereTaskTimeoutError(
                 what,
                 why=f"vCenter's task isn't done after {waiting.timeout_s:g} s",
                 remedy="Look at the VM's recent tasks in vCenter.",
             )
-        (waiting.cancelled or never).wait(pause)
+        (never if asked else cancelled).wait(pause)
         pause = min(pause * 2, waiting.longest_pause_s)
+
+
+def _outcome(what: str, state: ObjectProperties, *, cancelled: bool) -> Any:
+    if cancelled:
+        raise CancelledError(what, why="it was cancelled, and vCenter's task has ended")
+    if state["info.state"] == vim.TaskInfo.State.error:
+        raise TaskFault(_fault(state["info.error"]))
+    return state["info.result"]
 
 
 def _started(start: Callable[[], Any]) -> Any:
@@ -98,11 +107,3 @@ def _fault(error: Any) -> Exception:
         return vmodl.RuntimeFault()
     fault: Any = error.fault if isinstance(error, vmodl.LocalizedMethodFault) else error
     return cast("Exception", fault)
-
-
-def _cancel(session: Session, what: str, task: Any, *, cancelable: bool) -> None:
-    """Cancel it where that is possible; a task that can't be cancelled goes on, and the caller is told so."""
-    if not cancelable:
-        raise CancelledError(what, why="it was cancelled, but vCenter finishes the task it has begun")
-    session.call(what, task.CancelTask)
-    raise CancelledError(what, why="it was cancelled, and so was vCenter's task")

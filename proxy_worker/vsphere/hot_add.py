@@ -1,0 +1,170 @@
+"""Hot-add: a snapshot's disk attached to the proxy's own VM, and always detached again.
+
+Journal a path before `attach`. What a dead proxy left attached keeps it from booting and the snapshot from going:
+`detach` what the journal says at the next start, and look at `stray` for what no journal knows.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from pyVmomi import vim
+
+from proxy_worker.contract.errors import ConflictError, NotFoundError
+from proxy_worker.vsphere.devices import VirtualDisk, controllers, disks
+from proxy_worker.vsphere.model import Inventory, PlaceKind, Vm
+from proxy_worker.vsphere.properties import read
+from proxy_worker.vsphere.session import Session
+from proxy_worker.vsphere.tasks import Waiting, finish
+
+LARGEST_BYTES: Final = 62 << 40
+"""vSphere's largest virtual disk; above it only raw devices exist."""
+_UNITS: Final = 16
+_CONTROLLERS_OWN_UNIT: Final = 7
+
+
+class ProxyVmNotFoundError(NotFoundError):
+    """The proxy isn't a VM of this vCenter, so disks can't be hot-added to it."""
+
+
+class NoFreeUnitError(ConflictError):
+    """Every SCSI unit of the proxy's VM is taken."""
+
+
+@dataclass(frozen=True, slots=True)
+class Attached:
+    """A disk that hangs at the proxy's VM."""
+
+    path: str
+    key: int
+    place: str
+    uuid: str | None
+
+
+def own_vm(session: Session, product_uuid: str) -> str:
+    """The proxy's own VM, by what the guest's firmware says (`/sys/class/dmi/id/product_uuid`).
+
+    Guests see the first half of the uuid in either byte order, depending on the VM's hardware version.
+    """
+    what = f"finding this proxy's VM in vCenter {session.endpoint.name}"
+    index = session.content.searchIndex
+    found = set()
+    for candidate in candidates(product_uuid):
+        vm = session.call(what, lambda bios=candidate: index.FindByUuid(None, bios, True, False), repeatable=True)
+        if vm is not None:
+            found.add(str(vm._moId))
+    if len(found) != 1:
+        raise ProxyVmNotFoundError(
+            what,
+            why=f"{len(found)} VMs have the BIOS uuid {product_uuid.strip()}",
+            remedy="Run the proxy in a VM of this vCenter whose uuid is its own, or leave out virtual_appliance.",
+        )
+    return found.pop()
+
+
+def candidates(product_uuid: str) -> tuple[str, ...]:
+    """A BIOS uuid in both byte orders."""
+    try:
+        shown = uuid.UUID(product_uuid.strip())
+    except ValueError:
+        return ()
+    return tuple(dict.fromkeys((str(shown), str(uuid.UUID(bytes=shown.bytes_le)))))
+
+
+def obstacle(inventory: Inventory, proxy: Vm, source: Vm, disk: VirtualDisk) -> str | None:
+    """Why the proxy can't hot-add this disk, or None."""
+    if disk.controller == "ide":
+        return "IDE disks can't be hot-added"
+    if disk.size_bytes > LARGEST_BYTES:
+        return "the disk is larger than 62 TB"
+    if _datacenter(inventory, proxy) != _datacenter(inventory, source):
+        return "the proxy is in another datacentre"
+    store = inventory.datastores.get(disk.datastore or "")
+    if store is None or not any(mount.host == proxy.host and mount.accessible for mount in store.mounts):
+        return f"the proxy's host doesn't reach datastore {store.name if store else disk.path}"
+    return None
+
+
+def free_unit(devices: Iterable[Any]) -> tuple[int, int]:
+    """A SCSI controller's device key and a free unit there; raises `NoFreeUnitError`."""
+    devices = list(devices)
+    buses = {key: bus for key, (kind, bus) in controllers(devices).items() if kind == "scsi"}
+    taken = {(device.controllerKey, device.unitNumber) for device in devices}
+    for key in sorted(buses, key=lambda key: -buses[key]):  # the proxy's own disks are on the first one
+        for unit in range(_UNITS):
+            if unit != _CONTROLLERS_OWN_UNIT and (key, unit) not in taken:
+                return key, unit
+    raise NoFreeUnitError(
+        "hot-adding a disk to this proxy's VM",
+        why="no SCSI unit is free" if buses else "it has no SCSI controller",
+        remedy="Add a SCSI controller to the proxy's VM, or lower max_concurrent_tasks.",
+    )
+
+
+def attach(session: Session, proxy: str, disk: VirtualDisk, waiting: Waiting | None = None) -> Attached:
+    """Attach a disk as it is frozen in a snapshot; what is written to it is thrown away."""
+    what = f"hot-adding {disk.path} to {proxy}"
+    machine = vim.VirtualMachine(proxy, session.stub)
+    controller, unit = free_unit(_devices(session, proxy))
+    backing = vim.vm.device.VirtualDisk.FlatVer2BackingInfo(
+        fileName=disk.path, diskMode="independent_nonpersistent"
+    )
+    device = vim.vm.device.VirtualDisk(
+        key=-1, controllerKey=controller, unitNumber=unit, backing=backing, capacityInKB=disk.size_bytes >> 10
+    )
+    change = vim.vm.device.VirtualDeviceSpec(operation="add", device=device)
+    spec = vim.vm.ConfigSpec(deviceChange=[change])
+    finish(session, what, lambda: machine.ReconfigVM_Task(spec), waiting)
+    found = next((entry for entry in attached(session, proxy) if entry.path == disk.path), None)
+    if found is None:
+        raise ConflictError(what, why="vCenter says it is done, but the VM doesn't have the disk")
+    return found
+
+
+def attached(session: Session, proxy: str) -> tuple[Attached, ...]:
+    """Every disk that hangs at the proxy's VM, its own included."""
+    return tuple(
+        Attached(disk.path, disk.key, disk.place, disk.uuid)
+        for disk in disks(_devices(session, proxy))
+        if disk.path is not None
+    )
+
+
+def detach(session: Session, proxy: str, paths: Iterable[str], waiting: Waiting | None = None) -> tuple[str, ...]:
+    """Detach these disks where they are attached, leaving their files alone; returns those that were."""
+    wanted = set(paths)
+    devices = [
+        device
+        for device in _devices(session, proxy)
+        if isinstance(device, vim.vm.device.VirtualDisk) and device.backing.fileName in wanted
+    ]
+    if not devices:
+        return ()
+    machine = vim.VirtualMachine(proxy, session.stub)
+    changes = [vim.vm.device.VirtualDeviceSpec(operation="remove", device=device) for device in devices]
+    spec = vim.vm.ConfigSpec(deviceChange=changes)
+    finish(session, f"detaching disks from {proxy}", lambda: machine.ReconfigVM_Task(spec), waiting)
+    return tuple(device.backing.fileName for device in devices)
+
+
+def stray(inventory: Inventory, proxy: str) -> tuple[str, ...]:
+    """Disks at the proxy's VM that are another VM's: left there by a crash, if nothing is being read."""
+    others = {disk.path for vm in inventory.vms.values() if vm.ref != proxy for disk in vm.disks}
+    return tuple(disk.path for disk in inventory.vms[proxy].disks if disk.path is not None and disk.path in others)
+
+
+def _devices(session: Session, vm: str) -> list[Any]:
+    found = session.call(
+        f"reading the devices of {vm}",
+        lambda: read(session, [vim.VirtualMachine(vm, session.stub)], ["config.hardware.device"]),
+        repeatable=True,
+    )
+    return list(found[0]["config.hardware.device"] or ())
+
+
+def _datacenter(inventory: Inventory, vm: Vm) -> str | None:
+    places = inventory.ancestors(vm.folder)
+    return next((place.ref for place in places if place.kind is PlaceKind.DATACENTER), None)
