@@ -9,6 +9,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 from pyVmomi import vim
@@ -53,7 +54,7 @@ def own_vm(session: Session, product_uuid: str) -> str:
     index = session.content.searchIndex
     found = set()
     for candidate in candidates(product_uuid):
-        vm = session.call(what, lambda bios=candidate: index.FindByUuid(None, bios, True, False), repeatable=True)
+        vm = session.call(what, partial(index.FindByUuid, None, candidate, True, False), repeatable=True)
         if vm is not None:
             found.add(str(vm._moId))
     if len(found) != 1:
@@ -136,18 +137,16 @@ def attached(session: Session, proxy: str) -> tuple[Attached, ...]:
 def detach(session: Session, proxy: str, paths: Iterable[str], waiting: Waiting | None = None) -> tuple[str, ...]:
     """Detach these disks where they are attached, leaving their files alone; returns those that were."""
     wanted = set(paths)
-    devices = [
-        device
-        for device in _devices(session, proxy)
-        if isinstance(device, vim.vm.device.VirtualDisk) and device.backing.fileName in wanted
-    ]
+    all_devices = _devices(session, proxy)
+    places = {disk.key: disk.path for disk in disks(all_devices) if disk.path in wanted}
+    devices = [device for device in all_devices if device.key in places]
     if not devices:
         return ()
     machine = vim.VirtualMachine(proxy, session.stub)
     changes = [vim.vm.device.VirtualDeviceSpec(operation="remove", device=device) for device in devices]
     spec = vim.vm.ConfigSpec(deviceChange=changes)
     finish(session, f"detaching disks from {proxy}", lambda: machine.ReconfigVM_Task(spec), waiting)
-    return tuple(device.backing.fileName for device in devices)
+    return tuple(path for path in places.values() if path is not None)
 
 
 def stray(inventory: Inventory, proxy: str) -> tuple[str, ...]:
