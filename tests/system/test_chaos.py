@@ -70,9 +70,11 @@ def test_forty_disks_on_three_proxies_survive_random_kills(tmp_path: Path) -> No
 
 
 def _back_up_under_fire(fleet: LiveFleet, source: random.Random) -> None:
-    with Witness(fleet) as witness, Killer(fleet, source, for_s=KILLING_S) as killer:
+    with Witness(fleet) as witness:
         fleet.command("scheduler", "job", "start", "everything")
-        wait_until(lambda: _ended(fleet), "the run to end", timeout_s=KILLING_S + 240, every_s=1.0)
+        wait_until(lambda: fleet.newest_run()["state"] == "running", "the run to be planned", timeout_s=60)
+        with Killer(fleet, source, for_s=KILLING_S) as killer:
+            wait_until(lambda: _ended(fleet), "the run to end", timeout_s=KILLING_S + 240, every_s=1.0)
     run = fleet.newest_run()
     print(
         f"kills {dict(killer.kills)}, most disks at once {dict(witness.most)}, run {run['duration_seconds']:.0f} s"
