@@ -1,47 +1,27 @@
 """proxy.toml: who a proxy is, what it reaches, where its secrets are.
 
-Every key can be overridden by an environment variable `PROXY_WORKER_<KEY>`, tables by `__`:
-`PROXY_WORKER_REDIS__URL`. A value that is TOML is read as such (`4`, `["network"]`), anything else is text.
+Every key can be overridden by an environment variable: see `proxy_worker.program.settings`.
 Relative paths are relative to the folder of the file.
 """
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-from pydantic import Field, ValidationError
+from pydantic import Field
 
-from proxy_worker.contract.errors import ConfigurationError, CredentialError
 from proxy_worker.contract.names import Name, TransportMode
 from proxy_worker.contract.signing import decode_public_key
-from proxy_worker.contract.specification import Frozen
+from proxy_worker.program.settings import RedisSettings, Settings, read_settings
 from proxy_worker.transport.connections import OFFERED_MODES, Connections, DatastoreConnection
 
 ENVIRONMENT_PREFIX: Final = "PROXY_WORKER_"
 
 
-class ProxyConfigurationError(ConfigurationError):
-    """proxy.toml is missing, is no TOML, or holds something unexpected."""
-
-
-class SecretError(CredentialError):
-    """A secret that the configuration names can't be read."""
-
-
-class RedisSettings(Frozen):
-    """The server that the ledger and the lanes live on."""
-
-    url: str = "redis://127.0.0.1:6379/0"
-    """`redis://`, `rediss://` (TLS) or `unix://`, without a password."""
-    credential: Name | None = None
-    """Names the file in `secrets_dir` that holds the password; none: no password."""
-
-
-class ProxyConfiguration(Frozen):
+class ProxyConfiguration(Settings):
     """All of proxy.toml, with every path absolute."""
 
     name: Name
@@ -74,68 +54,14 @@ class ProxyConfiguration(Frozen):
 
     def redis_password(self) -> str | None:
         """The password of Redis, read anew each time; raises `SecretError` when its file can't be read."""
-        if self.redis.credential is None:
-            return None
-        path = self.secrets_dir / self.redis.credential
-        try:
-            return path.read_text().strip()
-        except OSError as error:
-            raise SecretError(
-                f"password of Redis in {path}",
-                why=error.strerror or str(error),
-                remedy="Put the password into that file, or set `secrets_dir`.",
-            ) from error
+        return self.redis.password(self.secrets_dir)
 
 
 def load_configuration(path: Path, environment: Mapping[str, str]) -> ProxyConfiguration:
-    """Read the file and what overrides it; raises `ProxyConfigurationError` with file, key and expectation."""
-    try:
-        document = tomllib.loads(path.read_text())
-    except OSError as error:
-        raise ProxyConfigurationError(
-            str(path), why=error.strerror or str(error), remedy="Give the path of a proxy.toml with --config."
-        ) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ProxyConfigurationError(str(path), why=f"not TOML: {error}") from error
-    _override(document, environment)
-    try:
-        configuration = ProxyConfiguration.model_validate(document)
-    except ValidationError as error:
-        raise ProxyConfigurationError(
-            str(path),
-            why="; ".join(f"{'.'.join(map(str, one['loc']))}: {_expectation(one)}" for one in error.errors()),
-            remedy="See the configuration reference.",
-        ) from error
+    """Read the file and what overrides it; raises `SettingsError` with file, key and expectation."""
+    configuration = read_settings(ProxyConfiguration, path, environment, prefix=ENVIRONMENT_PREFIX)
     configuration.public_keys()
     return _absolute(configuration, path.parent.resolve())
-
-
-def _override(document: dict[str, Any], environment: Mapping[str, str]) -> None:
-    for variable, text in environment.items():
-        if not variable.startswith(ENVIRONMENT_PREFIX):
-            continue
-        *tables, key = variable.removeprefix(ENVIRONMENT_PREFIX).lower().split("__")
-        place = document
-        for table in tables:
-            place = place.setdefault(table, {})
-            if not isinstance(place, dict):
-                raise ProxyConfigurationError(variable, why=f"`{table}` is a value, not a table")
-        place[key] = _value(text)
-
-
-def _value(text: str) -> Any:
-    try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        return text
-
-
-def _expectation(error: Mapping[str, Any]) -> str:
-    if error["type"] == "extra_forbidden":
-        return "unknown key"
-    if error["type"] == "missing":
-        return "missing"
-    return f"{error['msg']}, not {error['input']!r}"
 
 
 def _absolute(configuration: ProxyConfiguration, folder: Path) -> ProxyConfiguration:

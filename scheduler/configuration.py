@@ -1,48 +1,24 @@
 """scheduler.toml: where the scheduler keeps its state, and how it reaches Redis.
 
-Every key can be overridden by an environment variable `SCHEDULER_<KEY>`, tables by `__`:
-`SCHEDULER_REDIS__URL`. Relative paths are relative to the folder of the file.
+Every key can be overridden by an environment variable: see
+`proxy_worker.program.settings`. Relative paths are relative to the folder of the file.
 """
 
 from __future__ import annotations
 
 import os
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field
 
-from proxy_worker.contract.errors import ConfigurationError, CredentialError
 from proxy_worker.contract.names import Name, TransportMode
+from proxy_worker.program.settings import RedisSettings, Settings, read_settings
 
 SEARCHED: Final = (Path("scheduler.toml"), Path("/etc/proxyfleet/scheduler.toml"))
 PATH_VARIABLE: Final = "SCHEDULER_CONFIG"
 _PREFIX: Final = "SCHEDULER_"
-
-
-class SchedulerConfigurationError(ConfigurationError):
-    """scheduler.toml is missing, is no TOML, or holds something unexpected."""
-
-
-class SecretError(CredentialError):
-    """A secret that the configuration names can't be read."""
-
-
-class Settings(BaseModel):
-    """Immutable, and strict about keys."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class RedisSettings(Settings):
-    """The server that the ledger and Celery's queues live on."""
-
-    url: str = "redis://127.0.0.1:6379/0"
-    """`redis://`, `rediss://` (TLS) or `unix://`, without a password."""
-    credential: Name | None = None
-    """Names the file in `secrets_dir` that holds the password; none: no password."""
 
 
 class LocalDatastore(Settings):
@@ -69,7 +45,7 @@ class LocalProxySettings(Settings):
     """Its slots: how many disks it moves at once."""
     transport_modes: tuple[TransportMode, ...] | None = None
     """The modes it may use; none given: all it can."""
-    datastores: dict[Name, LocalDatastore] = {}
+    datastores: Mapping[Name, LocalDatastore] = {}
 
 
 class SchedulerConfiguration(Settings):
@@ -101,17 +77,7 @@ class SchedulerConfiguration(Settings):
 
     def redis_password(self) -> str | None:
         """The password of Redis, read anew each time; raises `SecretError` when its file can't be read."""
-        if self.redis.credential is None:
-            return None
-        path = self.secrets_dir / self.redis.credential
-        try:
-            return path.read_text().strip()
-        except OSError as error:
-            raise SecretError(
-                f"password of Redis in {path}",
-                why=error.strerror or str(error),
-                remedy="Put the password into that file, or set `secrets_dir`.",
-            ) from error
+        return self.redis.password(self.secrets_dir)
 
 
 def find_configuration(given: Path | None, environment: Mapping[str, str] | None = None) -> Path | None:
@@ -129,61 +95,14 @@ def load_configuration(
 ) -> SchedulerConfiguration:
     """Read the configuration; without any file it is made of defaults and the environment.
 
-    Raises `SchedulerConfigurationError` with file, key, and what is expected there.
+    Raises `SettingsError` with file, key, and what is expected there.
     """
     environment = os.environ if environment is None else environment
     path = find_configuration(given, environment)
-    document = _read(path) if path is not None else {}
-    source = str(path) if path is not None else "scheduler configuration"
-    _override(document, environment)
-    try:
-        configuration = SchedulerConfiguration.model_validate(document)
-    except ValidationError as error:
-        raise SchedulerConfigurationError(
-            source,
-            why="; ".join(_explain(one) for one in error.errors()),
-            remedy="See the configuration reference.",
-        ) from error
+    configuration = read_settings(
+        SchedulerConfiguration, path, environment, prefix=_PREFIX, not_settings=frozenset({PATH_VARIABLE})
+    )
     return _absolute(configuration, (path.parent if path is not None else Path()).resolve())
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(path.read_text())
-    except OSError as error:
-        raise SchedulerConfigurationError(
-            str(path),
-            why=error.strerror or str(error),
-            remedy=f"Name the file with --config or {PATH_VARIABLE}.",
-        ) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise SchedulerConfigurationError(str(path), why=f"it is no TOML: {error}") from error
-
-
-def _override(document: dict[str, Any], environment: Mapping[str, str]) -> None:
-    """Put values of `SCHEDULER_…` variables into `document`; a value is TOML where it parses as such, else text."""
-    for variable, text in sorted(environment.items()):
-        if not variable.startswith(_PREFIX) or variable == PATH_VARIABLE:
-            continue
-        *tables, key = variable.removeprefix(_PREFIX).lower().split("__")
-        place = document
-        for table in tables:
-            place = place.setdefault(table, {})
-        place[key] = _value(text)
-
-
-def _value(text: str) -> Any:
-    try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        return text
-
-
-def _explain(error: Any) -> str:
-    key = ".".join(str(part) for part in error["loc"])
-    if error["type"] == "extra_forbidden":
-        return f"unknown key `{key}`"
-    return f"`{key}`: {error['msg'][0].lower()}{error['msg'][1:]}, found {error['input']!r}"
 
 
 def _absolute(configuration: SchedulerConfiguration, folder: Path) -> SchedulerConfiguration:

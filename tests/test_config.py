@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from proxy_worker.config import ProxyConfigurationError, SecretError, load_configuration
+from proxy_worker.config import load_configuration
 from proxy_worker.contract.names import TransportMode
 from proxy_worker.contract.signing import SpecificationError, encode_public_key
+from proxy_worker.program.settings import SecretError, SettingsError
 
 PUBLIC_KEY = encode_public_key(Ed25519PrivateKey.generate().public_key())
 MINIMAL = f'name = "proxy-1"\nstate_dir = "state"\nscheduler_public_keys = ["{PUBLIC_KEY}"]\n'
@@ -54,32 +55,32 @@ def test_environment_overrides_every_key(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("name = ", "not TOML"),
-        (MINIMAL + "slots = 2\n", "slots: unknown key"),
+        ("name = ", "no TOML"),
+        (MINIMAL + "slots = 2\n", "unknown key `slots`"),
         (
             MINIMAL + "max_concurrent_tasks = 0\n",
-            "max_concurrent_tasks: Input should be greater than or equal to 1",
+            "`max_concurrent_tasks`: input should be greater than or equal to 1",
         ),
-        (MINIMAL + 'transport_modes = ["carrier_pigeon"]\n', "transport_modes.0: Input should be"),
-        (MINIMAL.replace("proxy-1", "proxy 1"), "name: String should match pattern"),
-        ('name = "proxy-1"\n', "state_dir: missing; scheduler_public_keys: missing"),
+        (MINIMAL + 'transport_modes = ["carrier_pigeon"]\n', "`transport_modes.0`: input should be"),
+        (MINIMAL.replace("proxy-1", "proxy 1"), "`name`: string should match pattern"),
+        ('name = "proxy-1"\n', "`state_dir` is missing; `scheduler_public_keys` is missing"),
     ],
 )
 def test_mistake_is_named_with_file_and_key(tmp_path: Path, text: str, message: str) -> None:
     path = written(tmp_path, text)
-    with pytest.raises(ProxyConfigurationError) as caught:
+    with pytest.raises(SettingsError) as caught:
         load_configuration(path, {})
     assert message in str(caught.value)
     assert str(path) in str(caught.value)
 
 
 def test_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ProxyConfigurationError, match="No such file"):
+    with pytest.raises(SettingsError, match="No such file"):
         load_configuration(tmp_path / "proxy.toml", {})
 
 
 def test_variable_for_a_table_that_is_a_value_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ProxyConfigurationError, match="PROXY_WORKER_NAME__X: `name` is a value, not a table"):
+    with pytest.raises(SettingsError, match="PROXY_WORKER_NAME__X: `name` is a value, not a table"):
         load_configuration(written(tmp_path), {"PROXY_WORKER_NAME__X": "1"})
 
 

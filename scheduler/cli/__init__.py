@@ -8,66 +8,38 @@ a view (how people see it), watching (looking again until it ends). It must not 
 
 from __future__ import annotations
 
-import importlib
-import importlib.metadata
 import os
-import sys
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Final
 
 import typer
-import typer.main
-from typer.core import TyperGroup
 
-from proxy_worker.contract.errors import ProxyfleetError
+from proxy_worker.program.commands import commands, run, version_printer
 from scheduler.configuration import PATH_VARIABLE
 
-INTERRUPTED = 130
-"""Exit code after Ctrl-C, as shells count signals."""
+COMMANDS: Final = {
+    "serve": "scheduler.cli.serve",
+    "apply": "scheduler.cli.apply",
+    "export": "scheduler.cli.export",
+    "status": "scheduler.cli.status",
+    "job": "scheduler.cli.job",
+    "run": "scheduler.cli.run",
+    "point": "scheduler.cli.point",
+    "restore": "scheduler.cli.restore",
+    "repository": "scheduler.cli.repository",
+    "proxy": "scheduler.cli.proxy",
+}
 
-
-class LazyCommands(TyperGroup):
-    """Imports a command's module when the command is used, so that each starts without the others' weight."""
-
-    modules: ClassVar[dict[str, str]] = {
-        "serve": "scheduler.cli.serve",
-        "apply": "scheduler.cli.apply",
-        "export": "scheduler.cli.export",
-        "status": "scheduler.cli.status",
-        "job": "scheduler.cli.job",
-        "run": "scheduler.cli.run",
-        "point": "scheduler.cli.point",
-        "restore": "scheduler.cli.restore",
-        "repository": "scheduler.cli.repository",
-        "proxy": "scheduler.cli.proxy",
-    }
-
-    def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002 - the framework's signature
-        return list(self.modules)
-
-    def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ARG002 - the framework's signature
-        module = self.modules.get(cmd_name)
-        if module is None:
-            return None
-        command = typer.main.get_command(importlib.import_module(module).app)
-        command.name = cmd_name
-        return command
-
+PRINT_VERSION: Final = version_printer("scheduler")
 
 app = typer.Typer(
     name="scheduler",
-    cls=LazyCommands,
+    cls=commands(COMMANDS),
     help="Plan backups of VM disks and have a fleet of proxies carry them out.",
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-
-
-def _print_version(asked: bool) -> None:
-    if asked:
-        typer.echo(f"scheduler {importlib.metadata.version('proxyfleet')}")
-        raise typer.Exit
 
 
 @app.callback()
@@ -82,7 +54,8 @@ def options(
         ),
     ] = None,
     _version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+        bool,
+        typer.Option("--version", callback=PRINT_VERSION, is_eager=True, help="Print the version and exit."),
     ] = False,
 ) -> None:
     """Plan backups of VM disks and have a fleet of proxies carry them out."""
@@ -91,16 +64,5 @@ def options(
 
 
 def main() -> None:
-    """Run the command line; exits with the code of the error class (see `proxy_worker.contract.errors`)."""
-    try:
-        app(prog_name="scheduler")
-    except ProxyfleetError as error:
-        print(f"scheduler: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        print("scheduler: interrupted", file=sys.stderr)
-        sys.exit(INTERRUPTED)
-    except BrokenPipeError:
-        # The reader of our output went away; nothing more can be said to it, not even at interpreter exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
+    """Run the command line; see `proxy_worker.program.commands.run`."""
+    run(app, "scheduler")

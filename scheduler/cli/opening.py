@@ -18,7 +18,7 @@ class NotServingError(ConflictError):
 
 
 def configuration() -> SchedulerConfiguration:
-    """The configuration that applies; raises `SchedulerConfigurationError`."""
+    """The configuration that applies; raises `SettingsError`."""
     return load_configuration()
 
 

@@ -11,7 +11,7 @@ import typer
 from rich.console import Console, RenderableType
 from rich.live import Live
 
-from scheduler.cli import INTERRUPTED
+from proxy_worker.program.commands import INTERRUPTED
 from scheduler.cli.printing import note
 from scheduler.cli.records import DiskRecord, RunRecord
 from scheduler.cli.run_view import headline, live_view, progress_line

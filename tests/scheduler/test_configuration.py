@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from scheduler.configuration import SchedulerConfigurationError, SecretError, load_configuration
+from proxy_worker.program.settings import SecretError, SettingsError
+from scheduler.configuration import load_configuration
 
 
 @pytest.fixture
@@ -52,14 +53,14 @@ def test_the_environment_names_the_file_and_overrides_its_keys(file: Path) -> No
 )
 def test_what_is_wrong_is_named_with_file_and_key(file: Path, text: str, message: str) -> None:
     file.write_text(text)
-    with pytest.raises(SchedulerConfigurationError) as caught:
+    with pytest.raises(SettingsError) as caught:
         load_configuration(file, {})
     assert str(file) in str(caught.value)
     assert message in str(caught.value)
 
 
 def test_a_file_that_is_missing_is_named(file: Path) -> None:
-    with pytest.raises(SchedulerConfigurationError, match="No such file or directory"):
+    with pytest.raises(SettingsError, match="No such file or directory"):
         load_configuration(file, {})
 
 

@@ -12,11 +12,11 @@ import pytest
 
 from proxy_worker.config import load_configuration
 from proxy_worker.contract.signing import encode_public_key
+from proxy_worker.program.settings import RedisSettings
 from scheduler import local_proxy
 from scheduler.configuration import (
     LocalDatastore,
     LocalProxySettings,
-    RedisSettings,
     SchedulerConfiguration,
 )
 from scheduler.local_proxy import LocalProxy, proxy_toml
