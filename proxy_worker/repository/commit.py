@@ -68,12 +68,15 @@ def _opened(sealer: MetadataSealer, attempt: DiskAttempt, sealed: str) -> Stored
 
 def _require_resolvable(store: Store, chunks: ChunkReader, disk: StoredDisk) -> None:
     disk_map = load_map(chunks, disk.map_id)
-    seen: set[str] = set()
-    for segment_id in set(disk_map.segments) - {ZERO_ID}:
+    present: dict[str, bool] = {}
+    for segment_id in dict.fromkeys(disk_map.segments):
+        if segment_id == ZERO_ID:
+            continue
         names = {location.pack.name for location in chunks.locate(segment_id, ChunkKind.SEGMENT)}
-        if not any(name in seen or store.exists(name) for name in names):
+        for name in names - present.keys():
+            present[name] = store.exists(name)
+        if not any(present[name] for name in names):
             raise chunks.missing(f"segment {segment_id.hex()} of disk {disk.key}")
-        seen |= names
 
 
 def _earlier(store: Store, sealer: MetadataSealer, point: Point) -> Point:

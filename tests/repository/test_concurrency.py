@@ -246,6 +246,22 @@ def test_commit_refuses_what_is_not_there(repository: Repository) -> None:
     assert repository.points() == []
 
 
+def test_commit_looks_for_every_segment_in_a_pack_that_is_there(repository: Repository) -> None:
+    """That one segment has another copy says nothing of its neighbours in a lost pack."""
+    back_up(repository, text(16), run="old")
+    condemn(repository, 1, pack_ids(repository.access.store))  # so that the next run stores all of it again
+    old_packs = set(pack_ids(repository.access.store))
+    with repository.begin_disk(vm_id=VM.vm_id, run="run-1", disk_key=KEY, fence=1) as writer:
+        segments = store_content(writer, text(16) + noise(4))
+        writer.wait_durable(writer.mark())
+        [lost] = set(pack_ids(repository.access.store)) - old_packs
+        result = writer.finish(size_bytes=20 * BLOCK, segments=segments, report=report_of(writer, 20 * BLOCK))
+    repository.access.store.delete(pack_name(lost))
+
+    with pytest.raises(DamageError, match="segment"):
+        commit(repository, result, run="run-1")
+
+
 def test_commit_and_restore_nothing_shows_before_the_point(repository: Repository) -> None:
     result = write_disk(repository, CONTENT, run="run-1")
     with pytest.raises(PointNotFoundError):
