@@ -166,7 +166,7 @@ class Repository:
         return cls(store, config, keyring, unlocked=unlocked, cache_dir=cache_dir)
 
     def points(self, vm_id: str | None = None) -> list[Point]:
-        """Committed points that retention hasn't ended, by VM name, oldest first.
+        """Committed points that retention hasn't ended, by VM (as it was last called), oldest first.
 
         Those that can't be read are left out, and in `damaged_points`.
         """
@@ -182,7 +182,9 @@ class Repository:
                 continue
             if isinstance(outcome, Point):
                 found.append(outcome)
-        return sorted(found, key=lambda point: (point.vm_name, point.vm_id, point.sequence, point.created_at))
+        found.sort(key=lambda point: (point.sequence, point.created_at))
+        names = {point.vm_id: point.vm_name for point in found}
+        return sorted(found, key=lambda point: (names[point.vm_id], point.vm_id))
 
     def newest_point(self, vm_id: str) -> Point | None:
         """The newest of a VM."""

@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from proxy_worker.contract.names import CompressionLevel
+from proxy_worker.contract.specification import VmIdentity
 from proxy_worker.repository.check import check
 from proxy_worker.repository.points import StoredFile
 from proxy_worker.repository.repository import Repository, open_store
@@ -60,6 +61,20 @@ def test_every_level_restores(tmp_path: Path, level: CompressionLevel) -> None:
         result = write_disk(repository, content, run="run-1", level=level)
 
         assert restore(repository, commit(repository, result, run="run-1")) == content
+
+
+def test_the_newest_point_is_the_last_committed_whatever_the_vm_is_called(tmp_path: Path) -> None:
+    """Changed areas are relative to it: an older one in its place would make wrong data of them."""
+    with make_repository(tmp_path) as repository:
+        for number, name in enumerate(("zeta", "alpha", "mike", "alpha"), start=1):
+            vm = VmIdentity(vm_id="vm-1", name=name)
+            assert back_up(repository, text(number), run=f"run-{number}", vm=vm).sequence == number
+            newest = repository.newest_point("vm-1")
+            assert newest is not None
+            assert newest.run == f"run-{number}"
+        back_up(repository, text(1), run="other", vm=VmIdentity(vm_id="vm-0", name="lima"))
+
+        assert [point.run for point in repository.points()] == ["run-1", "run-2", "run-3", "run-4", "other"]
 
 
 def test_the_vms_configuration_comes_back(tmp_path: Path) -> None:
