@@ -302,8 +302,15 @@ def _unlock(store: Store, config: Config, credential: Credential) -> tuple[Keyri
                 remedy="Somebody has put back an old copy; find out who before writing to it.",
             )
         return pinned.keyring(), None
-    if config.open_secrets:
+    if config.open_secrets and credential.passphrase is None:
         unlocked = config.open_secrets
+    elif config.open_secrets:
+        # A store could put such a configuration in the place of an encrypted one, to be sent blocks in clear.
+        raise WrongPassphraseError(
+            what,
+            why="it is not encrypted, although a passphrase is given",
+            remedy="If it should be, its configuration was exchanged: find out by whom. Else give no passphrase.",
+        )
     elif credential.passphrase is None:
         raise WrongPassphraseError(what, why="it is encrypted", remedy="Give a passphrase file or a key file.")
     else:

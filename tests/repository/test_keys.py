@@ -144,6 +144,15 @@ def test_a_configuration_signed_by_another_root_is_refused(repository: Repositor
         reopened(repository, CREDENTIAL)
 
 
+def test_a_passphrase_does_not_open_a_configuration_in_clear(repository: Repository, tmp_path: Path) -> None:
+    """A store that swaps in an unencrypted configuration must not be sent blocks in clear."""
+    with make_repository(tmp_path / "other", encrypted=False) as other:
+        repository.access.store.replace("config/1", [other.access.store.get("config/1")])
+
+    with pytest.raises(WrongPassphraseError, match="not encrypted"):
+        reopened(repository, CREDENTIAL)
+
+
 def test_a_configuration_older_than_the_key_is_refused(repository: Repository) -> None:
     reconfigure(repository)
     credential = key_of(reopened(repository, CREDENTIAL))
