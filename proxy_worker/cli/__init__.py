@@ -11,7 +11,7 @@ from typing import Annotated, Final
 
 import typer
 
-from proxy_worker.program.commands import commands, run, version_printer
+from proxy_worker.program.commands import commands, run_program, version_printer
 
 COMMANDS: Final = {
     "backup": "proxy_worker.cli.backup",
@@ -43,5 +43,5 @@ def options(
 
 
 def main() -> None:
-    """Run the command line; see `proxy_worker.program.commands.run`."""
-    run(app, "proxy-worker")
+    """Run the command line; see `proxy_worker.program.commands.run_program`."""
+    run_program(app, "proxy-worker")

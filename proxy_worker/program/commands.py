@@ -47,7 +47,7 @@ def version_printer(program: str) -> Callable[[bool], None]:
     return print_version
 
 
-def run(app: typer.Typer, program: str) -> None:
+def run_program(app: typer.Typer, program: str) -> None:
     """Run the command line; exits with the code of the error class (see `proxy_worker.contract.errors`)."""
     try:
         app(prog_name=program)

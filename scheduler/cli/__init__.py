@@ -14,7 +14,7 @@ from typing import Annotated, Final
 
 import typer
 
-from proxy_worker.program.commands import commands, run, version_printer
+from proxy_worker.program.commands import commands, run_program, version_printer
 from scheduler.configuration import PATH_VARIABLE
 
 COMMANDS: Final = {
@@ -64,5 +64,5 @@ def options(
 
 
 def main() -> None:
-    """Run the command line; see `proxy_worker.program.commands.run`."""
-    run(app, "scheduler")
+    """Run the command line; see `proxy_worker.program.commands.run_program`."""
+    run_program(app, "scheduler")
