@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
+from typing import Final
 
 import msgspec
 
@@ -11,6 +13,8 @@ from proxy_worker.contract.specification import VmIdentity
 from proxy_worker.repository.errors import PointNotFoundError
 from proxy_worker.repository.sealing import MetadataSealer
 from proxy_worker.repository.store import ObjectNotFoundError, Store
+
+_POINT_NAME: Final = re.compile(r"points/[^/]+/[^/]+")
 
 
 class StoredFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -136,7 +140,7 @@ def live_point_names(store: Store, vm_id: str | None = None) -> Iterator[str]:
     Points are listed before the marks: one that is ended in between is found marked.
     """
     below = f"{vm_id}/" if vm_id else ""
-    names = list(store.list(f"points/{below}"))
+    names = [name for name in store.list(f"points/{below}") if _POINT_NAME.fullmatch(name)]
     ended = {name.removeprefix("ended/") for name in store.list(f"ended/{below}")}
     return (name for name in names if name.removeprefix("points/") not in ended)
 

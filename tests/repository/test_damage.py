@@ -249,3 +249,12 @@ def test_a_pack_of_another_repository_is_refused(tmp_path: Path) -> None:
         [finding] = check(one.access).findings
         assert finding.name.endswith(pack_id.hex())
         assert finding.needed_by == ()
+
+
+def test_a_file_among_the_points_that_is_none_is_no_damage(tmp_path: Path) -> None:
+    with make_repository(tmp_path) as repository:
+        back_up(repository, CONTENT, run="run-1")
+        (tmp_path / "points" / "notes.txt").write_text("Don't touch!")
+
+        assert [point.run for point in repository.points()] == ["run-1"]
+        assert check(repository.access).findings == ()

@@ -97,3 +97,30 @@ def test_content_and_folder_are_synced_before_the_store_says_so(
     store.put_if_absent("packs/ab/one", [b"content"])
 
     assert events == ["sync tmp", "name", "sync packs"]
+
+
+def test_a_name_that_is_taken_is_durable_too_before_the_store_says_so(
+    store: LocalStore, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Whoever took it may have been killed before that: a commit that is tried again relies on it."""
+    store.put_if_absent("points/vm/run", [b"first"])
+    synced: list[Path] = []
+    fsync = os.fsync
+
+    def noted_fsync(file: int) -> None:
+        synced.append(Path(f"/proc/self/fd/{file}").readlink())
+        fsync(file)
+
+    monkeypatch.setattr(os, "fsync", noted_fsync)
+
+    assert not store.put_if_absent("points/vm/run", [b"second"])
+    assert synced[-1] == tmp_path / "store" / "points" / "vm"
+
+
+def test_files_that_are_no_objects_are_not_listed(store: LocalStore, tmp_path: Path) -> None:
+    """File managers and NFS leave such files."""
+    store.put_if_absent("points/vm/run", [b"content"])
+    (tmp_path / "store" / "points" / ".DS_Store").write_bytes(b"")
+    (tmp_path / "store" / "points" / "vm" / ".nfs0001").write_bytes(b"")
+
+    assert list(store.list("points/")) == ["points/vm/run"]

@@ -47,12 +47,17 @@ class ObjectNameError(ConfigurationError):
 
 def checked_name(name: str) -> str:
     """Return `name` if it can name an object, e.g. `points/vm-1/run-2`; raises `ObjectNameError` otherwise."""
-    if not _NAME.fullmatch(name):
+    if not is_object_name(name):
         raise ObjectNameError(
             f"object name {name[:200]!r}",
             why="names are 2 to 6 parts of letters, digits and ._:@+=-, each starting with a letter or digit",
         )
     return name
+
+
+def is_object_name(name: str) -> bool:
+    """Whether an object can have this name."""
+    return _NAME.fullmatch(name) is not None
 
 
 def checked_prefix(prefix: str) -> str:
@@ -104,7 +109,10 @@ class Store(Protocol):
         """Whether there is an object of that name."""
 
     def list(self, prefix: str) -> Iterator[str]:
-        """Every name that starts with `prefix` (whole parts, ended by `/`), in no order."""
+        """Every name that starts with `prefix` (whole parts, ended by `/`), in no order.
+
+        What lies there under names that no object can have isn't listed.
+        """
 
     def delete(self, name: str) -> None:
         """Remove an object. Idempotent."""

@@ -24,6 +24,7 @@ from proxy_worker.repository.store import (
     StoreReadOnlyError,
     checked_name,
     checked_prefix,
+    is_object_name,
 )
 
 _WRITE_PIECE: Final = 256 * 1024
@@ -169,8 +170,8 @@ class LocalStore:
                 for entry in entries:
                     if entry.is_dir(follow_symlinks=False):
                         yield from self._list(f"{folder}/{entry.name}")
-                    else:
-                        yield f"{folder}/{entry.name}"
+                    elif is_object_name(name := f"{folder}/{entry.name}"):
+                        yield name
         except ObjectNotFoundError:
             return
 
@@ -206,12 +207,13 @@ class LocalStoreWriter:
             os.fsync(self._file)
             try:
                 self._give_name(path, replace=replace)
+                named = True
             except FileExistsError:
-                self.discard()
-                return False
+                named = False
             self.discard()
+            # Also under a taken name: whoever took it may have been killed before it was durable.
             _sync_folder(path.parent)
-        return True
+        return named
 
     def discard(self) -> None:
         """See `StoreWriter`."""
