@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -124,3 +125,26 @@ def test_files_that_are_no_objects_are_not_listed(store: LocalStore, tmp_path: P
     (tmp_path / "store" / "points" / "vm" / ".nfs0001").write_bytes(b"")
 
     assert list(store.list("points/")) == ["points/vm/run"]
+
+
+def test_folders_go_with_their_last_object(store: LocalStore, tmp_path: Path) -> None:
+    """Else every run would leave one, for listings to walk through for ever."""
+    for name in ("writers/vm/run/disk.1", "writers/vm/run/disk.2", "writers/other/run/disk.1"):
+        store.put_if_absent(name, [b""])
+
+    store.delete("writers/vm/run/disk.1")
+    assert store.exists("writers/vm/run/disk.2")
+    store.delete("writers/vm/run/disk.2")
+    assert [path.name for path in (tmp_path / "store" / "writers").iterdir()] == ["other"]
+    store.delete("writers/other/run/disk.1")
+    assert list((tmp_path / "store" / "writers").iterdir()) == []
+
+
+def test_an_object_gets_its_name_whatever_becomes_of_its_folder(store: LocalStore) -> None:
+    def put_and_delete(number: int) -> None:
+        for _ in range(50):
+            assert store.put_if_absent(f"writers/vm/run/{number}", [b""])
+            store.delete(f"writers/vm/run/{number}")
+
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(put_and_delete, range(4)))

@@ -30,6 +30,8 @@ from proxy_worker.repository.store import (
 _WRITE_PIECE: Final = 256 * 1024
 """Larger single writes cost far more kernel time (measured: 1 MiB pieces took twice as long)."""
 _TEMPORARY: Final = "tmp"
+_FOLDER_ATTEMPTS: Final = 16
+"""An object's folder goes with its last object, also while another is about to get its name there."""
 
 
 class LocalStore:
@@ -103,8 +105,12 @@ class LocalStore:
 
     def delete(self, name: str) -> None:
         """See `Store`."""
+        path = self._root / checked_name(name)
         with suppress(ObjectNotFoundError), self.errors("delete", name):
-            (self._root / checked_name(name)).unlink()
+            path.unlink()
+        with suppress(OSError):  # folders that something is in
+            for folder in list(path.relative_to(self._root).parents)[:-2]:
+                (self._root / folder).rmdir()
 
     def leftovers(self) -> Iterator[str]:
         """See `Store`."""
@@ -225,11 +231,15 @@ class LocalStoreWriter:
 
     def _give_name(self, path: Path, *, replace: bool) -> None:
         give = os.replace if replace else os.link
-        try:
-            give(self._temporary, path)
-        except FileNotFoundError:
-            _make_folders(path.parent)
-            give(self._temporary, path)
+        for _ in range(_FOLDER_ATTEMPTS):
+            try:
+                give(self._temporary, path)
+            except FileNotFoundError:
+                with suppress(FileNotFoundError):
+                    _make_folders(path.parent)
+            else:
+                return
+        give(self._temporary, path)
 
 
 def _make_folders(folder: Path) -> None:
