@@ -39,8 +39,10 @@ lock: .venv/installed ## Resolve the dependencies of pyproject.toml anew (UPGRAD
 	$(COMPILE) $(UPGRADE) pyproject.toml --group dev -c requirements.lock -o requirements-dev.lock
 	$(COMPILE) $(UPGRADE) --group build -c requirements-dev.lock -o requirements-build.lock
 
+# A file's tests stay together, since they share what its fixtures started. A worker that dies ends the run: replaced,
+# it would hang it.
 test: install system ## Run all tests; also sets up what they need
-	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup $(TESTS)
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --max-worker-restart 0 $(TESTS)
 
 lint: install ## Style, types, import rules, and generated documentation that is stale
 	@$(BIN)/ruff check
