@@ -276,6 +276,7 @@ class DiskWriter:
             if len(self._published) > _REMEMBERED_IDS:
                 self._index.refresh()
                 self._published.clear()
+                self._forget_replaced_runs()
             self._pack = PackWriter(
                 self._store, self._keyring, self._sealer, encrypted=self._encrypted, buffer=self._buffer
             )
@@ -313,6 +314,11 @@ class DiskWriter:
             if usable:
                 self._used_packs.add(pack.pack_id)
         return known[number] == _USABLE
+
+    def _forget_replaced_runs(self) -> None:
+        """Let go of runs that the index has merged away: each holds its file open, and the room it takes."""
+        runs = self._index.runs
+        self._usable_packs = {run: known for run, known in list(self._usable_packs.items()) if run in runs}
 
     def _whole(self, name: str, size_bytes: int) -> bool:
         try:

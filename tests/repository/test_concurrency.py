@@ -155,6 +155,22 @@ def test_write_and_verify(repository: Repository) -> None:
     assert (report.findings, report.points) == ((), 1)
 
 
+def test_write_and_write_a_long_writer_lets_go_of_runs_that_were_merged(
+    repository: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each holds a file open: a disk of many terabytes would come to more than a process may have."""
+    monkeypatch.setattr("proxy_worker.repository.writer._REMEMBERED_IDS", 1)
+    with repository.begin_disk(vm_id=VM.vm_id, run="new", disk_key=KEY, fence=1) as writer:
+        for number in range(12):
+            ids = store_content(writer, noise(2, number))
+            writer.wait_durable(writer.mark())
+            repository.access.index.refresh()
+            assert writer.has(ids[0])
+        held = {run.path.name for run in writer._usable_packs}
+
+    assert held <= {run.path.name for run in repository.access.index.runs}
+
+
 class BusyStore(FaultyStore):
     """Does something else first, the first time that points are listed."""
 
