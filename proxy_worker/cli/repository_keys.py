@@ -67,7 +67,7 @@ def remove_passphrase(
 ) -> None:
     """Remove a passphrase; the last one stays. What it unlocked may have been copied: it is not a rotation."""
     with open_repository(repository, passphrase_file=passphrase_file) as opened:
-        passphrases.remove(opened.access.store, key)
+        passphrases.remove(opened.access.store, key, opened.id)
     typer.echo(f"removed key {key}")
 
 

@@ -120,9 +120,12 @@ def unlock(store: Store, passphrase: bytes, repository_id: str) -> tuple[Secrets
     )
 
 
-def remove(store: Store, key_id: str) -> None:
-    """Remove a passphrase; raises `KeyInUseError` for the last one."""
-    present = {key.key_id for key in keys(store)}
+def remove(store: Store, key_id: str, repository_id: str) -> None:
+    """Remove a passphrase; raises `KeyInUseError` for the repository's last one.
+
+    Keys that an interrupted `init` has left are of another repository and unlock nothing: they don't count.
+    """
+    present = {key.key_id for key in keys(store) if key.repository_id == repository_id}
     if key_id not in present or len(present) == 1:
         why = (
             "there is no such key" if key_id not in present else "it is the last: nobody could read the repository"

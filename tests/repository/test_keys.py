@@ -77,13 +77,27 @@ def test_any_passphrase_opens_and_the_last_can_not_go(repository: Repository) ->
     assert reopened(repository, Credential(passphrase=b"second")).id == repository.id
 
     [first] = [key.key_id for key in passphrases.keys(store) if key.key_id != second.key_id]
-    passphrases.remove(store, first)
+    passphrases.remove(store, first, repository.id)
     with pytest.raises(WrongPassphraseError):
         reopened(repository, CREDENTIAL)
     with pytest.raises(KeyInUseError, match="last"):
-        passphrases.remove(store, second.key_id)
+        passphrases.remove(store, second.key_id, repository.id)
     with pytest.raises(KeyInUseError, match="no such key"):
-        passphrases.remove(store, first)
+        passphrases.remove(store, first, repository.id)
+
+
+def test_a_key_that_an_interrupted_init_has_left_is_not_the_one_that_stays(
+    repository: Repository, tmp_path: Path
+) -> None:
+    store = repository.access.store
+    [own] = passphrases.keys(store)
+    with make_repository(tmp_path / "interrupted") as other:
+        [left] = passphrases.keys(other.access.store)
+    passphrases.add(store, left)
+
+    with pytest.raises(KeyInUseError, match="last"):
+        passphrases.remove(store, own.key_id, repository.id)
+    assert reopened(repository, CREDENTIAL).id == repository.id
 
 
 def test_an_empty_passphrase_is_refused(tmp_path: Path) -> None:
