@@ -18,6 +18,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 
 _CERTIFICATE_DOMAIN: Final = b"proxyfleet 1 writer certificate\0"
 _OBJECT_DOMAIN: Final = b"proxyfleet 1 signed object\0"
+_REMEMBERED: Final = 1024
+"""Certificates. Each process that opens a repository by passphrase has one of its own."""
 
 
 class SignatureError(ValueError):
@@ -120,6 +122,8 @@ class SignatureVerifier:
         self._root.verify(signed.signature, _CERTIFICATE_DOMAIN + self._repository_id + signed.body)
         body = msgspec.msgpack.decode(signed.body, type=CertificateBody)
         with self._lock:
+            if len(self._known) >= _REMEMBERED:
+                self._known.clear()
             self._known[certificate] = body
         return body
 

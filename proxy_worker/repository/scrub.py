@@ -48,18 +48,24 @@ def scrub(store: Store) -> CheckReport:
             read_bytes += len(data)
             if problem := object_problem(data):
                 findings.append(Finding(kind, name, problem))
-    packs: list[PackResult] = []
+    packs = 0
 
     def prepare(pack_id: bytes, footer: Footer) -> ChunkTest | None:
         require_table_checksum(store, pack_id, footer)
         return None
 
-    scan_packs(store, prepare, packs.append)
-    findings += [Finding("pack", pack_name(pack.pack_id), text) for pack in packs if (text := pack.summary)]
+    def note(pack: PackResult) -> None:
+        nonlocal packs, read_bytes
+        packs += 1
+        read_bytes += pack.read_bytes
+        if problem := pack.summary:
+            findings.append(Finding("pack", pack_name(pack.pack_id), problem))
+
+    scan_packs(store, prepare, note)
     return CheckReport(
         points=points,
-        packs=len(packs),
-        read_bytes=read_bytes + sum(pack.read_bytes for pack in packs),
+        packs=packs,
+        read_bytes=read_bytes,
         duration_seconds=time.monotonic() - started,
         findings=tuple(findings),
         notes=tuple(leftover_notes(store)),
