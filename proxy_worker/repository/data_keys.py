@@ -69,18 +69,19 @@ class DataKeyOpener:
         self._store = store
         self._keyring = keyring
         self._sealer = sealer
-        self._known: OrderedDict[bytes, AESGCM] = OrderedDict()
+        # By the whole of it, not its id alone: who holds a write key can seal another key under a pack's id.
+        self._known: OrderedDict[SealedDataKey, AESGCM] = OrderedDict()
         self._lock = threading.Lock()
 
     def open(self, key: SealedDataKey) -> AESGCM:
         """The cipher of a data key; raises `CannotReadError`, `RepositoryDamageError`."""
         with self._lock:
-            if cipher := self._known.get(key.key_id):
-                self._known.move_to_end(key.key_id)
+            if cipher := self._known.get(key):
+                self._known.move_to_end(key)
                 return cipher
         cipher = AESGCM(self._unseal(key))
         with self._lock:
-            self._known[key.key_id] = cipher
+            self._known[key] = cipher
             if len(self._known) > _REMEMBERED:
                 self._known.popitem(last=False)
         return cipher

@@ -33,6 +33,8 @@ _FAN: Final = struct.Struct("<II")
 _PACK_NUMBER: Final = struct.Struct("<I")
 _PREFIXES: Final = 1 << 16
 _SMALL: Final = 1 << 15
+_FAN_BITS: Final = (8, 16)
+"""For fewer records than that, and for more."""
 _PARTITION_RECORDS: Final = 50_000
 _PACKS_REMEMBERED: Final = 4096
 FRAGMENT_ID_BYTES: Final = 16
@@ -98,14 +100,18 @@ class IndexRun:
             self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         self.record_count: int
         self.pack_count: int
+        if len(self._map) < _HEADER.size:
+            raise ValueError(f"{path} is not a whole run")
         magic, bits, _, self.record_count, fragments, self.pack_count, key_bytes = _HEADER.unpack_from(self._map)
+        if magic != _MAGIC or bits not in _FAN_BITS:
+            raise ValueError(f"{path} is not a whole run")
         self._fan = _HEADER.size
         self._records = self._fan + 4 * ((1 << bits) + 1)
         self._fragments = self._records + RECORD.size * self.record_count
         self._packs = self._fragments + FRAGMENT_ID_BYTES * fragments
         self._keys = self._packs + _PACK.size * self.pack_count
         end = self._keys + key_bytes
-        if magic != _MAGIC or len(self._map) != end + len(_MAGIC) or self._map[end:] != _MAGIC:
+        if len(self._map) != end + len(_MAGIC) or self._map[end:] != _MAGIC:
             raise ValueError(f"{path} is not a whole run")
         self._shift = 16 - bits
         self._fragment_count = fragments
@@ -194,7 +200,7 @@ def write_run(path: Path, sources: Sequence[RunSource]) -> None:
     """Merge sources into one durable run, in memory that doesn't depend on how many records there are."""
     total = sum(_count(source.records) for source in sources)
     fragments = sorted(fragment for source in sources for fragment in source.fragment_ids)
-    bits = 8 if total < _SMALL else 16
+    bits = _FAN_BITS[total >= _SMALL]
     fan = array("I", bytes(4 * ((1 << bits) + 1)))
     with path.open("wb") as file:
         file.seek(_HEADER.size + 4 * len(fan))

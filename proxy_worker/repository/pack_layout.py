@@ -45,6 +45,9 @@ class ChunkKind(IntEnum):
     MAP = 2
 
 
+_KINDS: Final = frozenset(ChunkKind)
+
+
 class PackLayoutError(ValueError):
     """The bytes aren't a pack, or not that pack; the message says where it breaks."""
 
@@ -81,9 +84,12 @@ class PackTable(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fie
         """Whether records and ids add up; only then may the chunks be gone through."""
         if len(self.chunks) % _CHUNK.size:
             return False
-        counts = [fields[-1] for fields in _CHUNK.iter_unpack(self.chunks)]
-        allowed = all(1 <= count <= MAX_BLOCKS_IN_CHUNK for count in counts)
-        return allowed and sum(counts) * ID_BYTES == len(self.ids)
+        ids = 0
+        for *_, kind, count in _CHUNK.iter_unpack(self.chunks):
+            if kind not in _KINDS or not 1 <= count <= MAX_BLOCKS_IN_CHUNK:
+                return False
+            ids += count
+        return ids * ID_BYTES == len(self.ids)
 
     def __iter__(self) -> Iterator[Chunk]:
         """The chunks, in the order of their offsets."""

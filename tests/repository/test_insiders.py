@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+import secrets
 from pathlib import Path
 
 import msgspec
 import pytest
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.hpke import AEAD, KDF, KEM, Suite
 
 from proxy_worker.contract.errors import DamageError, StoreError
 from proxy_worker.repository import documents, passphrases
 from proxy_worker.repository.check import check
 from proxy_worker.repository.codec import Codec
-from proxy_worker.repository.data_keys import new_data_key
+from proxy_worker.repository.data_keys import chunk_binding, new_data_key, nonce_of
 from proxy_worker.repository.fragments import Fragment, FragmentPack, fragment_name, records_of
 from proxy_worker.repository.index_run import IndexRun
 from proxy_worker.repository.pack_layout import Chunk, ChunkKind
 from proxy_worker.repository.pack_scan import pack_ids
+from proxy_worker.repository.packs import read_footer, read_table
 from proxy_worker.repository.passphrases import KdfCost
 from proxy_worker.repository.repository import Repository
-from tests.repository.collecting import put_pack
-from tests.repository.making import BLOCK, KEY, PASSPHRASE, back_up, make_repository, noise, restore
+from tests.repository.collecting import put_fragment, put_pack
+from tests.repository.making import BLOCK, KEY, PASSPHRASE, back_up, make_repository, noise, restore, text
 
 
 @pytest.fixture
@@ -96,6 +100,37 @@ def test_a_table_that_does_not_add_up_is_damaged(repository: Repository) -> None
     assert "not whole" in finding.problem
 
 
+def test_a_chunk_of_no_known_kind_is_damaged(repository: Repository) -> None:
+    key, _ = new_data_key(repository.access.keyring)
+    stored = b"whatever"
+    put_pack(repository, [key], [(Chunk(24, len(stored), 0, BLOCK, 0, 0, 7, b"i" * 32), stored)])
+
+    [finding] = check(repository.access).findings
+    assert "not whole" in finding.problem
+
+
+def test_another_key_under_a_packs_key_id_hurts_only_its_own_pack(repository: Repository) -> None:
+    point, access = back_up(repository, noise(1), run="run-1"), repository.access
+    [pack_id] = pack_ids(access.store)
+    table, _ = read_table(access.store, access.sealer, pack_id, read_footer(access.store, pack_id))
+    other, _ = new_data_key(access.keyring)
+    plain, info = secrets.token_bytes(32), b"proxyfleet 1 data key\0" + access.keyring.repository_id
+    hpke = Suite(KEM.X25519, KDF.HKDF_SHA256, AEAD.AES_256_GCM)
+    key_id = table.data_keys[0].key_id
+    other = msgspec.structs.replace(
+        other, key_id=key_id, sealed=hpke.encrypt(plain, access.keyring.recipient, info + key_id)
+    )
+    block_id = access.keyring.block_id(text(1))
+    stored = AESGCM(plain).encrypt(nonce_of(0), text(1), chunk_binding(block_id, Codec.PLAIN))
+    chunk = Chunk(24, len(stored), 0, BLOCK, 0, Codec.PLAIN, ChunkKind.BLOCK, block_id)
+    evil, placed, size = put_pack(repository, [other], [(chunk, stored)])
+    put_fragment(repository, evil, [other], placed, size)
+    evils = back_up(repository, text(1), run="run-2")
+
+    assert restore(repository, evils) == text(1)
+    assert restore(repository, point) == noise(1)
+
+
 def test_a_record_that_claims_gigabytes_is_not_believed(repository: Repository) -> None:
     block = noise(1)
     chunk = Chunk(24, 0xFFFF_FFFF, 0, BLOCK, 0, 0, ChunkKind.BLOCK, repository.access.keyring.block_id(block))
@@ -129,7 +164,13 @@ def test_a_delivery_that_breaks_ends_those_who_wait(
             writer.store_block(writer.identify(noise(1, 2)), Codec.PLAIN, noise(1, 2), BLOCK)
 
 
-def test_runs_are_only_of_this_format(tmp_path: Path) -> None:
-    (tmp_path / "x.run").write_bytes(bytes(1000))
-    with pytest.raises(ValueError, match="not a whole run"):
-        IndexRun(tmp_path / "x.run")
+def test_runs_are_only_of_this_format(repository: Repository, tmp_path: Path) -> None:
+    back_up(repository, noise(1), run="run-1")
+    repository.access.index.refresh()
+    [run] = repository.access.index.runs
+    whole, path = run.path.read_bytes(), tmp_path / "x.run"
+    many_bits = whole[:8] + (1 << 31).to_bytes(4, "little") + whole[12:]
+    for content in (bytes(1000), whole[:20], whole[:-1], whole + b"\0", many_bits):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match="not a whole run"):
+            IndexRun(path)
