@@ -124,8 +124,13 @@ _MEANINGS: Final[tuple[_Meaning, ...]] = (
         "Wait for the task that vCenter shows; it is tried again.",
     ),
     (
-        (vim.fault.HostConnectFault, vim.fault.InvalidHostState, vim.fault.InvalidDatastoreState)
-        + ((vim.fault.InaccessibleDatastore,) if hasattr(vim.fault, "InaccessibleDatastore") else ()),
+        (
+            vim.fault.HostConnectFault,
+            vim.fault.InvalidHostState,
+            vim.fault.InvalidDatastoreState,
+            vim.fault.InaccessibleDatastore,
+            vmodl.fault.HostCommunication,
+        ),
         HostUnavailableError,
         "Take the host out of maintenance, or mount the datastore.",
     ),

@@ -20,7 +20,7 @@ from proxy_worker.vsphere.model import (
     Vm,
     VmfsVolume,
 )
-from proxy_worker.vsphere.properties import PAGE, ObjectProperties, reference, retrieve
+from proxy_worker.vsphere.properties import PAGE, ObjectProperties, read, reference, retrieve
 from proxy_worker.vsphere.session import Session
 
 _PLACES: Final[Mapping[str, PlaceKind]] = {
@@ -87,6 +87,16 @@ def _read(session: Session, page: int) -> Inventory:
         elif found.kind == "VirtualMachine":
             vms[found.ref] = _vm(found, fields)
     return Inventory(about.apiType, about.instanceUuid, places, hosts, datastores, vms)
+
+
+def read_vm(session: Session, ref: str) -> Vm:
+    """One VM as it is now, in a call or two; raises `VsphereObjectGoneError` if it no longer exists."""
+    paths = _PATHS[vim.VirtualMachine]
+
+    def ask() -> Vm:
+        return _vm(read(session, [vim.VirtualMachine(ref, session.stub)], paths)[0], _custom_fields(session))
+
+    return session.call(f"reading VM {ref} of vCenter {session.endpoint.name}", ask, repeatable=True)
 
 
 def _custom_fields(session: Session) -> dict[int, str]:

@@ -67,7 +67,11 @@ class VsphereSimulator:
 
     def reset_change_tracking(self, vm_ref: str) -> None:
         """Forget what changed on a VM's disks, as the crash of a host does."""
-        self._ask(f"/cbt-reset/{vm_ref}")
+        self._ask(f"/vms/{vm_ref}/cbt-reset")
+
+    def need_consolidation(self, vm_ref: str) -> None:
+        """Let a VM's disks hang on deltas that no snapshot shows, until they are consolidated."""
+        self._ask(f"/vms/{vm_ref}/needs-consolidation")
 
     def calls(self) -> Mapping[str, int]:
         """How often each method was called since the last `reset`; `REST` counts all of that interface."""

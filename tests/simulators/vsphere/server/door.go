@@ -62,13 +62,13 @@ func (d *frontDoor) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		must(err)
 		_ = connection.Close()
 	case event.Mode == "fail":
-		writeResponse(w, taskResponse(method, failedTask(method, event.fault(method))))
+		writeTask(w, method, failedTask(method, event.fault(method)))
 	case event.Mode == "slow":
-		writeResponse(w, taskResponse(method, d.trouble.hold(method, event.Polls, func() *simulator.Task {
+		writeTask(w, method, d.trouble.hold(method, event.Polls, func() *simulator.Task {
 			again := r.Clone(r.Context())
 			again.Body = io.NopCloser(bytes.NewReader(body))
 			return taskOf(d.answer(again, method))
-		})))
+		}))
 	case event.Mode == "fail_after":
 		answer := d.answer(r, method)
 		if task := taskOf(answer); task != nil {
@@ -91,6 +91,13 @@ func (d *frontDoor) answer(r *http.Request, method *simulator.Method) *httptest.
 		return answer
 	case *types.HasPrivilegeOnEntities:
 		writeResponse(answer, &types.HasPrivilegeOnEntitiesResponse{Returnval: d.trouble.privileges(request)})
+		return answer
+	case *types.ConsolidateVMDisks_Task: // the simulator has no deltas to merge
+		vm := simulator.Map.Get(method.This).(*simulator.VirtualMachine)
+		vm.Runtime.ConsolidationNeeded = types.NewBool(false)
+		task := newTask(method)
+		task.Info.State = types.TaskInfoStateSuccess
+		writeTask(answer, method, task)
 		return answer
 	case *types.CancelTask:
 		d.trouble.cancel(method.This)
@@ -162,6 +169,11 @@ func writeResponse(w io.Writer, response interface{}) {
 	fmt.Fprintf(w, envelope, encode(response, xml.StartElement{
 		Name: xml.Name{Space: "urn:vim25", Local: reflect.TypeOf(response).Elem().Name()},
 	}))
+}
+
+func writeTask(w io.Writer, method *simulator.Method, task *simulator.Task) {
+	fmt.Fprintf(w, envelope, fmt.Sprintf(`<%sResponse xmlns="urn:vim25"><returnval type="Task">%s</returnval></%[1]sResponse>`,
+		method.Name, task.Self.Value))
 }
 
 func writeFault(w http.ResponseWriter, fault types.BaseMethodFault) {

@@ -25,7 +25,9 @@ import (
 type ref = types.ManagedObjectReference
 
 func main() {
-	log.SetOutput(io.Discard)
+	if os.Getenv("SIMULATOR_LOG") == "" {
+		log.SetOutput(io.Discard)
+	}
 	root := flag.String("root", "", "folder that holds the datastores and the frozen disks; must exist")
 	esx := flag.Bool("esx", false, "be a single ESXi host")
 	machines := flag.Int("vms", 2, "VMs per resource pool: one pool is a host's, one a cluster's")

@@ -115,6 +115,7 @@ func (e *event) fault(method *simulator.Method) types.BaseMethodFault {
 	value := reflect.New(kind)
 	for name, content := range map[string]interface{}{
 		"File": e.File, "PrivilegeId": needed[method.Name], "Object": method.This, "Obj": method.This,
+		"Task": ref{Type: "Task", Value: "task-0"}, "Datastore": method.This,
 	} {
 		if field := value.Elem().FieldByName(name); field.IsValid() && field.Type() == reflect.TypeOf(content) {
 			field.Set(reflect.ValueOf(content))
@@ -129,13 +130,6 @@ func newTask(method *simulator.Method) *simulator.Task {
 		entity = snapshot.Vm
 	}
 	return simulator.CreateTask(entity, method.Name, nil)
-}
-
-func taskResponse(method *simulator.Method, task *simulator.Task) interface{} {
-	kind, _ := types.TypeFunc()(method.Name + "Response")
-	response := reflect.New(kind)
-	response.Elem().FieldByName("Returnval").Set(reflect.ValueOf(task.Self))
-	return response.Interface()
 }
 
 func failedTask(method *simulator.Method, fault types.BaseMethodFault) *simulator.Task {
@@ -199,7 +193,7 @@ func (t *trouble) privileges(request *types.HasPrivilegeOnEntities) []types.Enti
 
 // controls is the tests' own interface, in plain HTTP: JSON in, JSON out.
 func (d *frontDoor) controls() http.Handler {
-	machine := regexp.MustCompile(`^/cbt-reset/(.+)$`)
+	machine := regexp.MustCompile(`^/vms/(.+)/(cbt-reset|needs-consolidation)$`)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		d.mu.Lock()
 		defer d.mu.Unlock()
@@ -232,8 +226,13 @@ func (d *frontDoor) controls() http.Handler {
 				t.revoked[id] = true
 			}
 		case found != nil:
-			if vm, ok := simulator.Map.Get(ref{Type: "VirtualMachine", Value: found[1]}).(*simulator.VirtualMachine); ok {
+			vm, ok := simulator.Map.Get(ref{Type: "VirtualMachine", Value: found[1]}).(*simulator.VirtualMachine)
+			if !ok {
+				http.NotFound(w, r)
+			} else if found[2] == "cbt-reset" {
 				d.disks.resetTracking(vm)
+			} else {
+				vm.Runtime.ConsolidationNeeded = types.NewBool(true)
 			}
 		default:
 			http.NotFound(w, r)
