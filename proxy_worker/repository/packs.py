@@ -94,16 +94,16 @@ class PackWriter:
         else:
             space[:] = data
         self._enter(Chunk(self.size_bytes, stored, nonce, plain_length, 0, codec, ChunkKind.BLOCK, block_id), space)
+        self._used += stored
         return stored
 
     def add_metadata(self, kind: ChunkKind, content_id: bytes, plain: Buffer, compressor: Compressor) -> int:
         """Seal a segment or a map and append it; the stored length."""
         codec, data = compressor.compress(plain)
         sealed = self._sealer.seal(metadata_name(kind, content_id), data)
-        space = self._room(len(sealed))
-        space[:] = sealed
         chunk = Chunk(self.size_bytes, len(sealed), len(self._chunks), len(plain), 0, codec, kind, content_id)
-        self._enter(chunk, space)
+        self._enter(chunk, sealed)
+        self._append(sealed)  # the map of a disk of many terabytes is larger than the buffer
         return len(sealed)
 
     def close(self) -> ClosedPack:
@@ -121,10 +121,9 @@ class PackWriter:
         """Drop it."""
         self._object.discard()
 
-    def _enter(self, chunk: Chunk, space: memoryview) -> None:
-        self._footer += FOOTER_ENTRY.pack(chunk.offset, chunk.stored_length, xxhash.xxh3_128_digest(space))
+    def _enter(self, chunk: Chunk, stored: Buffer) -> None:
+        self._footer += FOOTER_ENTRY.pack(chunk.offset, chunk.stored_length, xxhash.xxh3_128_digest(stored))
         self._chunks.append(chunk)
-        self._used += chunk.stored_length
 
     def _room(self, length: int) -> memoryview:
         if self._used + length > len(self._buffer):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import tempfile
 from pathlib import Path
 
@@ -12,10 +13,14 @@ from hypothesis import strategies as st
 from proxy_worker.contract.names import CompressionLevel
 from proxy_worker.contract.specification import VmIdentity
 from proxy_worker.repository.check import check
-from proxy_worker.repository.points import StoredFile
+from proxy_worker.repository.maps import load_map
+from proxy_worker.repository.points import StoredDisk, StoredFile
 from proxy_worker.repository.repository import Repository, open_store
+from proxy_worker.repository.scrub import scrub
+from proxy_worker.repository.writer import open_sealed
 from tests.repository.making import (
     BLOCK,
+    BLOCKS_PER_SEGMENT,
     CREDENTIAL,
     KEY,
     VM,
@@ -75,6 +80,20 @@ def test_the_newest_point_is_the_last_committed_whatever_the_vm_is_called(tmp_pa
         back_up(repository, text(1), run="other", vm=VmIdentity(vm_id="vm-0", name="lima"))
 
         assert [point.run for point in repository.points()] == ["run-1", "run-2", "run-3", "run-4", "other"]
+
+
+def test_the_map_of_a_very_large_disk_comes_back(tmp_path: Path) -> None:
+    """Some ten thousand segments, or packs, come to more than the buffer of a pack."""
+    segments = [random.Random(number).randbytes(32) for number in range(40_000)]
+    size_bytes = len(segments) * BLOCKS_PER_SEGMENT * BLOCK
+    with make_repository(tmp_path) as repository:
+        with repository.begin_disk(vm_id=VM.vm_id, run="run-1", disk_key=KEY, fence=1) as writer:
+            result = writer.finish(size_bytes=size_bytes, segments=segments, report=report_of(writer, size_bytes))
+        stored = open_sealed(repository.access.sealer, f"result/{VM.vm_id}/run-1/{KEY}", result, StoredDisk)
+        repository.access.index.refresh()
+
+        assert list(load_map(repository.chunks, stored.map_id).segments) == segments
+        assert scrub(repository.access.store).findings == ()
 
 
 def test_the_vms_configuration_comes_back(tmp_path: Path) -> None:
