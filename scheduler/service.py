@@ -68,6 +68,8 @@ class Service:
         self.unserved_s = unserved_s
         self.dispatcher = Dispatcher(ledger, publish, key)
         self.timetable = Timetable()
+        self._attached = False
+        self._mirrored = False
         self._changed = True
         self._viewed_at = 0.0
         self._reaped_at = 0.0
@@ -95,7 +97,7 @@ class Service:
         logger.info("%s epoch %d of the ledger", "joined" if joined else "opened", epoch)
         self.dispatcher.epoch = epoch
         self.dispatcher.forget_ledger()
-        self._changed = True
+        self._attached = self._changed = True
 
     def load(self) -> None:
         """Mirror the journal, after finishing what an earlier life of the scheduler had begun."""
@@ -103,8 +105,10 @@ class Service:
             replan(steps)
         with self.state.read() as session:
             rows = session.scalars(select(LedgerTask).where(LedgerTask.state == WorkState.RUNNING)).all()
+            self.dispatcher.forget_tasks()
             self.dispatcher.add(OpenTask.of(row) for row in rows)
             self.dispatcher.cancel(row.id for row in rows if row.cancelling)
+        self._mirrored = True
         if rows:
             logger.info("%d tasks were open", len(rows))
 
@@ -115,6 +119,7 @@ class Service:
             each_turn()
             began = time.monotonic()
             try:
+                self._catch_up()
                 self.turn()
                 if pause_s:
                     logger.info("going on")
@@ -125,10 +130,12 @@ class Service:
                     stop.wait(min(time.monotonic() - began, GATHER_S))
             except LedgerEmptyError as error:
                 logger.warning("%s", error)
-                self._attach_again()
+                self._attached = False
             except (LedgerError, StateLockedError, StateError) as error:
                 if not pause_s:
                     logger.warning("%s", error)
+                # A commit whose answer was lost may have happened, and nothing here knows what it opened or closed.
+                self._mirrored = self._mirrored and isinstance(error, LedgerError)
                 pause_s = min(pause_s * 2 or 0.5, _LONGEST_PAUSE_S)
                 self._changed = True
                 stop.wait(pause_s)
@@ -142,6 +149,12 @@ class Service:
         if self._changed or since > (VIEW_S if self.dispatcher.tasks else IDLE_VIEW_S) or since < 0:
             self._changed = False
             self._dispatch()
+
+    def _catch_up(self) -> None:
+        if not self._attached:
+            self.attach()
+        if not self._mirrored:
+            self.load()
 
     def _reap(self) -> None:
         now = time.monotonic()
@@ -202,12 +215,6 @@ class Service:
         self.dispatcher.add(OpenTask.of(row) for row in steps.opened)
         self.dispatcher.cancel(steps.cancelling)
         self._changed = True
-
-    def _attach_again(self) -> None:
-        try:
-            self.attach()
-        except LedgerError as error:
-            logger.warning("%s", error)
 
 
 def _outcome(task: FinishedTask) -> Outcome:

@@ -61,6 +61,11 @@ class Dispatcher:
             self.tasks.pop(task_id, None)
             self.cancelling.discard(task_id)
 
+    def forget_tasks(self) -> None:
+        """Know of no task, before the journal is mirrored anew."""
+        self.tasks.clear()
+        self.cancelling.clear()
+
     def forget_ledger(self) -> None:
         """Assume nothing of the ledger, since it is another one or has lost its data."""
         self.orders.clear()
@@ -70,7 +75,9 @@ class Dispatcher:
         for name, seen in view.proxies.items():
             proxy = declared.proxy(seen)
             limit = declared.proxies[name].max_concurrent_tasks if name in declared.proxies else None
-            orders = (subscribed_lanes(proxy, declared.repositories), proxy.enabled, limit)
+            # What the policy doesn't count on must not pull from lanes that others share, only to refuse.
+            lanes = subscribed_lanes(proxy, declared.repositories) if proxy.enabled else ()
+            orders = (lanes, proxy.enabled, limit)
             if self.orders.get(name) != orders:
                 self.ledger.set_proxy(name, lanes=orders[0], enabled=orders[1], max_concurrent_tasks=orders[2])
                 self.orders[name] = orders

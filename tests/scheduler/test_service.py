@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import pytest
 import redis
@@ -12,13 +13,14 @@ from sqlalchemy.orm import Session
 
 from ops.demo.valkey import EmbeddedValkey
 from proxy_worker.contract.errors import LedgerError
-from proxy_worker.ledger import StaleEpochError
+from proxy_worker.ledger import LedgerFullError, StaleEpochError
 from scheduler.dispatch.reasons import waiting_reasons
 from scheduler.runs.schedules import Timetable
-from scheduler.service import Service
+from scheduler.service import GATHER_S, Service
 from scheduler.state.asking import ask_for_run
-from scheduler.state.models import Job, LedgerTask, Run, RunState, RunTrigger, ServiceMark
-from scheduler.state.store import open_state
+from scheduler.state.errors import StateError, StateLockedError
+from scheduler.state.models import Job, LedgerTask, Proxy, Run, RunState, RunTrigger, ServiceMark
+from scheduler.state.store import State, open_state
 from tests.scheduler.conftest import World
 
 
@@ -209,3 +211,89 @@ def test_every_task_that_waits_has_a_reason(world: World) -> None:
 def _runs(world: World) -> list[Run]:
     with Session(open_state(world.url).engine) as session:
         return list(session.scalars(select(Run)))
+
+
+def test_an_emptied_ledger_that_can_not_be_opened_yet_is_waited_out(
+    world: World, monkeypatch: pytest.MonkeyPatch, valkey: EmbeddedValkey
+) -> None:
+    world.declare()
+    service = world.start()
+    with redis.Redis.from_url(valkey.url, password=valkey.password) as client:
+        client.flushall()
+    troubles: list[Exception] = [LedgerFullError("ledger", why="full"), StateLockedError("database", why="locked")]
+    attach, waits = service.attach, _Pauses()
+
+    def troubled() -> None:
+        if troubles:
+            raise troubles.pop(0)
+        attach()
+
+    monkeypatch.setattr(service, "attach", troubled)
+    service.serve(waits, lambda: waits.set() if service.ledger.epoch() else None)
+
+    assert troubles == []
+    assert waits.paused_s == [0.5, 1.0]
+
+
+def test_what_a_failed_commit_left_in_doubt_is_read_again_from_the_database(world: World) -> None:
+    world.declare()
+    world.fleet.join("proxy-1")
+    run_id = _ask(world)
+    service = world.start(_AnswersLost(open_state(world.url, migrate=True).engine))
+    stop = threading.Event()
+    turns = 0
+
+    def each_turn() -> None:
+        nonlocal turns
+        turns += 1
+        world.fleet.work()
+        if _state(world, run_id).final or turns > 200:
+            stop.set()
+
+    service.serve(stop, each_turn)
+
+    assert _state(world, run_id) is RunState.SUCCEEDED
+    service.turn()
+    assert service.ledger.view().tasks == {}
+
+
+def test_a_disabled_proxy_is_subscribed_to_nothing_that_others_share(world: World) -> None:
+    world.declare()
+    world.fleet.join("proxy-1")
+    service = world.start()
+    service.turn()
+    assert "repository.main" in service.ledger.view().proxies["proxy-1"].orders.lanes
+
+    with open_state(world.url).write() as session:
+        session.add(Proxy(name="proxy-1", enabled=False))
+    world.clock.ahead_s += 10
+    service.turn()
+
+    assert service.ledger.view().proxies["proxy-1"].orders.lanes == ()
+
+
+class _Pauses(threading.Event):
+    """Notes how long it is waited for, and doesn't wait."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.paused_s: list[float] = []
+
+    def wait(self, timeout: float | None = None) -> bool:
+        if timeout is not None and timeout > GATHER_S:
+            self.paused_s.append(timeout)
+        return self.is_set()
+
+
+class _AnswersLost(State):
+    """A database whose every third commit succeeds without anybody hearing of it."""
+
+    commits = 0
+
+    @contextmanager
+    def write(self) -> Iterator[Session]:
+        with super().write() as session:
+            yield session
+        self.commits += 1
+        if self.commits % 3 == 0:
+            raise StateError("database", why="the connection was lost")
