@@ -50,7 +50,10 @@ def version_printer(program: str) -> Callable[[bool], None]:
 def run_program(app: typer.Typer, program: str) -> None:
     """Run the command line; exits with the code of the error class (see `proxy_worker.contract.errors`)."""
     try:
-        app(prog_name=program)
+        try:
+            app(prog_name=program)
+        finally:
+            sys.stdout.flush()  # here, where a reader that went away is no error, and not at interpreter exit
     except ProxyfleetError as error:
         print(f"{program}: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
