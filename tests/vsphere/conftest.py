@@ -41,7 +41,7 @@ def endpoint_of(server: VsphereSimulator, **changes: object) -> Endpoint:
         "trust": Trust(hashlib.sha256(certificate_of(server)).hexdigest()),
         "patience": Patience(total_s=2.0, first_s=0.01, longest_s=0.1),
     }
-    return Endpoint(**(settings | changes))  # type: ignore[arg-type]  # each test knows the types it changes
+    return Endpoint(**(settings | changes))
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from pyVmomi import vim
 
-from proxy_worker.vsphere.devices import Provisioning
+from proxy_worker.vsphere.devices import Provisioning, disks
 from proxy_worker.vsphere.inventory import read_inventory, unescaped
 from proxy_worker.vsphere.model import NfsExport, PlaceKind, VmfsVolume
 from proxy_worker.vsphere.session import Session
@@ -89,8 +89,6 @@ def test_disks_have_place_size_provisioning_and_mode(session: Session) -> None:
 
 
 def test_raw_devices_say_whether_snapshots_cover_them() -> None:
-    from proxy_worker.vsphere.devices import disks
-
     def raw(key: int, mode: str) -> object:
         backing = vim.vm.device.VirtualDisk.RawDiskMappingVer1BackingInfo(
             fileName="[ds] a/raw.vmdk", compatibilityMode=mode, diskMode="persistent", lunUuid="02"

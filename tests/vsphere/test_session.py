@@ -32,7 +32,7 @@ def test_a_session_is_gone_after_logout(vsphere: VsphereSimulator, endpoint: End
 
 
 def test_a_wrong_password_is_named_and_says_which_credential(endpoint: Endpoint) -> None:
-    with pytest.raises(VcenterPasswordError, match="login of backup@vsphere.local.*InvalidLogin.*credential vc1"):
+    with pytest.raises(VcenterPasswordError, match=r"login of backup@vsphere.local.*InvalidLogin.*credential vc1"):
         Session(endpoint, "wrong")
 
 
@@ -44,7 +44,7 @@ def test_the_password_appears_in_no_error(vsphere: VsphereSimulator, session: Se
 
 
 def test_a_server_that_does_not_listen_is_named(vsphere: VsphereSimulator) -> None:
-    with pytest.raises(VcenterUnreachableError, match="vc1.*refused"):
+    with pytest.raises(VcenterUnreachableError, match=r"vc1.*refused"):
         Session(endpoint_of(vsphere, port=1), PASSWORD)
 
 

@@ -17,7 +17,8 @@ from typing import Any
 import pytest
 
 SOURCES = Path(__file__).parent / "server"
-VDDK_PLUGIN = Path(__file__).parent / "nbdkit-vddk-plugin"
+NBDKIT = Path(__file__).parent / "bin/nbdkit"
+"""Takes `vddk` and its arguments, from the simulator's frozen disks."""
 GOPATH = Path("/usr/share/gocode")
 USER = "backup@vsphere.local"
 PASSWORD = 'a password, with <punctuation> & "quotes"'

@@ -1,5 +1,5 @@
 // A vCenter (or one ESXi host) to test against: govmomi's simulator with real datastore folders, changed block
-// tracking by real difference, and failures on demand. See ../README.md for what it can't show.
+// tracking by real difference, and failures on demand. docs/vsphere.md says what it can't show.
 //
 // It prints one line of JSON when it listens, and ends when its standard input does.
 package main
