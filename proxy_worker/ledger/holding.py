@@ -19,7 +19,7 @@ class ProxySide(Connection):
     """What a proxy does. All calls may be repeated; all raise `LedgerError`s when Redis can't be used."""
 
     def register(self, registration: ProxyRegistration, identity: ProxyIdentity) -> tuple[str, ...]:
-        """Begin a life. Returns the tasks that a former life held and that are ready again now.
+        """Begin a life. Returns tasks that are ready again now: a former life had them, or only it could take them.
 
         Raises `ProxyNameTakenError` while another process with this name is alive: a namesake, a clone, or a
         former life that the host lock doesn't prove to be over.

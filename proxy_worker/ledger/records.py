@@ -227,4 +227,4 @@ class Reaped:
     ended: tuple[str, ...]
     """Tasks that failed for good, or whose cancellation is complete."""
     in_grace: bool
-    """Whether nothing was touched because the server has just been away."""
+    """Whether no lease was given up, because the server has just been away."""

@@ -59,6 +59,6 @@ def join(ledger: Ledger, registration: ProxyRegistration, identity: ProxyIdentit
                 told = True
         else:
             for task_id in given_back:
-                log.info("task %s, which this proxy's former life held, is ready again", task_id)
+                log.info("task %s, which this proxy's former life had, is ready again", task_id)
             return
         time.sleep(RETRY_S)

@@ -137,7 +137,7 @@ class Release:
     task_id: str
     lane: str
     proxy: str | None
-    """Where a slot is reserved; None for a shared lane, and for tasks without a slot."""
+    """Who alone may take it, and where a disk's slot is reserved; None for a shared lane."""
     mode: TransportMode | None
     name_mode: bool
     """Whether the specification has to name `mode`, since a proxy that may take it is restricted."""

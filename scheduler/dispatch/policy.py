@@ -209,12 +209,12 @@ class _Room:
         lane = proxy_lane(proxy.name)
         if self.upkeep[lane] >= self.limits.upkeep_per_proxy:
             return _Refused(f"all {len(group)} proxies {who.described} are busy with upkeep", for_all=True)
-        return self._release_upkeep(task, lane, f"to {proxy.name}")
+        return self._release_upkeep(task, lane, f"to {proxy.name}", proxy.name)
 
-    def _release_upkeep(self, task: PendingTask, lane: str, why: str) -> Release:
+    def _release_upkeep(self, task: PendingTask, lane: str, why: str, proxy: str | None = None) -> Release:
         self.upkeep[lane] += 1
         self.job_load[task.job] += 1
-        return Release(task.task_id, lane, None, None, name_mode=False, reason=why)
+        return Release(task.task_id, lane, proxy, None, name_mode=False, reason=why)
 
 
 def _full(group: tuple[FleetProxy, ...], mode: TransportMode | None, described: str, *, several: bool) -> str:

@@ -468,3 +468,28 @@ def test_bell_rings_for_what_a_dispatcher_may_act_on(ledger: Ledger) -> None:
 
     assert ledger.wait(1)
     assert not ledger.wait(0.01)
+
+
+def test_what_was_announced_to_a_former_life_alone_is_ready_at_once(ledger: Ledger) -> None:
+    for task_id, proxy in (("for it", "proxy-1"), ("for all", None)):
+        submit(ledger, task_id)
+        dispatch(ledger, task_id, proxy=proxy)
+
+    ledger.register(registration(), ProxyIdentity("proxy-1", "instance", life="next life", lock="lock"))
+
+    assert state(ledger, "for it") is TaskState.READY, "the dead process may have taken the message with it"
+    assert state(ledger, "for all") is TaskState.DISPATCHED
+    assert ledger.view().proxies["proxy-1"].slots_used == 0
+
+
+def test_what_was_announced_before_the_server_restarted_is_ready_at_once(ledger: Ledger, clock: Clock) -> None:
+    held(ledger, "running")
+    submit(ledger, "announced")
+    dispatch(ledger, "announced")
+    clock.restart_server()
+
+    reaped = ledger.reap()
+
+    assert (reaped.in_grace, reaped.requeued) == (True, ("announced",))
+    assert state(ledger, "running") is TaskState.RUNNING
+    assert ledger.reap().requeued == ()

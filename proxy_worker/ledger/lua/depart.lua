@@ -4,8 +4,6 @@
 local name, life = unpack(ARGV)
 if redis.call('HGET', proxy_key(name), 'life') ~= life then return {'taken'} end
 redis.call('HSET', proxy_key(name), 'left', 1)
-for _, id in ipairs(redis.call('ZRANGE', DEADLINES, 0, -1)) do
-  if redis.call('HGET', task_key(id), 'proxy') == name then make_ready(id, name .. ' has left') end
-end
+take_back_from(name, name .. ' has left')
 ring()
 return {'ok'}

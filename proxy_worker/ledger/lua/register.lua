@@ -1,5 +1,6 @@
 -- A proxy starts. A live namesake keeps the name, unless it is a former life that is proven over: the same
--- instance, whose host lock the new life holds. What that one held is given back at once.
+-- instance, whose host lock the new life holds. What that one held is given back at once, and so is what was
+-- announced to this proxy alone: the life that is over may have taken the message.
 -- ARGV: proxy, instance, life, lock, registration(JSON). Answers 'ok' with the tasks given back, or 'taken' with
 -- the holder's site, its instance, and the age of its last heartbeat.
 local name, instance, life, lock, registration = unpack(ARGV)
@@ -13,6 +14,7 @@ if former.life and former.life ~= life and not proven_over and is_live(former, t
 end
 
 local freed = {}
+if former.life and former.life ~= life then freed = take_back_from(name, name .. ' was restarted') end
 if proven_over and former.life ~= life then
   for _, id in ipairs(redis.call('ZRANGE', LEASES, 0, -1)) do
     local task = fields(task_key(id), 'proxy', 'life')

@@ -89,6 +89,18 @@ local function make_ready(id, note)
   ring()
 end
 
+-- Make ready what was announced to this proxy alone. Answers the tasks.
+local function take_back_from(proxy, note)
+  local tasks = {}
+  for _, id in ipairs(redis.call('ZRANGE', DEADLINES, 0, -1)) do
+    if redis.call('HGET', task_key(id), 'proxy') == proxy then
+      make_ready(id, note)
+      tasks[#tasks + 1] = id
+    end
+  end
+  return tasks
+end
+
 local function finish(id, state, outcome)
   let_go(id)
   local key = task_key(id)
