@@ -27,6 +27,9 @@ T = TypeVar("T")
 API_VERSION: Final = "vim.version.version12"
 """vSphere 6.7: the oldest that is supported. Newer servers answer in its words, so no unknown types arrive."""
 _RENEWALS: Final = 3
+_KEPT_IDLE_S: Final = (
+    20  # less than any server keeps a connection: one that it has closed fails what can't be repeated
+)
 
 
 class VcenterPasswordError(CredentialError):
@@ -99,6 +102,7 @@ class Session:
             version=API_VERSION,
             sslContext=endpoint.trust.context(),
             httpConnectionTimeout=endpoint.timeout_s,
+            connectionPoolTimeout=_KEPT_IDLE_S,
         )
         self.stub.scheme = checked_connection(endpoint.name, endpoint.trust)
         self._what = f"vCenter {endpoint.name} ({endpoint.host}:{endpoint.port})"

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 from pyVmomi import vim
 
 from proxy_worker.vsphere.privileges import ROLE, Purpose, missing_privileges
@@ -33,6 +36,12 @@ def test_privileges_are_checked_where_the_role_is_granted(vsphere: VsphereSimula
     vsphere.go_wrong("HasPrivilegeOnEntities", "refuse", "NotAuthenticated")
     found = missing_privileges(session, on=vms)
     assert [missing.on for missing in found] == [vm._moId for vm in vms]
+
+
+def test_the_guide_lists_every_privilege() -> None:
+    guide = (Path(__file__).parents[2] / "docs/vsphere.md").read_text()
+    listed = re.findall(r"`(?:[A-Z][A-Za-z]+)?(?:\.[A-Za-z]+)*\.([A-Za-z]+)`", guide)
+    assert {entry.id.rpartition(".")[2] for entry in ROLE} - {*listed, "Read"} == set()
 
 
 def test_vsphere_knows_every_privilege_of_the_role(session: Session) -> None:
