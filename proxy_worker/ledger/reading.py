@@ -1,11 +1,14 @@
-"""Rows of the ledger's scripts as records."""
+"""Rows of the ledger's scripts as records. What a proxy of another version wrote, and nobody here can read, is no
+reason to stop."""
 
 from __future__ import annotations
 
+import functools
 import json
+import logging
 from typing import Any
 
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
 from proxy_worker.contract.errors import LedgerError
 from proxy_worker.contract.names import TaskKind
@@ -20,11 +23,17 @@ from proxy_worker.ledger.records import (
     TaskView,
 )
 
+log = logging.getLogger(__name__)
+
 TASK_RESULT: TypeAdapter[TaskResult] = TypeAdapter(TaskResult)
 
 
 class HoldersLostError(LedgerError):
     """One proxy process after the other vanished while it worked on the same task."""
+
+
+class UnreadableOutcomeError(LedgerError):
+    """A proxy reported the end of a task in a form that this version doesn't know."""
 
 
 def task_view(row: list[Any]) -> TaskView:
@@ -57,19 +66,24 @@ def task_view(row: list[Any]) -> TaskView:
         fence_number=_fence_number(task_id, epoch, counter),
         attempts=int(attempts),
         since=float(since),
-        progress=DiskProgress.model_validate_json(progress) if progress else None,
+        progress=_progress(progress) if progress else None,
         has_checkpoint=bool(saved),
         verdict=TaskVerdict(verdict),
         note=note,
     )
 
 
-def proxy_view(row: list[Any]) -> ProxyView:
-    """A row of `view.lua`'s proxies."""
-    name, registration, live, draining, age_s, used, lanes, enabled, limit = row
+def proxy_view(row: list[Any]) -> ProxyView | None:
+    """A row of `view.lua`'s proxies; None when its registration can't be read."""
+    name, text, live, draining, age_s, used, lanes, enabled, limit = row
+    try:
+        registration = ProxyRegistration.model_validate_json(text)
+    except ValidationError as error:
+        _warn_once(f"proxy {name} gets no tasks: this version can't read its registration ({_first(error)})")
+        return None
     return ProxyView(
         name=name,
-        registration=ProxyRegistration.model_validate_json(registration),
+        registration=registration,
         orders=proxy_orders(lanes, enabled, limit),
         live=bool(live),
         draining=draining == "1",
@@ -90,9 +104,14 @@ def proxy_orders(lanes: str | None, enabled: str | None, limit: str | None) -> P
 def finished_task(row: list[Any]) -> FinishedTask:
     """A row of `finished.lua`."""
     (kind, title, state, epoch, counter, proxy, attempts, started, ended, outcome, checkpoint, note, task_id) = row
-    failure = None
-    if state == TaskState.FAILED:
-        failure = TaskFailure.model_validate_json(outcome) if outcome else _lost(title, attempts, note)
+    result, failure = None, None
+    try:
+        if state == TaskState.DONE:
+            result = TASK_RESULT.validate_json(outcome)
+        elif state == TaskState.FAILED:
+            failure = TaskFailure.model_validate_json(outcome) if outcome else _lost(title, attempts, note)
+    except ValidationError as error:
+        failure = _unreadable(title, proxy, error)
     return FinishedTask(
         task_id=task_id,
         kind=TaskKind(kind),
@@ -103,7 +122,7 @@ def finished_task(row: list[Any]) -> FinishedTask:
         attempts=int(attempts),
         started_at=float(started) if started else None,
         ended_at=float(ended),
-        result=TASK_RESULT.validate_json(outcome) if state == TaskState.DONE else None,
+        result=result,
         failure=failure,
         checkpoint=checkpoint,
     )
@@ -121,3 +140,30 @@ def _lost(title: str, attempts: str, note: str) -> TaskFailure:
             remedy="Look into the proxies' logs for what kills their processes, e.g. a lack of memory.",
         )
     )
+
+
+def _unreadable(title: str, proxy: str, error: ValidationError) -> TaskFailure:
+    return TaskFailure.of(
+        UnreadableOutcomeError(
+            title,
+            why=f"this version can't read what {proxy} reported ({_first(error)})",
+            remedy="Run the same version of proxyfleet on the server and its proxies.",
+        )
+    )
+
+
+def _progress(text: str) -> DiskProgress | None:
+    try:
+        return DiskProgress.model_validate_json(text)
+    except ValidationError:
+        return None  # only people look at it
+
+
+def _first(error: ValidationError) -> str:
+    first = error.errors()[0]
+    return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+
+
+@functools.lru_cache(maxsize=256)
+def _warn_once(message: str) -> None:
+    log.warning(message)

@@ -104,7 +104,7 @@ class SchedulerSide(Connection):
             server_time=float(now),
             quiet_s=float(quiet),
             tasks={view.task_id: view for view in map(task_view, tasks)},
-            proxies={view.name: view for view in map(proxy_view, proxies)},
+            proxies={view.name: view for view in map(proxy_view, proxies) if view is not None},
             caps={name: int(count) for name, count in caps},
         )
 
