@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from sqlalchemy.orm import Session
 
 from proxy_worker.contract.errors import LedgerError
-from proxy_worker.ledger import FleetView, TaskState, TaskView
+from proxy_worker.contract.outcome import DiskBackupResult
+from proxy_worker.ledger import FinishedTask, FleetView, TaskState, TaskView
 from scheduler.cli.opening import open_ledger
 from scheduler.dispatch.reasons import waiting_reasons
 
@@ -24,6 +25,8 @@ class Live:
     view: FleetView | None = None
     reasons: Mapping[str, str] = field(default_factory=dict)
     """By task id: why it doesn't run."""
+    ended: Mapping[str, FinishedTask] = field(default_factory=dict)
+    """By id: tasks that are over and not recorded in the database yet."""
 
     def task(self, task_ids: Iterable[str]) -> TaskView | None:
         """The first of these tasks that the ledger holds."""
@@ -37,6 +40,11 @@ class Live:
                 return self.reasons[task_id].removeprefix("waiting: ")
         task = self.task(task_ids)
         return (task.note or None) if task is not None else None
+
+    def result(self, task_ids: Iterable[str]) -> DiskBackupResult | None:
+        """What the first of these tasks that is over stored, until the database has it."""
+        results = (self.ended[task_id].result for task_id in task_ids if task_id in self.ended)
+        return next((result for result in results if isinstance(result, DiskBackupResult)), None)
 
     def running(self, task_ids: Iterable[str]) -> TaskView | None:
         """The first of these tasks that a proxy works on."""
@@ -58,6 +66,7 @@ class LedgerWindow:
         """What runs now; with a session, also why the rest waits."""
         try:
             view = self._ledger.view()
+            ended = {task.task_id: task for task in self._ledger.finished()}  # after it: nothing falls between
         except LedgerError as error:
             self.problem = str(error)
             return Live()
@@ -71,4 +80,4 @@ class LedgerWindow:
             for task_id, reason in self._reasons.items()
             if task_id not in view.tasks or view.tasks[task_id].state in waiting
         }
-        return Live(view, current)
+        return Live(view, current, ended)

@@ -181,7 +181,8 @@ def _vm_record(vm_run: VmRun) -> VmRecord:
 
 
 def _disk_record(vm: str, disk: DiskTask, task_ids: Sequence[str], live: Live, *, now: float) -> DiskRecord:
-    report: DiskReport | None = disk.result.report if disk.result is not None else None
+    result = disk.result or live.result(task_ids)
+    report: DiskReport | None = result.report if result is not None else None
     task = live.task(task_ids) if not disk.state.final else None
     progress = task.progress if task is not None else None
     figures = report or progress
@@ -190,7 +191,7 @@ def _disk_record(vm: str, disk: DiskTask, task_ids: Sequence[str], live: Live, *
     return DiskRecord(
         vm=vm,
         disk=disk.disk_key,
-        state=_state(disk, task),
+        state="running" if result is not None and disk.result is None else _state(disk, task),
         proxy=task.proxy if task is not None and task.proxy else disk.proxy,
         mode=mode.value if mode is not None else None,
         attempts=disk.attempts + (task.attempts if task is not None else 0),

@@ -184,9 +184,9 @@ class SimulatedFleet:
         answers: dict[type, Callable[..., TaskResult | TaskFailure]] = {
             InventoryScan: lambda scan: InventoryScanResult(vms=self.inventory[scan.datastore]),
             DiskBackup: lambda disk: DiskBackupResult(
-                report=_report(), sealed_result=f"{disk.run}/{disk.disk.key}"
+                report=disk_report(), sealed_result=f"{disk.run}/{disk.disk.key}"
             ),
-            DiskRestore: lambda restore: DiskRestoreResult(report=_report(), target_path=restore.target_path),
+            DiskRestore: lambda restore: DiskRestoreResult(report=disk_report(), target_path=restore.target_path),
             RepositoryCommit: self.repository.commit,
             RepositoryAbandon: self.repository.abandon,
             RepositoryCheck: lambda _: RepositoryCheckResult(
@@ -202,7 +202,8 @@ class SimulatedFleet:
         return answer
 
 
-def _report() -> DiskReport:
+def diskdisk_report() -> DiskReport:
+    """What a simulated disk comes to."""
     return DiskReport(
         size_bytes=DISK_BYTES,
         read_bytes=DISK_BYTES,

@@ -13,11 +13,12 @@ from pathlib import Path
 import pytest
 
 from proxy_worker.contract.names import TaskKind, TransportMode
-from proxy_worker.contract.outcome import DiskProgress
+from proxy_worker.contract.outcome import DiskBackupResult, DiskProgress
 from proxy_worker.ledger import Claim
 from scheduler.service import Service
 from tests.scheduler.cli.conftest import Program, serving
 from tests.scheduler.conftest import World
+from tests.simulators.proxies import DISK_BYTES, disk_report
 
 DISKS = [("app01", "scsi0:0"), ("web01", "scsi0:0"), ("web01", "scsi0:1")]
 
@@ -179,6 +180,22 @@ def test_what_runs_shows_live_progress_and_what_waits_its_reason(applied: Progra
     assert (shown["ledger"], shown["slots"], shown["used"], shown["serving"]) == ("ok", 1, 1, False)
     assert shown["waiting"] == [{"reason": "proxy proxy-1 is full (1 of 1 slots)", "tasks": 2}]
     assert "works on\n  disk.backup" in applied("proxy", "show", "proxy-1").out
+
+
+def test_a_disk_that_is_done_does_not_look_queued_until_it_is_recorded(applied: Program, world: World) -> None:
+    world.fleet.join("proxy-1", slots=1)
+    claim = _claim_first_disk_of_a_run(applied, world)
+    world.fleet.ledger.complete(claim.fence, DiskBackupResult(report=disk_report(), sealed_result="sealed"))
+
+    (done,) = [disk for disk in applied("run", "list", "--json").json[0]["disks"] if disk["processed_bytes"]]
+
+    assert (done["state"], done["processed_bytes"]) == ("running", DISK_BYTES)
+
+
+def _claim_first_disk_of_a_run(applied: Program, world: World) -> Claim:
+    service = world.start()
+    applied("job", "start", "nightly")
+    return _claim_first_disk(world, service)
 
 
 def _claim_first_disk(world: World, service: Service) -> Claim:
