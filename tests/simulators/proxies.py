@@ -202,7 +202,7 @@ class SimulatedFleet:
         return answer
 
 
-def diskdisk_report() -> DiskReport:
+def disk_report() -> DiskReport:
     """What a simulated disk comes to."""
     return DiskReport(
         size_bytes=DISK_BYTES,
