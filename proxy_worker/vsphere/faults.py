@@ -25,6 +25,10 @@ class VcenterUnreachableError(SourceError):
     """A vCenter doesn't answer, or the connection to it broke."""
 
 
+class SessionLostError(SourceError):
+    """A vCenter ends this account's sessions as soon as they are opened."""
+
+
 class VsphereError(SourceError):
     """vCenter refused or failed what it was asked, for a reason that this version has no better name for."""
 
@@ -79,6 +83,12 @@ def translate(what: str, fault: Exception) -> ProxyfleetError:
             why=str(fault) or type(fault).__name__,
             remedy="Check the vCenter's address, its service, and the network between.",
         )
+    if isinstance(fault, vim.fault.NotAuthenticated):
+        return SessionLostError(
+            what,
+            why="vCenter ended the session again right after the login",
+            remedy="Check its limits on sessions, and whether somebody terminates them.",
+        )
     if isinstance(fault, vim.fault.NoPermission):
         return MissingPrivilegeError(
             what, privilege=fault.privilegeId or "that is needed", on=_reference(fault.object)
@@ -119,9 +129,14 @@ _MEANINGS: Final[tuple[_Meaning, ...]] = (
         "Free space on the datastore: a snapshot grows with what the VM writes.",
     ),
     (
-        (vim.fault.TaskInProgress, vim.fault.InvalidPowerState, vim.fault.ConcurrentAccess),
+        (
+            vim.fault.TaskInProgress,
+            vim.fault.InvalidPowerState,
+            vim.fault.ConcurrentAccess,
+            vim.fault.QuestionPending,
+        ),
         VmBusyError,
-        "Wait for the task that vCenter shows; it is tried again.",
+        "Wait for the task, or answer the question, that vCenter shows; it is tried again.",
     ),
     (
         (

@@ -191,9 +191,16 @@ class Answers:
         return SimpleNamespace(startOffset=start, length=length, changedArea=found)
 
 
-def ask(pieces: list[tuple[int, int, list[tuple[int, int]]]]) -> Changes:
+def ask(pieces: list[tuple[int, int, list[tuple[int, int]]]], disk: VirtualDisk = DISK) -> Changes:
     """What becomes of these answers."""
-    return areas_in_use(Answers(pieces), "vm-1", "snapshot-1", DISK)
+    return areas_in_use(Answers(pieces), "vm-1", "snapshot-1", disk)
+
+
+def test_a_disk_beyond_two_tebibytes_is_asked_about_to_its_end() -> None:
+    tib = 1 << 40
+    disk = dataclasses.replace(DISK, size_bytes=3 * tib)
+    rest = [(2 * tib, tib, [(3 * tib - GRAIN, GRAIN)])]
+    assert pairs(ask([(0, 2 * tib, [(0, GRAIN)]), *rest], disk)) == [(0, GRAIN), (3 * tib - GRAIN, GRAIN)]
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,12 @@ from pathlib import Path
 import pytest
 from pyVmomi import vim
 
-from proxy_worker.vsphere.faults import MissingPrivilegeError, VcenterUnreachableError, VsphereObjectGoneError
+from proxy_worker.vsphere.faults import (
+    MissingPrivilegeError,
+    SessionLostError,
+    VcenterUnreachableError,
+    VsphereObjectGoneError,
+)
 from proxy_worker.vsphere.inventory import read_inventory, read_vm
 from proxy_worker.vsphere.session import (
     Endpoint,
@@ -61,6 +66,12 @@ def test_a_session_that_expires_between_two_pages_starts_the_reading_anew(
     vsphere.go_wrong("ContinueRetrievePropertiesEx", "refuse", "NotAuthenticated", skip=1)
     whole = read_inventory(session, page=5)
     assert whole.vms == read_inventory(session).vms
+
+
+def test_a_session_that_ends_again_and_again_is_named(vsphere: VsphereSimulator, session: Session) -> None:
+    vsphere.go_wrong("CreateContainerView", "refuse", "NotAuthenticated", times=0)
+    with pytest.raises(SessionLostError, match="right after the login"):
+        read_inventory(session)
 
 
 def test_threads_that_meet_an_expired_session_log_in_once(vsphere: VsphereSimulator, session: Session) -> None:

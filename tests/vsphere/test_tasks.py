@@ -38,6 +38,7 @@ def test_progress_is_told_while_a_task_runs(vsphere: VsphereSimulator, session: 
         ("FileLocked", faults.DiskLockedError),
         ("NoDiskSpace", faults.DatastoreFullError),
         ("TaskInProgress", faults.VmBusyError),
+        ("QuestionPending", faults.VmBusyError),
         ("InvalidHostState", faults.HostUnavailableError),
         ("HostNotConnected", faults.HostUnavailableError),
         ("InaccessibleDatastore", faults.HostUnavailableError),
