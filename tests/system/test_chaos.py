@@ -27,17 +27,7 @@ DISKS = [(machine, disk) for machine in MACHINES for disk in machine.disks]
 PROXIES = tuple(ProxyPlace(f"proxy-{number}", "primary", "ds") for number in (1, 2, 3))
 SLOTS = 2
 KILLING_S = 25.0
-FLEET = """
-[[site]]
-name = "primary"
-[[datastore]]
-name = "ds"
-site = "primary"
-[[repository]]
-name = "main"
-location = "${state}/repository"
-site = "primary"
-credential = "main"
+JOBS = """
 [[job]]
 name = "everything"
 vms = ["vm*"]
@@ -57,7 +47,7 @@ def test_forty_disks_on_three_proxies_survive_random_kills(tmp_path: Path) -> No
     source = random.Random(seed)
     datastores = tmp_path / "datastores"
     make_machines(MACHINES, datastores, tmp_path / "scratch")
-    with LiveFleet(tmp_path, PROXIES, FLEET, nbd_mib_s=NBD_MIB_S) as fleet, explained(fleet):
+    with LiveFleet(tmp_path, PROXIES, JOBS, nbd_mib_s=NBD_MIB_S) as fleet, explained(fleet):
         rounds = 0
         while rounds == 0 or time.monotonic() < end:
             if rounds:
