@@ -127,12 +127,21 @@ def reindex_repository(
         report = reindex(opened.access)
     if as_json:
         typer.echo(
-            json.dumps({"packs": report.packs, "fragments": report.fragments, "dropped": list(report.dropped)})
+            json.dumps(
+                {
+                    "packs": report.packs,
+                    "fragments": report.fragments,
+                    "dropped": list(report.dropped),
+                    "unreadable": list(report.unreadable_packs),
+                }
+            )
         )
         return
     typer.echo(f"indexed {report.packs} packs again in {report.fragments} fragments")
     for name in report.dropped:
         typer.echo(f"  replaced {name}")
+    for pack in report.unreadable_packs:
+        typer.echo(f"  left out {pack}")
 
 
 def _parsed_size(text: str) -> int:

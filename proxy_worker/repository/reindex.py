@@ -10,6 +10,7 @@ from proxy_worker.contract.errors import DamageError
 from proxy_worker.repository.access import Access
 from proxy_worker.repository.fragments import FragmentPack, encode_fragment, fragment_name
 from proxy_worker.repository.index_run import FRAGMENT_ID_BYTES
+from proxy_worker.repository.keyring import OWNER_GROUP
 from proxy_worker.repository.pack_layout import PackLayoutError, PackTable
 from proxy_worker.repository.pack_scan import pack_ids
 from proxy_worker.repository.packs import read_footer, read_table
@@ -28,13 +29,13 @@ class ReindexReport:
     packs: int
     fragments: int
     dropped: tuple[str, ...]
-    """Damaged fragments, removed once the packs were described anew."""
+    """Damaged fragments, removed once all packs were described anew."""
     unreadable_packs: tuple[str, ...]
-    """Packs whose table can't be read, and so not be indexed."""
+    """Packs whose table can't be read, or isn't for this key to vouch for, and so not be indexed."""
 
 
 def reindex(opened: Access) -> ReindexReport:
-    """Publish fragments for packs that no readable fragment describes, then remove the damaged ones.
+    """Publish fragments for packs that no readable one describes; if none is left out, remove the damaged ones.
 
     May run beside writers: a pack whose writer is about to publish it gets two fragments, which does no harm.
     """
@@ -45,6 +46,7 @@ def reindex(opened: Access) -> ReindexReport:
 def _reindex(access: Access) -> ReindexReport:
     damaged = sorted(access.index.damaged)
     soundness = Soundness(access)
+    own_group = access.keyring.identity.body.group
     packs = fragments = 0
     unreadable: list[str] = []
     batch: _Described = []
@@ -57,6 +59,10 @@ def _reindex(access: Access) -> ReindexReport:
         except (PackLayoutError, DamageError) as error:
             unreadable.append(f"{pack_id.hex()}: {error}")
             continue
+        if own_group not in {OWNER_GROUP, signer.group}:
+            # A fragment's packs count as its signer's: this one would vouch for what another group has stored.
+            unreadable.append(f"{pack_id.hex()}: it is of trust group {signer.group}; use the passphrase")
+            continue
         if all(soundness.is_indexed(pack_id, chunk) for chunk in table):
             continue
         batch.append((FragmentPack(pack_id, footer.size_bytes, signer.group, table.data_keys), table))
@@ -65,6 +71,8 @@ def _reindex(access: Access) -> ReindexReport:
             fragments += _publish(access, batch)
             batch = []
     fragments += _publish(access, batch)
+    if unreadable:
+        damaged = []  # they may describe just those packs, for whoever can read them
     for name in damaged:
         access.store.delete(name)
     return ReindexReport(packs, fragments, tuple(damaged), tuple(unreadable))

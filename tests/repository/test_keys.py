@@ -30,6 +30,7 @@ from proxy_worker.repository.keyring import public_key_id
 from proxy_worker.repository.pack_scan import pack_ids
 from proxy_worker.repository.packs import read_footer, read_table
 from proxy_worker.repository.passphrases import EmptyPassphraseError
+from proxy_worker.repository.reindex import reindex
 from proxy_worker.repository.repository import BlockSizeError, Repository, open_store
 from proxy_worker.repository.store.local import LocalStore
 from tests.repository.making import CHEAP, CREDENTIAL, back_up, make_repository, noise, restore, text
@@ -192,6 +193,21 @@ def test_groups_deduplicate_apart(repository: Repository) -> None:
         assert back_up(primary, noise(3), run="second").disks[0].stored_bytes > len(noise(3))
     with reopened(repository, key_of(repository, group="primary")) as primary:
         assert back_up(primary, noise(3), run="third").disks[0].stored_bytes < 8192
+
+
+def test_a_write_key_vouches_for_no_other_groups_packs_when_it_reindexes(repository: Repository) -> None:
+    with reopened(repository, key_of(repository, group="remote")) as remote:
+        back_up(remote, noise(3), run="first")
+    for name in list(repository.access.store.list("index/")):
+        repository.access.store.delete(name)
+
+    with reopened(repository, key_of(repository, group="primary")) as primary:
+        report = reindex(primary.access)
+        assert report.packs == 0
+        assert "trust group remote" in report.unreadable_packs[0]
+        assert back_up(primary, noise(3), run="second").disks[0].stored_bytes > len(noise(3))
+    assert reindex(repository.access).packs > 0
+    assert restore(repository, repository.point("vm-1", "first")) == noise(3)
 
 
 def test_a_writer_that_is_shut_out_counts_no_more(repository: Repository) -> None:
