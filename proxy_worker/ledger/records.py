@@ -226,5 +226,3 @@ class Reaped:
     """Tasks that are ready again."""
     ended: tuple[str, ...]
     """Tasks that failed for good, or whose cancellation is complete."""
-    in_grace: bool
-    """Whether no lease was given up, because the server has just been away."""

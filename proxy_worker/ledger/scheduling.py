@@ -93,8 +93,8 @@ class SchedulerSide(Connection):
 
     def reap(self) -> Reaped:
         """One pass: give up messages nobody took and holders that stopped renewing. Call it about each tick."""
-        answer, requeued, ended = self._guarded("reap", self._run_id())
-        return Reaped(tuple(requeued), tuple(ended), in_grace=answer == "grace")
+        _, requeued, ended = self._guarded("reap", self._run_id())
+        return Reaped(tuple(requeued), tuple(ended))
 
     def view(self) -> FleetView:
         """Everything that runs or waits, at one moment."""

@@ -22,7 +22,7 @@ class Timings(Frozen):
     proxy_timeout_s: Seconds = 15.0
     """After so long without a heartbeat a proxy counts as away and gets no tasks."""
     reap_grace_s: Annotated[float, Field(ge=0)] = 20.0
-    """How long after the server's own restart nothing expires, so that holders can find it again."""
+    """How long after the server's own restart no lease runs out, so that holders can find it again."""
     tick_s: Seconds = 2.0
     """At most this much is charged to every lease and deadline per reaping pass, however long ago the last was."""
     progress_s: Seconds = 1.0

@@ -2,7 +2,7 @@
 -- All keys begin with KEYS[1], whose braces put them into one hash slot. Times: `now` is the server's Unix
 -- time; ledger time is a clock of its own that only `reap.lua` moves, by at most one tick a pass.
 --
---   meta                hash  epoch, counter (of fences), clock, passed_at, run_id, grace_until, quiet_until,
+--   meta                hash  epoch, counter (of fences), clock, passed_at, run_id, quiet_until,
 --                             timings (JSON)
 --   tasks               set   ids of tasks that have not ended
 --   task:<id>           hash  kind title takes_slot caps(JSON) state since n lane spec proxy instance life
