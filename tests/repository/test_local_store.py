@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -68,11 +69,15 @@ def test_an_error_of_the_disk_is_passed_on_as_retryable(store: LocalStore, monke
 
 def test_a_folder_that_is_gone_is_not_made_again(store: LocalStore, tmp_path: Path) -> None:
     """An unmounted file system leaves an empty place, and nothing must be written there."""
-    (tmp_path / "store").rmdir()
-
+    shutil.rmtree(tmp_path / "store")
     with pytest.raises(StoreMissingError, match="mounted"):
         store.put_if_absent("packs/ab/one", [b"content"])
     assert not (tmp_path / "store").exists()
+
+    (tmp_path / "store").mkdir()
+    with pytest.raises(StoreMissingError, match="mounted"):
+        store.put_if_absent("packs/ab/one", [b"content"])
+    assert list((tmp_path / "store").iterdir()) == []
     with pytest.raises(ObjectNotFoundError):
         store.get("packs/ab/one")
 

@@ -117,15 +117,18 @@ class LocalStore:
         yield from self._list(_TEMPORARY)
 
     def prepare(self) -> None:
-        """Make the folder itself, if it isn't there."""
+        """Make the folder itself, if it isn't there, and what shows that it is a store."""
         with self.errors("create", self.location):
-            _make_folders(self._root)
+            _make_folders(self._root / _TEMPORARY)
 
     def require(self) -> None:
-        """Raise `StoreMissingError` unless the folder is there."""
-        if not self._root.is_dir():
+        """Raise `StoreMissingError` unless the folder is there, with something in it: an unmounted file system
+        leaves an empty one."""
+        if not self._root.is_dir() or not any(self._root.iterdir()):
             raise StoreMissingError(
-                f"repository {self.location}", why="there is no such folder", remedy="Is its file system mounted?"
+                f"repository {self.location}",
+                why="there is no such folder, or it is empty",
+                remedy="Is its file system mounted?",
             )
 
     def temporary_path(self) -> Path:
