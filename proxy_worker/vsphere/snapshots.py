@@ -92,9 +92,10 @@ def tree(session: Session, vm: str) -> tuple[SnapshotNode, ...]:
 def create(
     session: Session, vm: Vm, mark: Mark, quiesce: Quiesce = Quiesce.PREFER, waiting: Waiting | None = None
 ) -> Snapshot:
-    """Make a snapshot without memory. One that fails after all leaves nothing behind.
+    """Make a snapshot without memory. One that fails after all is removed; where that fails too, its error says so.
 
-    Journal `mark` first. Raises `QuiesceError`, `SnapshotError`, or what `faults` names.
+    Journal `mark` first, so that what stays all the same is found. Raises `QuiesceError`,
+    `SnapshotError`, or what `faults` names.
     """
     what = f"snapshot of {vm.name}"
     warning = None

@@ -74,10 +74,7 @@ class _Rest:
         status, answer = _exchange(self.connection, method, path, headers, body)
         if status != _OK:
             raise VcenterTagsError(self.what, why=f"{method} {path} is answered with HTTP {status}")
-        try:
-            return json.loads(answer)["value"] if answer else None
-        except (ValueError, KeyError, TypeError):
-            return None
+        return _value(self.what, answer) if answer else None
 
 
 def _log_in(connection: HTTPSConnection, endpoint: Endpoint, password: str, what: str) -> str | None:
@@ -90,7 +87,16 @@ def _log_in(connection: HTTPSConnection, endpoint: Endpoint, password: str, what
         raise VcenterPasswordError(what, why="user name or password is refused")
     if status != _OK:
         raise VcenterTagsError(what, why=f"the login is answered with HTTP {status}")
-    return str(json.loads(answer)["value"])
+    return str(_value(what, answer))
+
+
+def _value(what: str, answer: bytes) -> Any:
+    try:
+        return json.loads(answer)["value"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise VcenterTagsError(
+            what, why="the answer isn't vCenter's", remedy="Look what else listens there."
+        ) from error
 
 
 def _exchange(
@@ -103,12 +109,12 @@ def _exchange(
 
 def _tags_by_object(rest: _Rest) -> dict[str, tuple[Tag, ...]]:
     categories = {
-        ref: rest.ask("GET", f"{_TAGGING}/category/id:{quote(ref)}")["name"]
+        ref: _entry(rest, f"{_TAGGING}/category/id:{quote(ref)}", "name")["name"]
         for ref in rest.ask("GET", f"{_TAGGING}/category") or ()
     }
     tags = {}
     for ref in rest.ask("GET", f"{_TAGGING}/tag") or ():
-        found = rest.ask("GET", f"{_TAGGING}/tag/id:{quote(ref)}")
+        found = _entry(rest, f"{_TAGGING}/tag/id:{quote(ref)}", "name", "category_id")
         tags[ref] = Tag(categories.get(found["category_id"], ""), found["name"])
     if not tags:
         return {}
@@ -120,3 +126,10 @@ def _tags_by_object(rest: _Rest) -> dict[str, tuple[Tag, ...]]:
         for target in link.get("object_ids") or ():
             by_object[target["id"]].append(tags[link["tag_id"]])
     return {ref: tuple(sorted(found)) for ref, found in by_object.items()}
+
+
+def _entry(rest: _Rest, path: str, *keys: str) -> dict[str, str]:
+    found = rest.ask("GET", path)
+    if not isinstance(found, dict) or any(key not in found for key in keys):
+        raise VcenterTagsError(rest.what, why=f"{path} is answered without {' and '.join(keys)}")
+    return found

@@ -11,11 +11,12 @@ from typing import Any
 import pytest
 from pyVmomi import vim
 
+from proxy_worker.vsphere import tags
 from proxy_worker.vsphere.faults import VcenterUnreachableError
 from proxy_worker.vsphere.inventory import read_inventory
 from proxy_worker.vsphere.selection import facts
-from proxy_worker.vsphere.session import Endpoint, Session
-from proxy_worker.vsphere.tags import Tag, read_tags
+from proxy_worker.vsphere.session import Endpoint, Session, VcenterPasswordError
+from proxy_worker.vsphere.tags import Tag, VcenterTagsError, read_tags
 from proxy_worker.vsphere.tasks import finish
 from tests.simulators.vsphere.simulator import PASSWORD, VsphereSimulator, running
 from tests.vsphere.conftest import endpoint_of
@@ -52,17 +53,35 @@ def test_tags_are_read_in_calls_per_tag_not_per_vm(
     admin.tag("backup", "gold", *(vm.ref for vm in vms))
     admin.tag("owner", "sales & more", vms[0].ref)
     vsphere.reset()
-    tags = read_tags(endpoint, PASSWORD)
+    found_tags = read_tags(endpoint, PASSWORD)
     assert vsphere.calls() == {"REST": 9}  # session 2, lists 2, categories 2, tags 2, associations 1
-    assert tags[vms[0].ref] == (Tag("backup", "gold"), Tag("owner", "sales & more"))
-    assert [str(tag) for tag in tags[vms[4].ref]] == ["backup:gold"]
-    found = {fact.vm.ref: fact.tags for fact in facts(read_inventory(session), tags)}
+    assert found_tags[vms[0].ref] == (Tag("backup", "gold"), Tag("owner", "sales & more"))
+    assert [str(tag) for tag in found_tags[vms[4].ref]] == ["backup:gold"]
+    found = {fact.vm.ref: fact.tags for fact in facts(read_inventory(session), found_tags)}
     assert found[vms[1].ref] == (Tag("backup", "gold"),)
 
 
 def test_an_esxi_host_has_no_tags(vsphere_program: Path, tmp_path: Path) -> None:
     with running(vsphere_program, tmp_path, "-esx") as server:
         assert read_tags(endpoint_of(server), PASSWORD) == {}
+
+
+@pytest.mark.parametrize(
+    ("answer", "error", "message"),
+    [
+        ((401, b""), VcenterPasswordError, "user name or password is refused"),
+        ((503, b""), VcenterTagsError, "HTTP 503"),
+        ((200, b"<html>"), VcenterTagsError, "isn't vCenter's"),
+        ((200, b"[]"), VcenterTagsError, "isn't vCenter's"),
+        ((200, b'{"value": ["urn:1"]}'), VcenterTagsError, "without name"),
+    ],
+)
+def test_an_answer_that_is_none_is_a_named_error(
+    endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch, answer: object, error: type[Exception], message: str
+) -> None:
+    monkeypatch.setattr(tags, "_exchange", lambda *_: answer)
+    with pytest.raises(error, match=message):
+        read_tags(endpoint, PASSWORD)
 
 
 def test_tags_of_a_vcenter_that_is_gone_are_a_named_error(vsphere: VsphereSimulator) -> None:
