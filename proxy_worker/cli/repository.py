@@ -58,7 +58,6 @@ def init(
         )
     passphrase = load_credential(passphrase_file=passphrase_file).passphrase
     store = LocalStore(Path(repository))
-    store.prepare()
     with Repository.create(store, passphrase=passphrase, block_size=_parsed_size(block_size)) as made:
         typer.echo(f"made repository {made.id} in {repository}, block size {size(made.block_size)}")
 

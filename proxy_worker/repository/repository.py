@@ -132,6 +132,7 @@ class Repository:
         if any(True for _ in store.list("config/")):
             raise RepositoryExistsError(f"repository {store.location}", why="there is one here already")
         unlocked = Secrets.generate()
+        store.prepare()
         config = Config(
             format=FORMAT,
             version=VERSION,

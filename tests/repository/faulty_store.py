@@ -57,6 +57,9 @@ class FaultyStore:
         """What is raised."""
         return self._error(f"can't {action}", why="the store has stopped, as this test wants")
 
+    def prepare(self) -> None:
+        self._store.prepare()
+
     def put_if_absent(self, name: str, chunks: Iterable[Buffer]) -> bool:
         lost = self.before(f"put {name}", writes=True)
         done = self._store.put_if_absent(name, chunks)

@@ -87,6 +87,9 @@ class Store(Protocol):
     location: str
     """For messages: the path or URL."""
 
+    def prepare(self) -> None:
+        """Make the place ready to hold a repository. Idempotent."""
+
     def put_if_absent(self, name: str, chunks: Iterable[Buffer]) -> bool:
         """Create an object, durable when this returns; False if the name is taken."""
 

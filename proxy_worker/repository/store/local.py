@@ -117,7 +117,7 @@ class LocalStore:
         yield from self._list(_TEMPORARY)
 
     def prepare(self) -> None:
-        """Make the folder itself, if it isn't there, and what shows that it is a store."""
+        """See `Store`: the folder itself, and what shows that it isn't an empty one."""
         with self.errors("create", self.location):
             _make_folders(self._root / _TEMPORARY)
 
