@@ -25,17 +25,7 @@ MIB = 1 << 20
 TINY_MACHINES, DISKS_EACH = 100, 5
 TINY_CONTENT_BYTES = 64 << 10
 PROXIES = tuple(ProxyPlace(f"proxy-{number}", "primary", "ds") for number in (1, 2, 3))
-FLEET = """
-[[site]]
-name = "primary"
-[[datastore]]
-name = "ds"
-site = "primary"
-[[repository]]
-name = "main"
-location = "${state}/repository"
-site = "primary"
-credential = "main"
+JOBS = """
 [[job]]
 name = "reference"
 vms = ["reference"]
@@ -59,7 +49,7 @@ def measure(disks: ReferenceDisks, state: Path) -> dict[str, float]:
     state.mkdir(parents=True)
     _make_machines(disks, state)
     try:
-        with LiveFleet(state, PROXIES, FLEET) as fleet:
+        with LiveFleet(state, PROXIES, JOBS) as fleet:
             warm(disks.first)
             standalone_s = alone.back_up(disks.first)[0].wall_s
             reference_s = _timed_run(fleet, "reference", 1)

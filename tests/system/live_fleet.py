@@ -20,21 +20,34 @@ from ops.demo.valkey import EmbeddedValkey, free_port
 
 BIN = Path(sys.executable).parent
 SCHEDULER = "scheduler"
+PLACE = """
+[[site]]
+name = "primary"
+[[datastore]]
+name = "ds"
+site = "primary"
+[[repository]]
+name = "main"
+location = "${state}/repository"
+site = "primary"
+credential = "main"
+"""
+"""What every fleet here has; jobs come on top."""
 
 
 class LiveFleet:
     """Processes in a folder of their own; leaving the `with` block ends all of them, whatever has happened."""
 
     def __init__(
-        self, state: Path, proxies: Sequence[ProxyPlace], fleet_toml: str, *, nbd_mib_s: int | None = None
+        self, state: Path, proxies: Sequence[ProxyPlace], jobs: str, *, nbd_mib_s: int | None = None
     ) -> None:
-        """`fleet_toml` is applied once the proxies are there; `${state}` in it is the folder.
+        """`jobs`, in the words of fleet.toml, are applied with `PLACE` once the proxies are there.
 
         With `nbd_mib_s` the proxies can also read each disk over NBD, no faster than so many MiB a second.
         """
         self.layout = Layout(state, redis_port=free_port(), flower_port=free_port())
         self.proxies = tuple(proxies)
-        self._fleet_toml = fleet_toml
+        self._fleet_toml = PLACE + jobs
         self._nbd_mib_s = nbd_mib_s
         self.supervisor = Supervisor(state, term_timeout_s=15)
         self._services: dict[str, Service] = {}

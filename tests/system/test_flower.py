@@ -22,17 +22,7 @@ from ops.demo.machines import Disk, Machine, make_machines
 from tests.system.live_fleet import LiveFleet, explained, wait_until
 
 WEB01 = Machine("web01", "ds", (Disk("scsi0:0", 64, 32, filesystem=False),))
-FLEET = """
-[[site]]
-name = "primary"
-[[datastore]]
-name = "ds"
-site = "primary"
-[[repository]]
-name = "main"
-location = "${state}/repository"
-site = "primary"
-credential = "main"
+JOBS = """
 [[job]]
 name = "nightly"
 vms = ["*"]
@@ -48,7 +38,7 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveFleet]:
     folder = tmp_path_factory.mktemp("flower")
     make_machines([WEB01], folder / "datastores", folder / "scratch")
     proxy = ProxyPlace("proxy-1", "primary", "ds")
-    with LiveFleet(folder, [proxy], FLEET, nbd_mib_s=NBD_MIB_S) as live, explained(live):
+    with LiveFleet(folder, [proxy], JOBS, nbd_mib_s=NBD_MIB_S) as live, explained(live):
         start_flower(live.supervisor, live.layout)
         wait_for_flower(live.supervisor, live.layout)
         live.command("scheduler", "job", "start", "nightly")

@@ -20,17 +20,7 @@ MACHINES = (
     Machine("db01", "ds", (Disk("scsi0:0", 64, 16, filesystem=False),)),
 )
 DISKS = [(machine, disk) for machine in MACHINES for disk in machine.disks]
-FLEET = """
-[[site]]
-name = "primary"
-[[datastore]]
-name = "ds"
-site = "primary"
-[[repository]]
-name = "main"
-location = "${state}/repository"
-site = "primary"
-credential = "main"
+JOBS = """
 [[job]]
 name = "everything"
 vms = ["web*", "db01"]
@@ -47,7 +37,7 @@ retries = { count = 1, wait_minutes = 0.02 }
 def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveFleet]:
     state = tmp_path_factory.mktemp("main-job")
     make_machines(MACHINES, state / "datastores", state / "scratch")
-    with LiveFleet(state, [ProxyPlace("proxy-1", "primary", "ds")], FLEET) as fleet, explained(fleet):
+    with LiveFleet(state, [ProxyPlace("proxy-1", "primary", "ds")], JOBS) as fleet, explained(fleet):
         yield fleet
 
 
