@@ -69,8 +69,8 @@ class RepositoryReference(Frozen):
     name: Name
     location: str
     """A folder on the proxies that reach it."""
-    credential: Name
-    """Names the secret `<credential>.key` (write or read key) or `<credential>.passphrase`."""
+    credential: Name | None = None
+    """Names the secret `<credential>.key` (write or read key) or `<credential>.passphrase`; None: not encrypted."""
 
 
 class Extent(Frozen):

@@ -32,7 +32,7 @@ class Bench:
         self.identity = identity
         self.draining = draining
         self.public_keys: tuple[Ed25519PublicKey, ...] = configuration.public_keys()
-        self._repositories: dict[tuple[str, str, str], Repository] = {}
+        self._repositories: dict[tuple[str, str | None, str], Repository] = {}
 
     @cached_property
     def ledger(self) -> Ledger:
@@ -56,6 +56,8 @@ class Bench:
             self._repositories.popitem()[1].close()
 
     def _credential(self, reference: RepositoryReference, need: Literal["read", "write"]) -> Credential:
+        if reference.credential is None:
+            return load_credential()
         secrets = self.configuration.secrets_dir
         key, passphrase = (secrets / f"{reference.credential}{suffix}" for suffix in (KEY_SUFFIX, PHRASE_SUFFIX))
         # A key spares the passphrase's slow derivation, but the key of a proxy is mostly one that can't read.

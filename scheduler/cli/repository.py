@@ -41,8 +41,11 @@ def add(
     *,
     location: Annotated[str, typer.Option(metavar="PATH", help="Its folder, as the proxies that reach it see it.")],
     credential: Annotated[
-        str, typer.Option(metavar="NAME", help="The secret that opens it: NAME.key or NAME.passphrase.")
-    ],
+        str | None,
+        typer.Option(
+            metavar="NAME", help="The secret that opens it: NAME.key or NAME.passphrase; none if not encrypted."
+        ),
+    ] = None,
     site: Annotated[str, typer.Option(metavar="SITE", help="Where it stands.")] = "primary",
     proxies: Annotated[
         list[str] | None,
@@ -195,12 +198,12 @@ def _as_json(session: Session, repository: Repository, view: FleetView | None) -
 
 
 def _reached_by(repository: Repository, view: FleetView | None) -> list[str]:
-    """The proxies that are up, reach the repository and hold a key to it."""
+    """The proxies that are up, reach the repository and can open it."""
     return sorted(
         proxy.name
         for proxy in (view.proxies.values() if view is not None else ())
         if proxy.live
-        and repository.credential in proxy.registration.credentials
+        and (repository.credential is None or repository.credential in proxy.registration.credentials)
         and (
             proxy.registration.site == repository.site
             if repository.proxies is None

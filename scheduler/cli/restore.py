@@ -192,8 +192,8 @@ def _check_proxy(session: Session, view: FleetView | None, name: str, repository
         note(f"Proxy {name} isn't up; the restore waits for it.")
         return
     declared = session.get_one(Repository, repository)
-    held = proxy.registration.credentials.get(declared.credential)
-    if held != "read":
+    held = proxy.registration.credentials.get(declared.credential or "")
+    if declared.credential is not None and held != "read":
         raise NoReadKeyError(
             f"proxy {name!r} can't restore from repository {repository!r}",
             why=f"it holds {'only the write key' if held else 'no key'} {declared.credential!r}",

@@ -68,9 +68,8 @@ def _sieve_by_repository(left: _Sieve, placement: Placement, repository: FleetRe
         if placement.pinned_proxy
         else f"no running proxy reaches repository {repository.name} ({where} may)",
     )
-    wanted = {"read"} if placement.needs_read_key else {"read", "write"}
     left.keep(
-        lambda proxy: proxy.credentials.get(repository.credential) in wanted,
+        lambda proxy: repository.opened_by(proxy, to_read=placement.needs_read_key),
         f"{who} that reaches repository {repository.name} must hold "
         f"its {'read key' if placement.needs_read_key else 'key'} ({repository.credential})",
     )

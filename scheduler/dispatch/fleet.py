@@ -88,13 +88,21 @@ class FleetRepository:
 
     name: str
     site: str
-    credential: str
+    credential: str | None
+    """None: it isn't encrypted, and whoever reaches it can open it."""
     proxies: tuple[str, ...] | None = None
     """None: all of its site."""
 
     def reached_by(self, proxy: FleetProxy) -> bool:
         """Whether `proxy` stands where this repository can be read and written."""
         return proxy.site == self.site if self.proxies is None else proxy.name in self.proxies
+
+    def opened_by(self, proxy: FleetProxy, *, to_read: bool = False) -> bool:
+        """Whether `proxy` can write to it, or restore from it with `to_read`."""
+        if self.credential is None:
+            return True
+        held = proxy.credentials.get(self.credential)
+        return held == "read" if to_read else held is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +180,6 @@ def subscribed_lanes(proxy: FleetProxy, repositories: Mapping[str, FleetReposito
     lanes.update(
         repository_lane(repository.name)
         for repository in repositories.values()
-        if repository.reached_by(proxy) and repository.credential in proxy.credentials
+        if repository.reached_by(proxy) and repository.opened_by(proxy)
     )
     return tuple(sorted(lanes))

@@ -97,8 +97,10 @@ class Repository(Declared):
     """The folder, as an absolute path on the proxies that reach it."""
     site: Name
     """The site it stands at."""
-    credential: Name
-    """The secret that opens it: `<credential>.key` or `<credential>.passphrase` in each proxy's secrets folder."""
+    credential: Name | None = None
+    """The secret that opens it: `<credential>.key` or `<credential>.passphrase` in each proxy's secrets folder.
+    Without this key it must have been made with `--no-encryption`: one that is encrypted is refused, and the other
+    way round."""
     proxies: tuple[Name, ...] | None = None
     """The proxies that reach it; without this key, all of its site."""
     max_concurrent_tasks: Slots | None = None

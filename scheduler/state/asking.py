@@ -9,10 +9,11 @@ from __future__ import annotations
 import secrets
 from datetime import UTC, datetime
 
-from sqlalchemy import select
+from sqlalchemy import Select, select
 from sqlalchemy.orm import Session
 
 from scheduler.state.errors import (
+    AmbiguousVmError,
     NoSuchDiskError,
     NoSuchJobError,
     NoSuchPointError,
@@ -125,19 +126,13 @@ def ask_to_retry(session: Session, run_id: str) -> Run:
 def find_point(session: Session, vm: str, point: str | None = None, *, repository: str | None = None) -> Point:
     """A VM's restore point, the newest unless told; `vm` is a name or an id.
 
-    Raises `NoSuchVmError` or `NoSuchPointError`.
+    Raises `NoSuchVmError`, `NoSuchPointError`, or `AmbiguousVmError` when it would have to choose between VMs.
     """
-    of_vm = select(Point).where((Point.vm_name == vm) | (Point.vm_id == vm))
-    if repository is not None:
-        of_vm = of_vm.where(Point.repository == repository)
-    newest = session.scalars(of_vm.order_by(Point.created_at.desc(), Point.point.desc()).limit(1)).first()
-    if newest is None:
-        raise NoSuchVmError(
-            f"VM {vm!r}",
-            why="no restore point of it is known",
-            remedy="`scheduler point list` shows those that are; `scheduler repository rescan` looks for others.",
-        )
+    points = points_of(session, vm, repository=repository)
+    of_vm = points.order_by(Point.created_at.desc(), Point.point.desc())
     if point is None:
+        newest = session.scalars(of_vm.limit(1)).one()
+        _require_one_vm(session, vm, repository)
         return newest
     found = session.scalars(of_vm.where(Point.point == point)).first()
     if found is None:
@@ -147,6 +142,35 @@ def find_point(session: Session, vm: str, point: str | None = None, *, repositor
             remedy=f"`scheduler point list --vm {vm}` shows those that are.",
         )
     return found
+
+
+def points_of(session: Session, vm: str, *, repository: str | None = None) -> Select[tuple[Point]]:
+    """What selects the points of all VMs of that name or id. Raises `NoSuchVmError` when there are none."""
+    of_vm = select(Point).where((Point.vm_name == vm) | (Point.vm_id == vm))
+    if repository is not None:
+        of_vm = of_vm.where(Point.repository == repository)
+    if session.scalars(of_vm.limit(1)).first() is None:
+        raise NoSuchVmError(
+            f"VM {vm!r}",
+            why="no restore point of it is known",
+            remedy="`scheduler point list` shows those that are; `scheduler repository rescan` looks for others.",
+        )
+    return of_vm
+
+
+def _require_one_vm(session: Session, vm: str, repository: str | None) -> None:
+    """Refuse a name that clones share: the newest point of them all may be another machine's."""
+    found = session.scalars(points_of(session, vm, repository=repository)).all()
+    newest: dict[str, str] = {}
+    for point in found:
+        newest[point.vm_id] = max(point.point, newest.get(point.vm_id, ""))
+    if len(newest) > 1:
+        which = ", ".join(f"{vm_id} (newest point {point})" for vm_id, point in sorted(newest.items()))
+        raise AmbiguousVmError(
+            f"VM {vm!r}",
+            why=f"{len(newest)} VMs have that name",
+            remedy=f"Name one by its id, or a point of it: {which}.",
+        )
 
 
 def ask_for_restore(

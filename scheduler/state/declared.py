@@ -67,7 +67,8 @@ class Repository(Record):
     name: Mapped[str] = mapped_column(String(63), primary_key=True)
     location: Mapped[str]
     site: Mapped[str] = mapped_column(reference("sites.name"))
-    credential: Mapped[str] = mapped_column(String(63))
+    credential: Mapped[str | None] = mapped_column(String(63), default=None)
+    """None: it isn't encrypted."""
     proxies: Mapped[tuple[str, ...] | None] = mapped_column(Json(tuple[Name, ...]), default=None)
     """The proxies that reach it; None: all of its site."""
     max_concurrent_tasks: Mapped[int | None] = mapped_column(default=None)

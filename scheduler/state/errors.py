@@ -49,6 +49,10 @@ class NoSuchVmError(NotFoundError):
     """No restore point of a VM of that name is known."""
 
 
+class AmbiguousVmError(ConfigurationError):
+    """Several VMs with restore points have this name."""
+
+
 class NoSuchPointError(NotFoundError):
     """The VM has no such restore point."""
 

@@ -28,7 +28,8 @@ from proxy_worker.contract.specification import (
     VmIdentity,
 )
 from proxy_worker.ledger import FinishedTask, TaskState, TaskVerdict
-from proxy_worker.repository.repository import Repository, new_run_id, open_store
+from proxy_worker.repository.repository import Repository, new_run_id
+from proxy_worker.repository.store.local import LocalStore
 from tests.tasks.fleet import Fleet, Proxy, wait_until
 
 MIB = 1 << 20
@@ -43,11 +44,12 @@ class DiskFleet(Fleet):
 
     def prepare(self) -> None:
         (self.folder / "ds1").mkdir()
-        (self.folder / "repository").mkdir()
-        Repository.create(open_store(str(self.folder / "repository")), passphrase=PASSPHRASE.encode()).close()
-        self.repository = RepositoryReference(
-            name="main", location=str(self.folder / "repository"), credential="main"
-        )
+        self.repository = self.make_repository("main", PASSPHRASE.encode())
+
+    def make_repository(self, name: str, passphrase: bytes | None) -> RepositoryReference:
+        store = LocalStore(self.folder / name)
+        Repository.create(store, passphrase=passphrase).close()
+        return RepositoryReference(name=name, location=store.location, credential=name if passphrase else None)
 
     def add_disk_proxy(
         self, name: str, *, slots: int = 2, slow: bool = False, drain_timeout_s: float = 30
@@ -138,6 +140,24 @@ def test_disk_is_backed_up_committed_listed_checked_and_restored(disks: DiskFlee
     assert checked is not None
     assert checked.damage == ()  # type: ignore[union-attr]
     disks.assert_restores(body, proxy="proxy-1")
+
+
+def test_a_repository_in_clear_needs_no_secret_and_an_encrypted_one_is_not_taken_for_one(
+    disks: DiskFleet,
+) -> None:
+    proxy = disks.add_disk_proxy("proxy-1")
+    (proxy.folder / "secrets/main.passphrase").unlink()
+    disks.start()
+    encrypted = disks.repository.model_copy(update={"credential": None})
+    disks.repository = disks.make_repository("clear", None)
+    body = disks.backup(disks.disk("a.raw", MIB))
+
+    disks.commit(body, disks.run(body, proxy="proxy-1"), proxy="proxy-1")
+    disks.assert_restores(body, proxy="proxy-1")
+
+    refused = disks.run(RepositoryList(repository=encrypted), proxy="proxy-1").failure
+    assert refused is not None
+    assert "it is encrypted" in refused.why
 
 
 def test_a_proxy_never_moves_more_disks_than_it_has_slots(disks: DiskFleet) -> None:

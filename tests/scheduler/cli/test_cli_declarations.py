@@ -37,6 +37,18 @@ def test_the_first_repository_brings_its_site(scheduler: Program) -> None:
     assert 'site = "primary"' in scheduler("export").out
 
 
+def test_a_repository_that_is_not_encrypted_names_no_credential(scheduler: Program, world: World) -> None:
+    assert scheduler("repository", "add", "clear", "--location", "/backup").code == 0
+    world.start().turn()
+    world.fleet.join("proxy-1", credentials={})
+    world.start().turn()
+
+    (shown,) = scheduler("repository", "list", "--json").json
+    assert (shown["credential"], shown["proxies"]) == (None, ["proxy-1"])
+    assert "credential" not in scheduler("export").out
+    assert "repository.clear" in world.fleet.ledger.view().proxies["proxy-1"].orders.lanes
+
+
 def test_a_proxy_that_registered_itself_can_be_disabled(applied: Program, world: World) -> None:
     world.start()
     world.fleet.join("proxy-1", slots=3)

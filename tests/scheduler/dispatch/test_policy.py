@@ -6,6 +6,7 @@ import time
 from collections import Counter
 from dataclasses import replace
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -293,6 +294,17 @@ def test_upkeep_takes_no_slot_and_is_spread_thin() -> None:
 
 def _reason(task: PendingTask, *proxies: FleetProxy, limits: Limits | None = None) -> str:
     return decide([task], fleet(*proxies), limits or Limits(), NOW).waiting[task.task_id]
+
+
+@pytest.mark.parametrize("kind", [TaskKind.DISK_BACKUP, TaskKind.DISK_RESTORE, TaskKind.REPOSITORY_COMMIT])
+def test_a_repository_that_is_not_encrypted_needs_no_key(kind: TaskKind) -> None:
+    clear = FleetRepository("clear", "primary", None)
+    placement = Placement(kind, repository="clear", needs_read_key=kind is TaskKind.DISK_RESTORE, datastore="ds1")
+    task = PendingTask("t", placement, "job", Urgency.REGULAR, NOW)
+
+    decision = decide([task], Fleet((proxy("p1", credentials={}),), {"clear": clear}), Limits(), NOW)
+
+    assert [release.task_id for release in decision.releases] == ["t"]
 
 
 def test_reasons_name_what_is_missing() -> None:

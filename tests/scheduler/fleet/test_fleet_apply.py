@@ -57,7 +57,7 @@ def fleets(draw: st.DrawFn) -> models.Fleet:
                 name=name,
                 location="/backup/" + draw(vm_names),
                 site=draw(site),
-                credential=draw(names),
+                credential=draw(st.none() | names),
                 proxies=draw(st.none() | unique_names().map(tuple)),
                 max_concurrent_tasks=draw(slots),
             )

@@ -132,7 +132,7 @@ def upgrade() -> None:
         sa.Column("name", sa.String(length=63), nullable=False),
         sa.Column("location", sa.String(), nullable=False),
         sa.Column("site", sa.String(length=63), nullable=False),
-        sa.Column("credential", sa.String(length=63), nullable=False),
+        sa.Column("credential", sa.String(length=63), nullable=True),
         sa.Column("proxies", sa.Text(), nullable=True),
         sa.Column("max_concurrent_tasks", sa.BigInteger(), nullable=True),
         sa.Column("repository_id", sa.String(), nullable=True),
