@@ -21,7 +21,7 @@ from proxy_worker.ledger import FinishedTask, FleetView, Ledger, LedgerEmptyErro
 from scheduler.dispatch.declared import DeclaredFleet
 from scheduler.dispatch.loop import Dispatcher, Publish
 from scheduler.dispatch.pending import OpenTask
-from scheduler.runs.advance import advance, give_up, is_due, replan
+from scheduler.runs.advance import advance, give_up, is_due, replan, unwanted
 from scheduler.runs.journal import Journal, journal
 from scheduler.runs.outcomes import Outcome, record
 from scheduler.runs.schedules import Timetable
@@ -42,7 +42,7 @@ VIEW_S = 1.0
 IDLE_VIEW_S = 2.0
 """How often it is looked at otherwise, for proxies that registered."""
 UNSERVED_S = 60.0
-"""How long a scan, a restore or upkeep waits for a proxy that could take it, before it fails by name."""
+"""How long a scan, a restore, upkeep, or the rest of a cancelled run waits for a proxy that could take it."""
 _LONGEST_PAUSE_S = 5.0
 _BATCH = 200
 
@@ -191,9 +191,10 @@ class Service:
         submitted = self.dispatcher.submit_missing(view)
         with self.state.read() as session:
             declared = DeclaredFleet.load(session)
+            rest = unwanted(session)
         self.dispatcher.give_orders(view, declared)
         self.dispatcher.release(view, declared, self.clock(), submitted=submitted)
-        unserved = self.dispatcher.unserved(view, declared, self.clock() - self.unserved_s)
+        unserved = self.dispatcher.unserved(view, declared, self.clock() - self.unserved_s, rest)
         if unserved:
             with self._steps() as steps:
                 for task_id, reason in unserved.items():

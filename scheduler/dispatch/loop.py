@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Protocol
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -110,10 +110,13 @@ class Dispatcher:
             self._dispatch(self.tasks[release.task_id], release, view, declared.limits.caps)
         return decision
 
-    def unserved(self, view: FleetView, declared: DeclaredFleet, before: float) -> dict[str, str]:
-        """Tasks opened `before` then which nobody could take however idle, with the reason; disks just wait.
+    def unserved(
+        self, view: FleetView, declared: DeclaredFleet, before: float, unwanted: Collection[str]
+    ) -> dict[str, str]:
+        """Tasks opened `before` then which nobody could take however idle, with the reason.
 
-        A disk of a job waits for its proxies to come back; who asked for anything else wants an answer.
+        What a run consists of waits for its proxies to come back, unless it is `unwanted` by now; who asked for
+        anything else wants an answer.
         """
         fleet = declared.fleet(view, ())
         reasons: dict[str, str] = {}
@@ -121,7 +124,7 @@ class Dispatcher:
             seen = view.tasks.get(task_id)
             if (
                 task.created_at < before
-                and task.new.kind in _ANSWERED
+                and (task.new.kind in _ANSWERED or task_id in unwanted)
                 and (seen is None or seen.state is TaskState.READY)
                 and isinstance(obstacle := candidates(task.placement, fleet), str)
             ):

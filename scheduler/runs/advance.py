@@ -59,6 +59,14 @@ def advance(journal: Journal) -> None:
     _retry_upkeep(journal)
 
 
+def unwanted(session: Session) -> set[str]:
+    """The ids of commits and tombstones of cancelled runs: they are let through, but not waited for without end."""
+    last_steps = (TaskKind.REPOSITORY_COMMIT, TaskKind.REPOSITORY_ABANDON)
+    cancelled = select(Run.id).where(Run.cancel_requested, Run.state.in_(_ACTIVE))
+    of_runs = LedgerTask.kind.in_(last_steps), LedgerTask.run_id.in_(cancelled)
+    return set(session.scalars(select(LedgerTask.id).where(*of_runs)))
+
+
 def give_up(journal: Journal, task_id: str, reason: str) -> None:
     """End a task that no proxy could take for too long; a run goes on without the datastore of a scan."""
     row = journal.session.get(LedgerTask, task_id)

@@ -6,6 +6,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from proxy_worker.contract.specification import DiskBackup
+from scheduler.service import UNSERVED_S
 from scheduler.state.asking import ask_for_restore, ask_for_run, ask_for_upkeep, ask_to_cancel, ask_to_retry
 from scheduler.state.models import (
     DiskTask,
@@ -151,6 +152,31 @@ def test_a_cancelled_run_stops_what_waits_and_ends_as_cancelled(world: World) ->
         assert session.get_one(Run, run_id).state is RunState.CANCELLED
         assert {disk.state for disk in session.scalars(select(DiskTask))} == {DiskTaskState.CANCELLED}
         assert session.scalars(select(Point)).all() == []
+
+
+def test_a_cancelled_run_does_not_wait_for_ever_for_a_proxy_that_commits(world: World) -> None:
+    world.declare(vms=("app01",))
+    world.fleet.join("proxy-1")
+    service = world.start()
+    run_id = _ask(world)
+    while ("proxy-1", "disk.backup app01 scsi0:0") not in world.fleet.handled:
+        service.turn()
+        world.fleet.work()
+    world.fleet.ledger.depart(world.fleet.identities.pop("proxy-1"))
+    state = open_state(world.url)
+    with state.write() as session:
+        ask_to_cancel(session, run_id)
+    for _ in range(4):
+        service.turn()
+    assert not _ended(world, run_id), "its commit may still find a proxy"
+
+    for _ in range(10):
+        world.clock.ahead_s += UNSERVED_S
+        service.turn()
+
+    with state.read() as session:
+        assert session.get_one(Run, run_id).state is RunState.CANCELLED
+        assert session.scalars(select(LedgerTask)).all() == []
 
 
 def test_a_restore_goes_to_the_proxy_that_was_asked_for(world: World) -> None:
