@@ -6,7 +6,7 @@ import posixpath
 from collections.abc import Callable
 from typing import Any, Final
 
-from proxy_worker.contract.errors import NotFoundError
+from proxy_worker.contract.errors import CancelledError, NotFoundError
 from proxy_worker.contract.names import TaskKind
 from proxy_worker.contract.outcome import (
     DiskBackupResult,
@@ -32,6 +32,7 @@ from proxy_worker.contract.specification import (
 from proxy_worker.ledger import Claim
 from proxy_worker.mover.backup import back_up_disk
 from proxy_worker.mover.configuration import ConfigurationFile
+from proxy_worker.mover.control import Verdict
 from proxy_worker.mover.restore import restore_disk
 from proxy_worker.node.bench import Bench
 from proxy_worker.node.lease import LeaseKeeper
@@ -106,11 +107,15 @@ def _list(body: RepositoryList, bench: Bench, *_: object) -> RepositoryListResul
     )
 
 
-def _check(body: RepositoryCheck, bench: Bench, *_: object) -> RepositoryCheckResult:
+def _check(body: RepositoryCheck, bench: Bench, claim: Claim, keeper: LeaseKeeper) -> RepositoryCheckResult:
+    def go_on() -> None:
+        if keeper.verdict() is Verdict.STOP:
+            raise CancelledError(claim.title, why="it was told to stop")
+
     if body.scrub_only:
-        report = scrub(open_store(body.repository.location))
+        report = scrub(open_store(body.repository.location), after_pack=go_on)
     else:
-        report = check(bench.repository(body.repository, "read").access)
+        report = check(bench.repository(body.repository, "read").access, after_pack=go_on)
     return RepositoryCheckResult(
         packs=report.packs,
         read_bytes=report.read_bytes,

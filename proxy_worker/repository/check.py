@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from proxy_worker.contract.errors import DamageError
@@ -19,26 +20,28 @@ from proxy_worker.repository.index_run import Location, PackEntry
 from proxy_worker.repository.keyring import ID_BYTES
 from proxy_worker.repository.needs import NeedsWalk
 from proxy_worker.repository.pack_layout import MAX_BLOCKS_IN_CHUNK, Chunk, ChunkKind, Footer, pack_name
-from proxy_worker.repository.pack_scan import ChunkTest, scan_packs
+from proxy_worker.repository.pack_scan import ChunkTest, PackResult, scan_packs
 from proxy_worker.repository.packs import read_table
 from proxy_worker.repository.points import live_point_names
 from proxy_worker.repository.scrub import document_findings, leftover_notes
 from proxy_worker.repository.soundness import Soundness, compare_fragments
 
 
-def check(access: Access) -> CheckReport:
+def check(access: Access, *, after_pack: Callable[[], None] = lambda: None) -> CheckReport:
     """Check a repository whole; with a write key, blocks are only compared with their checksums.
 
+    What `after_pack` raises ends it.
     Changes nothing, and may run beside writers, readers and collectors. Raises `StoreError`.
     """
     started = time.monotonic()
     with access.freshly_indexed() as fresh, tempfile.TemporaryDirectory(prefix="proxyfleet-check-") as folder:
-        return _Check(fresh).run(started, Path(folder))
+        return _Check(fresh, after_pack).run(started, Path(folder))
 
 
 class _Check:
-    def __init__(self, access: Access) -> None:
+    def __init__(self, access: Access, after_pack: Callable[[], None]) -> None:
         self._access = access
+        self._after_pack = after_pack
         self._chunks = ChunkReader(access)
         self._soundness = Soundness(access)
 
@@ -46,7 +49,7 @@ class _Check:
         access, soundness = self._access, self._soundness
         documents = list(document_findings(access.store))
         # Packs are listed after the index: each one that a fragment names was there before the fragment was.
-        scan_packs(access.store, self._prepare, soundness.note_pack)
+        scan_packs(access.store, self._prepare, self._note)
         # Points are listed before the index is read again: whatever they need was published before them. What has
         # been published since the packs were scanned isn't read, and passes.
         points = list(live_point_names(access.store))
@@ -63,6 +66,10 @@ class _Check:
             findings=(*documents, *walk.findings()),
             notes=(*leftover_notes(access.store), *self._notes(access.config)),
         )
+
+    def _note(self, pack: PackResult) -> None:
+        self._soundness.note_pack(pack)
+        self._after_pack()
 
     def _notes(self, config: Config) -> list[str]:
         notes = []

@@ -6,7 +6,7 @@ It finds what a disk or a network has done to a repository, not what somebody wi
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 
 from proxy_worker.contract.errors import DamageError
@@ -30,8 +30,11 @@ _SEALED: dict[str, FindingKind] = {
 }
 
 
-def scrub(store: Store) -> CheckReport:
-    """Read everything once; raises `RepositoryNotFoundError` and the like when there is no repository to read."""
+def scrub(store: Store, *, after_pack: Callable[[], None] = lambda: None) -> CheckReport:
+    """Read everything once; what `after_pack` raises ends it.
+
+    Raises `RepositoryNotFoundError` and the like when there is no repository to read.
+    """
     started = time.monotonic()
     with suppress(DamageError):  # reported below, with its name
         load_config(store)
@@ -60,6 +63,7 @@ def scrub(store: Store) -> CheckReport:
         read_bytes += pack.read_bytes
         if problem := pack.summary:
             findings.append(Finding("pack", pack_name(pack.pack_id), problem))
+        after_pack()
 
     scan_packs(store, prepare, note)
     return CheckReport(

@@ -1,0 +1,48 @@
+"""What tasks do besides disks, when their holder is told to stop."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import cast
+
+import pytest
+
+from proxy_worker.contract.errors import CancelledError
+from proxy_worker.contract.specification import RepositoryCheck, RepositoryReference
+from proxy_worker.ledger import Claim, Fence
+from proxy_worker.mover.control import Verdict
+from proxy_worker.node.bench import Bench
+from proxy_worker.node.bodies import perform
+from proxy_worker.node.lease import LeaseKeeper
+from proxy_worker.repository.repository import Repository, new_run_id
+from tests.repository.making import back_up, make_repository, noise
+
+CLAIM = Claim(Fence("t1", 1, 1, "token"), "repository.check main", b"", None, server_time=0, lease_s=30)
+
+
+class Told:
+    """A keeper whose verdict is given."""
+
+    def __init__(self, verdict: Verdict) -> None:
+        self.verdict = lambda: verdict
+
+
+class OneRepository:
+    """A bench with one repository on it."""
+
+    def __init__(self, repository: Repository) -> None:
+        self.repository = lambda _reference, _need: repository
+
+
+@pytest.mark.parametrize("scrub_only", [False, True])
+def test_a_check_stops_when_it_is_told_to(tmp_path: Path, scrub_only: bool) -> None:
+    with make_repository(tmp_path / "main", encrypted=False) as repository:
+        back_up(repository, noise(3), run=new_run_id())
+        body = RepositoryCheck(
+            repository=RepositoryReference(name="main", location=str(tmp_path / "main")), scrub_only=scrub_only
+        )
+        bench = cast("Bench", OneRepository(repository))
+
+        assert perform(body, bench, CLAIM, cast("LeaseKeeper", Told(Verdict.RUN))).kind == "repository.check"
+        with pytest.raises(CancelledError, match=r"repository.check main: it was told to stop"):
+            perform(body, bench, CLAIM, cast("LeaseKeeper", Told(Verdict.STOP)))
