@@ -52,6 +52,8 @@ def choose_comparison(
         return Comparison(disk.run, parent)
     ranges = block_ranges(request.changed_areas, geometry.block_size)
     doubt = _doubt(disk, request.changed_areas, geometry)
+    if doubt is None and point is not None and request.parent is None and (newer := repository.newer_than(point)):
+        doubt = f"{newer}, and the changed areas may be relative to it"
     sampled_bytes = 0
     if doubt is None:
         sample = _sample(ranges, geometry)
@@ -70,10 +72,10 @@ def _parent_point(repository: Repository, request: DiskBackup) -> tuple[Point | 
             return repository.point(vm_id, request.parent), f"restore point {request.parent} has no disk {key}"
         except PointNotFoundError:
             return None, f"restore point {request.parent} is not in the repository"
-    newest = repository.newest_point(vm_id)
-    if newest is None:
+    points = repository.points(vm_id)
+    if not points:
         return None, "the repository has no restore point of this VM"
-    for point in (newest, *reversed(repository.points(vm_id))):
+    for point in reversed(points):
         if any(disk.key == key for disk in point.disks):
             return point, f"restore point {point.run} is gone"
     return None, f"no restore point of this VM has disk {key}"

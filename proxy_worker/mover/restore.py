@@ -20,6 +20,7 @@ from proxy_worker.mover.pipeline import transform_threads
 from proxy_worker.mover.plan import ID_BYTES, ZERO_ID, Geometry
 from proxy_worker.mover.statistics import Counters, RateMeter, name_bottleneck
 from proxy_worker.mover.target import Target, TargetFullError
+from proxy_worker.repository.errors import RepositoryDamageError
 from proxy_worker.repository.reader import PointReader
 from proxy_worker.repository.repository import Repository
 
@@ -67,6 +68,7 @@ class _Restore:
         self._target = target
         self._control = control
         disk_map = reader.map(disk_key)
+        self._map = disk_map
         self._geometry = Geometry(disk_map.size_bytes, disk_map.block_size, disk_map.blocks_per_segment)
         self._segments = disk_map.segments
         self._runs = iter(self._plan())
@@ -184,7 +186,12 @@ class _Restore:
                     yield _Run((first + at) * geometry.block_size, length, ())
                 continue
             ids = self._reader.segment_ids(segment_id)
-            blocks = len(ids) // ID_BYTES
+            blocks = self._map.block_count(index)
+            if len(ids) != blocks * ID_BYTES:
+                raise RepositoryDamageError(
+                    f"segment {segment_id.hex()}",
+                    why=f"it has {len(ids) // ID_BYTES} blocks, the disk {blocks} there",
+                )
             at = 0
             while at < blocks:
                 is_zero = ids[at * ID_BYTES : (at + 1) * ID_BYTES] == ZERO_ID

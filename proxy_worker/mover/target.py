@@ -54,20 +54,18 @@ class Target:
         self._direct = -1
         try:
             self.is_device = path.exists() and stat.S_ISBLK(path.stat().st_mode)
-            if path.is_dir():
-                raise TargetError(f"{path} can't be restored to", why="it is a folder", remedy="Name a file in it.")
-            if path.exists() and not overwrite:
-                raise TargetExistsError(
-                    f"{path} can't be restored to",
-                    why="it exists",
-                    remedy="Choose another path, or say --overwrite to replace what is there.",
-                )
+            self._refuse_what_exists()
             self._written_path = path if self.is_device else path.with_name(path.name + ".partial")
             self._open()
             with contextlib.suppress(OSError):  # some filesystems have no direct I/O
-                self._direct = os.open(self._written_path, os.O_WRONLY | os.O_DIRECT | os.O_CLOEXEC)
+                flags = os.O_WRONLY | os.O_DIRECT | os.O_NOFOLLOW | os.O_CLOEXEC
+                self._direct = os.open(self._written_path, flags)
         except OSError as error:
+            self._release()
             raise self._failed(error) from error
+        except BaseException:
+            self._release()
+            raise
 
     def write(self, offset: int, data: memoryview) -> None:
         """Write all of `data` at `offset`; past the page cache where offset, length and memory are page-aligned."""
@@ -119,10 +117,7 @@ class Target:
             return
         if not self._finished and not self.is_device:
             self._written_path.unlink(missing_ok=True)
-        if self._direct >= 0:
-            os.close(self._direct)
-        os.close(self._descriptor)
-        self._descriptor = -1
+        self._release()
 
     def __enter__(self) -> Self:
         return self
@@ -132,31 +127,61 @@ class Target:
     ) -> None:
         self.close()
 
+    def _refuse_what_exists(self) -> None:
+        if self.path.is_dir():
+            raise TargetError(
+                f"{self.path} can't be restored to", why="it is a folder", remedy="Name a file in it."
+            )
+        if self.path.exists() and not self._overwrite:
+            raise TargetExistsError(
+                f"{self.path} can't be restored to",
+                why="it exists",
+                remedy="Choose another path, or say --overwrite to replace what is there.",
+            )
+
     def _open(self) -> None:
         if self.is_device:
             self._descriptor = os.open(self._written_path, os.O_RDWR | os.O_EXCL | os.O_CLOEXEC)
             available = os.lseek(self._descriptor, 0, os.SEEK_END)
             if available < self.size_bytes:
-                os.close(self._descriptor)
                 raise TargetFullError(
                     f"{self.path} can't be restored to",
                     why=f"the device has {available} bytes, {self.size_bytes - available} less than the disk",
                     remedy="Choose a larger device.",
                 )
             return
-        self._descriptor = os.open(self._written_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        self._descriptor = os.open(self._written_path, flags, 0o600)
         try:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            os.close(self._descriptor)
-            self._descriptor = -1
-            raise TargetBusyError(
-                f"{self.path} can't be restored to",
-                why=f"another restore is writing {self._written_path.name}",
-                remedy="Wait for it, or choose another path.",
-            ) from error
+            raise self._busy() from error
+        if not self._owns_name():  # another restore has just given that file its final name
+            raise self._busy()
         os.ftruncate(self._descriptor, 0)  # what an interrupted restore has left
         os.ftruncate(self._descriptor, self.size_bytes)
+
+    def _owns_name(self) -> bool:
+        """Whether the file that is open is the one that has the name."""
+        try:
+            named = self._written_path.lstat()
+        except FileNotFoundError:
+            return False
+        return os.path.samestat(named, os.fstat(self._descriptor))
+
+    def _busy(self) -> TargetBusyError:
+        return TargetBusyError(
+            f"{self.path} can't be restored to",
+            why=f"another restore is writing {self._written_path.name}",
+            remedy="Wait for it, or choose another path.",
+        )
+
+    def _release(self) -> None:
+        """Close what is open."""
+        for descriptor in (self._direct, self._descriptor):
+            if descriptor >= 0:
+                os.close(descriptor)
+        self._direct = self._descriptor = -1
 
     def _rename(self) -> None:
         if self._overwrite:
@@ -180,6 +205,12 @@ class Target:
     def _failed(self, error: OSError) -> TargetError:
         if error.errno in {errno.ENOSPC, errno.EDQUOT}:
             return self.full(0)
+        if not self.path.parent.is_dir():
+            return TargetError(
+                f"{self.path} can't be restored to",
+                why=f"there is no folder {self.path.parent}",
+                remedy="Make it, or mount what belongs there.",
+            )
         return TargetError(f"{self.path} can't be restored to", why=error.strerror or str(error))
 
 

@@ -145,6 +145,11 @@ def live_point_names(store: Store, vm_id: str | None = None) -> Iterator[str]:
     return (name for name in names if name.removeprefix("points/") not in ended)
 
 
+def ended_runs(store: Store, vm_id: str) -> set[str]:
+    """A VM's runs that retention has marked as ended."""
+    return {name.rpartition("/")[2] for name in store.list(f"ended/{vm_id}/")}
+
+
 def is_ended(store: Store, vm_id: str, run: str) -> bool:
     """Whether retention has marked a run as ended, so that its point no longer counts."""
     return store.exists(f"ended/{vm_id}/{run}")

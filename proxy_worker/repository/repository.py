@@ -40,6 +40,7 @@ from proxy_worker.repository.points import (
     Tombstone,
     decode_outcome,
     encode_outcome,
+    ended_runs,
     is_ended,
     live_point_names,
     load_outcome,
@@ -191,6 +192,17 @@ class Repository:
         """The newest of a VM."""
         points = self.points(vm_id)
         return points[-1] if points else None
+
+    def newer_than(self, point: Point) -> str | None:
+        """A point of the same VM that may be newer and can't be used, in words; None if `point` is the newest.
+
+        Damaged ones may be of any age. The age of an ended one is that of its run's name. Call it after `points`.
+        """
+        damaged = next(iter(self.damaged_points), None)
+        if damaged is not None:
+            return f"{damaged} is damaged"
+        ended = max(ended_runs(self._store, point.vm_id), default="")
+        return f"restore point {ended} was removed" if ended > point.run else None
 
     def point(self, vm_id: str, run: str) -> Point:
         """One point; raises `PointNotFoundError`."""

@@ -15,6 +15,7 @@ from proxy_worker.contract.names import CompressionLevel
 from proxy_worker.contract.specification import VmIdentity
 from proxy_worker.repository.points import Point
 from proxy_worker.repository.repository import Repository
+from proxy_worker.repository.store.local import LocalStore
 from tests.mover.disks import BLOCK, KEY, SEGMENT, back_up, data_of, make_disk, new_vm, request, restore
 
 ROUND_TRIPS = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -211,6 +212,28 @@ class TestChangedAreas:
         restore(repository, point, disk.with_suffix(".back"))
         assert filecmp.cmp(disk.with_suffix(".back"), disk, shallow=False)
 
+    @pytest.mark.parametrize("fate", ["damaged", "removed"])
+    def test_areas_relative_to_a_newer_point_that_is_gone_are_not_applied_to_an_older_one(
+        self, tmp_path: Path, fate: str
+    ) -> None:
+        store = LocalStore(tmp_path)
+        repository = Repository.create(store, passphrase=None, block_size=BLOCK)
+        vm, disk = new_vm(), make_disk(tmp_path / "disk.raw", 64 * BLOCK, [(0, content("random", 64 * BLOCK, 1))])
+        back_up(repository, disk, request(vm, run="20260101T000000Z-00000001"))
+        _overwrite(disk, 3, 2)
+        newest, _ = back_up(repository, disk, request(vm, run="20260102T000000Z-00000002"))
+        if fate == "damaged":
+            _overwrite(tmp_path / f"points/{vm.vm_id}/{newest.run}", 0, 3, length=40)
+        else:
+            store.put_if_absent(f"ended/{vm.vm_id}/{newest.run}", [b""])
+        _overwrite(disk, 9, 4)
+
+        point, report = back_up(repository, disk, request(vm, areas=[(9 * BLOCK, BLOCK)]))
+
+        assert fate in str(report.full_read_reason)
+        restore(repository, point, tmp_path / "back")
+        assert filecmp.cmp(tmp_path / "back", disk, shallow=False)
+
     def test_areas_beyond_the_end_are_not_trusted(
         self, repository: Repository, day_one: tuple[VmIdentity, Path, Point]
     ) -> None:
@@ -233,3 +256,9 @@ class TestChangedAreas:
         assert "can't be trusted" in str(report.full_read_reason)
         restore(repository, point, disk.with_suffix(".back"))
         assert filecmp.cmp(disk.with_suffix(".back"), disk, shallow=False)
+
+
+def _overwrite(path: Path, block: int, seed: int, *, length: int = BLOCK) -> None:
+    with path.open("r+b") as file:
+        file.seek(block * BLOCK)
+        file.write(content("random", length, seed))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 from pathlib import Path
 
 import pytest
@@ -71,6 +72,38 @@ def test_two_restores_to_one_path_exclude_each_other(tmp_path: Path) -> None:
         first.finish()
 
     assert path.read_bytes() == b"one"
+
+
+def test_a_link_in_the_place_of_the_unfinished_file_is_not_followed(tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    victim.write_bytes(b"precious")
+    (tmp_path / "disk.raw.partial").symlink_to(victim)
+
+    with pytest.raises(TargetError):
+        Target(tmp_path / "disk.raw", 100, overwrite=False)
+
+    assert victim.read_bytes() == b"precious"
+
+
+def test_a_restore_that_comes_just_when_another_finishes_does_not_harm_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "disk.raw"
+    first = Target(path, len(CONTENT), overwrite=True)
+    first.write(0, memoryview(CONTENT))
+    lock = fcntl.flock
+
+    def finish_first(descriptor: int, operation: int) -> None:
+        monkeypatch.setattr(fcntl, "flock", lock)
+        first.finish()
+        first.close()
+        lock(descriptor, operation)
+
+    monkeypatch.setattr(fcntl, "flock", finish_first)
+    with pytest.raises(TargetBusyError):
+        Target(path, len(CONTENT), overwrite=True)
+
+    assert path.read_bytes() == CONTENT
 
 
 def test_what_an_interrupted_restore_left_is_not_part_of_the_next(tmp_path: Path) -> None:
