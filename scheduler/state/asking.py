@@ -144,7 +144,7 @@ def find_point(session: Session, vm: str, point: str | None = None, *, repositor
     return found
 
 
-def points_of(session: Session, vm: str, *, repository: str | None = None) -> Select[tuple[Point]]:
+def points_of(session: Session, vm: str, *, repository: str | None = None) -> Select[Point]:
     """What selects the points of all VMs of that name or id. Raises `NoSuchVmError` when there are none."""
     of_vm = select(Point).where((Point.vm_name == vm) | (Point.vm_id == vm))
     if repository is not None:
