@@ -15,7 +15,7 @@ from scheduler.cli.finding import find_repository
 from scheduler.cli.opening import opened_state
 from scheduler.cli.printing import Columns, facts, iso, moment, note, print_json, show_rows, size, table
 from scheduler.cli.printing import show as print_view
-from scheduler.state.asking import find_point
+from scheduler.state.asking import find_point, points_of
 from scheduler.state.models import Point
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False, no_args_is_help=True, help="Look at restore points.")
@@ -44,7 +44,7 @@ def list_points(
         if repository is not None:
             wanted = wanted.where(Point.repository == find_repository(session, repository).name)
         if vm is not None:
-            find_point(session, vm, repository=repository)
+            points_of(session, vm, repository=repository)
             wanted = wanted.where((Point.vm_name == vm) | (Point.vm_id == vm))
         points = session.scalars(wanted).all()
     if as_json:

@@ -98,7 +98,7 @@ def restore_summary(record: RestoreRecord) -> RenderableType:
         ("state", state(record.state)),
         ("disk", f"{record.vm} {record.disk}"),
         ("point", f"{record.point} in {record.repository}"),
-        ("written to", f"{record.path} on {record.proxy}"),
+        ("written to" if record.state == WorkState.SUCCEEDED.value else "to", f"{record.path} on {record.proxy}"),
     ]
     if record.size_bytes is not None:
         rows += [

@@ -76,6 +76,29 @@ def test_a_restore_that_fails_ends_with_the_code_of_its_failure(backed_up: Progr
         ended = backed_up("restore", "disk", "--vm", "web01", "--disk", "scsi0:0", "--to", "/r/x", "--wait")
     assert ended.code == 8
     assert "the datastore did not answer" in ended.out
+    assert re.search(r"^to +/r/x on server$", ended.out, re.MULTILINE)
+
+
+def test_of_vms_that_share_a_name_one_has_to_be_chosen(backed_up: Program, world: World) -> None:
+    state = open_state(world.url)
+    with state.write() as session:
+        original = session.query(Point).filter_by(vm_name="web01").one()
+        session.add(
+            Point(
+                repository=original.repository, vm_id="clone", vm_name="web01", point="20991231T000000Z-00000000",
+                job="", created_at=original.created_at + 1, disks=original.disks,
+            )
+        )  # fmt: skip
+        vm_id, point = original.vm_id, original.point
+    state.close()
+    assert len(backed_up("point", "list", "--vm", "web01", "--json").json) == 2
+    refused = backed_up("restore", "disk", "--vm", "web01", "--disk", "scsi0:0", "--to", "/r/x")
+    assert refused.code == 3
+    assert "VM 'web01': 2 VMs have that name" in refused.err
+    assert f"{vm_id} (newest point {point})" in refused.err
+    for chosen in (["--vm", vm_id], ["--vm", "web01", "--point", point]):
+        asked = backed_up("restore", "disk", *chosen, "--disk", "scsi0:0", "--to", "/r/x", "--json")
+        assert (asked.code, asked.json["point"]) == (0, point)
 
 
 REFUSED_RESTORES = {
