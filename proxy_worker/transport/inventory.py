@@ -23,7 +23,7 @@ _LONGEST_NAME: Final = 255
 
 
 class DatastoreUnreadableError(SourceError):
-    """A datastore's folder can't be listed."""
+    """A datastore's folder can't be listed, or is empty as an unmounted one is."""
 
 
 @dataclass(frozen=True)
@@ -37,15 +37,24 @@ class _Found:
 def scan_datastore(name: str, root: Path) -> tuple[InventoryVm, ...]:
     """The VMs whose folders lie directly in `root`, by the path of their VMX.
 
-    Raises DatastoreUnreadableError; what is wrong with a single VM is in its `problem`.
+    Raises DatastoreUnreadableError, also for a folder with nothing at all in it: a mount point that nothing is
+    mounted on looks so, and its VMs would drop out of every `*` in silence. What is wrong with a single VM is in
+    its `problem`.
     """
     try:
+        entries = list(root.iterdir())
         # Folders that begin with a dot are the datastore's own: snapshots of the array, heartbeats.
-        folders = sorted(entry for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+        folders = sorted(entry for entry in entries if entry.is_dir() and not entry.name.startswith("."))
     except OSError as error:
         raise DatastoreUnreadableError(
             f"can't list datastore {name} at {root}", why=error.strerror or str(error), remedy="Is it mounted?"
         ) from error
+    if not entries:
+        raise DatastoreUnreadableError(
+            f"datastore {name} at {root} has no VMs",
+            why="its folder is empty",
+            remedy="Is it mounted? One that is to stay empty needs no [[datastore]].",
+        )
     datastore = Datastore(name, root)
     found = []
     for folder in folders:

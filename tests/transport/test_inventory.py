@@ -123,6 +123,13 @@ def test_a_datastore_that_is_not_there_is_named(tmp_path: Path) -> None:
         scan_datastore("ds1", tmp_path / "unmounted")
 
 
+def test_an_empty_folder_is_taken_for_a_datastore_that_is_not_mounted(tmp_path: Path) -> None:
+    with pytest.raises(DatastoreUnreadableError, match=r"datastore ds1 at .*its folder is empty.*Is it mounted"):
+        scan_datastore("ds1", tmp_path)
+    (tmp_path / "lost+found").mkdir()
+    assert scan_datastore("ds1", tmp_path) == ()
+
+
 def test_configuration_is_read_within_the_datastore(folder: Path) -> None:
     vmx = make_vm(folder, "web01")
     connections = Connections(datastores={"ds1": DatastoreConnection(path=folder)})
