@@ -38,7 +38,7 @@ def read_fleet(path: str) -> Fleet:
     Raises `NoSuchFleetFileError`, or `FleetFileError` naming each problem with its place in the file.
     """
     if path == STANDARD_INPUT:
-        return parse_fleet(sys.stdin.read(), "standard input")
+        return _parse_unless_blank(sys.stdin.read(), "standard input")
     try:
         text = Path(path).read_text(encoding="utf-8")
     except FileNotFoundError as error:
@@ -49,7 +49,7 @@ def read_fleet(path: str) -> Fleet:
         raise FleetFileError(path, why=f"it is not UTF-8 text (byte {error.start})") from error
     except OSError as error:
         raise FleetFileError(path, why=f"it can't be read: {error.strerror}") from error
-    return parse_fleet(text, path)
+    return _parse_unless_blank(text, path)
 
 
 def parse_fleet(text: str, source: str) -> Fleet:
@@ -73,6 +73,17 @@ def parse_fleet(text: str, source: str) -> Fleet:
     return fleet
 
 
+def _parse_unless_blank(text: str, source: str) -> Fleet:
+    """Refuse what a failed `export` leaves in a pipe: taken at its word, it would remove all that is declared."""
+    if not text.strip():
+        raise FleetFileError(
+            source,
+            why="it is empty, and applying it would remove everything",
+            remedy="If that is meant, leave one line with a comment in it.",
+        )
+    return parse_fleet(text, source)
+
+
 def _file_error(source: str, problems: Sequence[str]) -> FleetFileError:
     distinct = list(dict.fromkeys(problems))
     if len(distinct) == 1:
@@ -85,6 +96,8 @@ def _problem(document: Mapping[str, Any], details: ErrorDetails) -> str:
     location = list(details["loc"])
     expected = expectation(Fleet, details)
     if len(location) == 1:
+        if details["type"] == "tuple_type" and isinstance(details["input"], Mapping):
+            return f"write [[{location[0]}]], in two pairs of brackets: there may be several"
         return expected if details["type"] == "extra_forbidden" else f"key '{location[0]}': {expected}"
     kind, index = str(location[0]), int(location[1])
     entry = document[kind][index]

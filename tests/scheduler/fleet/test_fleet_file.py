@@ -91,7 +91,7 @@ def test_an_empty_file_is_an_empty_fleet() -> None:
         ),
         ('[[site]]\nname = "primary"', "", "expected a [[site]] of that name"),
         ('name = "ds1"\nsite = "primary"', 'name = "ds1"\nsite = "primry"', "did you mean 'primary'?"),
-        ("[[site]]", "[site]", "key 'site': expected a list in brackets"),
+        ("[[site]]", "[site]", "fleet.toml: write [[site]], in two pairs of brackets"),
         ("[[site]]", '[[site]]\nname = "primary"\n[[site]]', "fleet.toml: site 'primary': declared 2 times"),
         ("[[site]]", "[[site", "it is not valid TOML"),
     ],
@@ -126,6 +126,15 @@ def test_an_undeclared_proxy_of_a_repository_is_only_a_warning() -> None:
 def test_a_missing_file_says_how_to_get_one(tmp_path: Path) -> None:
     with pytest.raises(NoSuchFleetFileError, match="scheduler export"):
         read_fleet(str(tmp_path / "fleet.toml"))
+
+
+def test_a_blank_file_is_refused_because_it_would_remove_everything(tmp_path: Path) -> None:
+    path = tmp_path / "fleet.toml"
+    path.write_text(" \n")
+    with pytest.raises(FleetFileError, match="would remove everything"):
+        read_fleet(str(path))
+    path.write_text("# nothing any more\n")
+    assert read_fleet(str(path)) == Fleet()
 
 
 def test_a_folder_or_bytes_instead_of_text_are_named(tmp_path: Path) -> None:
