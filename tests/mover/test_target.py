@@ -122,3 +122,8 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path: Path, name: str) -> N
 
     with pytest.raises(TargetError, match=name):
         Target(tmp_path / name, 10, overwrite=False)
+
+
+def test_a_folder_that_is_missing_is_named(tmp_path: Path) -> None:
+    with pytest.raises(TargetError, match=r"there is no folder .*gone\. Make it"):
+        Target(tmp_path / "gone" / "disk.raw", 100, overwrite=False)
