@@ -48,7 +48,7 @@ def proxy(fleet: Fleet) -> Proxy:
 
 
 def add_proxy(fleet: Fleet, name: str, **settings: Any) -> Proxy:
-    (fleet.folder / "ds1").mkdir(exist_ok=True)
+    (fleet.folder / "ds1/web01").mkdir(parents=True, exist_ok=True)
     return fleet.add_proxy(name, tables=f'[datastores.ds1]\npath = "{fleet.folder / "ds1"}"', **settings)
 
 
