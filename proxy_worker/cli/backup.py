@@ -59,7 +59,6 @@ def backup(
     """Back up a disk and commit it as a restore point."""
     areas = read_areas(changed_areas) if changed_areas is not None else None
     identity = _identity(vm)
-    control = TerminalControl()
     with (
         open_path(disk) as source,
         open_repository(repository, passphrase_file=passphrase_file, key_file=write_key_file) as opened,
@@ -76,11 +75,11 @@ def backup(
         started_at = time.time()
         committed = False
         try:
-            result = back_up_disk(source, opened, request, fence=FENCE, control=control)
-            point = _commit(opened, request, result, started_at)
+            with TerminalControl() as control:
+                result = back_up_disk(source, opened, request, fence=FENCE, control=control)
+                point = _commit(opened, request, result, started_at)
             committed = True
         finally:
-            control.clear()
             if not committed:
                 with contextlib.suppress(StoreError):  # what ended the backup is the error to show
                     opened.abandon(vm_id=identity.vm_id, run=request.run, reason="the command did not finish")

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import signal
 import sys
-from typing import Final
+from types import FrameType, TracebackType
+from typing import Any, Final, Self
 
+import typer
+
+from proxy_worker.contract.errors import CancelledError
 from proxy_worker.contract.outcome import DiskProgress, DiskReport
 from proxy_worker.mover.control import Verdict
+from proxy_worker.program.commands import INTERRUPTED
 
 _BAR_CELLS: Final = 24
 _UNIT: Final = 1024
@@ -22,10 +28,39 @@ def size(count: float) -> str:
 
 
 class TerminalControl:
-    """A control that shows progress on stderr while that is a terminal; Ctrl-C is what stops it."""
+    """A control that shows progress on stderr while that is a terminal, and stops at Ctrl-C or SIGTERM.
+
+    Signals count inside its `with` block, which ends with the exit code of an interrupt then. They become a
+    verdict, for an exception between any two instructions could leave threads behind that nobody stops. A second
+    one ends the process at once; whatever it leaves is what a crash may leave.
+    """
 
     def __init__(self) -> None:
         self._shown = sys.stderr.isatty()
+        self._verdict = Verdict.RUN
+        self._handlers: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> Self:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._handlers[number] = signal.signal(number, self._stop)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+        if self._shown:
+            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+        if isinstance(error, CancelledError):
+            print("interrupted: nothing is left half done", file=sys.stderr)
+            raise typer.Exit(INTERRUPTED) from None
+
+    def _stop(self, number: int, _frame: FrameType | None) -> None:
+        if self._verdict is Verdict.STOP:
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
+        self._verdict = Verdict.STOP
 
     def report(self, progress: DiskProgress) -> None:
         """Redraw the line."""
@@ -48,13 +83,8 @@ class TerminalControl:
         """Ignore it: a command that was interrupted starts over."""
 
     def verdict(self) -> Verdict:
-        """Run."""
-        return Verdict.RUN
-
-    def clear(self) -> None:
-        """Wipe the line."""
-        if self._shown:
-            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+        """Run, until a signal says stop."""
+        return self._verdict
 
 
 def pace(report: DiskReport) -> str:

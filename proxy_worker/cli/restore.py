@@ -34,7 +34,6 @@ def restore(
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Restore a disk; a file appears under its name only when it is complete."""
-    control = TerminalControl()
     with open_repository(repository, passphrase_file=passphrase_file, key_file=read_key_file) as opened:
         chosen = find_point(opened, vm, point)
         chosen.disk(disk_key)
@@ -46,10 +45,8 @@ def restore(
             target_path=str(to),
             overwrite=overwrite,
         )
-        try:
+        with TerminalControl() as control:
             result = restore_disk(opened, request, control)
-        finally:
-            control.clear()
     report = result.report
     if as_json:
         figures = {"written_bytes": report.stored_bytes, **report.model_dump(mode="json")}

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Sequence
 from typing import Final
 
-from proxy_worker.contract.errors import CancelledError, SourceError
+from proxy_worker.contract.errors import CancelledError, SourceError, StoreError
 from proxy_worker.contract.outcome import DiskBackupResult, DiskProgress, DiskReport
 from proxy_worker.contract.specification import DiskBackup
 from proxy_worker.mover.buffers import batch_blocks
@@ -120,7 +121,8 @@ class _Delivery:
                     self._counters.deliver_s += time.monotonic() - started_s
                 self._tell()
         except SourceError:
-            self._settle()  # so that the next attempt goes on from here
+            with contextlib.suppress(StoreError):  # what ended the reading is the error to show
+                self._settle()  # so that the next attempt goes on from here
             raise
 
     def report(self, duration_s: float) -> DiskReport:

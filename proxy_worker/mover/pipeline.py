@@ -106,9 +106,13 @@ class Pipeline:
         self._threads.shutdown()
 
     def __enter__(self) -> Self:
-        self._reading = [self._start(self._read) for _ in range(self.readers)]
-        for _ in range(self.transformers):
-            self._start(self._transform)
+        try:
+            self._reading = [self._start(self._read) for _ in range(self.readers)]
+            for _ in range(self.transformers):
+                self._start(self._transform)
+        except BaseException:
+            self.close()
+            raise
         return self
 
     def __exit__(
