@@ -217,7 +217,7 @@ def test_killed_proxy_takes_its_processes_along_and_gives_its_tasks_back_when_it
     )
     disks.start("proxy-1")
 
-    assert f"task {task_id}, which this proxy's former life held, is ready again" in proxy.log
+    assert f"task {task_id}, which this proxy's former life had, is ready again" in proxy.log
     disks.dispatch(task_id, body, proxy="proxy-1")
     ended = disks.outcome(task_id)
     assert (ended.state, ended.attempts) == (TaskState.DONE, 2)
