@@ -89,8 +89,6 @@ class _Check:
         if not all(self._soundness.is_indexed(pack_id, chunk) for chunk in chunks):
             self._soundness.orphans.append(pack_id)
         pack = PackEntry(pack_id, pack_name(pack_id), b"", footer.size_bytes, table.data_keys)
-        longest = max((chunk.plain_length for chunk in chunks), default=0)
-        plain = memoryview(bytearray(min(longest, MAX_BLOCKS_IN_CHUNK * access.block_size)))
         opens = access.keyring.can_read or not access.encrypted
 
         def test(number: int, stored: memoryview) -> str | None:
@@ -98,7 +96,7 @@ class _Check:
             try:
                 if chunk.kind != ChunkKind.BLOCK:
                     self._chunks.open_metadata(_location(pack, chunk), chunk.ids, stored)
-                elif opens and not self._holds_its_blocks(pack, chunk, stored, plain):
+                elif opens and not self._holds_its_blocks(pack, chunk, stored):
                     return "holds other blocks than the table says"
             except DamageError:
                 return "can't be opened"
@@ -106,8 +104,10 @@ class _Check:
 
         return test
 
-    def _holds_its_blocks(self, pack: PackEntry, chunk: Chunk, stored: memoryview, plain: memoryview) -> bool:
-        opened = self._chunks.open_chunk_into(_location(pack, chunk), chunk.ids, stored, plain)
+    def _holds_its_blocks(self, pack: PackEntry, chunk: Chunk, stored: memoryview) -> bool:
+        if chunk.plain_length > MAX_BLOCKS_IN_CHUNK * self._access.block_size:
+            return False
+        opened = memoryview(self._chunks.open_chunk(_location(pack, chunk), chunk.ids, stored))
         size, identify = self._access.block_size, self._access.keyring.block_id
         return all(
             identify(opened[place * size : (place + 1) * size])

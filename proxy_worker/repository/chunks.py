@@ -89,29 +89,27 @@ class ChunkReader:
         """
         if location.block_count > 1:
             return self._open_grouped(location, block_id, stored, view)
-        plain = self.open_chunk_into(location, block_id, stored, view)
+        if location.plain_length > len(view):
+            raise self.damage(location.pack.name, f"the chunk at {location.offset} is longer than it should be")
+        plain = self.open_chunk(location, block_id, stored)
         if self._keyring.block_id(plain) != block_id:
             raise self.damage(location.pack.name, f"the block at {location.offset} is another one")
+        view[: location.plain_length] = plain
         return location.plain_length
 
-    def open_chunk_into(self, location: Location, ids: bytes, stored: memoryview, view: memoryview) -> memoryview:
-        """Decrypt and decompress a chunk of blocks into `view`; the part of it that was filled.
+    def open_chunk(self, location: Location, ids: bytes, stored: memoryview) -> Buffer:
+        """Decrypt and decompress a chunk of blocks; good until this thread opens the next.
 
         Whether the blocks are those of `ids` is for the caller to see. Raises `RepositoryDamageError`.
         """
-        if location.plain_length > len(view):
-            raise self.damage(location.pack.name, f"the chunk at {location.offset} is longer than it should be")
-        plain = view[: location.plain_length]
         try:
+            plain: Buffer = self._decrypted(location, ids, stored)
             if location.codec == Codec.ZSTD:
-                body = self._decrypted(location, ids, stored)
-                plain[:] = self._decompressor.decompress(body, location.plain_length)
-            elif self._encrypted:
-                self._decrypt_into(location, ids, stored, plain)
-            else:
-                plain[:] = stored
+                plain = self._decompressor.decompress(plain, location.plain_length)
         except (InvalidTag, ValueError, zstandard.ZstdError) as error:
             raise self.damage(location.pack.name, f"the chunk at {location.offset} is damaged") from error
+        if len(plain) != location.plain_length:
+            raise self.damage(location.pack.name, f"the chunk at {location.offset} is damaged")
         return plain
 
     def read_block_into(self, block_id: bytes, view: memoryview) -> int:
@@ -153,15 +151,12 @@ class ChunkReader:
     def _decrypted(self, location: Location, ids: bytes, stored: memoryview) -> memoryview:
         if not self._encrypted:
             return stored
-        body = self._buffer("opened", location.stored_length - TAG_BYTES)
-        self._decrypt_into(location, ids, stored, body)
-        return body
-
-    def _decrypt_into(self, location: Location, ids: bytes, stored: memoryview, into: memoryview) -> None:
         if location.key_index >= len(location.pack.data_keys):
             raise ValueError("its data key is missing")
         cipher = self._keys.open(location.pack.data_keys[location.key_index])
-        cipher.decrypt_into(nonce_of(location.nonce), stored, chunk_binding(ids, location.codec), into)
+        body = self._buffer("opened", location.stored_length - TAG_BYTES)
+        cipher.decrypt_into(nonce_of(location.nonce), stored, chunk_binding(ids, location.codec), body)
+        return body
 
     def _open_grouped(self, location: Location, block_id: bytes, stored: memoryview, view: memoryview) -> int:
         """A block that shares its chunk with others: the pack's table says which."""
@@ -171,7 +166,7 @@ class ChunkReader:
             ids = next(chunk.ids for chunk in table if chunk.offset == location.offset)
         except (StopIteration, PackLayoutError) as error:
             raise self.damage(pack.name, f"its table doesn't describe the chunk at {location.offset}") from error
-        plain = self.open_chunk_into(location, ids, stored, self._buffer("group", location.plain_length))
+        plain = memoryview(self.open_chunk(location, ids, stored))
         begin = location.place * self._block_size
         block = plain[begin : begin + self._block_size]
         if self._keyring.block_id(block) != block_id or len(block) > len(view):
