@@ -108,7 +108,9 @@ def check_repository(
     if report.findings:
         raise DamageError(
             f"repository {repository} is damaged",
-            why=f"{len(report.findings)} objects are not as they should be",
+            why=f"{len(report.findings)} of its objects not as it should be"
+            if len(report.findings) == 1
+            else f"{len(report.findings)} of its objects not as they should be",
             remedy="Restore them from a copy; for a damaged index, run `proxy-worker repository reindex`.",
         )
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from proxy_worker.repository import documents
-from proxy_worker.repository.errors import KeyFileError
+from proxy_worker.repository.errors import KeyFileError, KeyFileExistsError
 from proxy_worker.repository.identity import Identity, issue_identity
 from proxy_worker.repository.keyring import Keyring, Secrets
 
@@ -105,13 +105,18 @@ def make_key_file(
 
 
 def save_key_file(key: KeyFile, path: Path) -> None:
-    """Write a key where only its owner reads it; an existing file is left alone. Raises `KeyFileError`."""
+    """Write a key where only its owner reads it; an existing file is left alone.
+
+    Raises `KeyFileExistsError`, `KeyFileError`.
+    """
     try:
         file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         with os.fdopen(file, "wb") as stream:
             stream.write(documents.seal(key))
             stream.flush()
             os.fsync(stream.fileno())
+    except FileExistsError as error:
+        raise KeyFileExistsError(f"key file {path}", why="it exists", remedy="Choose another name.") from error
     except OSError as error:
         raise KeyFileError(f"can't write key file {path}", why=error.strerror or str(error)) from error
 

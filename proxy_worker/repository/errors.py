@@ -61,5 +61,13 @@ class RunEndedError(ConflictError):
     retryable: ClassVar[bool] = False
 
 
+class KeyNotFoundError(NotFoundError):
+    """The repository has no key of that id."""
+
+
+class KeyFileExistsError(ConflictError):
+    """There is a file already where a key was to be written."""
+
+
 class KeyInUseError(ConflictError):
     """The key can't be removed."""

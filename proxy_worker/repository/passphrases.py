@@ -13,7 +13,12 @@ from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
 
 from proxy_worker.contract.errors import ConfigurationError
 from proxy_worker.repository import documents
-from proxy_worker.repository.errors import KeyInUseError, RepositoryDamageError, WrongPassphraseError
+from proxy_worker.repository.errors import (
+    KeyInUseError,
+    KeyNotFoundError,
+    RepositoryDamageError,
+    WrongPassphraseError,
+)
 from proxy_worker.repository.keyring import KEY_BYTES, Secrets
 from proxy_worker.repository.store import Store
 
@@ -121,18 +126,16 @@ def unlock(store: Store, passphrase: bytes, repository_id: str) -> tuple[Secrets
 
 
 def remove(store: Store, key_id: str, repository_id: str) -> None:
-    """Remove a passphrase; raises `KeyInUseError` for the repository's last one.
+    """Remove a passphrase; raises `KeyNotFoundError`, and `KeyInUseError` for the last one.
 
     Keys that an interrupted `init` has left are of another repository and unlock nothing: they don't count.
     """
     present = {key.key_id for key in keys(store) if key.repository_id == repository_id}
-    if key_id not in present or len(present) == 1:
-        why = (
-            "there is no such key" if key_id not in present else "it is the last: nobody could read the repository"
-        )
-        raise KeyInUseError(
-            f"key {key_id} of {store.location}", why=why, remedy="See `proxy-worker repository keys list`."
-        )
+    subject, remedy = f"key {key_id} of {store.location}", "See `proxy-worker repository keys list`."
+    if key_id not in present:
+        raise KeyNotFoundError(subject, why="there is no such key", remedy=remedy)
+    if len(present) == 1:
+        raise KeyInUseError(subject, why="it is the last: nobody could read the repository", remedy=remedy)
     store.delete(f"keys/{key_id}")
 
 

@@ -232,8 +232,11 @@ def _reason(disk: DiskTask, of_ledger: str | None) -> str | None:
     if disk.state is DiskTaskState.SUCCEEDED:
         return None
     if disk.failure is not None and disk.state is not DiskTaskState.QUEUED:
-        again = f" Tried again at {moment(disk.retry_at).split()[-1]}." if disk.retry_at is not None else ""
-        return f"{str(disk.failure).rstrip('.')}.{again}" if again else str(disk.failure)
+        if disk.retry_at is None:
+            return str(disk.failure)
+        said = str(disk.failure)
+        ended = said if said.endswith((".", "?")) else f"{said}."
+        return f"{ended} Tried again at {moment(disk.retry_at).split()[-1]}."
     return of_ledger
 
 

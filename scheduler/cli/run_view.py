@@ -50,6 +50,8 @@ def headline(run: RunRecord) -> Text:
         text.append(f", {done} of {plural(len(run.disks), 'disk')} done")
         if failed := run.disks_in(("failed",)):
             text.append(f", {failed} failed", style="bold red")
+        if lost := sum(vm.state == "failed" for vm in run.vms):
+            text.append(f", {lost} of {plural(len(run.vms), 'VM')} without a restore point", style="bold red")
         text.append(f", {size(run.processed_bytes)} of {size(run.size_bytes)}")
     if run.duration_seconds is not None:
         text.append(f", {duration(run.duration_seconds)}")

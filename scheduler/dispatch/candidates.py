@@ -30,9 +30,9 @@ def candidates(placement: Placement, fleet: Fleet) -> Candidates | str:
     else:
         left.keep(lambda proxy: proxy.live, "no proxy is running")
         left.keep(lambda proxy: proxy.enabled, "every running proxy is disabled")
+    modes = _sieve_by_source(left, placement)
     if placement.repository is not None:
         _sieve_by_repository(left, placement, fleet.repositories.get(placement.repository))
-    modes = _sieve_by_source(left, placement)
     if left.obstacle is not None:
         return left.obstacle
     if not modes:
@@ -49,6 +49,12 @@ class _Sieve:
         self.proxies = list(proxies)
         self.obstacle: str | None = None
         self.described = "that are running"
+        """What the proxies left have in common."""
+
+    @property
+    def such(self) -> str:
+        """The same of one of them: `that reaches datastore ds1`."""
+        return self.described.replace("reach", "reaches").replace("are", "is")
 
     def keep(self, condition: Callable[[FleetProxy], bool], obstacle: str) -> None:
         if self.obstacle is None:
@@ -60,20 +66,23 @@ def _sieve_by_repository(left: _Sieve, placement: Placement, repository: FleetRe
     if repository is None:
         left.keep(lambda _: False, f"repository {placement.repository} is not declared any more")
         return
-    who = f"proxy {placement.pinned_proxy}" if placement.pinned_proxy else "a running proxy"
     where = f"all of site {repository.site}" if repository.proxies is None else ", ".join(repository.proxies)
+    key = f"the {'read key' if placement.needs_read_key else 'key'} of repository {repository.name}"
+    pinned = placement.pinned_proxy
     left.keep(
         repository.reached_by,
-        f"proxy {placement.pinned_proxy} does not reach repository {repository.name} ({where} may)"
-        if placement.pinned_proxy
-        else f"no running proxy reaches repository {repository.name} ({where} may)",
+        f"proxy {pinned} does not reach repository {repository.name} ({where} may)"
+        if pinned
+        else f"no proxy {left.such} reaches repository {repository.name} ({where} may)",
     )
     left.keep(
         lambda proxy: repository.opened_by(proxy, to_read=placement.needs_read_key),
-        f"{who} that reaches repository {repository.name} must hold "
-        f"its {'read key' if placement.needs_read_key else 'key'} ({repository.credential})",
+        f"proxy {pinned} does not hold {key} ({repository.credential})"
+        if pinned
+        else f"no proxy {left.such} holds {key} ({repository.credential})",
     )
-    left.described = f"that reach repository {repository.name}"
+    if placement.datastore is None:
+        left.described = f"that reach repository {repository.name}"
 
 
 def _sieve_by_source(left: _Sieve, placement: Placement) -> tuple[TransportMode, ...]:
@@ -84,9 +93,7 @@ def _sieve_by_source(left: _Sieve, placement: Placement) -> tuple[TransportMode,
     if datastore is not None:
         left.keep(
             lambda proxy: datastore in proxy.datastores,
-            f"no proxy {left.described.replace('reach', 'reaches')} reaches datastore {datastore}".replace(
-                "that are running", "that is running"
-            ),
+            f"no proxy {left.such} reaches datastore {datastore}",
         )
         left.described = f"that reach datastore {datastore}"
     if placement.kind is TaskKind.INVENTORY_SCAN:
@@ -97,7 +104,7 @@ def _sieve_by_source(left: _Sieve, placement: Placement) -> tuple[TransportMode,
     allowed = _allowed(placement)
     left.keep(
         lambda proxy: any(mode in _offers(proxy, placement) for mode in allowed),
-        f"no proxy {left.described} offers {' or '.join(allowed)} for it".replace("reach", "reaches"),
+        f"no proxy {left.such} offers {' or '.join(allowed)} for it",
     )
     return allowed
 

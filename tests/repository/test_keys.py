@@ -19,7 +19,9 @@ from proxy_worker.repository.data_keys import seal_name
 from proxy_worker.repository.errors import (
     CannotReadError,
     KeyFileError,
+    KeyFileExistsError,
     KeyInUseError,
+    KeyNotFoundError,
     RepositoryExistsError,
     RepositoryNotFoundError,
     RepositoryVersionError,
@@ -83,7 +85,7 @@ def test_any_passphrase_opens_and_the_last_can_not_go(repository: Repository) ->
         reopened(repository, CREDENTIAL)
     with pytest.raises(KeyInUseError, match="last"):
         passphrases.remove(store, second.key_id, repository.id)
-    with pytest.raises(KeyInUseError, match="no such key"):
+    with pytest.raises(KeyNotFoundError, match="no such key"):
         passphrases.remove(store, first, repository.id)
 
 
@@ -254,7 +256,7 @@ def test_key_files_are_their_owners_alone_and_never_overwritten(repository: Repo
 
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert load_credential(key_file=path).key is not None
-    with pytest.raises(KeyFileError, match="exists"):
+    with pytest.raises(KeyFileExistsError, match="exists"):
         save_key_file(key, path)
 
 

@@ -311,14 +311,12 @@ def test_reasons_name_what_is_missing() -> None:
     assert _reason(task, proxy("p1", live=False)) == "waiting: no proxy is running"
     assert _reason(task, proxy("p1", enabled=False)) == "waiting: every running proxy is disabled"
     assert _reason(task, proxy("p1", site="remote")) == (
-        "waiting: no running proxy reaches repository main (all of site primary may)"
+        "waiting: no proxy that reaches datastore ds1 reaches repository main (all of site primary may)"
     )
     assert _reason(task, proxy("p1", credentials={})) == (
-        "waiting: a running proxy that reaches repository main must hold its key (main)"
+        "waiting: no proxy that reaches datastore ds1 holds the key of repository main (main)"
     )
-    assert _reason(task, proxy("p1", datastores={})) == (
-        "waiting: no proxy that reaches repository main reaches datastore ds1"
-    )
+    assert _reason(task, proxy("p1", datastores={})) == ("waiting: no proxy that is running reaches datastore ds1")
     assert _reason(backup("t", preference="virtual_appliance", failover_to_network=False), proxy("p1")) == (
         "waiting: no proxy that reaches datastore ds1 offers virtual_appliance for it"
     )
@@ -347,7 +345,7 @@ def test_reasons_of_pinned_tasks_name_the_proxy() -> None:
     assert _reason(task, proxy("p9", live=False)) == "waiting: proxy p9 is not running"
     assert _reason(task, proxy("p9", enabled=False)) == "waiting: proxy p9 is disabled"
     assert _reason(task, proxy("p9", credentials={"main": "write"})) == (
-        "waiting: proxy p9 that reaches repository main must hold its read key (main)"
+        "waiting: proxy p9 does not hold the read key of repository main (main)"
     )
 
 
