@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 import sqlite3
 import sys
 from pathlib import Path
@@ -93,12 +92,12 @@ def test_a_locked_database_exits_9(applied: Program, world: World, monkeypatch: 
     assert "another process has held its write lock" in refused.err
 
 
-def test_a_database_of_a_newer_version_is_left_alone(applied: Program, world: World) -> None:
+def test_a_database_of_a_newer_version_is_left_alone(applied: Program, world: World, configured: Path) -> None:
     other = sqlite3.connect(world.url.removeprefix("sqlite:///"))
     with other:
         other.execute("UPDATE alembic_version SET version_num = '9999'")
     other.close()
-    for command in (("job", "list"), ("apply", "-f", os.devnull)):
+    for command in (("job", "list"), ("apply", "-f", str(configured / "fleet.toml"))):
         refused = applied(*command)
         assert refused.code == 1
         assert "its schema 9999 was made by a newer version of the scheduler" in refused.err
