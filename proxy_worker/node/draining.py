@@ -22,6 +22,7 @@ class Draining:
 
     def __init__(self) -> None:
         self._byte = mmap.mmap(-1, 1)
+        self._timers: list[threading.Timer] = []
 
     @property
     def draining(self) -> bool:
@@ -54,6 +55,12 @@ class Draining:
             timer = threading.Timer(delay_s, action)
             timer.daemon = True
             timer.start()
+            self._timers.append(timer)
+
+    def settle(self) -> None:
+        """Nothing runs any more: forget the deadlines, so that they don't end this process."""
+        while self._timers:
+            self._timers.pop().cancel()
 
 
 def _give_up() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 
@@ -110,12 +111,26 @@ def test_lost_lease_stops_the_mover_for_good() -> None:
 
 def test_draining_proxy_hands_back_only_when_its_time_is_up() -> None:
     draining = Draining()
-    with keeper(ScriptedLedger(), draining) as held:
-        draining.ask(60)
-        assert held.verdict() is Verdict.RUN
-        draining.ask(60)
-        assert held.verdict() is Verdict.STOP
-        assert held.ending is Ending.HANDED_BACK
+    try:
+        with keeper(ScriptedLedger(), draining) as held:
+            draining.ask(60)
+            assert held.verdict() is Verdict.RUN
+            draining.ask(60)
+            assert held.verdict() is Verdict.STOP
+            assert held.ending is Ending.HANDED_BACK
+    finally:
+        draining.settle()
+
+
+def test_a_proxy_that_has_settled_is_not_ended_by_its_deadlines() -> None:
+    draining = Draining()
+    draining.ask(60)
+    draining.settle()
+    assert not [
+        thread
+        for thread in threading.enumerate()
+        if isinstance(thread, threading.Timer) and thread.interval >= 60 and not thread.finished.is_set()
+    ]
 
 
 def test_report_is_repeated_until_it_is_answered() -> None:
