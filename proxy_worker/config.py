@@ -13,8 +13,9 @@ from typing import Annotated, Final
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from pydantic import Field
 
-from proxy_worker.contract.names import Name, TransportMode
+from proxy_worker.contract.names import TransportMode
 from proxy_worker.contract.signing import decode_public_key
+from proxy_worker.contract.specification import Name
 from proxy_worker.program.settings import RedisSettings, Settings, read_settings
 from proxy_worker.transport.connections import OFFERED_MODES, Connections, DatastoreConnection
 

@@ -13,7 +13,8 @@ from typing import Annotated, Final
 
 from pydantic import Field
 
-from proxy_worker.contract.names import Name, TransportMode
+from proxy_worker.contract.names import TransportMode
+from proxy_worker.contract.specification import Name
 from proxy_worker.program.settings import RedisSettings, Settings, read_settings
 
 SEARCHED: Final = (Path("scheduler.toml"), Path("/etc/proxyfleet/scheduler.toml"))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Iterator, Sequence
-from enum import Enum
 from typing import Any
 
 import typer
@@ -97,8 +96,7 @@ def _option(parameter: Any) -> str:
 
 
 def _choices(parameter: Any) -> list[str]:
-    kind = parameter.type_descriptor.annotation
-    return [f"`{choice.value}`" for choice in kind] if inspect.isclass(kind) and issubclass(kind, Enum) else []
+    return [f"`{getattr(choice, 'value', choice)}`" for choice in getattr(parameter.type, "choices", ())]
 
 
 def _meaning(parameter: Any) -> str:

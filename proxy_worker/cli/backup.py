@@ -12,8 +12,8 @@ import msgspec
 import typer
 from pydantic import ValidationError
 
-from proxy_worker.cli.opening import OptionError, open_repository, vm_named
-from proxy_worker.cli.progress import TerminalControl, pace, size
+from proxy_worker.cli.opening import OptionError, open_repository
+from proxy_worker.cli.progress import TerminalControl, pace
 from proxy_worker.contract.errors import StoreError
 from proxy_worker.contract.names import CompressionLevel
 from proxy_worker.contract.outcome import DiskBackupResult
@@ -27,6 +27,7 @@ from proxy_worker.contract.specification import (
     VmIdentity,
 )
 from proxy_worker.mover.backup import back_up_disk
+from proxy_worker.program.units import size
 from proxy_worker.repository.points import Point
 from proxy_worker.repository.repository import Repository, new_run_id
 from proxy_worker.transport.select import open_path
@@ -102,7 +103,7 @@ def read_areas(path: Path) -> tuple[Extent, ...]:
 
 def _identity(vm: str) -> VmIdentity:
     try:
-        return vm_named(vm)
+        return VmIdentity.of_name(vm)
     except ValidationError as error:
         raise OptionError(f"VM name {vm[:60]!r} can't be used", why="names have 1 to 255 characters") from error
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from pathlib import Path
 
 from proxy_worker.contract.errors import ConfigurationError
-from proxy_worker.contract.specification import VmIdentity
 from proxy_worker.repository.credentials import load_credential
 from proxy_worker.repository.errors import PointNotFoundError
 from proxy_worker.repository.points import Point
@@ -39,11 +37,6 @@ def open_repository(
         )
     credential = load_credential(passphrase_file=passphrase_file, key_file=key_file)
     return Repository.open(open_store(location), credential, cache_dir=cache_folder())
-
-
-def vm_named(name: str) -> VmIdentity:
-    """The identity of a VM that only has a name: its id is the hash of the name."""
-    return VmIdentity(vm_id=hashlib.blake2b(name.encode(), digest_size=16).hexdigest(), name=name)
 
 
 def find_point(repository: Repository, vm: str, run: str | None) -> Point:

@@ -1,4 +1,4 @@
-"""A progress line on a terminal, and sizes as people read them."""
+"""A progress line on a terminal."""
 
 from __future__ import annotations
 
@@ -13,18 +13,9 @@ from proxy_worker.contract.errors import CancelledError
 from proxy_worker.contract.outcome import DiskProgress, DiskReport
 from proxy_worker.mover.control import Verdict
 from proxy_worker.program.commands import INTERRUPTED
+from proxy_worker.program.units import size
 
 _BAR_CELLS: Final = 24
-_UNIT: Final = 1024
-
-
-def size(count: float) -> str:
-    """Bytes in the largest binary unit that leaves a number of at least one, e.g. `1.4 GiB`."""
-    for unit in ("bytes", "KiB", "MiB", "GiB"):
-        if abs(count) < _UNIT:
-            return f"{count:.0f} {unit}" if unit == "bytes" else f"{count:.1f} {unit}"
-        count /= _UNIT
-    return f"{count:.1f} TiB"
 
 
 class TerminalControl:

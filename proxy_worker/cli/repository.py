@@ -11,9 +11,9 @@ from typing import Annotated
 import typer
 
 from proxy_worker.cli.opening import OptionError, open_repository
-from proxy_worker.cli.progress import size
 from proxy_worker.cli.repository_keys import app as keys_app
 from proxy_worker.contract.errors import DamageError
+from proxy_worker.program.units import size
 from proxy_worker.repository.check import check
 from proxy_worker.repository.credentials import load_credential
 from proxy_worker.repository.findings import CheckReport

@@ -9,9 +9,10 @@ from typing import Annotated
 import typer
 
 from proxy_worker.cli.opening import find_point, open_repository
-from proxy_worker.cli.progress import TerminalControl, pace, size
+from proxy_worker.cli.progress import TerminalControl, pace
 from proxy_worker.contract.specification import DiskRestore, RepositoryReference, VmIdentity
 from proxy_worker.mover.restore import restore_disk
+from proxy_worker.program.units import size
 
 JOB = "standalone"
 

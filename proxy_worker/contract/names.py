@@ -4,16 +4,10 @@ from __future__ import annotations
 
 import re
 from enum import StrEnum
-from typing import Annotated, Final
-
-from pydantic import StringConstraints
+from typing import Final
 
 NAME_PATTERN = r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}"
 """What sites, proxies, datastores, repositories, jobs and credentials may be called."""
-
-Name = Annotated[str, StringConstraints(pattern=f"^{NAME_PATTERN}$")]
-DiskKey = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:-]{0,62}$")]
-"""A disk's place in its VM, e.g. `scsi0:0`."""
 
 
 class TransportMode(StrEnum):

@@ -12,8 +12,8 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from proxy_worker.contract.errors import ProxyfleetError
-from proxy_worker.contract.names import DiskKey, Name, TaskKind, TransportMode
-from proxy_worker.contract.specification import Frozen, InventoryVm, VmIdentity
+from proxy_worker.contract.names import TaskKind, TransportMode
+from proxy_worker.contract.specification import DiskKey, Frozen, InventoryVm, Name, VmIdentity
 
 
 class Bottleneck(StrEnum):
@@ -68,6 +68,8 @@ class DiskReport(Frozen):
     parent: Name | None = None
     full_read_reason: str | None = None
     """Why the disk was read whole, when changed areas or a parent could have been expected."""
+    alarm: str | None = None
+    """What an administrator has to look into: changed block tracking that missed a change."""
     bottleneck: Bottleneck = Bottleneck.SOURCE
     stages: StageTimes = StageTimes()
     resumed_bytes: int = 0
@@ -186,6 +188,19 @@ class TaskFailure(Frozen):
         return str(ProxyfleetError(self.what, why=self.why, remedy=self.remedy))
 
 
+class VsphereOffer(Frozen):
+    """What a proxy can do with the disks of any vCenter whose password it has, wherever they lie."""
+
+    modes: tuple[TransportMode, ...] = ()
+    """Network mode and virtual appliance, as far as they were found to work when the proxy started."""
+    refusals: dict[TransportMode, str] = {}
+    """Why not the others, e.g. that nbdkit has no vddk plug-in."""
+    passwords: tuple[Name, ...] = ()
+    """The credentials of which it has `<credential>.password`."""
+    product_uuid: str | None = None
+    """The BIOS uuid of the machine it runs on, by which vCenter finds its VM."""
+
+
 class ProxyRegistration(Frozen):
     """What a proxy says of itself when it starts."""
 
@@ -200,6 +215,7 @@ class ProxyRegistration(Frozen):
     """Modes for disks that belong to no datastore, e.g. those behind an NBD URI."""
     credentials: dict[Name, Literal["read", "write"]]
     """Repository credentials it holds: a write key can't restore."""
+    vsphere: VsphereOffer = VsphereOffer()
     version: str
     contract_version: int
 

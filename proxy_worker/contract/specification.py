@@ -9,9 +9,13 @@ from __future__ import annotations
 import hashlib
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from proxy_worker.contract.names import AUTOMATIC, CompressionLevel, DiskKey, Name, TaskKind, TransportMode
+from proxy_worker.contract.names import AUTOMATIC, NAME_PATTERN, CompressionLevel, TaskKind, TransportMode
+
+Name = Annotated[str, StringConstraints(pattern=f"^{NAME_PATTERN}$")]
+DiskKey = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:-]{0,62}$")]
+"""A disk's place in its VM, e.g. `scsi0:0`."""
 
 
 class Frozen(BaseModel):
@@ -33,6 +37,51 @@ class VmIdentity(Frozen):
         return cls(vm_id=f"name-{hashlib.sha256(name.encode()).hexdigest()[:32]}", name=name)
 
 
+class VcenterReference(Frozen):
+    """A vCenter or ESXi host, as a proxy finds it and logs in."""
+
+    name: Name
+    host: Annotated[str, Field(min_length=1, max_length=255)]
+    port: Annotated[int, Field(ge=1, le=65_535)] = 443
+    user: Annotated[str, Field(min_length=1, max_length=255)]
+    credential: Name
+    """Names the secret `<credential>.password`."""
+    thumbprint: str | None = None
+    """SHA-1 or SHA-256 of the certificate that it is pinned by; None: the system's authorities verify it."""
+
+
+class VsphereDisk(Frozen):
+    """A VM's disk in vCenter's words. Ids such as `vm-12` and `snapshot-34` mean something in that vCenter only."""
+
+    vcenter: VcenterReference
+    vm: str
+    snapshot: str | None
+    """The snapshot that froze it; None: the disk itself, to be written by a restore."""
+    key: int
+    """The device key."""
+    path: str
+    """`[datastore] folder/disk.vmdk`: the file that the snapshot froze."""
+    uuid: str | None = None
+    controller: str
+    """`scsi`, `sata`, `ide` or `nvme`."""
+    datastore_type: str
+    """As vSphere says: `VMFS`, `NFS`, `NFS41`, `vsan`, `VVOL`, …"""
+    template: bool = False
+    earlier_snapshots: bool = False
+    """Whether the VM has snapshots besides ours, so that the disk is a chain of files."""
+    quiesced_windows: bool = False
+
+
+class VsphereFile(Frozen):
+    """A file of a VM's configuration, which vCenter serves over HTTPS."""
+
+    vcenter: VcenterReference
+    datacenter: str
+    """The path of the datacentre, e.g. `Europe/DC0`."""
+    path: str
+    """`[datastore] folder/name.vmx`."""
+
+
 class DiskAddress(Frozen):
     """Where a disk lies. A proxy translates it to its own paths, URIs and commands."""
 
@@ -41,6 +90,10 @@ class DiskAddress(Frozen):
     """Within the datastore, e.g. `web01/web01.vmdk`; relative, without `..`."""
     nbd_uri: str | None = None
     """For a disk that is offered by an NBD server: the `nbd`, `nbds`, `nbd+unix` … URI."""
+    vsphere: VsphereDisk | None = None
+    """For a disk of a vCenter; `datastore` is None then where that vSphere datastore isn't declared."""
+    vsphere_file: VsphereFile | None = None
+    """For a configuration file of a vCenter's VM."""
 
 
 class DiskIdentity(Frozen):
@@ -103,6 +156,8 @@ class DiskBackup(Frozen):
     """Relative to `parent`; None when the inventory can't tell, and digests decide."""
     parent: Name | None = None
     """The run whose point the changed areas are relative to; None means the newest point."""
+    full_read_reason: str | None = None
+    """Why the inventory can't tell which areas changed, for the report."""
     configuration: tuple[DiskAddress, ...] = ()
     """Files of the VM's configuration that this task stores beside its disk; one disk of a VM run has them."""
 

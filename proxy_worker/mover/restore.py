@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Final
 
 from proxy_worker.contract.errors import CancelledError
-from proxy_worker.contract.names import DiskKey, TransportMode
+from proxy_worker.contract.names import TransportMode
 from proxy_worker.contract.outcome import DiskProgress, DiskReport, DiskRestoreResult
-from proxy_worker.contract.specification import DiskRestore
+from proxy_worker.contract.specification import DiskKey, DiskRestore
 from proxy_worker.mover.buffers import Buffer
 from proxy_worker.mover.control import Control, Verdict
 from proxy_worker.mover.pipeline import transform_threads

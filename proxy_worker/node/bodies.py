@@ -12,6 +12,8 @@ from proxy_worker.contract.outcome import (
     DiskBackupResult,
     DiskRestoreResult,
     InventoryScanResult,
+    PointDisk,
+    PointSummary,
     RepositoryAbandonResult,
     RepositoryCheckResult,
     RepositoryCommitResult,
@@ -28,6 +30,7 @@ from proxy_worker.contract.specification import (
     RepositoryCommit,
     RepositoryList,
     TaskBody,
+    VmIdentity,
 )
 from proxy_worker.ledger import Claim
 from proxy_worker.mover.backup import back_up_disk
@@ -37,6 +40,7 @@ from proxy_worker.mover.restore import restore_disk
 from proxy_worker.node.bench import Bench
 from proxy_worker.node.lease import LeaseKeeper
 from proxy_worker.repository.check import check
+from proxy_worker.repository.points import Point
 from proxy_worker.repository.repository import open_store
 from proxy_worker.repository.scrub import scrub
 from proxy_worker.transport.inventory import read_configuration, scan_datastore
@@ -90,7 +94,7 @@ def _commit(body: RepositoryCommit, bench: Bench, *_: object) -> RepositoryCommi
         disks=[(stored.disk, stored.fence, stored.sealed_result) for stored in body.disks],
         started_at=body.started_at,
     )
-    return RepositoryCommitResult(point=point.summary())
+    return RepositoryCommitResult(point=_summary(point))
 
 
 def _abandon(body: RepositoryAbandon, bench: Bench, *_: object) -> RepositoryAbandonResult:
@@ -103,7 +107,7 @@ def _abandon(body: RepositoryAbandon, bench: Bench, *_: object) -> RepositoryAba
 def _list(body: RepositoryList, bench: Bench, *_: object) -> RepositoryListResult:
     repository = bench.repository(body.repository, "write")
     return RepositoryListResult(
-        repository_id=repository.id, points=tuple(point.summary() for point in repository.points())
+        repository_id=repository.id, points=tuple(_summary(point) for point in repository.points())
     )
 
 
@@ -138,3 +142,16 @@ BODIES: Final[dict[TaskKind, Callable[[Any, Bench, Claim, LeaseKeeper], TaskResu
     TaskKind.REPOSITORY_LIST: _list,
     TaskKind.REPOSITORY_CHECK: _check,
 }
+
+
+def _summary(point: Point) -> PointSummary:
+    return PointSummary(
+        vm=VmIdentity(vm_id=point.vm_id, name=point.vm_name),
+        run=point.run,
+        job=point.job,
+        created_at=point.created_at,
+        disks=tuple(
+            PointDisk(key=disk.key, size_bytes=disk.size_bytes, stored_bytes=disk.stored_bytes)
+            for disk in point.disks
+        ),
+    )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import importlib.metadata
 import os
 import sys
 from collections.abc import Callable, Mapping
@@ -41,6 +40,8 @@ def version_printer(program: str) -> Callable[[bool], None]:
 
     def print_version(asked: bool) -> None:
         if asked:
+            import importlib.metadata  # noqa: PLC0415 - slow to load, and wanted here only
+
             typer.echo(f"{program} {importlib.metadata.version('proxyfleet')}")
             raise typer.Exit
 

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from proxy_worker.contract.errors import ConfigurationError, CredentialError
-from proxy_worker.contract.names import Name
+from proxy_worker.contract.specification import Name
 
 
 class SettingsError(ConfigurationError):

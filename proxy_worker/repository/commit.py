@@ -5,8 +5,8 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from proxy_worker.contract.specification import DiskIdentity, VmIdentity
 from proxy_worker.repository.access import Access
 from proxy_worker.repository.chunks import ChunkReader
 from proxy_worker.repository.errors import RunEndedError
@@ -18,6 +18,9 @@ from proxy_worker.repository.registration import forget_writers
 from proxy_worker.repository.sealing import MetadataSealer
 from proxy_worker.repository.store import Store
 from proxy_worker.repository.writer import DiskAttempt, open_sealed
+
+if TYPE_CHECKING:
+    from proxy_worker.contract.specification import DiskIdentity, VmIdentity
 
 
 def commit_run(

@@ -23,6 +23,9 @@ RECORD: Final = struct.Struct("<32sIIIIIHBBBBH")
 place in the pack's list), codec, kind, place of the block in its chunk, blocks in the chunk, zero."""
 _PACK: Final = struct.Struct("<32xI24x")
 PACK_FIELD: Final = slice(ID_BYTES, ID_BYTES + 4)
+PLACE: Final = struct.Struct("<II")
+"""Of a record, behind the id: pack and offset."""
+KIND_FIELD: Final = ID_BYTES + 23
 
 
 class FragmentPack(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
@@ -52,6 +55,9 @@ def records_of(chunks: Iterable[Chunk], pack: int) -> Iterator[bytes]:
     """One record for each id of each chunk."""
     for offset, stored, nonce, plain, key_index, codec, kind, ids in chunks:
         count = len(ids) // ID_BYTES
+        if count == 1:
+            yield RECORD.pack(ids, pack, offset, stored, nonce, plain, key_index, codec, kind, 0, 1, 0)
+            continue
         for place in range(count):
             block_id = ids[place * ID_BYTES : (place + 1) * ID_BYTES]
             yield RECORD.pack(block_id, pack, offset, stored, nonce, plain, key_index, codec, kind, place, count, 0)

@@ -23,7 +23,7 @@ from typing import Final
 import msgspec
 
 from proxy_worker.contract.errors import DamageError, StoreError
-from proxy_worker.repository.fragments import RECORD, decode_fragment, fragment_name
+from proxy_worker.repository.fragments import KIND_FIELD, PLACE, RECORD, decode_fragment, fragment_name
 from proxy_worker.repository.index_run import (
     FRAGMENT_ID_BYTES,
     IndexRun,
@@ -32,6 +32,7 @@ from proxy_worker.repository.index_run import (
     fragment_source,
     write_run,
 )
+from proxy_worker.repository.keyring import ID_BYTES
 from proxy_worker.repository.sealing import MetadataSealer
 from proxy_worker.repository.store import ObjectNotFoundError, Store
 
@@ -87,6 +88,23 @@ class Index:
     def find(self, block_id: bytes) -> list[Location]:
         """Every copy of a block, segment or map."""
         return [location for run in self.runs for _, location in run.find(block_id)]
+
+    def has(self, block_id: bytes, kind: int) -> bool:
+        """Whether there is a copy of that kind; cheaper than `find`."""
+        for run in self.runs:
+            for record in run.copies(block_id):
+                if record[KIND_FIELD] == kind:
+                    return True
+        return False
+
+    def has_at(self, block_id: bytes, pack_id: bytes, offset: int) -> bool:
+        """Whether there is a copy in that place; cheaper than `find`."""
+        for run in self.runs:
+            for record in run.copies(block_id):
+                number, place = PLACE.unpack_from(record, ID_BYTES)
+                if place == offset and run.pack(number).pack_id == pack_id:
+                    return True
+        return False
 
     def close(self) -> None:
         """Let go of the runs; drop them if nobody asked to keep them."""

@@ -17,7 +17,7 @@ from proxy_worker.repository.pack_layout import Footer, PackLayoutError, pack_na
 from proxy_worker.repository.packs import read_footer
 from proxy_worker.repository.store import ObjectNotFoundError, Store
 
-_WINDOW_BYTES: Final = 2 * 1024 * 1024
+_WINDOW_BYTES: Final = 1024 * 1024
 _MOST_THREADS: Final = 8
 _PACK_NAME: Final = re.compile(r"packs/([0-9a-f]{2})/(\1[0-9a-f]{30})")
 

@@ -8,8 +8,6 @@ from typing import Final
 
 import msgspec
 
-from proxy_worker.contract.outcome import PointDisk, PointSummary
-from proxy_worker.contract.specification import VmIdentity
 from proxy_worker.repository.errors import PointNotFoundError
 from proxy_worker.repository.sealing import MetadataSealer
 from proxy_worker.repository.store import ObjectNotFoundError, Store
@@ -82,19 +80,6 @@ class Point(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="point"
     def configuration(self) -> tuple[StoredFile, ...]:
         """The VM's configuration files, whichever disk's task stored them."""
         return tuple(file for disk in self.disks for file in disk.configuration)
-
-    def summary(self) -> PointSummary:
-        """The form that lists show."""
-        return PointSummary(
-            vm=VmIdentity(vm_id=self.vm_id, name=self.vm_name),
-            run=self.run,
-            job=self.job,
-            created_at=self.created_at,
-            disks=tuple(
-                PointDisk(key=disk.key, size_bytes=disk.size_bytes, stored_bytes=disk.stored_bytes)
-                for disk in self.disks
-            ),
-        )
 
     def same_content(self, other: Point) -> bool:
         """Whether both name the same disks of the same attempts: two commits of one run."""

@@ -6,11 +6,10 @@ import secrets
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from proxy_worker.contract.errors import ConfigurationError, DamageError
 from proxy_worker.contract.names import CompressionLevel
-from proxy_worker.contract.specification import DiskIdentity, VmIdentity
 from proxy_worker.repository import passphrases
 from proxy_worker.repository.access import Access
 from proxy_worker.repository.chunks import ChunkReader
@@ -56,6 +55,9 @@ from proxy_worker.repository.registration import (
 from proxy_worker.repository.store import ObjectNotFoundError, Store
 from proxy_worker.repository.store.local import LocalStore
 from proxy_worker.repository.writer import DiskAttempt, DiskWriter, WriterLimits
+
+if TYPE_CHECKING:
+    from proxy_worker.contract.specification import DiskIdentity, VmIdentity
 
 __all__ = ["ZERO_ID", "Repository", "new_run_id", "open_store"]
 

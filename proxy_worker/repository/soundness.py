@@ -10,7 +10,7 @@ from proxy_worker.contract.errors import DamageError
 from proxy_worker.repository.access import Access
 from proxy_worker.repository.findings import FindingKind
 from proxy_worker.repository.fragments import (
-    PACK_FIELD,
+    PLACE,
     RECORD,
     Fragment,
     FragmentPack,
@@ -83,13 +83,8 @@ class Soundness:
 
     def is_indexed(self, pack_id: bytes, chunk: Chunk) -> bool:
         """Whether the index knows all blocks of a chunk in this pack."""
-        return all(
-            any(
-                location.pack.pack_id == pack_id and location.offset == chunk.offset
-                for location in self._access.index.find(chunk.ids[at : at + ID_BYTES])
-            )
-            for at in range(0, len(chunk.ids), ID_BYTES)
-        )
+        has_at, ids = self._access.index.has_at, chunk.ids
+        return all(has_at(ids[at : at + ID_BYTES], pack_id, chunk.offset) for at in range(0, len(ids), ID_BYTES))
 
     def index_orphans(self, folder: Path) -> None:
         """Index the packs that no fragment describes, to know whom a lost fragment has hurt."""
@@ -111,6 +106,8 @@ class Soundness:
 
     def causes(self, content_id: bytes, kind: int) -> tuple[Cause, ...]:
         """Why a block, segment or map can't be had; nothing when there is a whole copy."""
+        if self._all_is_well and self._access.index.has(content_id, kind):
+            return ()
         copies = [copy for copy in self._access.index.find(content_id) if copy.kind == kind]
         found: list[Cause] = []
         for copy in copies:
@@ -135,6 +132,10 @@ class Soundness:
         """The fragments that can't be read."""
         damaged = sorted(self._access.index.damaged.items())
         return [Cause("index fragment", name, error.why) for name, error in damaged]
+
+    @property
+    def _all_is_well(self) -> bool:
+        return not (self._missing_packs or self._bad_chunks or self._bad_packs or self._false_records)
 
     def _wrong_with(self, copy: Location) -> Cause | None:
         key = copy.pack.pack_id, copy.offset
@@ -163,7 +164,7 @@ def compare_fragments(access: Access, soundness: Soundness) -> None:
             fragment = decode_fragment(access.sealer, name, access.store.get(name))
         except (ObjectNotFoundError, DamageError):
             continue
-        for number, pack in enumerate(fragment.packs):
+        for number, (pack, said) in enumerate(zip(fragment.packs, _records_by_pack(fragment), strict=True)):
             try:
                 footer = read_footer(access.store, pack.pack_id)
                 table, _ = read_table(access.store, access.sealer, pack.pack_id, footer)
@@ -172,7 +173,7 @@ def compare_fragments(access: Access, soundness: Soundness) -> None:
                 continue
             except (PackLayoutError, DamageError):
                 continue
-            for record in _records(fragment, number) - set(records_of(table, number)):
+            for record in said.difference(records_of(table, number)):
                 soundness.note_false_record(name, record, pack.pack_id)
 
 
@@ -181,11 +182,13 @@ def _lost(content_id: bytes, kind: int) -> Cause:
     return Cause(kinds[kind], content_id.hex(), "no pack that is known has it")
 
 
-def _records(fragment: Fragment, pack: int) -> set[bytes]:
-    number = pack.to_bytes(4, "little")
+def _records_by_pack(fragment: Fragment) -> list[set[bytes]]:
     every = fragment.records
-    records = (every[at : at + RECORD.size] for at in range(0, len(every), RECORD.size))
-    return {record for record in records if record[PACK_FIELD] == number}
+    sets: list[set[bytes]] = [set() for _ in fragment.packs]
+    for at in range(0, len(every), RECORD.size):
+        record = every[at : at + RECORD.size]
+        sets[PLACE.unpack_from(record, ID_BYTES)[0]].add(record)
+    return sets
 
 
 def _run(path: Path, sources: list[RunSource]) -> IndexRun:

@@ -5,13 +5,12 @@ from __future__ import annotations
 import base64
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import msgspec
 
 from proxy_worker.contract.errors import DamageError
 from proxy_worker.contract.names import CompressionLevel
-from proxy_worker.contract.outcome import DiskReport
 from proxy_worker.repository.access import Access
 from proxy_worker.repository.chunks import ChunkReader
 from proxy_worker.repository.codec import Codec, Compressor
@@ -24,6 +23,9 @@ from proxy_worker.repository.packs import BUFFER_BYTES, ClosedPack, PackWriter
 from proxy_worker.repository.points import Point, StoredDisk, StoredFile, is_ended, load_outcome
 from proxy_worker.repository.sealing import MetadataSealer
 from proxy_worker.repository.store import Buffer, ObjectNotFoundError
+
+if TYPE_CHECKING:
+    from proxy_worker.contract.outcome import DiskReport
 
 _REMEMBERED_IDS: Final = 1 << 16
 """Ids of published blocks that a writer keeps at hand; beyond, it finds its own in the index."""

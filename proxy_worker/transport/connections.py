@@ -9,8 +9,8 @@ from typing import Self
 
 from pydantic import model_validator
 
-from proxy_worker.contract.names import MODE_PREFERENCE, Name, TransportMode
-from proxy_worker.contract.specification import Frozen
+from proxy_worker.contract.names import MODE_PREFERENCE, TransportMode
+from proxy_worker.contract.specification import Frozen, Name
 
 OFFERED_MODES: tuple[TransportMode, ...] = (TransportMode.DIRECT_STORAGE, TransportMode.NETWORK)
 """The modes that this version can read by, best first."""

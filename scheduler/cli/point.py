@@ -9,11 +9,12 @@ from rich.console import Group
 from rich.text import Text
 from sqlalchemy import select
 
+from proxy_worker.program.units import size
 from scheduler.cli import completion
 from scheduler.cli.arguments import AsJson
 from scheduler.cli.finding import find_repository
 from scheduler.cli.opening import opened_state
-from scheduler.cli.printing import Columns, facts, iso, moment, note, print_json, show_rows, size, table
+from scheduler.cli.printing import Columns, facts, iso, moment, note, print_json, show_rows, table
 from scheduler.cli.printing import show as print_view
 from scheduler.state.asking import find_point, points_of
 from scheduler.state.models import Point

@@ -17,6 +17,8 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from proxy_worker.program.units import size
+
 WIDTH_OF_A_PIPE = 1_000
 Columns = Mapping[str, Sequence[str | Text]]
 """A table by its columns: heading and cells."""
@@ -120,21 +122,6 @@ def facts(rows: Sequence[tuple[str, str | Text]]) -> Table:
 def state(word: str) -> Text:
     """A state in its colour."""
     return Text(word, style=STYLES.get(word, ""))
-
-
-def size(size_bytes: float | None) -> str:
-    """`1.4 GiB`; a dash when it isn't known."""
-    if size_bytes is None:
-        return "-"
-    if size_bytes < _KIB:
-        return f"{size_bytes:.0f} B"
-    value, unit = float(size_bytes), "B"
-    for unit in ("KiB", "MiB", "GiB", "TiB", "PiB"):  # noqa: B007 - the last one reached is the unit
-        value /= _KIB
-        if value < _KIB - 0.5:
-            break
-    digits = 0 if value >= 100 else 1  # noqa: PLR2004 - three significant figures are enough to read
-    return f"{value:.{digits}f} {unit}"
 
 
 def rate(bytes_per_second: float | None) -> str:

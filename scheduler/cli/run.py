@@ -9,12 +9,13 @@ import typer
 from rich.text import Text
 from sqlalchemy import select
 
+from proxy_worker.program.units import size
 from scheduler.cli import completion
 from scheduler.cli.arguments import AsJson, RunId
 from scheduler.cli.finding import find_job
 from scheduler.cli.live import LedgerWindow, Live
 from scheduler.cli.opening import opened_state, require_service, warn_without_service
-from scheduler.cli.printing import Columns, duration, moment, note, print_json, show_rows, size, state
+from scheduler.cli.printing import Columns, duration, moment, note, print_json, show_rows, state
 from scheduler.cli.records import RunRecord, run_record
 from scheduler.cli.run_outcome import follow, read_run
 from scheduler.cli.run_outcome import show as show_run

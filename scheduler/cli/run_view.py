@@ -9,6 +9,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from proxy_worker.program.units import size
 from scheduler.cli.printing import (
     clock,
     compared,
@@ -18,7 +19,6 @@ from scheduler.cli.printing import (
     moment,
     plural,
     rate,
-    size,
     state,
     table,
 )

@@ -13,6 +13,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from proxy_worker.program.units import size
 from scheduler.cli.arguments import AsJson
 from scheduler.cli.live import LedgerWindow
 from scheduler.cli.opening import opened_state
@@ -27,7 +28,6 @@ from scheduler.cli.printing import (
     print_json,
     rate,
     show,
-    size,
     state,
     table,
 )

@@ -11,8 +11,9 @@ from sqlalchemy.orm import Session
 
 from proxy_worker.contract.errors import CancelledError, DamageError, ProxyfleetError
 from proxy_worker.contract.outcome import RepositoryCheckResult
+from proxy_worker.program.units import size
 from scheduler.cli.live import Live
-from scheduler.cli.printing import duration, plural, size, state
+from scheduler.cli.printing import duration, plural, state
 from scheduler.cli.records import Moment, Seconds, Shown
 from scheduler.cli.watching import Told, Watch
 from scheduler.state.models import LedgerTask, Request, WorkState

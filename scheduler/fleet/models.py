@@ -14,7 +14,8 @@ from typing import Annotated
 from cronsim import CronSim, CronSimError
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from proxy_worker.contract.names import CompressionLevel, DiskKey, Name, TransportMode
+from proxy_worker.contract.names import CompressionLevel, TransportMode
+from proxy_worker.contract.specification import DiskKey, Name
 from scheduler.state.declared import DatastoreKind, JobKind, Priority
 
 Slots = Annotated[int, Field(ge=1, le=256)]

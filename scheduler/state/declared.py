@@ -8,7 +8,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy import String
 from sqlalchemy.orm import Mapped, mapped_column
 
-from proxy_worker.contract.names import AUTOMATIC, CompressionLevel, DiskKey, Name
+from proxy_worker.contract.names import AUTOMATIC, CompressionLevel
+from proxy_worker.contract.specification import DiskKey, Name
 from scheduler.state.columns import Json, Record, choice, reference
 
 
