@@ -193,7 +193,7 @@ class VsphereOffer(Frozen):
 
     modes: tuple[TransportMode, ...] = ()
     """Network mode and virtual appliance, as far as they were found to work when the proxy started."""
-    refusals: dict[TransportMode, str] = {}
+    refusals: dict[TransportMode, str] = Field(default_factory=dict)
     """Why not the others, e.g. that nbdkit has no vddk plug-in."""
     passwords: tuple[Name, ...] = ()
     """The credentials of which it has `<credential>.password`."""
