@@ -7,13 +7,13 @@ import time
 from collections.abc import Sequence
 from typing import Final
 
-from proxy_worker.contract.errors import CancelledError, SourceError, StoreError
+from proxy_worker.contract.errors import SourceError, StoreError
 from proxy_worker.contract.outcome import DiskBackupResult, DiskProgress, DiskReport
 from proxy_worker.contract.specification import DiskBackup
 from proxy_worker.mover.buffers import batch_blocks
 from proxy_worker.mover.checkpoint import SegmentTrack, resume
 from proxy_worker.mover.configuration import ConfigurationFile, store_configuration
-from proxy_worker.mover.control import Control, Verdict
+from proxy_worker.mover.control import Control, Verdict, stopped
 from proxy_worker.mover.parent import Comparison, choose_comparison
 from proxy_worker.mover.pipeline import Outcome, Pipeline
 from proxy_worker.mover.plan import Geometry, Plan, Segment
@@ -50,7 +50,7 @@ def back_up_disk(
     ) as writer:
         geometry = Geometry(source.size_bytes, writer.block_size, writer.blocks_per_segment)
         resumed = resume(writer, geometry, checkpoint)
-        comparison = choose_comparison(repository, writer, source, request, geometry)
+        comparison = choose_comparison(repository, writer, source, request, geometry, control=control)
         plan = Plan(
             geometry,
             source.allocated,
@@ -142,6 +142,7 @@ class _Delivery:
             mode_reason=self._source.mode_reason,
             parent=self._comparison.run,
             full_read_reason=self._full_read_reason(),
+            alarm=self._comparison.alarm,
             bottleneck=name_bottleneck(
                 stages, readers=self._pipeline.readers, transformers=self._pipeline.transformers, mode=mode
             ),
@@ -194,10 +195,7 @@ class _Delivery:
         while (verdict := self._control.verdict()) is not Verdict.RUN:
             if verdict is Verdict.STOP:
                 self._settle()
-                raise CancelledError(
-                    "the disk's backup was stopped",
-                    why="its run was cancelled, or its proxy hands its tasks back",
-                )
+                raise stopped()
             self._tell(paused=True)
             time.sleep(POLL_S)
 

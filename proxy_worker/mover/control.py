@@ -5,6 +5,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Protocol
 
+from proxy_worker.contract.errors import CancelledError
 from proxy_worker.contract.outcome import DiskProgress
 
 
@@ -43,3 +44,10 @@ class Unattended:
     def verdict(self) -> Verdict:
         """Run."""
         return Verdict.RUN
+
+
+def stopped() -> CancelledError:
+    """What a backup ends with when the verdict is to stop."""
+    return CancelledError(
+        "the disk's backup was stopped", why="its run was cancelled, or its proxy hands its tasks back"
+    )

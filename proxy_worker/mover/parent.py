@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
 
 from proxy_worker.contract.specification import DiskBackup, Extent
-from proxy_worker.mover.plan import ID_BYTES, ZERO_ID, BlockRange, Geometry, ParentSegments, block_ranges
+from proxy_worker.mover.control import Control
+from proxy_worker.mover.plan import BlockRange, Geometry, ParentSegments, block_ranges
+from proxy_worker.mover.sampling import BlockComparison, check_sample
 from proxy_worker.repository.errors import PointNotFoundError
 from proxy_worker.repository.points import Point
 from proxy_worker.repository.repository import Repository
 from proxy_worker.repository.writer import DiskWriter, ParentDisk
 from proxy_worker.transport.source import DiskSource
-
-SAMPLE_SHARE: Final = 0.04
-"""Of the blocks that changed areas name, as many more are read to see whether the unnamed ones are unchanged."""
-LARGEST_SAMPLE: Final = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,10 +29,18 @@ class Comparison:
     """Why changed areas that were given, or a parent that was named, are not used."""
     sampled_bytes: int = 0
     """Read to see whether the areas can be trusted."""
+    alarm: str | None = None
+    """The areas missed a change: whoever tells them has to be looked into."""
 
 
 def choose_comparison(
-    repository: Repository, writer: DiskWriter, source: DiskSource, request: DiskBackup, geometry: Geometry
+    repository: Repository,
+    writer: DiskWriter,
+    source: DiskSource,
+    request: DiskBackup,
+    geometry: Geometry,
+    *,
+    control: Control,
 ) -> Comparison:
     """Find the parent and decide between changed areas and digests.
 
@@ -46,22 +50,23 @@ def choose_comparison(
     disk = writer.parent(point, request.disk.key) if point else None
     if disk is None:
         expected = request.changed_areas is not None or request.parent is not None
-        return Comparison(full_read_reason=missing if expected else None)
+        return Comparison(full_read_reason=missing if expected else request.full_read_reason)
     parent = ParentSegments(disk.segments, writer.segment_ids)
     if request.changed_areas is None:
-        return Comparison(disk.run, parent)
+        return Comparison(disk.run, parent, full_read_reason=request.full_read_reason)
     ranges = block_ranges(request.changed_areas, geometry.block_size)
     doubt = _doubt(disk, request.changed_areas, geometry)
     if doubt is None and point is not None and request.parent is None and (newer := repository.newer_than(point)):
         doubt = f"{newer}, and the changed areas may be relative to it"
-    sampled_bytes = 0
-    if doubt is None:
-        sample = _sample(ranges, geometry)
-        sampled_bytes = sum(geometry.span(block, 1) for block in sample)
-        doubt = _sampled_doubt(source, writer, parent, sample, geometry)
     if doubt is not None:
-        return Comparison(disk.run, parent, full_read_reason=doubt, sampled_bytes=sampled_bytes)
-    return Comparison(disk.run, parent, ranges, sampled_bytes=sampled_bytes)
+        return Comparison(disk.run, parent, full_read_reason=doubt)
+    compare = BlockComparison(source, writer, parent, geometry)
+    sample = check_sample(compare, ranges, geometry, control, tracked=request.disk.address.vsphere is not None)
+    if sample.changed_at is None:
+        return Comparison(disk.run, parent, ranges, sampled_bytes=sample.read_bytes)
+    alarm = f"the block at {sample.changed_at} has changed although no changed area names it"
+    doubt = f"{alarm}, so the areas can't be trusted"
+    return Comparison(disk.run, parent, full_read_reason=doubt, sampled_bytes=sample.read_bytes, alarm=alarm)
 
 
 def _parent_point(repository: Repository, request: DiskBackup) -> tuple[Point | None, str]:
@@ -92,49 +97,3 @@ def _doubt(disk: ParentDisk, areas: Sequence[Extent], geometry: Geometry) -> str
     if beyond is not None:
         return f"the changed area at {beyond.offset}, {beyond.length} bytes long, reaches beyond the disk's end"
     return None
-
-
-def _sample(ranges: Sequence[BlockRange], geometry: Geometry) -> list[int]:
-    """Some blocks that are in none of the ranges, ascending."""
-    touched = sum(end - first for first, end in ranges)
-    blocks = -(-geometry.size_bytes // geometry.block_size)
-    size = min(LARGEST_SAMPLE, int(touched * SAMPLE_SHARE))
-    if size == 0 or touched == blocks:
-        return []
-    untouched = _Complement(ranges, blocks)
-    return sorted({untouched.pick() for _ in range(size)})
-
-
-def _sampled_doubt(
-    source: DiskSource, writer: DiskWriter, parent: ParentSegments, sample: Sequence[int], geometry: Geometry
-) -> str | None:
-    """Read blocks that the areas call unchanged; the reason not to trust the areas, if one has changed."""
-    buffer = bytearray(geometry.block_size)
-    loaded: tuple[int, bytes | None] = (-1, None)
-    for block in sample:
-        index, place = divmod(block, geometry.blocks_per_segment)
-        if loaded[0] != index:
-            loaded = (index, parent.ids(index))
-        ids = loaded[1] or b""
-        expected = ids[place * ID_BYTES : (place + 1) * ID_BYTES] or ZERO_ID
-        view = memoryview(buffer)[: geometry.span(block, 1)]
-        source.read_into(block * geometry.block_size, view)
-        found = writer.identify(view) if bytes(view).rstrip(b"\0") else ZERO_ID
-        if found != expected:
-            at = block * geometry.block_size
-            return f"the block at {at} has changed although no changed area names it, so the areas can't be trusted"
-    return None
-
-
-class _Complement:
-    """The blocks of a disk that are in none of its changed ranges, for drawing from."""
-
-    def __init__(self, ranges: Sequence[BlockRange], blocks: int) -> None:
-        edges = [0, *(edge for pair in ranges for edge in pair), blocks]
-        self._gaps = [(edges[i], edges[i + 1]) for i in range(0, len(edges), 2) if edges[i] < edges[i + 1]]
-        self._weights = [end - first for first, end in self._gaps]
-
-    def pick(self) -> int:
-        """A block, each as likely as any other."""
-        ((first, end),) = random.choices(self._gaps, self._weights)  # noqa: S311 - a sample, not a secret
-        return random.randrange(first, end)  # noqa: S311

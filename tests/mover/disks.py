@@ -19,7 +19,9 @@ from proxy_worker.contract.specification import (
     Extent,
     RepositoryReference,
     TransportPreference,
+    VcenterReference,
     VmIdentity,
+    VsphereDisk,
 )
 from proxy_worker.mover.backup import back_up_disk
 from proxy_worker.mover.control import Control, Unattended, Verdict
@@ -75,13 +77,23 @@ def request(
     areas: Iterable[tuple[int, int]] | None = None,
     parent: str | None = None,
     level: CompressionLevel = CompressionLevel.OPTIMAL,
+    tracked: bool = False,
 ) -> DiskBackup:
-    """A request for a disk of `vm`."""
+    """A request for a disk of `vm`; `tracked` when its areas are vSphere's."""
+    vsphere = VsphereDisk(
+        vcenter=VcenterReference(name="vc1", host="vc1.example", user="backup", credential="vc1"),
+        vm="vm-1",
+        snapshot="snapshot-1",
+        key=2000,
+        path="[ds1] web/web.vmdk",
+        controller="scsi",
+        datastore_type="VMFS",
+    )
     return DiskBackup(
         run=run or new_run_id(),
         job="nightly",
         vm=vm,
-        disk=DiskIdentity(key=KEY, address=DiskAddress(path="disk.raw")),
+        disk=DiskIdentity(key=KEY, address=DiskAddress(path="disk.raw", vsphere=vsphere if tracked else None)),
         transport=TransportPreference(),
         repository=RepositoryReference(name="main", location="/backup", credential="main"),
         level=level,

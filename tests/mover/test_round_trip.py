@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from proxy_worker.contract.names import CompressionLevel
 from proxy_worker.contract.specification import VmIdentity
+from proxy_worker.mover.sampling import AT_LEAST
 from proxy_worker.repository.points import Point
 from proxy_worker.repository.repository import Repository
 from proxy_worker.repository.store.local import LocalStore
@@ -254,8 +255,30 @@ class TestChangedAreas:
         point, report = back_up(repository, disk, request(vm, areas=[(0, 200 * BLOCK)]))
 
         assert "can't be trusted" in str(report.full_read_reason)
+        assert "no changed area names it" in str(report.alarm)
         restore(repository, point, disk.with_suffix(".back"))
         assert filecmp.cmp(disk.with_suffix(".back"), disk, shallow=False)
+
+    def test_vspheres_areas_cost_the_stated_sample_and_raise_no_alarm(
+        self, repository: Repository, day_one: tuple[VmIdentity, Path, Point]
+    ) -> None:
+        vm, disk, _ = day_one
+        _overwrite(disk, 9, 4)
+
+        _, report = back_up(repository, disk, request(vm, areas=[(9 * BLOCK, BLOCK)], tracked=True))
+
+        assert report.read_bytes == (1 + AT_LEAST) * BLOCK
+        assert report.alarm is None
+
+    def test_the_inventorys_reason_for_a_full_read_is_reported(
+        self, repository: Repository, day_one: tuple[VmIdentity, Path, Point]
+    ) -> None:
+        vm, disk, _ = day_one
+        asked = request(vm).model_copy(update={"full_read_reason": "changed block tracking was reset"})
+
+        _, report = back_up(repository, disk, asked)
+
+        assert report.full_read_reason == "changed block tracking was reset"
 
 
 def _overwrite(path: Path, block: int, seed: int, *, length: int = BLOCK) -> None:
