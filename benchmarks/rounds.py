@@ -32,6 +32,13 @@ def warm(path: Path) -> None:
     subprocess.run(["cat", str(path)], check=True, stdout=subprocess.DEVNULL)
 
 
+def warm_folder(folder: Path) -> None:
+    """The same for a repository: restores and checks are compared without the disk it lies on."""
+    for path in folder.rglob("*"):
+        if path.is_file():
+            warm(path)
+
+
 def touched_block_bytes(areas: Path) -> int:
     """Bytes of the blocks that changed areas touch."""
     blocks: set[int] = set()
@@ -81,13 +88,17 @@ def measure_round(contenders: Contenders, disks: ReferenceDisks, work: Path, *, 
     figures["touched_bytes"] = touched_block_bytes(disks.areas)
 
     if restic:
+        warm_folder(restic.folder)
         note("restic_restore", restic.restore())
         note("restic_sparse_restore", restic.restore(sparse=True))
+    warm_folder(ours.folder)
     note("restore", ours.restore(work / "restored.raw"))
     if compare:
         subprocess.run(["cmp", str(work / "restored.raw"), str(disks.second)], check=True)
     if restic:
+        warm_folder(restic.folder)
         note("restic_check", restic.check())
+    warm_folder(ours.folder)
     note("check", ours.check())
 
     warm(disks.wide_first)
