@@ -35,16 +35,39 @@ class CompressionLevel(StrEnum):
     EXTREME = "extreme"
 
 
+class DiskFormat(StrEnum):
+    """How a new virtual disk takes room on its datastore."""
+
+    THIN = "thin"
+    LAZY = "lazy"
+    """All of it at once, zeroed where it is first written."""
+    EAGER = "eager"
+    """All of it at once, zeroed when it is made."""
+
+
+class Quiesce(StrEnum):
+    """Whether the guest's file systems are brought to rest by VMware Tools before a snapshot."""
+
+    PREFER = "prefer"
+    """Where it works; otherwise the snapshot is crash-consistent, with a warning."""
+    REQUIRE = "require"
+    NEVER = "never"
+
+
 class TaskKind(StrEnum):
     """What a proxy can be asked to do; also the Celery task name."""
 
     DISK_BACKUP = "disk.backup"
     DISK_RESTORE = "disk.restore"
+    VM_CREATE = "vm.create"
     INVENTORY_SCAN = "inventory.scan"
     REPOSITORY_COMMIT = "repository.commit"
     REPOSITORY_ABANDON = "repository.abandon"
     REPOSITORY_LIST = "repository.list"
     REPOSITORY_CHECK = "repository.check"
+    STORAGE_SNAPSHOT_CREATE = "storage_snapshot.create"
+    STORAGE_SNAPSHOT_REMOVE = "storage_snapshot.remove"
+    STORAGE_SNAPSHOT_LIST = "storage_snapshot.list"
 
     @property
     def takes_slot(self) -> bool:

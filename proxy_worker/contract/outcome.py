@@ -13,7 +13,7 @@ from pydantic import Field
 
 from proxy_worker.contract.errors import ProxyfleetError
 from proxy_worker.contract.names import TaskKind, TransportMode
-from proxy_worker.contract.specification import DiskKey, Frozen, InventoryVm, Name, VmIdentity
+from proxy_worker.contract.specification import DiskAddress, DiskKey, Frozen, InventoryVm, Name, VmIdentity
 
 
 class Bottleneck(StrEnum):
@@ -92,6 +92,27 @@ class DiskRestoreResult(Frozen):
     target_path: str
 
 
+class CreatedDisk(Frozen):
+    """A disk of a VM that was made."""
+
+    key: DiskKey
+    target: DiskAddress
+    """Its `vsphere` says how it is written."""
+    size_bytes: int
+
+
+class VmCreateResult(Frozen):
+    """A VM exists, powered off, marked, with empty disks."""
+
+    kind: Literal[TaskKind.VM_CREATE] = TaskKind.VM_CREATE
+    vm: str
+    """Its managed object id."""
+    name: str
+    disks: tuple[CreatedDisk, ...]
+    warnings: tuple[str, ...] = ()
+    """What of the configuration could not be taken over."""
+
+
 class InventoryScanResult(Frozen):
     """The VMs of a datastore; those with a problem are listed with it."""
 
@@ -150,14 +171,39 @@ class RepositoryCheckResult(Frozen):
     """One line each: the object, what is wrong with it, and which restore points need it."""
 
 
+class StorageSnapshotCreateResult(Frozen):
+    """The disks are frozen on their storage, and the VM's own snapshot isn't needed for them any more."""
+
+    kind: Literal[TaskKind.STORAGE_SNAPSHOT_CREATE] = TaskKind.STORAGE_SNAPSHOT_CREATE
+    duration_seconds: float
+
+
+class StorageSnapshotRemoveResult(Frozen):
+    """The storage snapshot is gone; `existed` if it was there before."""
+
+    kind: Literal[TaskKind.STORAGE_SNAPSHOT_REMOVE] = TaskKind.STORAGE_SNAPSHOT_REMOVE
+    existed: bool
+
+
+class StorageSnapshotListResult(Frozen):
+    """The journal entries that an installation's storage snapshots are marked with."""
+
+    kind: Literal[TaskKind.STORAGE_SNAPSHOT_LIST] = TaskKind.STORAGE_SNAPSHOT_LIST
+    journals: tuple[str, ...]
+
+
 TaskResult = Annotated[
     DiskBackupResult
     | DiskRestoreResult
+    | VmCreateResult
     | InventoryScanResult
     | RepositoryCommitResult
     | RepositoryAbandonResult
     | RepositoryListResult
-    | RepositoryCheckResult,
+    | RepositoryCheckResult
+    | StorageSnapshotCreateResult
+    | StorageSnapshotRemoveResult
+    | StorageSnapshotListResult,
     Field(discriminator="kind"),
 ]
 

@@ -7,11 +7,18 @@ seconds (UTC).
 from __future__ import annotations
 
 import hashlib
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
-from proxy_worker.contract.names import AUTOMATIC, NAME_PATTERN, CompressionLevel, TaskKind, TransportMode
+from proxy_worker.contract.names import (
+    AUTOMATIC,
+    NAME_PATTERN,
+    CompressionLevel,
+    DiskFormat,
+    TaskKind,
+    TransportMode,
+)
 
 Name = Annotated[str, StringConstraints(pattern=f"^{NAME_PATTERN}$")]
 DiskKey = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:-]{0,62}$")]
@@ -82,6 +89,13 @@ class VsphereFile(Frozen):
     """`[datastore] folder/name.vmx`."""
 
 
+class StorageSnapshotMark(Frozen):
+    """Which storage snapshot: the installation that asked for it, and its entry in that installation's journal."""
+
+    installation: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9-]{0,63}$")]
+    journal: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,119}$")]
+
+
 class DiskAddress(Frozen):
     """Where a disk lies. A proxy translates it to its own paths, URIs and commands."""
 
@@ -94,6 +108,8 @@ class DiskAddress(Frozen):
     """For a disk of a vCenter; `datastore` is None then where that vSphere datastore isn't declared."""
     vsphere_file: VsphereFile | None = None
     """For a configuration file of a vCenter's VM."""
+    storage_snapshot: StorageSnapshotMark | None = None
+    """For a disk that is frozen in this snapshot of its datastore, and in nothing else any more."""
 
 
 class DiskIdentity(Frozen):
@@ -163,15 +179,66 @@ class DiskBackup(Frozen):
 
 
 class DiskRestore(Frozen):
-    """Write one disk of a restore point to a file or block device of the proxy that runs this."""
+    """Write one disk of a restore point: to a file or block device of the proxy that runs this, or to a VM's disk."""
 
     kind: Literal[TaskKind.DISK_RESTORE] = TaskKind.DISK_RESTORE
     repository: RepositoryReference
     vm: VmIdentity
     run: Name
     disk_key: DiskKey
-    target_path: str
+    target_path: str | None = None
     overwrite: bool = False
+    target: DiskAddress | None = None
+    """A disk of a vCenter's VM, which is powered off; takes the place of `target_path`."""
+    target_is_blank: bool = False
+    """Whether `target` reads as zeros wherever this restore hasn't written, so that zeros may be left out."""
+    changed_areas: tuple[Extent, ...] | None = None
+    """Where `target` differs from the restore point at most: nothing else is written. None: everywhere."""
+    full_write_reason: str | None = None
+    """Why it isn't known where an existing `target` differs, for the report."""
+
+    @model_validator(mode="after")
+    def _check_target(self) -> Self:
+        if (self.target_path is None) == (self.target is None):
+            raise ValueError("give target_path or target")
+        return self
+
+
+class VmPlace(Frozen):
+    """Where a VM is made, in its vCenter's ids and names."""
+
+    datacenter: str
+    """Its path, e.g. `Europe/DC0`."""
+    folder: str
+    """Managed object ids of the VM folder, the resource pool and the host; without a host vCenter chooses."""
+    pool: str
+    host: str | None = None
+    datastore: str
+    """The name of the datastore for its configuration and for disks that aren't put elsewhere."""
+
+
+class VmCreate(Frozen):
+    """Make a VM by the configuration that a restore point holds, with empty disks of the point's sizes."""
+
+    kind: Literal[TaskKind.VM_CREATE] = TaskKind.VM_CREATE
+    repository: RepositoryReference
+    vm: VmIdentity
+    run: Name
+    vcenter: VcenterReference
+    mark: Annotated[str, Field(min_length=1, max_length=160)]
+    """`<installation>/<restore>`: what the VM carries until it is whole, and is found by again."""
+    name: Annotated[str, Field(min_length=1, max_length=80)]
+    instance_uuid: str
+    """What vCenter is to know it by; the original's own where that no longer exists."""
+    same_machine: bool
+    """Whether it takes the original's place, with its BIOS uuid and MAC addresses, or is another machine."""
+    place: VmPlace
+    disk_datastores: dict[DiskKey, str] = Field(default_factory=dict)
+    """Names of datastores for disks that don't go to the place's."""
+    networks: dict[str, str] = Field(default_factory=dict)
+    """Names of networks: the configuration's to the target's; others keep their names."""
+    disk_format: DiskFormat | None = None
+    """None: thin."""
 
 
 class InventoryScan(Frozen):
@@ -228,14 +295,44 @@ class RepositoryCheck(Frozen):
     """Compare stored checksums only, which needs no key."""
 
 
+class StorageSnapshotCreate(Frozen):
+    """Freeze disks by a snapshot of the storage they lie on; done again, it finds what it made before."""
+
+    kind: Literal[TaskKind.STORAGE_SNAPSHOT_CREATE] = TaskKind.STORAGE_SNAPSHOT_CREATE
+    datastore: Name
+    mark: StorageSnapshotMark
+    paths: Annotated[tuple[str, ...], Field(min_length=1)]
+    """The disks within the datastore, e.g. `web01/web01.vmdk`, each with all that it consists of."""
+
+
+class StorageSnapshotRemove(Frozen):
+    """Remove a storage snapshot; one that is gone is removed."""
+
+    kind: Literal[TaskKind.STORAGE_SNAPSHOT_REMOVE] = TaskKind.STORAGE_SNAPSHOT_REMOVE
+    datastore: Name
+    mark: StorageSnapshotMark
+
+
+class StorageSnapshotList(Frozen):
+    """List an installation's storage snapshots of a datastore, for what a crash has left."""
+
+    kind: Literal[TaskKind.STORAGE_SNAPSHOT_LIST] = TaskKind.STORAGE_SNAPSHOT_LIST
+    datastore: Name
+    installation: str
+
+
 TaskBody = Annotated[
     DiskBackup
     | DiskRestore
+    | VmCreate
     | InventoryScan
     | RepositoryCommit
     | RepositoryAbandon
     | RepositoryList
-    | RepositoryCheck,
+    | RepositoryCheck
+    | StorageSnapshotCreate
+    | StorageSnapshotRemove
+    | StorageSnapshotList,
     Field(discriminator="kind"),
 ]
 

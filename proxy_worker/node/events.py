@@ -18,6 +18,9 @@ from proxy_worker.contract.outcome import (
     RepositoryCheckResult,
     RepositoryCommitResult,
     RepositoryListResult,
+    StorageSnapshotCreateResult,
+    StorageSnapshotListResult,
+    StorageSnapshotRemoveResult,
     TaskResult,
 )
 
@@ -86,4 +89,10 @@ def figures(result: TaskResult) -> str:
             line = f"{len(points)} restore points"
         case RepositoryCheckResult(packs=packs, damage=damage):
             line = f"{packs} packs, {len(damage)} damaged objects"
+        case StorageSnapshotCreateResult(duration_seconds=duration_s):
+            line = f"storage snapshot made in {duration_s:.2f} s"
+        case StorageSnapshotRemoveResult(existed=existed):
+            line = "storage snapshot removed" if existed else "storage snapshot was gone already"
+        case StorageSnapshotListResult(journals=journals):
+            line = f"{len(journals)} storage snapshots"
     return line

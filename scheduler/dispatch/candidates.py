@@ -4,9 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Final
 
 from proxy_worker.contract.names import AUTOMATIC, MODE_PREFERENCE, TaskKind, TransportMode
 from scheduler.dispatch.fleet import Fleet, FleetProxy, FleetRepository, Placement
+
+
+_STORAGE_SNAPSHOTS: Final = frozenset(
+    {TaskKind.STORAGE_SNAPSHOT_CREATE, TaskKind.STORAGE_SNAPSHOT_REMOVE, TaskKind.STORAGE_SNAPSHOT_LIST}
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +93,13 @@ def _sieve_by_repository(left: _Sieve, placement: Placement, repository: FleetRe
 
 def _sieve_by_source(left: _Sieve, placement: Placement) -> tuple[TransportMode, ...]:
     """Keep those that reach the disk or datastore; return the modes that may be used, best first."""
+    if placement.kind in _STORAGE_SNAPSHOTS:
+        left.keep(
+            lambda proxy: TransportMode.STORAGE_SNAPSHOT in _offers(proxy, placement),
+            f"no proxy {left.such} makes storage snapshots of datastore {placement.datastore}",
+        )
+        left.described = f"that make storage snapshots of datastore {placement.datastore}"
+        return ()
     if placement.kind not in {TaskKind.DISK_BACKUP, TaskKind.INVENTORY_SCAN}:
         return ()
     datastore = placement.datastore

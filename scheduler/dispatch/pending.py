@@ -10,6 +10,9 @@ from proxy_worker.contract.specification import (
     DiskRestore,
     InventoryScan,
     RepositoryCheck,
+    StorageSnapshotCreate,
+    StorageSnapshotList,
+    StorageSnapshotRemove,
     TaskBody,
     TaskSpecification,
 )
@@ -69,15 +72,17 @@ class OpenTask:
 
 def placement_of(body: TaskBody, pinned_proxy: str | None) -> Placement:
     """What decides where a task can go."""
-    if isinstance(body, InventoryScan):
+    if isinstance(body, InventoryScan | StorageSnapshotCreate | StorageSnapshotRemove | StorageSnapshotList):
         return Placement(body.kind, datastore=body.datastore, pinned_proxy=pinned_proxy)
     if isinstance(body, DiskBackup):
+        # A disk that is frozen in a storage snapshot only can't be had in any other way.
+        kept = body.disk.address.storage_snapshot is not None
         return Placement(
             body.kind,
             repository=body.repository.name,
             datastore=body.disk.address.datastore,
-            preference=str(body.transport.mode),
-            failover_to_network=body.transport.failover_to_network,
+            preference=str(TransportMode.STORAGE_SNAPSHOT if kept else body.transport.mode),
+            failover_to_network=body.transport.failover_to_network and not kept,
             pinned_proxy=pinned_proxy,
         )
     needs_read_key = isinstance(body, DiskRestore) or (isinstance(body, RepositoryCheck) and not body.scrub_only)
