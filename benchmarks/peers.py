@@ -104,12 +104,16 @@ class Restic:
         folder.mkdir(parents=True, exist_ok=True)
         return cls(_install_restic(folder), work / "restic")
 
+    @property
+    def folder(self) -> Path:
+        return self.work / "repo"
+
     def version(self) -> str:
         return _checked([self.binary, "version"], folder=self.binary.parent).strip()
 
     def _run(self, *arguments: str | Path) -> Measured:
         environment = {"RESTIC_PASSWORD": "bench", "RESTIC_CACHE_DIR": str(self.work / "cache")}
-        return run([self.binary, "-r", self.work / "repo", *arguments], environment=environment, folder=self.work)
+        return run([self.binary, "-r", self.folder, *arguments], environment=environment, folder=self.work)
 
     def init(self) -> None:
         shutil.rmtree(self.work, ignore_errors=True)
@@ -129,7 +133,7 @@ class Restic:
         return self._run("check", "--read-data")
 
     def stored_bytes(self) -> int:
-        return folder_bytes(self.work / "repo")
+        return folder_bytes(self.folder)
 
 
 @dataclass(frozen=True)
