@@ -9,7 +9,6 @@ from typing import Final
 from proxy_worker.contract.names import AUTOMATIC, MODE_PREFERENCE, TaskKind, TransportMode
 from scheduler.dispatch.fleet import Fleet, FleetProxy, FleetRepository, Placement
 
-
 _STORAGE_SNAPSHOTS: Final = frozenset(
     {TaskKind.STORAGE_SNAPSHOT_CREATE, TaskKind.STORAGE_SNAPSHOT_REMOVE, TaskKind.STORAGE_SNAPSHOT_LIST}
 )
