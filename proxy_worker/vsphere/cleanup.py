@@ -12,13 +12,13 @@ from typing import Final
 
 from pyVmomi import vim
 
+from proxy_worker.contract.names import Quiesce
 from proxy_worker.vsphere.model import SnapshotNode, Vm
 from proxy_worker.vsphere.properties import read
 from proxy_worker.vsphere.session import Session
 from proxy_worker.vsphere.snapshots import (
     ForeignSnapshotError,
     Mark,
-    Quiesce,
     create,
     ours,
     remove,

@@ -9,12 +9,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Final
 
 from pyVmomi import vim
 
 from proxy_worker.contract.errors import ConflictError, ProxyfleetError, SourceError
+from proxy_worker.contract.names import Quiesce
 from proxy_worker.vsphere.devices import VirtualDisk, disks
 from proxy_worker.vsphere.faults import VsphereObjectGoneError, translate, words_of
 from proxy_worker.vsphere.inventory import snapshot_nodes
@@ -38,15 +38,6 @@ class QuiesceError(SourceError):
 
 class ForeignSnapshotError(ConflictError):
     """A snapshot wasn't made by this installation, and so isn't removed."""
-
-
-class Quiesce(StrEnum):
-    """Whether the guest's file systems are brought to rest by VMware Tools first."""
-
-    PREFER = "prefer"
-    """Where it works; otherwise the snapshot is crash-consistent, with a warning."""
-    REQUIRE = "require"
-    NEVER = "never"
 
 
 @dataclass(frozen=True, slots=True)

@@ -72,6 +72,8 @@ def ask_for_run(session: Session, job_name: str, *, now: float, trigger: RunTrig
         retry_count=job.retry_count,
         retry_wait_seconds=job.retry_wait_seconds,
         vms=job.vms,
+        criteria=job.criteria,
+        quiesce=job.quiesce,
     )
     session.add(run)
     return run

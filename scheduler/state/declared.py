@@ -1,4 +1,4 @@
-"""What an administrator declares: sites, datastores, repositories, proxies, VMs, jobs."""
+"""What an administrator declares: sites, vCenters, datastores, repositories, proxies, VMs, jobs."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy import String
 from sqlalchemy.orm import Mapped, mapped_column
 
-from proxy_worker.contract.names import AUTOMATIC, CompressionLevel
+from proxy_worker.contract.names import AUTOMATIC, CompressionLevel, Quiesce
 from proxy_worker.contract.specification import DiskKey, Name
+from scheduler.planning.criteria import Criteria
 from scheduler.state.columns import Json, Record, choice, reference
 
 
@@ -18,6 +19,8 @@ class DatastoreKind(StrEnum):
 
     DIRECTORY = "directory"
     """A folder on the proxies: VMs are read from their VMX files."""
+    VSPHERE = "vsphere"
+    """A datastore of a vCenter, which knows the VMs itself."""
 
 
 class JobKind(StrEnum):
@@ -50,6 +53,26 @@ class Site(Record):
     name: Mapped[str] = mapped_column(String(63), primary_key=True)
 
 
+class Vcenter(Record):
+    """A vCenter or ESXi host. Its password is a file of its own, `<credential>.password`."""
+
+    __tablename__ = "vcenters"
+
+    name: Mapped[str] = mapped_column(String(63), primary_key=True)
+    host: Mapped[str] = mapped_column(String(255))
+    port: Mapped[int] = mapped_column(default=443)
+    user: Mapped[str] = mapped_column(String(255))
+    credential: Mapped[str] = mapped_column(String(63))
+    thumbprint: Mapped[str | None] = mapped_column(String(95), default=None)
+    """What its certificate is pinned by, in lower-case hexadecimal; None: it is verified."""
+    ca_file: Mapped[str | None] = mapped_column(default=None)
+    """The authorities that verify its certificate; None: the system's."""
+    max_sessions: Mapped[int] = mapped_column(default=4)
+    site: Mapped[str] = mapped_column(reference("sites.name"))
+    scanned_at: Mapped[float | None] = mapped_column(default=None)
+    """When it was last read in full; the service's own mark, not declared."""
+
+
 class Datastore(Record):
     """A place VMs' disks lie in; proxies say for themselves which datastores they reach and how."""
 
@@ -58,6 +81,10 @@ class Datastore(Record):
     name: Mapped[str] = mapped_column(String(63), primary_key=True)
     kind: Mapped[DatastoreKind] = mapped_column(choice(DatastoreKind), default=DatastoreKind.DIRECTORY)
     site: Mapped[str] = mapped_column(reference("sites.name"))
+    vcenter: Mapped[str | None] = mapped_column(reference("vcenters.name"), default=None)
+    """Whose it is, of kind `vsphere`; None otherwise."""
+    vsphere_name: Mapped[str | None] = mapped_column(String(255), default=None)
+    """What that vCenter calls it; None: the same."""
 
 
 class Repository(Record):
@@ -113,6 +140,9 @@ class Job(Record):
     kind: Mapped[JobKind] = mapped_column(choice(JobKind), default=JobKind.BACKUP)
     vms: Mapped[tuple[str, ...]] = mapped_column(Json(tuple[str, ...]))
     """Names, or shell patterns of names."""
+    criteria: Mapped[Criteria] = mapped_column(Json(Criteria), default=Criteria())
+    """Which VMs and disks besides."""
+    quiesce: Mapped[Quiesce] = mapped_column(choice(Quiesce), default=Quiesce.PREFER)
     repository: Mapped[str] = mapped_column(reference("repositories.name"))
     level: Mapped[CompressionLevel] = mapped_column(choice(CompressionLevel), default=CompressionLevel.OPTIMAL)
     transport_mode: Mapped[str] = mapped_column(String(32), default=AUTOMATIC)

@@ -13,6 +13,7 @@ from scheduler.state.declared import (
     Proxy,
     Repository,
     Site,
+    Vcenter,
     Vm,
 )
 from scheduler.state.recorded import (
@@ -31,8 +32,10 @@ from scheduler.state.recorded import (
     VmRunState,
     WorkState,
 )
+from scheduler.state.scanned import CataloguedDisk, VcenterScan, VcenterVm
 
 __all__ = [
+    "CataloguedDisk",
     "Datastore",
     "DatastoreKind",
     "DiskTask",
@@ -54,6 +57,9 @@ __all__ = [
     "RunTrigger",
     "ServiceMark",
     "Site",
+    "Vcenter",
+    "VcenterScan",
+    "VcenterVm",
     "Vm",
     "VmRun",
     "VmRunState",

@@ -10,9 +10,10 @@ from enum import StrEnum
 from sqlalchemy import Index, String, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column
 
-from proxy_worker.contract.names import CompressionLevel, TaskKind
+from proxy_worker.contract.names import CompressionLevel, Quiesce, TaskKind
 from proxy_worker.contract.outcome import DiskBackupResult, DiskReport, PointDisk, TaskFailure, TaskResult
 from proxy_worker.contract.specification import DiskAddress, TaskBody
+from scheduler.planning.criteria import Criteria
 from scheduler.state.columns import Json, Record, choice, reference
 from scheduler.state.declared import Priority
 
@@ -124,6 +125,8 @@ class Run(Record):
     retry_count: Mapped[int]
     retry_wait_seconds: Mapped[float]
     vms: Mapped[tuple[str, ...]] = mapped_column(Json(tuple[str, ...]))
+    criteria: Mapped[Criteria] = mapped_column(Json(Criteria), default=Criteria())
+    quiesce: Mapped[Quiesce] = mapped_column(choice(Quiesce), default=Quiesce.PREFER)
 
 
 class VmRun(Record):

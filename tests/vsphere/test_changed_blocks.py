@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from proxy_worker.contract.names import Quiesce
 from proxy_worker.vsphere.changed_blocks import (
     ChangeBase,
     Changes,
@@ -27,7 +28,7 @@ from proxy_worker.vsphere.faults import MissingPrivilegeError
 from proxy_worker.vsphere.inventory import read_vm
 from proxy_worker.vsphere.model import Vm
 from proxy_worker.vsphere.session import Session
-from proxy_worker.vsphere.snapshots import Mark, Quiesce, Snapshot, create, remove
+from proxy_worker.vsphere.snapshots import Mark, Snapshot, create, remove
 from tests.simulators.vsphere.simulator import VsphereSimulator
 from tests.vsphere.conftest import IMPATIENT
 from tests.vsphere.machines import MIB, make_vm, write

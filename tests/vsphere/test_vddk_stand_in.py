@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from proxy_worker.contract.names import Quiesce
 from proxy_worker.vsphere.session import Session
-from proxy_worker.vsphere.snapshots import Mark, Quiesce, create
+from proxy_worker.vsphere.snapshots import Mark, create
 from tests.simulators.vsphere.simulator import NBDKIT, PASSWORD, USER, VsphereSimulator
 from tests.vsphere.conftest import IMPATIENT
 from tests.vsphere.machines import MIB, make_vm, write
