@@ -33,9 +33,11 @@ from scheduler.state.recorded import (
     WorkState,
 )
 from scheduler.state.scanned import CataloguedDisk, VcenterScan, VcenterVm
+from scheduler.state.steps import ChangeBaseOfPoint, SnapshotEntry, SnapshotState, StepState, VcenterStep
 
 __all__ = [
     "CataloguedDisk",
+    "ChangeBaseOfPoint",
     "Datastore",
     "DatastoreKind",
     "DiskTask",
@@ -57,8 +59,12 @@ __all__ = [
     "RunTrigger",
     "ServiceMark",
     "Site",
+    "SnapshotEntry",
+    "SnapshotState",
+    "StepState",
     "Vcenter",
     "VcenterScan",
+    "VcenterStep",
     "VcenterVm",
     "Vm",
     "VmRun",

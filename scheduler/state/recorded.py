@@ -12,8 +12,9 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from proxy_worker.contract.names import CompressionLevel, Quiesce, TaskKind
 from proxy_worker.contract.outcome import DiskBackupResult, DiskReport, PointDisk, TaskFailure, TaskResult
-from proxy_worker.contract.specification import DiskAddress, TaskBody
+from proxy_worker.contract.specification import DiskAddress, Extent, TaskBody
 from scheduler.planning.criteria import Criteria
+from scheduler.planning.places import VcenterPlace
 from scheduler.state.columns import Json, Record, choice, reference
 from scheduler.state.declared import Priority
 
@@ -38,6 +39,8 @@ class RunState(StrEnum):
 class VmRunState(StrEnum):
     """Where a VM run stands; the last three are final."""
 
+    SNAPSHOTTING = "snapshotting"
+    """A VM of a vCenter is to be frozen; which disks it has is known after that."""
     RUNNING = "running"
     COMMITTING = "committing"
     ABANDONING = "abandoning"
@@ -125,6 +128,8 @@ class Run(Record):
     retry_count: Mapped[int]
     retry_wait_seconds: Mapped[float]
     vms: Mapped[tuple[str, ...]] = mapped_column(Json(tuple[str, ...]))
+    scanned_after: Mapped[float | None] = mapped_column(default=None)
+    """What vCenters show has to be at least so new to plan it."""
     criteria: Mapped[Criteria] = mapped_column(Json(Criteria), default=Criteria())
     quiesce: Mapped[Quiesce] = mapped_column(choice(Quiesce), default=Quiesce.PREFER)
 
@@ -146,6 +151,8 @@ class VmRun(Record):
     repository_run: Mapped[str | None] = mapped_column(String(63), default=None)
     """The name of its restore point, or of the tombstone in its place."""
     configuration: Mapped[tuple[DiskAddress, ...]] = mapped_column(Json(tuple[DiskAddress, ...]), default=())
+    place: Mapped[VcenterPlace | None] = mapped_column(Json(VcenterPlace), default=None)
+    """Where a vCenter has it; None: its disks are read without a snapshot."""
     cancelled: Mapped[bool] = mapped_column(default=False)
     """Whether the abandoned VM run ends as cancelled rather than failed."""
     reason: Mapped[str | None] = mapped_column(default=None)
@@ -170,6 +177,15 @@ class DiskTask(Record):
     disk_key: Mapped[str] = mapped_column(String(63))
     address: Mapped[DiskAddress] = mapped_column(Json(DiskAddress))
     size_bytes: Mapped[int | None] = mapped_column(default=None)
+    changed_areas: Mapped[tuple[Extent, ...] | None] = mapped_column(Json(tuple[Extent, ...]), default=None)
+    """Since `parent`, as vCenter tells; kept for retries, until the VM run has ended."""
+    parent: Mapped[str | None] = mapped_column(String(63), default=None)
+    full_read_reason: Mapped[str | None] = mapped_column(default=None)
+    """Why vCenter can't tell what changed."""
+    change_id: Mapped[str | None] = mapped_column(default=None)
+    """Where change tracking stood in the snapshot: the restore point's, once it is committed."""
+    disk_uuid: Mapped[str | None] = mapped_column(String(63), default=None)
+    """The disk that the changeId is valid for."""
     state: Mapped[DiskTaskState] = mapped_column(choice(DiskTaskState), default=DiskTaskState.QUEUED)
     tries: Mapped[int] = mapped_column(default=1)
     """How often it was put into the ledger for the present attempt of its VM run: 1 + retries."""
@@ -291,9 +307,12 @@ class Point(Record):
 
 
 class ServiceMark(Record):
-    """The one row that the service itself keeps: the epoch of the ledger."""
+    """The one row that the service itself keeps."""
 
     __tablename__ = "service"
 
     id: Mapped[int] = mapped_column(primary_key=True, default=1)
     epoch: Mapped[int] = mapped_column(default=0)
+    """Of the ledger."""
+    installation: Mapped[str | None] = mapped_column(String(63), default=None)
+    """Random, made once: what our snapshots in vCenters are marked with."""

@@ -1,0 +1,23 @@
+"""Where a vCenter has a VM: what a planned VM carries so that its snapshot can be made."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict
+
+
+class VcenterPlace(BaseModel):
+    """A VM in vCenter's words, as the plan found it, and which of its disks the job leaves out."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    vcenter: str
+    ref: str
+    """Its managed object id, which changes when it is unregistered and registered again."""
+    datacenter: str | None = None
+    """The datacentre's path, e.g. `Europe/DC0`."""
+    datastores: tuple[str, ...] = ()
+    """Those its disks lie on, as vCenter calls them."""
+    excluded_disks: tuple[str, ...] = ()
+    """Keys of disks that the job leaves out, e.g. `scsi0:1`."""
+    windows: bool = False
+    """Whether its guest is Windows, which quiescing treats otherwise."""
