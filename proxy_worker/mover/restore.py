@@ -1,4 +1,4 @@
-"""Write one disk of a restore point to a file or a block device, every block verified."""
+"""Write one disk of a restore point to a file, a block device or a VM's disk, every block verified."""
 
 from __future__ import annotations
 
@@ -11,18 +11,19 @@ from pathlib import Path
 from typing import Final
 
 from proxy_worker.contract.errors import CancelledError
-from proxy_worker.contract.names import TransportMode
 from proxy_worker.contract.outcome import DiskProgress, DiskReport, DiskRestoreResult
-from proxy_worker.contract.specification import DiskKey, DiskRestore
+from proxy_worker.contract.specification import DiskRestore
 from proxy_worker.mover.buffers import Buffer
 from proxy_worker.mover.control import Control, Verdict
 from proxy_worker.mover.pipeline import transform_threads
 from proxy_worker.mover.plan import ID_BYTES, ZERO_ID, Geometry
 from proxy_worker.mover.statistics import Counters, RateMeter, name_bottleneck
-from proxy_worker.mover.target import Target, TargetFullError
+from proxy_worker.mover.target import RestoreTarget, Target, TargetFullError
+from proxy_worker.mover.vm_disk import AreaMap, DiskTarget, target_name
 from proxy_worker.repository.errors import RepositoryDamageError
 from proxy_worker.repository.reader import PointReader
 from proxy_worker.repository.repository import Repository
+from proxy_worker.transport.writing import DiskSink, NoRoomError
 
 POLL_S: Final = 0.2
 REPORT_EVERY_S: Final = 1.0
@@ -43,8 +44,10 @@ class _Run:
     ids: tuple[bytes, ...]
 
 
-def restore_disk(repository: Repository, request: DiskRestore, control: Control) -> DiskRestoreResult:
-    """Restore a disk of a point to `request.target_path`.
+def restore_disk(
+    repository: Repository, request: DiskRestore, control: Control, sink: DiskSink | None = None
+) -> DiskRestoreResult:
+    """Restore a disk of a point to `request.target_path`, or to `sink`, which is open, for `request.target`.
 
     A file appears under its name only when it is complete. Raises `PointNotFoundError`, `DamageError`,
     `StoreError`, `TargetError`, `ConflictError`, `CredentialError` with a write key, and `CancelledError` when
@@ -53,24 +56,31 @@ def restore_disk(repository: Repository, request: DiskRestore, control: Control)
     point = repository.point(request.vm.vm_id, request.run)
     stored = point.disk(request.disk_key)
     with repository.reader(point) as reader:
-        path = Path(request.target_path)
+        if sink is not None:
+            disk = DiskTarget(sink, target_name(request), stored.size_bytes, blank=request.target_is_blank)
+            report = _Restore(reader, request, disk, control).run()
+            return DiskRestoreResult(report=report, target_path=disk.name)
+        path = Path(request.target_path or "")
         with Target(path, stored.size_bytes, overwrite=request.overwrite) as target:
-            restore = _Restore(reader, request.disk_key, target, control)
-            report = restore.run(parent=point.run)
+            report = _Restore(reader, request, target, control).run()
     return DiskRestoreResult(report=report, target_path=str(path))
 
 
 class _Restore:
     """The runs of a disk, written by a thread for each core; the caller's thread watches them."""
 
-    def __init__(self, reader: PointReader, disk_key: DiskKey, target: Target, control: Control) -> None:
+    def __init__(
+        self, reader: PointReader, request: DiskRestore, target: RestoreTarget, control: Control
+    ) -> None:
         self._reader = reader
+        self._request = request
         self._target = target
         self._control = control
-        disk_map = reader.map(disk_key)
+        disk_map = reader.map(request.disk_key)
         self._map = disk_map
         self._geometry = Geometry(disk_map.size_bytes, disk_map.block_size, disk_map.blocks_per_segment)
         self._segments = disk_map.segments
+        self._wanted = AreaMap(request.changed_areas)
         self._runs = iter(self._plan())
         self._lock = threading.Lock()
         self._counters = Counters()
@@ -79,7 +89,7 @@ class _Restore:
         self._released.set()
         self._rate = RateMeter()
 
-    def run(self, parent: str) -> DiskReport:
+    def run(self) -> DiskReport:
         """Write everything, then make it durable and give it its name."""
         started_s = time.monotonic()
         threads = transform_threads() + WRITERS_WAITING
@@ -94,7 +104,7 @@ class _Restore:
         synced_s = time.monotonic()
         self._target.finish()
         self._counters.deliver_s += time.monotonic() - synced_s
-        return self._report(parent, threads, time.monotonic() - started_s)
+        return self._report(threads, time.monotonic() - started_s)
 
     def _watch(self, workers: list[Future[None]]) -> None:
         reported_s = time.monotonic()
@@ -105,7 +115,7 @@ class _Restore:
             try:
                 for worker in done:
                     worker.result()
-            except TargetFullError as error:
+            except (TargetFullError, NoRoomError) as error:
                 raise self._target.full(self._missing_bytes()) from error
             if time.monotonic() - reported_s >= REPORT_EVERY_S:
                 reported_s = time.monotonic()
@@ -114,7 +124,7 @@ class _Restore:
     def _obey(self) -> None:
         self._verdict = self._control.verdict()
         if self._verdict is Verdict.STOP:
-            raise CancelledError(f"the restore to {self._target.path} was stopped", why="its run was cancelled")
+            raise CancelledError(f"the restore to {self._target.name} was stopped", why="its run was cancelled")
         if self._verdict is Verdict.PAUSE:
             self._released.clear()
         else:
@@ -135,9 +145,7 @@ class _Restore:
 
     def _work(self) -> None:
         """Take runs and write them, until there are none left or another thread has failed."""
-        size = max(RUN_BYTES, self._geometry.block_size)
-        buffer = Buffer(size).view
-        zeros = Buffer(size).view if self._target.is_device else None
+        buffer = Buffer(max(RUN_BYTES, self._geometry.block_size)).view
         while True:
             self._released.wait()
             if self._verdict is Verdict.STOP:
@@ -151,13 +159,26 @@ class _Restore:
                 view = buffer[: run.length]
                 read_bytes = self._reader.read_blocks_into(run.ids, view)
                 read_s = time.monotonic() - started_s
+                if not self._may_write():
+                    return
                 self._target.write(run.offset, view)
                 self._count(run, read_bytes, read_s, time.monotonic() - started_s - read_s)
                 continue
-            if zeros is not None:
-                for at in range(0, run.length, len(zeros)):
-                    self._target.write(run.offset + at, zeros[: run.length - at])
+            if not self._may_write():
+                return
+            self._target.zero(run.offset, run.length)
             self._count(run, 0, 0.0, time.monotonic() - started_s)
+
+    def _may_write(self) -> bool:
+        """Wait until the control lets it run; False when it says stop.
+
+        Asked again right before each write: a machine that was suspended may wake up here without its lease.
+        """
+        while (verdict := self._control.verdict()) is Verdict.PAUSE:
+            if self._verdict is Verdict.STOP:
+                return False
+            time.sleep(POLL_S)
+        return verdict is Verdict.RUN
 
     def _count(self, run: _Run, read_bytes: int, read_s: float, write_s: float) -> None:
         with self._lock:
@@ -170,9 +191,31 @@ class _Restore:
                 counters.stored_bytes += run.length
             else:
                 counters.zero_bytes += run.length
-                counters.stored_bytes += run.length if self._target.is_device else 0
+                counters.stored_bytes += run.length if self._target.writes_zeros else 0
 
     def _plan(self) -> Iterator[_Run]:
+        """The runs of data and of zeros that are to be written, in order."""
+        for run in self._all_runs():
+            if self._wanted.everything:
+                yield run
+            else:
+                yield from self._wanted_of(run)
+
+    def _wanted_of(self, run: _Run) -> Iterator[_Run]:
+        """The blocks of a run that changed areas touch, neighbours together."""
+        size = self._geometry.block_size
+        blocks = -(-run.length // size)
+        at = 0
+        while at < blocks:
+            end = at
+            while end < blocks and self._wanted.touches(run.offset + end * size, size):
+                end += 1
+            if end > at:
+                length = min(end * size, run.length) - at * size
+                yield _Run(run.offset + at * size, length, run.ids[at:end])
+            at = end + 1
+
+    def _all_runs(self) -> Iterator[_Run]:
         """The disk's runs of data and of zeros, in order."""
         geometry = self._geometry
         longest = max(1, RUN_BYTES // geometry.block_size)
@@ -207,24 +250,24 @@ class _Restore:
     def _missing_bytes(self) -> int:
         """What is still to be written, after the target has refused to take more."""
         written = self._counters.stored_bytes
-        total = sum(run.length for run in self._plan() if run.ids or self._target.is_device)
+        total = sum(run.length for run in self._plan() if run.ids or self._target.writes_zeros)
         return total - written
 
-    def _report(self, parent: str, threads: int, duration_s: float) -> DiskReport:
+    def _report(self, threads: int, duration_s: float) -> DiskReport:
         stages = self._counters.stages()
+        mode = self._target.mode
         return DiskReport(
             size_bytes=self._geometry.size_bytes,
             read_bytes=self._counters.read_bytes,
             zero_bytes=self._counters.zero_bytes,
-            unchanged_bytes=0,
+            unchanged_bytes=self._geometry.size_bytes - self._counters.processed_bytes,
             duplicate_bytes=0,
             stored_bytes=self._counters.stored_bytes,
             duration_seconds=round(duration_s, 3),
-            mode=TransportMode.DIRECT_STORAGE,
-            mode_reason="the proxy writes the target itself",
-            parent=parent,
-            bottleneck=name_bottleneck(
-                stages, readers=threads, transformers=threads, mode=TransportMode.DIRECT_STORAGE
-            ),
+            mode=mode,
+            mode_reason=self._target.mode_reason,
+            parent=self._request.run,
+            full_read_reason=self._request.full_write_reason,
+            bottleneck=name_bottleneck(stages, readers=threads, transformers=threads, mode=mode),
             stages=stages,
         )

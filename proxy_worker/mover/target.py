@@ -16,9 +16,10 @@ import stat
 import threading
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Self
+from typing import Final, Protocol, Self
 
 from proxy_worker.contract.errors import ConflictError, TargetError
+from proxy_worker.contract.names import TransportMode
 
 PIECE_BYTES: Final = 128 << 10
 """Larger writes cost the kernel up to twice as much: measured on ext4, between 64 KiB and 1 MiB."""
@@ -26,6 +27,39 @@ PIECE_BYTES: Final = 128 << 10
 
 ALIGNMENT: Final = mmap.PAGESIZE
 """Of offsets, lengths and memory for direct I/O: at least what any disk asks for."""
+_ZEROS: Final = memoryview(mmap.mmap(-1, 4 << 20, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)).toreadonly()
+
+
+class RestoreTarget(Protocol):
+    """What a disk is written to. `write` and `zero` may be called from several threads at once."""
+
+    @property
+    def name(self) -> str:
+        """What messages call it."""
+
+    @property
+    def mode(self) -> TransportMode:
+        """How it is written."""
+
+    @property
+    def mode_reason(self) -> str:
+        """Why so, in one line."""
+
+    @property
+    def writes_zeros(self) -> bool:
+        """Whether ranges of zeros have to be written, since it may hold anything there."""
+
+    def write(self, offset: int, data: memoryview) -> None:
+        """Write all of `data` at `offset`, or raise TargetError."""
+
+    def zero(self, offset: int, length: int) -> None:
+        """Let a range read as zeros, or raise TargetError."""
+
+    def finish(self) -> None:
+        """Make it durable, and complete."""
+
+    def full(self, missing_bytes: int) -> TargetError:
+        """The error for a target that has run out of room with so many bytes still to write."""
 
 
 class TargetExistsError(ConflictError):
@@ -41,7 +75,10 @@ class TargetFullError(TargetError):
 
 
 class Target:
-    """An open target. `write` may be called from several threads at once. Left early, it removes what it made."""
+    """A file or block device of this machine. Left early, it removes what it made."""
+
+    mode = TransportMode.DIRECT_STORAGE
+    mode_reason = "the proxy writes the target itself"
 
     def __init__(self, path: Path, size_bytes: int, *, overwrite: bool) -> None:
         """Raises `TargetError` and `ConflictError`."""
@@ -66,6 +103,21 @@ class Target:
         except BaseException:
             self._release()
             raise
+
+    @property
+    def name(self) -> str:
+        """Its path."""
+        return str(self.path)
+
+    @property
+    def writes_zeros(self) -> bool:
+        """A file is made sparse; a device may hold anything."""
+        return self.is_device
+
+    def zero(self, offset: int, length: int) -> None:
+        """Write zeros to a device; a file has them already."""
+        for at in range(offset, offset + length if self.is_device else offset, len(_ZEROS)):
+            self.write(at, _ZEROS[: offset + length - at])
 
     def write(self, offset: int, data: memoryview) -> None:
         """Write all of `data` at `offset`; past the page cache where offset, length and memory are page-aligned."""

@@ -21,15 +21,17 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Self
+from typing import Final, Self, TypeVar
 from urllib.parse import quote
 
-from proxy_worker.contract.errors import SourceError
+from proxy_worker.contract.errors import SourceError, TargetError
 from proxy_worker.contract.names import TransportMode
 from proxy_worker.contract.specification import Extent
 from proxy_worker.transport.nbd.handshake import NbdConnectError
 from proxy_worker.transport.nbd.source import NbdSource
-from proxy_worker.transport.nbd.uri import parse_uri
+from proxy_worker.transport.nbd.uri import NbdUri, parse_uri
+
+T = TypeVar("T")
 
 START_TIMEOUT_S: Final = 60.0
 STOP_TIMEOUT_S: Final = 5.0
@@ -133,6 +135,10 @@ class NbdServer:
 
     def connect(self, *, mode: TransportMode, reason: str) -> NbdSource:
         """Connect once the command listens. Raises ServerFailedError when it doesn't, or is no NBD server."""
+        return self.connected(lambda uri: NbdSource(uri, mode=mode, reason=reason))
+
+    def connected(self, make: Callable[[NbdUri], T]) -> T:
+        """What `make` connects to the command once it listens. Raises as `connect`."""
         uri = parse_uri(f"nbd+unix:///?socket={quote(str(self.socket), safe='/')}")
         deadline = time.monotonic() + START_TIMEOUT_S
         while not self.socket.exists():
@@ -142,7 +148,7 @@ class NbdServer:
             self._has_ended(within_s=_POLL_S)
         while True:
             try:
-                disk = NbdSource(uri, mode=mode, reason=reason)
+                disk = make(uri)
             except NbdConnectError as error:
                 self._require_running()
                 refused = isinstance(error.__cause__, ConnectionRefusedError)
@@ -178,8 +184,8 @@ class NbdServer:
         words = self.last_words
         return ServerFailedError(f"can't serve {self._what}", why=f"{why}: {words}" if words else why)
 
-    def explain(self, error: SourceError) -> None:
-        """Add to an error of reading what the command said, and whether it has ended."""
+    def explain(self, error: SourceError | TargetError) -> None:
+        """Add to an error of reading or writing what the command said, and whether it has ended."""
         ended = f"the server is gone: {self._ending()}" if self._has_ended(within_s=_POLL_S) else ""
         said = "; ".join(part for part in (error.why, ended, self.last_words) if part)
         error.why = said

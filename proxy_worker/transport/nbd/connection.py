@@ -19,8 +19,11 @@ from typing import Final
 from proxy_worker.transport.nbd.handshake import Export
 from proxy_worker.transport.nbd.uri import NbdUri
 from proxy_worker.transport.source import ConnectionLostError, DiskUnreadableError
+from proxy_worker.transport.writing import DiskUnwritableError, NoRoomError
 
 REPLY_TIMEOUT_S: Final = 60.0
+ZERO_BYTES: Final = 16 << 20
+"""How much one request zeroes: a server that has to write the zeros answers in time."""
 PIECE_BYTES: Final = 256 << 10
 """How much one request asks for: the fastest of the sizes measured on a Unix socket."""
 WINDOW: Final = 16
@@ -33,16 +36,18 @@ _SIMPLE_MAGIC: Final = 0x67446698
 _CHUNK: Final = struct.Struct(">IHHQI")
 _CHUNK_MAGIC: Final = 0x668E33EF
 _OFFSET: Final = struct.Struct(">Q")
-_READ, _DISCONNECT, _BLOCK_STATUS = 0, 2, 7
+_READ, _WRITE, _DISCONNECT, _FLUSH, _WRITE_ZEROES, _BLOCK_STATUS = 0, 1, 2, 3, 6, 7
 _NONE, _DATA, _HOLE, _STATUS = 0, 1, 2, 5
 _IS_ERROR: Final = 1 << 15
 _LONGEST_MESSAGE: Final = 16 << 20
 _ZEROS: Final = bytes(1 << 20)
+_NO_SPACE: Final = 28
 _ERRORS: Final = {
     1: "not permitted",
     5: "input/output error",
     12: "out of memory",
     22: "invalid request",
+    _NO_SPACE: "no space left",
     95: "not supported",
     108: "shutting down",
 }
@@ -59,12 +64,15 @@ class _Request:
     offset: int
     length: int
     view: memoryview | None = None
-    """Where a read's bytes go; None for block status."""
+    """Where a read's bytes go; None for everything else."""
+    payload: memoryview | None = None
+    """What a write sends."""
     filled: list[tuple[int, int]] = field(default_factory=list)
     """The ranges of `view` that have come."""
     status: list[tuple[int, int]] = field(default_factory=list)
     """Length and flags of each range of a block status."""
     error: str = ""
+    error_number: int = 0
     done: bool = False
 
     def finish(self) -> None:
@@ -82,7 +90,7 @@ class _Request:
 
 
 class NbdConnection:
-    """Reads and block status over one socket. Raises DiskUnreadableError and ConnectionLostError."""
+    """Requests over one socket. Raises DiskUnreadableError, DiskUnwritableError and ConnectionLostError."""
 
     def __init__(self, uri: NbdUri, link: socket.socket, export: Export) -> None:
         self.export = export
@@ -111,9 +119,9 @@ class NbdConnection:
         piece = min(PIECE_BYTES, self.export.longest_read)
         size = len(view)
         if size <= piece:
-            self._run(_READ, [_Request(offset, size, view)])
+            self._ask(_READ, [_Request(offset, size, view)])
             return
-        self._run(
+        self._ask(
             _READ,
             [
                 _Request(offset + start, min(piece, size - start), view[start : start + piece])
@@ -127,10 +135,41 @@ class NbdConnection:
         They may end before or after the range that was asked for.
         """
         request = _Request(offset, length)
-        self._run(_BLOCK_STATUS, [request])
+        self._ask(_BLOCK_STATUS, [request])
         if any(part <= 0 for part, _ in request.status) or not request.status:
             raise self._lose(offset, "its block status is empty")
         return request.status
+
+    def write_from(self, offset: int, view: memoryview) -> None:
+        """Write all of `view` from `offset` on. Only for connections without structured replies."""
+        size = len(view)
+        self._change(
+            _WRITE,
+            [
+                _Request(offset + start, min(PIECE_BYTES, size - start), payload=view[start : start + PIECE_BYTES])
+                for start in range(0, size, PIECE_BYTES)
+            ],
+        )
+
+    def zero(self, offset: int, length: int) -> None:
+        """Let a range read as zeros, without sending them; the server may make a hole of it."""
+        starts = range(0, length, ZERO_BYTES)
+        self._change(
+            _WRITE_ZEROES, [_Request(offset + start, min(ZERO_BYTES, length - start)) for start in starts]
+        )
+
+    def flush(self) -> None:
+        """Return once everything that was answered before is durable."""
+        self._change(_FLUSH, [_Request(0, 0)])
+
+    def _change(self, kind: int, requests: Sequence[_Request]) -> None:
+        self._run(kind, requests)
+        for request in requests:
+            if request.error:
+                error = NoRoomError if request.error_number == _NO_SPACE else DiskUnwritableError
+                raise error(
+                    f"can't write {self._uri} at {request.offset}", why=f"the server reports: {request.error}"
+                )
 
     def close(self) -> None:
         """Say goodbye and hang up; calls of other threads fail."""
@@ -156,6 +195,9 @@ class NbdConnection:
                     sent += self._send(kind, requests[sent : answered + WINDOW])
                 else:
                     self._receive(requests[answered])
+
+    def _ask(self, kind: int, requests: Sequence[_Request]) -> None:
+        self._run(kind, requests)
         for request in requests:
             if request.error:
                 raise DiskUnreadableError(
@@ -174,6 +216,8 @@ class NbdConnection:
                 handle = next(self._handles)
                 self._pending[handle] = request
                 message += _REQUEST.pack(_REQUEST_MAGIC, 0, kind, handle, request.offset, request.length)
+                if request.payload is not None:
+                    message += request.payload
             try:
                 self._link.sendall(message)
             except OSError as error:
@@ -199,7 +243,7 @@ class NbdConnection:
         if magic != _SIMPLE_MAGIC or request is None:
             raise _ProtocolError("it sent something that isn't an answer")
         if error:
-            request.error = _ERRORS.get(error, f"error {error}")
+            request.error, request.error_number = _ERRORS.get(error, f"error {error}"), error
         elif request.view is not None:
             self._fill(request.view)
             request.filled.append((0, request.length))

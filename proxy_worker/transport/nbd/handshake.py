@@ -73,15 +73,31 @@ class Export:
     longest_read: int
 
     @property
+    def read_only(self) -> bool:
+        """Whether the server refuses to write."""
+        return bool(self.flags & 1 << 1)
+
+    @property
+    def flushes(self) -> bool:
+        """Whether the server makes durable what was written when it is asked to."""
+        return bool(self.flags & 1 << 2)
+
+    @property
+    def zeroes(self) -> bool:
+        """Whether the server zeroes ranges without being sent the zeros."""
+        return bool(self.flags & 1 << 6)
+
+    @property
     def many_connections(self) -> bool:
         """Whether the server says that several connections see one disk."""
         return bool(self.flags & 1 << 8)
 
 
-def connect(uri: NbdUri, *, timeout_s: float) -> tuple[socket.socket, Export]:
+def connect(uri: NbdUri, *, timeout_s: float, to_write: bool = False) -> tuple[socket.socket, Export]:
     """Connect to a server and select the export; every step of it may take `timeout_s`.
 
-    Raises NbdConnectError.
+    A connection `to_write` gets simple replies only, as servers may mix them with others otherwise. Raises
+    NbdConnectError.
     """
     try:
         link = _dial(uri, timeout_s)
@@ -90,7 +106,7 @@ def connect(uri: NbdUri, *, timeout_s: float) -> tuple[socket.socket, Export]:
             f"can't connect to {uri}", why=_reason(error, timeout_s), remedy="Is the NBD server up?"
         ) from error
     try:
-        return _Handshake(uri, link).run()
+        return _Handshake(uri, link).run(structured=not to_write)
     except BaseException as error:
         link.close()
         if isinstance(error, OSError | EOFError | ValueError | struct.error):
@@ -128,7 +144,7 @@ class _Handshake:
         self._uri = uri
         self._link = link
 
-    def run(self) -> tuple[socket.socket, Export]:
+    def run(self, *, structured: bool) -> tuple[socket.socket, Export]:
         if self._receive(16) != _GREETING:
             raise ValueError("its greeting isn't that of a newstyle NBD server")
         (flags,) = struct.unpack(">H", self._receive(2))
@@ -137,7 +153,7 @@ class _Handshake:
         self._link.sendall(struct.pack(">I", flags & 3))
         if self._uri.tls:
             self._start_tls()
-        structured = self._simple_option(Option.STRUCTURED_REPLY)
+        structured = structured and self._simple_option(Option.STRUCTURED_REPLY)
         allocation_id = self._select_allocation() if structured else None
         return self._link, self._go(structured, allocation_id)
 
