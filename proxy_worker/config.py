@@ -13,11 +13,11 @@ from typing import Annotated, Final
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from pydantic import Field
 
-from proxy_worker.contract.names import TransportMode
+from proxy_worker.contract.names import MODE_PREFERENCE, TransportMode
 from proxy_worker.contract.signing import decode_public_key
 from proxy_worker.contract.specification import Name
 from proxy_worker.program.settings import RedisSettings, Settings, read_settings
-from proxy_worker.transport.connections import OFFERED_MODES, Connections, DatastoreConnection
+from proxy_worker.transport.connections import Connections, DatastoreConnection
 
 ENVIRONMENT_PREFIX: Final = "PROXY_WORKER_"
 
@@ -34,9 +34,16 @@ class ProxyConfiguration(Settings):
     state_dir: Path
     """Its instance id, its lock, and its index caches. Never shared, never copied to another proxy."""
     secrets_dir: Path = Path("/etc/proxyfleet/secrets")
-    """One file per secret: `<credential>.key`, `<credential>.passphrase`, and the password of Redis."""
-    transport_modes: tuple[TransportMode, ...] = OFFERED_MODES
+    """One file per secret: `<credential>.key`, `<credential>.passphrase`, of vCenters `<credential>.password`, and
+    the password of Redis."""
+    transport_modes: tuple[TransportMode, ...] = MODE_PREFERENCE
     """The modes it may use; by default all it can."""
+    vddk_libdir: Path | None = None
+    """Where VMware's VDDK was unpacked; None: where nbdkit's plug-in looks by itself."""
+    vcenter_ca_file: Path | None = None
+    """Authorities that vCenters' certificates are verified with, where none is pinned; None: the system's."""
+    product_uuid: str | None = None
+    """The BIOS uuid of the VM that it runs in; None: as `/sys/class/dmi/id/product_uuid` says. Empty: in no VM."""
     scheduler_public_keys: Annotated[tuple[str, ...], Field(min_length=1)]
     """Whose task specifications it obeys: what `scheduler proxy key` prints."""
     redis: RedisSettings = RedisSettings()
@@ -72,10 +79,12 @@ def _absolute(configuration: ProxyConfiguration, folder: Path) -> ProxyConfigura
         else connection
         for name, connection in configuration.datastores.items()
     }
+    optional = {key: getattr(configuration, key) for key in ("vddk_libdir", "vcenter_ca_file")}
     return configuration.model_copy(
         update={
             "state_dir": folder / configuration.state_dir,
             "secrets_dir": folder / configuration.secrets_dir,
             "datastores": datastores,
+            **{key: folder / path for key, path in optional.items() if path is not None},
         }
     )

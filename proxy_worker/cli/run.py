@@ -49,7 +49,7 @@ def run(
         log.info(
             "proxy %s at site %s, %d slots", identity.name, configuration.site, registration.max_concurrent_tasks
         )
-        bench = Bench(configuration, identity, Draining())
+        bench = Bench(configuration, identity, Draining(), registration.vsphere)
         node = Node(make_app(bench), bench)
         lost: list[ProxyNameTakenError] = []
 

@@ -262,6 +262,8 @@ class ProxyRegistration(Frozen):
     credentials: dict[Name, Literal["read", "write"]]
     """Repository credentials it holds: a write key can't restore."""
     vsphere: VsphereOffer = VsphereOffer()
+    left_out: tuple[TransportMode, ...] = ()
+    """Modes that its proxy.toml doesn't allow it."""
     version: str
     contract_version: int
 

@@ -10,11 +10,13 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from proxy_worker.config import ProxyConfiguration
 from proxy_worker.contract.errors import CredentialError
+from proxy_worker.contract.outcome import VsphereOffer
 from proxy_worker.contract.specification import RepositoryReference
 from proxy_worker.ledger import Ledger, ProxyIdentity
 from proxy_worker.node.draining import Draining
 from proxy_worker.repository.credentials import Credential, load_credential
 from proxy_worker.repository.repository import Repository, open_store
+from proxy_worker.transport.vsphere_access import VsphereAccess
 
 KEY_SUFFIX = ".key"
 PHRASE_SUFFIX = ".passphrase"
@@ -27,17 +29,36 @@ class NoSecretError(CredentialError):
 class Bench:
     """Made before the fork, opened after it: each pool process has connections and repositories of its own."""
 
-    def __init__(self, configuration: ProxyConfiguration, identity: ProxyIdentity, draining: Draining) -> None:
+    def __init__(
+        self,
+        configuration: ProxyConfiguration,
+        identity: ProxyIdentity,
+        draining: Draining,
+        vsphere: VsphereOffer | None = None,
+    ) -> None:
+        """`vsphere` is what the proxy registered that it can do with vCenters."""
         self.configuration = configuration
         self.identity = identity
         self.draining = draining
         self.public_keys: tuple[Ed25519PublicKey, ...] = configuration.public_keys()
+        self._vsphere_offer = vsphere or VsphereOffer()
         self._repositories: dict[tuple[str, str | None, str], Repository] = {}
 
     @cached_property
     def ledger(self) -> Ledger:
         """This process's connection to the ledger."""
         return Ledger(self.configuration.redis.url, password=self.configuration.redis_password())
+
+    @cached_property
+    def vsphere(self) -> VsphereAccess:
+        """This process's way to vCenters."""
+        return VsphereAccess(
+            secrets_dir=self.configuration.secrets_dir,
+            state_dir=self.configuration.state_dir,
+            offer=self._vsphere_offer,
+            vddk_libdir=self.configuration.vddk_libdir,
+            ca_file=self.configuration.vcenter_ca_file,
+        )
 
     def repository(self, reference: RepositoryReference, need: Literal["read", "write"]) -> Repository:
         """An open repository; raises what opening one raises, and `NoSecretError`."""

@@ -59,7 +59,13 @@ def perform(body: TaskBody, bench: Bench, claim: Claim, keeper: LeaseKeeper) -> 
 def _back_up(body: DiskBackup, bench: Bench, claim: Claim, keeper: LeaseKeeper) -> DiskBackupResult:
     repository = bench.repository(body.repository, "write")
     files = tuple(_configuration_file(address, bench) for address in body.configuration)
-    with open_disk(body.disk.address, body.transport, bench.configuration.connections) as source:
+    with open_disk(
+        body.disk.address,
+        body.transport,
+        bench.configuration.connections,
+        bench.vsphere,
+        size_bytes=body.disk.size_bytes,
+    ) as source:
         return back_up_disk(
             source,
             repository,

@@ -10,13 +10,13 @@ from typing import Self
 from pydantic import model_validator
 
 from proxy_worker.contract.names import MODE_PREFERENCE, TransportMode
+from proxy_worker.contract.outcome import VsphereOffer
+from proxy_worker.contract.selection import LEFT_OUT, Offer
 from proxy_worker.contract.specification import Frozen, Name
-
-OFFERED_MODES: tuple[TransportMode, ...] = (TransportMode.DIRECT_STORAGE, TransportMode.NETWORK)
-"""The modes that this version can read by, best first."""
 
 PLACEHOLDERS = frozenset({"{path}", "{vmdk}", "{socket}"})
 _PLACEHOLDER = re.compile(r"\{[a-z_]*\}")
+_NFS_URI = re.compile(r"nfs://[A-Za-z0-9._:\[\]-]+(/[^?#\s]*)?")
 
 
 class DatastoreConnection(Frozen):
@@ -24,6 +24,10 @@ class DatastoreConnection(Frozen):
 
     path: Path | None = None
     """The folder where the datastore is mounted: direct storage."""
+    nfs_uri: str | None = None
+    """The datastore's NFS export, `nfs://server/export`, read without mounting it: direct storage."""
+    san: bool = False
+    """Whether this machine sees the datastore's LUNs: direct storage through VMware's VDDK."""
     network_uri: str | None = None
     """A template of the NBD URI that serves one disk."""
     network_command: tuple[str, ...] | None = None
@@ -33,6 +37,10 @@ class DatastoreConnection(Frozen):
     def _check_templates(self) -> Self:
         if self.network_uri is not None and self.network_command is not None:
             raise ValueError("give network_uri or network_command, not both")
+        if sum((self.path is not None, self.nfs_uri is not None, self.san)) > 1:
+            raise ValueError("give one of path, nfs_uri and san")
+        if self.nfs_uri is not None and not _NFS_URI.fullmatch(self.nfs_uri):
+            raise ValueError("nfs_uri must look like nfs://server/export, without a query")
         if self.network_command is not None and not any("{socket}" in word for word in self.network_command):
             raise ValueError("network_command must serve on {socket}")
         for word in (self.network_uri or "", *(self.network_command or ())):
@@ -44,16 +52,17 @@ class DatastoreConnection(Frozen):
     @property
     def modes(self) -> tuple[TransportMode, ...]:
         """The modes that this connection is good for, best first."""
-        direct = (TransportMode.DIRECT_STORAGE,) if self.path is not None else ()
-        network = (TransportMode.NETWORK,) if self.network_uri or self.network_command else ()
-        return direct + network
+        direct = self.path is not None or self.nfs_uri is not None or self.san
+        network = self.network_uri is not None or self.network_command is not None
+        has = {TransportMode.DIRECT_STORAGE: direct, TransportMode.NETWORK: network}
+        return tuple(mode for mode in MODE_PREFERENCE if has.get(mode, False))
 
 
 class Connections(Frozen):
     """Every datastore a proxy is connected to, and the modes it may use at all."""
 
     datastores: Mapping[Name, DatastoreConnection] = {}
-    modes: tuple[TransportMode, ...] = OFFERED_MODES
+    modes: tuple[TransportMode, ...] = MODE_PREFERENCE
 
     def offered(self) -> dict[str, tuple[TransportMode, ...]]:
         """Each datastore with the modes that this proxy offers for it, best first: what it registers."""
@@ -65,3 +74,16 @@ class Connections(Frozen):
     def offered_without_datastore(self) -> tuple[TransportMode, ...]:
         """The modes for disks that belong to no datastore, e.g. those behind an NBD URI."""
         return tuple(mode for mode in MODE_PREFERENCE if mode == TransportMode.NETWORK and mode in self.modes)
+
+    def left_out(self) -> tuple[TransportMode, ...]:
+        """The modes that this proxy may not use."""
+        return tuple(mode for mode in MODE_PREFERENCE if mode not in self.modes)
+
+    def offer(self, vsphere: VsphereOffer) -> Offer:
+        """What the choice of a mode is made from, on this proxy itself."""
+        return Offer(
+            {name: connection.modes for name, connection in self.datastores.items()},
+            self.offered_without_datastore(),
+            vsphere,
+            dict.fromkeys(self.left_out(), LEFT_OUT),
+        )

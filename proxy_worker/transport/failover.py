@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Self
 
-from proxy_worker.contract.errors import ConfigurationError, NotFoundError, SourceError
+from proxy_worker.contract.errors import ProxyfleetError, SourceError
 from proxy_worker.contract.names import TransportMode
 from proxy_worker.contract.specification import Extent
 from proxy_worker.transport.source import DiskSource, DiskUnreadableError, WrongDiskServedError
@@ -86,7 +86,7 @@ class FailoverSource:
             self._first_error = error
             try:
                 self._sources.append(self._open_same())
-            except (SourceError, NotFoundError, ConfigurationError) as second:
+            except ProxyfleetError as second:
                 mode = self._sources[0].mode
                 self._failed = both_failed(mode, error, TransportMode.NETWORK, second, offset)
                 raise self._failed from second

@@ -1,4 +1,4 @@
-"""Network mode: a disk that an NBD server offers, or that a configured command serves as NBD.
+"""Network mode: a disk that an NBD server offers, that a configured command serves as NBD, or that VDDK fetches.
 
 In a datastore's templates, `{path}` is the file that holds the disk's bytes: for a flat VMDK its flat extent,
 for every other disk the path itself. `{vmdk}` is the disk as its VMX names it, for servers that understand
@@ -16,14 +16,16 @@ from proxy_worker.contract.errors import NotFoundError, SourceError
 from proxy_worker.contract.names import TransportMode
 from proxy_worker.contract.specification import DiskAddress
 from proxy_worker.transport.command import NbdServer, ServedSource
-from proxy_worker.transport.connections import DatastoreConnection
+from proxy_worker.transport.connections import Connections, DatastoreConnection
 from proxy_worker.transport.datastore import Datastore, resolve_path
 from proxy_worker.transport.image import is_raw_name, open_image
 from proxy_worker.transport.nbd.source import NbdSource
 from proxy_worker.transport.nbd.uri import parse_uri
-from proxy_worker.transport.source import WrongDiskServedError
+from proxy_worker.transport.source import DiskSource, WrongDiskServedError
 from proxy_worker.transport.sparse_extent import ESX_MAGIC, HOSTED_MAGIC
+from proxy_worker.transport.vddk import NETWORK, open_vddk
 from proxy_worker.transport.vmdk import SECTOR_BYTES, is_descriptor
+from proxy_worker.transport.vsphere_access import VsphereAccess
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,22 @@ class _Target:
     path: str
     size_bytes: int | None = None
     """The disk's size, where this proxy sees its descriptor."""
+
+
+def open_network_mode(
+    address: DiskAddress, connections: Connections, vsphere: VsphereAccess, *, reason: str
+) -> DiskSource:
+    """A disk by its own NBD URI, by what proxy.toml says of its datastore, or else by VDDK.
+
+    Raises SourceError, or NbdUriError when the template doesn't make a URI; by VDDK also CredentialError and
+    ConflictError.
+    """
+    if address.nbd_uri is not None:
+        return open_offered(address.nbd_uri, reason=reason)
+    connection = connections.datastores.get(address.datastore or "")
+    if connection is not None and TransportMode.NETWORK in connection.modes:
+        return open_network(address, connection, reason=reason)
+    return open_vddk(address, vsphere, transports=NETWORK, mode=TransportMode.NETWORK, reason=reason)
 
 
 def open_offered(uri: str, *, reason: str) -> NbdSource:

@@ -10,9 +10,12 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from proxy_worker.contract.names import AUTOMATIC, TransportMode
+from proxy_worker.contract.outcome import VsphereOffer
+from proxy_worker.contract.selection import ModeChoice
+from proxy_worker.contract.selection import choose_modes as choose_by_offer
 from proxy_worker.contract.specification import DiskAddress, TransportPreference
-from proxy_worker.transport.connections import OFFERED_MODES, Connections, DatastoreConnection
-from proxy_worker.transport.select import NoTransportError, choose_modes, open_disk
+from proxy_worker.transport.connections import Connections, DatastoreConnection
+from proxy_worker.transport.select import NoTransportError, open_disk
 
 DIRECT, NETWORK = TransportMode.DIRECT_STORAGE, TransportMode.NETWORK
 SNAPSHOT, APPLIANCE = TransportMode.STORAGE_SNAPSHOT, TransportMode.VIRTUAL_APPLIANCE
@@ -21,6 +24,10 @@ URI = DatastoreConnection(network_uri="nbd://esx1/{path}")
 BOTH = DatastoreConnection(path=Path("/ds1"), network_uri="nbd://esx1/{path}")
 ON_DS1 = DiskAddress(datastore="ds1", path="web01/web01.vmdk")
 BEHIND_NBD = DiskAddress(nbd_uri="nbd://array/lun7")
+
+
+def choose_modes(address: DiskAddress, preference: TransportPreference, connections: Connections) -> ModeChoice:
+    return choose_by_offer(address, connections.offer(VsphereOffer()), preference)
 
 
 @pytest.mark.parametrize(
@@ -70,9 +77,9 @@ def test_a_proxy_that_may_use_network_mode_only() -> None:
 def test_the_reason_names_every_better_mode_and_why_not() -> None:
     choice = choose_modes(ON_DS1, TransportPreference(), Connections(datastores={"ds1": URI}))
     assert choice.reason(NETWORK, TransportPreference()) == (
-        "network, automatic choice (no storage_snapshot: this version doesn't offer it; "
+        "network, automatic choice (no storage_snapshot: no vCenter has the disk; "
         "no direct_storage: datastore ds1 has no path on this proxy; "
-        "no virtual_appliance: this version doesn't offer it)"
+        "no virtual_appliance: no vCenter has the disk)"
     )
 
 
@@ -103,7 +110,7 @@ def test_a_choice_is_ordered_allowed_and_explained(
     preference = TransportPreference(mode=wanted, failover_to_network=failover)
     choice = choose_modes(address, preference, connections)
     assert list(choice.candidates) == [mode for mode in TransportMode if mode in choice.candidates]
-    assert set(choice.candidates) <= allowed & set(OFFERED_MODES)
+    assert set(choice.candidates) <= allowed
     if not failover:
         assert len(choice.candidates) <= 1
         assert wanted == AUTOMATIC or set(choice.candidates) <= {wanted}
