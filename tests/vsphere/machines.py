@@ -72,7 +72,4 @@ def make_vm(
 
 def write(server: VsphereSimulator, path: str, offset: int, data: bytes) -> None:
     """Change a VM's disk behind its back, as the guest does."""
-    datastore, _, name = path[1:].partition("] ")
-    with (server.datastores[datastore] / name.replace(".vmdk", "-flat.vmdk")).open("r+b") as file:
-        file.seek(offset)
-        file.write(data)
+    server.write(path, (offset, data))

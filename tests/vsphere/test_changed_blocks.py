@@ -35,6 +35,7 @@ from tests.vsphere.machines import MIB, make_vm, write
 from tests.vsphere.test_snapshots import by_user
 
 GRAIN = 64 << 10
+INSTALLATION = "installation-1"
 _runs = itertools.count(1)
 
 
@@ -45,11 +46,8 @@ def vm(session: Session) -> Vm:
 
 
 def snapshot(session: Session, vm: Vm) -> Snapshot:
-    """A snapshot that is removed again at once: what is frozen stays readable in the simulator."""
-    mark = Mark("installation-1", f"cbt-{next(_runs)}")
-    made = create(session, vm, mark, Quiesce.NEVER, IMPATIENT)
-    remove(session, vm.ref, made.ref, mark.installation, IMPATIENT)
-    return made
+    """A snapshot of the VM as it is now; it stays, as vCenter knows changes of snapshots that are there only."""
+    return create(session, vm, Mark(INSTALLATION, f"cbt-{next(_runs)}"), Quiesce.NEVER, IMPATIENT)
 
 
 def pairs(found: Changes) -> list[tuple[int, int]]:
@@ -62,6 +60,7 @@ def test_tracking_is_switched_on_once_and_counts_from_the_next_snapshot(session:
     vm = make_vm(session, MIB)
     before = snapshot(session, vm)
     assert (base_of(before.disks[0]), doubt(None, before.disks[0])) == (None, FullRead.FIRST)
+    remove(session, vm.ref, before.ref, INSTALLATION, IMPATIENT)
     assert enable(session, vm, IMPATIENT)
     assert not enable(session, read_vm(session, vm.ref), IMPATIENT)
     assert base_of(snapshot(session, vm).disks[0]) is not None

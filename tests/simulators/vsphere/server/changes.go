@@ -2,11 +2,11 @@ package main
 
 import (
 	"bytes"
-	"fmt"
 	"io"
 	"os"
 	"strings"
 
+	"github.com/vmware/govmomi/simulator"
 	"github.com/vmware/govmomi/vim25/types"
 )
 
@@ -18,7 +18,10 @@ func (s *diskShelf) changed(q *types.QueryChangedDiskAreas, piece int64) (*types
 	if q.Snapshot == nil {
 		return nil, &types.InvalidArgument{InvalidProperty: "snapshot"}
 	}
-	current, known := s.images[fmt.Sprintf("%s/%d", q.Snapshot.Value, q.DeviceKey)]
+	if simulator.Map.Get(*q.Snapshot) == nil {
+		return nil, &types.ManagedObjectNotFound{Obj: *q.Snapshot}
+	}
+	current, known := s.images[imageKey(*q.Snapshot, q.DeviceKey)]
 	if !known {
 		return nil, &types.InvalidArgument{InvalidProperty: "deviceKey"}
 	}

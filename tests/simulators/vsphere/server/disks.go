@@ -3,7 +3,6 @@ package main
 import (
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 
@@ -13,10 +12,13 @@ import (
 	"github.com/vmware/govmomi/vim25/types"
 )
 
-// diskShelf keeps what lies behind virtual disks: flat files in the datastores, and a frozen copy of each per snapshot.
+// diskShelf keeps what lies behind virtual disks: flat files in the datastores, and what each snapshot froze.
 type diskShelf struct {
-	frozen     string           // folder: <snapshot>/<datastore>/<path>-flat.vmdk
-	images     map[string]image // "<snapshot>/<device key>" and changeId -> copy
+	frozen     string           // folder: <snapshot>/<datastore>/<path>-flat.vmdk, while there is that snapshot
+	removed    string           // the same, afterwards
+	kept       int              // how many of them stay per disk; 0: all
+	images     map[string]image // "<snapshot>/<device key>" and changeId -> what was frozen
+	former     map[string][]string
 	generation map[string]string
 	sequence   int
 }
@@ -24,6 +26,15 @@ type diskShelf struct {
 type image struct {
 	path, diskUuid string
 }
+
+func newShelf(root string, kept int) *diskShelf {
+	return &diskShelf{
+		frozen: filepath.Join(root, "frozen"), removed: filepath.Join(root, "removed"), kept: kept,
+		images: map[string]image{}, former: map[string][]string{}, generation: map[string]string{},
+	}
+}
+
+func imageKey(snapshot ref, key int32) string { return fmt.Sprintf("%s/%d", snapshot.Value, key) }
 
 // folderOf is the folder of the datastore that the VM knows by this name.
 func folderOf(vm *simulator.VirtualMachine, name string) string {
@@ -53,6 +64,7 @@ func (s *diskShelf) furnish(vm *simulator.VirtualMachine) {
 	if vm.Capability.ChangeTrackingSupported == nil {
 		vm.Capability.ChangeTrackingSupported = types.NewBool(true)
 	}
+	writeConfiguration(vm)
 	for _, device := range vm.Config.Hardware.Device {
 		disk, ok := device.(*types.VirtualDisk)
 		if !ok {
@@ -103,11 +115,9 @@ func (s *diskShelf) freeze(snapshot *simulator.VirtualMachineSnapshot) {
 	vm := simulator.Map.Get(snapshot.Vm).(*simulator.VirtualMachine)
 	var devices object.VirtualDeviceList
 	for _, device := range snapshot.Config.Hardware.Device {
-		disk, ok := device.(*types.VirtualDisk)
-		if ok {
-			if backing, flat := disk.Backing.(*types.VirtualDiskFlatVer2BackingInfo); flat {
+		if disk, ok := device.(*types.VirtualDisk); ok {
+			if backing, flat := disk.Backing.(*flatBacking); flat {
 				kept, keptBacking := *disk, *backing
-				s.freezeDisk(vm, snapshot.Self, &kept, &keptBacking)
 				kept.Backing = &keptBacking
 				device = &kept
 			}
@@ -115,16 +125,24 @@ func (s *diskShelf) freeze(snapshot *simulator.VirtualMachineSnapshot) {
 		devices = append(devices, device)
 	}
 	snapshot.Config.Hardware.Device = devices
+	for key, backing := range covered(devices) {
+		s.shelve(vm, snapshot.Self, key, backing)
+		s.track(vm, snapshot.Self, key, backing)
+	}
+	goOn(vm)
 }
 
-func (s *diskShelf) freezeDisk(vm *simulator.VirtualMachine, snapshot ref, disk *types.VirtualDisk, backing *types.VirtualDiskFlatVer2BackingInfo) {
+// shelve links the file that a snapshot froze to where readers of snapshots look for it.
+func (s *diskShelf) shelve(vm *simulator.VirtualMachine, snapshot ref, key int32, backing *flatBacking) {
 	var path object.DatastorePath
 	path.FromString(backing.FileName)
-	live := filepath.Join(folderOf(vm, path.Datastore), flatOf(path.Path))
-	copied := filepath.Join(s.frozen, snapshot.Value, path.Datastore, flatOf(path.Path))
-	must(os.MkdirAll(filepath.Dir(copied), 0o755))
-	must(exec.Command("cp", "--reflink=auto", "--sparse=always", live, copied).Run())
-	s.images[fmt.Sprintf("%s/%d", snapshot.Value, disk.Key)] = image{copied, backing.Uuid}
+	shelved := filepath.Join(s.frozen, snapshot.Value, path.Datastore, flatOf(path.Path))
+	must(os.MkdirAll(filepath.Dir(shelved), 0o755))
+	must(os.Link(located(vm, backing.FileName), shelved))
+	s.images[imageKey(snapshot, key)] = image{shelved, backing.Uuid}
+}
+
+func (s *diskShelf) track(vm *simulator.VirtualMachine, snapshot ref, key int32, backing *flatBacking) {
 	if on := vm.Config.ChangeTrackingEnabled; on == nil || !*on {
 		delete(s.generation, backing.Uuid)
 		return
@@ -135,7 +153,42 @@ func (s *diskShelf) freezeDisk(vm *simulator.VirtualMachine, snapshot ref, disk 
 	}
 	s.sequence++
 	backing.ChangeId = fmt.Sprintf("%s/%d", s.generation[backing.Uuid], s.sequence)
-	s.images[backing.ChangeId] = image{copied, backing.Uuid}
+	s.images[backing.ChangeId] = s.images[imageKey(snapshot, key)]
+}
+
+// retire puts aside what snapshots that are gone had frozen, and lets the VM's disks settle.
+func (s *diskShelf) retire(vm *simulator.VirtualMachine) {
+	folders, _ := os.ReadDir(s.frozen)
+	for _, folder := range folders {
+		if simulator.Map.Get(ref{Type: "VirtualMachineSnapshot", Value: folder.Name()}) != nil {
+			continue
+		}
+		old, aside := filepath.Join(s.frozen, folder.Name()), filepath.Join(s.removed, folder.Name())
+		must(os.MkdirAll(s.removed, 0o755))
+		must(os.Rename(old, aside))
+		for name, known := range s.images {
+			if !strings.HasPrefix(known.path, old+"/") {
+				continue
+			}
+			known.path = aside + strings.TrimPrefix(known.path, old)
+			s.images[name] = known
+			if strings.HasPrefix(name, folder.Name()+"/") {
+				delete(s.images, name)
+				s.forget(known)
+			}
+		}
+	}
+	s.settle(vm)
+}
+
+// forget counts one more image of a disk whose snapshot is gone, and deletes the oldest beyond `kept`.
+func (s *diskShelf) forget(one image) {
+	list := append(s.former[one.diskUuid], one.path)
+	for s.kept > 0 && len(list) > s.kept {
+		must(os.Remove(list[0]))
+		list = list[1:]
+	}
+	s.former[one.diskUuid] = list
 }
 
 func pairs(hex string) []string {

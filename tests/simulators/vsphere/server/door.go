@@ -24,6 +24,8 @@ type frontDoor struct {
 	disks *diskShelf
 	piece int64
 
+	user, password string
+
 	mu      sync.Mutex
 	trouble *trouble
 }
@@ -37,6 +39,10 @@ func (d *frontDoor) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		if strings.HasPrefix(r.URL.Path, "/rest") {
 			d.trouble.calls["REST"]++
 		}
+		if strings.HasPrefix(r.URL.Path, "/folder/") {
+			d.serveFile(w, r)
+			return
+		}
 		d.next.ServeHTTP(w, r)
 		return
 	}
@@ -47,7 +53,7 @@ func (d *frontDoor) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		d.next.ServeHTTP(w, r)
 		return
 	}
-	d.trouble.calls[method.Name]++
+	d.trouble.count(method)
 	if refusal := d.trouble.refusal(r, method); refusal != nil {
 		writeFault(w, refusal)
 		return
@@ -92,8 +98,9 @@ func (d *frontDoor) answer(r *http.Request, method *simulator.Method) *httptest.
 	case *types.HasPrivilegeOnEntities:
 		writeResponse(answer, &types.HasPrivilegeOnEntitiesResponse{Returnval: d.trouble.privileges(request)})
 		return answer
-	case *types.ConsolidateVMDisks_Task: // the simulator has no deltas to merge
+	case *types.ConsolidateVMDisks_Task:
 		vm := simulator.Map.Get(method.This).(*simulator.VirtualMachine)
+		d.disks.settle(vm)
 		vm.Runtime.ConsolidationNeeded = types.NewBool(false)
 		task := newTask(method)
 		task.Info.State = types.TaskInfoStateSuccess
@@ -107,6 +114,12 @@ func (d *frontDoor) answer(r *http.Request, method *simulator.Method) *httptest.
 	vm := method.This // a snapshot is gone once its removal has run
 	if snapshot, ok := simulator.Map.Get(method.This).(*simulator.VirtualMachineSnapshot); ok {
 		vm = snapshot.Vm
+	}
+	if removing(method) {
+		if file := heldElsewhere(vm); file != "" {
+			writeTask(answer, method, failedTask(method, &types.FileLocked{FileFault: types.FileFault{File: file}}))
+			return answer
+		}
 	}
 	func() {
 		defer func() { // the simulator panics when asked for a property that isn't set; vCenter answers with nothing
@@ -122,6 +135,28 @@ func (d *frontDoor) answer(r *http.Request, method *simulator.Method) *httptest.
 		d.mend(method, task, vm)
 	}
 	return answer
+}
+
+func removing(method *simulator.Method) bool {
+	return method.Name == "RemoveSnapshot_Task" || method.Name == "RemoveAllSnapshots_Task"
+}
+
+// heldElsewhere is a file of the VM's snapshots that another VM has attached, and so keeps from being merged.
+func heldElsewhere(vm ref) string {
+	machine, ok := simulator.Map.Get(vm).(*simulator.VirtualMachine)
+	if !ok {
+		return ""
+	}
+	for _, live := range covered(machine.Config.Hardware.Device) {
+		for frozen := live.Parent; frozen != nil; frozen = frozen.Parent {
+			for _, disk := range guestDisks() {
+				if disk.Vm != vm.Value && disk.Path == frozen.FileName {
+					return frozen.FileName
+				}
+			}
+		}
+	}
+	return ""
 }
 
 func (d *frontDoor) mend(method *simulator.Method, task *simulator.Task, vm ref) {
@@ -140,6 +175,10 @@ func (d *frontDoor) mend(method *simulator.Method, task *simulator.Task, vm ref)
 	case "CreateSnapshot_Task":
 		made := simulator.Map.Get(task.Info.Result.(ref)).(*simulator.VirtualMachineSnapshot)
 		d.disks.freeze(made)
+	case "RemoveSnapshot_Task", "RemoveAllSnapshots_Task":
+		d.disks.retire(simulator.Map.Get(vm).(*simulator.VirtualMachine))
+	case "RevertToSnapshot_Task":
+		d.disks.goBack(simulator.Map.Get(vm).(*simulator.VirtualMachine), method.This)
 	case "CreateVM_Task", "CloneVM_Task", "RegisterVM_Task":
 		if made, ok := task.Info.Result.(ref); ok {
 			d.disks.furnish(simulator.Map.Get(made).(*simulator.VirtualMachine))

@@ -15,7 +15,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
-	"path/filepath"
+	"strings"
 
 	"github.com/vmware/govmomi/simulator"
 	_ "github.com/vmware/govmomi/vapi/simulator" // tags, in vCenter's REST interface
@@ -37,6 +37,7 @@ func main() {
 	certificate := flag.String("certificate", "", "PEM file; the simulator's own otherwise")
 	key := flag.String("key", "", "PEM file with its private key")
 	piece := flag.Int64("cbt-piece", 64<<20, "bytes of a disk that one answer about changed areas covers at most")
+	kept := flag.Int("kept", 0, "frozen images that stay, per disk, when their snapshots are gone; 0: all")
 	flag.Parse()
 
 	must(os.Setenv("TMPDIR", *root)) // where the simulator makes datastores
@@ -55,13 +56,15 @@ func main() {
 	model.Service.Listen = &url.URL{Host: "127.0.0.1:0", User: url.UserPassword(*user, *password)}
 	model.Service.RegisterEndpoints = true
 
-	disks := &diskShelf{frozen: filepath.Join(*root, "frozen"), images: map[string]image{}, generation: map[string]string{}}
+	disks := newShelf(*root, *kept)
 	folders := describeDatastores()
 	disks.furnishAll()
 	pageProperties(model.ServiceContent.PropertyCollector)
 
 	server := model.Service.NewServer()
-	front := &frontDoor{next: server.Config.Handler, disks: disks, piece: *piece, trouble: newTrouble()}
+	front := &frontDoor{
+		next: server.Config.Handler, disks: disks, piece: *piece, user: *user, password: *password, trouble: newTrouble(),
+	}
 	server.Config.Handler = front
 	control, err := net.Listen("tcp", "127.0.0.1:0")
 	must(err)
@@ -73,6 +76,7 @@ func main() {
 		"control":    "http://" + control.Addr().String(),
 		"datastores": folders,
 		"frozen":     disks.frozen,
+		"removed":    disks.removed,
 	}))
 	_, _ = io.Copy(io.Discard, os.Stdin)
 	model.Remove()
@@ -102,7 +106,7 @@ func describeDatastores() map[string]string {
 			})
 		}
 		datastore.Summary.Accessible = true
-		if datastore.Name == "LocalDS_1" {
+		if nas := strings.HasSuffix(datastore.Name, "1") || strings.HasSuffix(datastore.Name, "3"); nas {
 			datastore.Summary.Type = "NFS"
 			datastore.Info = &types.NasDatastoreInfo{
 				DatastoreInfo: info,

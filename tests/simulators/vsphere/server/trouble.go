@@ -1,11 +1,9 @@
 package main
 
 import (
-	"encoding/json"
 	"net/http"
 	"net/http/httptest"
 	"reflect"
-	"regexp"
 
 	"github.com/vmware/govmomi/simulator"
 	"github.com/vmware/govmomi/vim25/types"
@@ -14,6 +12,7 @@ import (
 // trouble is everything that is to go wrong, and what has been asked so far.
 type trouble struct {
 	calls    map[string]int
+	perVm    map[string]map[string]int // VM -> what -> how often
 	events   []*event
 	revoked  map[string]bool // privileges
 	sessions map[string]bool // key -> still valid
@@ -22,7 +21,7 @@ type trouble struct {
 
 // event is one thing that goes wrong: a call that is refused or dropped, or a task that fails or is slow.
 type event struct {
-	Method  string
+	Method  string // * is every one
 	Mode    string // refuse, drop, fail (not done), fail_after (done, and then reported as failed), slow
 	Fault   string // a vSphere fault's type
 	Times   int    // how often; 0 is always
@@ -40,7 +39,7 @@ type heldTask struct {
 
 func newTrouble() *trouble {
 	t := &trouble{
-		calls: map[string]int{}, revoked: map[string]bool{}, sessions: map[string]bool{}, held: map[ref]*heldTask{},
+		calls: map[string]int{}, perVm: map[string]map[string]int{}, revoked: map[string]bool{}, sessions: map[string]bool{}, held: map[ref]*heldTask{},
 	}
 	reading = t.advance
 	return t
@@ -52,6 +51,10 @@ var needed = map[string]string{
 	"RemoveSnapshot_Task":   "VirtualMachine.State.RemoveSnapshot",
 	"ReconfigVM_Task":       "VirtualMachine.Config.ChangeTracking",
 	"QueryChangedDiskAreas": "VirtualMachine.Provisioning.DiskRandomRead",
+	"CreateVM_Task":         "VirtualMachine.Inventory.Create",
+	"Destroy_Task":          "VirtualMachine.Inventory.Delete",
+	"PowerOnVM_Task":        "VirtualMachine.Interact.PowerOn",
+	"PowerOffVM_Task":       "VirtualMachine.Interact.PowerOff",
 }
 
 var open = map[string]bool{
@@ -87,7 +90,7 @@ func (t *trouble) watchSession(method *simulator.Method, r *http.Request, answer
 
 func (t *trouble) take(method *simulator.Method) *event {
 	for i, e := range t.events {
-		if e.Method != method.Name {
+		if e.Method != method.Name && e.Method != "*" {
 			continue
 		}
 		if request, ok := method.Body.(*types.CreateSnapshot_Task); ok && e.Quiesce && !request.Quiesce {
@@ -189,65 +192,4 @@ func (t *trouble) privileges(request *types.HasPrivilegeOnEntities) []types.Enti
 		out = append(out, answer)
 	}
 	return out
-}
-
-// controls is the tests' own interface, in plain HTTP: JSON in, JSON out.
-func (d *frontDoor) controls() http.Handler {
-	machine := regexp.MustCompile(`^/vms/(.+)/(cbt-reset|needs-consolidation)$`)
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		d.mu.Lock()
-		defer d.mu.Unlock()
-		t := d.trouble
-		var answer interface{} = map[string]int{}
-		switch found := machine.FindStringSubmatch(r.URL.Path); {
-		case r.URL.Path == "/reset":
-			fresh := newTrouble()
-			fresh.sessions = t.sessions
-			d.trouble = fresh
-		case r.URL.Path == "/calls":
-			answer = t.calls
-		case r.URL.Path == "/sessions":
-			answer = valid(t.sessions)
-		case r.URL.Path == "/expire":
-			for key := range t.sessions {
-				t.sessions[key] = false
-			}
-		case r.URL.Path == "/events":
-			e := new(event)
-			if err := json.NewDecoder(r.Body).Decode(e); err != nil {
-				http.Error(w, err.Error(), http.StatusBadRequest)
-				return
-			}
-			t.events = append(t.events, e)
-		case r.URL.Path == "/revoke":
-			var ids []string
-			_ = json.NewDecoder(r.Body).Decode(&ids)
-			for _, id := range ids {
-				t.revoked[id] = true
-			}
-		case found != nil:
-			vm, ok := simulator.Map.Get(ref{Type: "VirtualMachine", Value: found[1]}).(*simulator.VirtualMachine)
-			if !ok {
-				http.NotFound(w, r)
-			} else if found[2] == "cbt-reset" {
-				d.disks.resetTracking(vm)
-			} else {
-				vm.Runtime.ConsolidationNeeded = types.NewBool(true)
-			}
-		default:
-			http.NotFound(w, r)
-			return
-		}
-		_ = json.NewEncoder(w).Encode(answer)
-	})
-}
-
-func valid(sessions map[string]bool) int {
-	n := 0
-	for _, ok := range sessions {
-		if ok {
-			n++
-		}
-	}
-	return n
 }
