@@ -1,15 +1,11 @@
-"""vSphere's VMs and disks in the contract's words."""
+"""vSphere's VMs in the contract's words, and what keeps one from being protected."""
 
 from __future__ import annotations
 
 import re
 from typing import Final
 
-from pydantic import ValidationError
-
-from proxy_worker.contract.names import is_name
-from proxy_worker.contract.specification import DiskAddress, DiskIdentity, InventoryVm, VmIdentity
-from proxy_worker.vsphere.devices import VirtualDisk
+from proxy_worker.contract.specification import VmIdentity
 from proxy_worker.vsphere.model import Inventory, Vm
 
 _PATH: Final = re.compile(r"\[(?P<datastore>[^\]]+)\] (?P<path>.+)")
@@ -22,38 +18,16 @@ def vm_identity(vm: Vm) -> VmIdentity:
     return VmIdentity(vm_id=vm.instance_uuid.lower(), name=vm.name)
 
 
-def disk_address(path: str | None) -> DiskAddress:
-    """`[ds1] web/web.vmdk` as datastore and path; raises ValueError if proxies can't name the datastore so."""
-    found = _PATH.fullmatch(path or "")
-    if found is None or not is_name(found["datastore"]):
-        raise ValueError(f"{path} is in a datastore whose name has characters that a fleet file can't have")
-    return DiskAddress(datastore=found["datastore"], path=found["path"])
+def split_path(path: str) -> tuple[str, str]:
+    """`[ds1] web/web.vmdk` as datastore and path within it; raises ValueError if it isn't of that form."""
+    found = _PATH.fullmatch(path)
+    if found is None:
+        raise ValueError(f"{path!r} is no path on a datastore")
+    return found["datastore"], found["path"]
 
 
-def disk_identity(disk: VirtualDisk) -> DiskIdentity:
-    """A disk by its place, e.g. `scsi0:0`; raises ValueError as `disk_address`."""
-    return DiskIdentity(key=disk.place, address=disk_address(disk.path), size_bytes=disk.size_bytes)
-
-
-def inventory_vm(inventory: Inventory, vm: Vm) -> InventoryVm:
-    """A VM with the disks that a snapshot covers, or with the problem that keeps it from being protected."""
-    covered = [disk for disk in vm.disks if disk.obstacle is None]
-    problem = _problem(inventory, vm, covered)
-    identities, configuration = [], []
-    try:
-        identities = [disk_identity(disk) for disk in covered]
-        configuration = [disk_address(vm.configuration_path)] if vm.configuration_path else []
-    except (ValueError, ValidationError) as error:
-        problem = problem or str(error)
-    return InventoryVm(
-        identity=vm_identity(vm),
-        disks=tuple(identities) if problem is None else (),
-        configuration=tuple(configuration) if problem is None else (),
-        problem=problem,
-    )
-
-
-def _problem(inventory: Inventory, vm: Vm, covered: list[VirtualDisk]) -> str | None:
+def problem_of(inventory: Inventory, vm: Vm) -> str | None:
+    """Why this VM can't be protected as it stands, or None; a disk that no snapshot covers is no such reason."""
     if vm.connection != "connected":
         return f"vCenter shows it as {vm.connection}"
     if vm.unreadable:
@@ -64,12 +38,4 @@ def _problem(inventory: Inventory, vm: Vm, covered: list[VirtualDisk]) -> str | 
     stores = [inventory.datastores[ref] for ref in vm.datastores if ref in inventory.datastores]
     if lost := next((store.name for store in stores if not store.accessible), None):
         return f"datastore {lost} is inaccessible"
-    return _uncovered(vm, covered)
-
-
-def _uncovered(vm: Vm, covered: list[VirtualDisk]) -> str | None:
-    if not vm.disks:
-        return "it has no disks"
-    if not covered:
-        return f"{vm.disks[0].place}: {vm.disks[0].obstacle}"
-    return None
+    return None if vm.disks else "it has no disks"

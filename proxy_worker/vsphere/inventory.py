@@ -50,6 +50,7 @@ _PATHS: Final[Mapping[type[vim.ManagedEntity], tuple[str, ...]]] = {
         "capability.changeTrackingSupported",
         "config.instanceUuid",
         "config.template",
+        "config.guestId",
         "config.changeTrackingEnabled",
         "config.keyId",
         "config.flags.diskUuidEnabled",
@@ -175,6 +176,7 @@ def _vm(found: ObjectProperties, fields: Mapping[int, str]) -> Vm:
         shows_disk_uuids=bool(found["config.flags.diskUuidEnabled"]),
         attributes={fields[value.key]: value.value for value in found["customValue"] or () if value.key in fields},
         snapshots=tuple(snapshot_nodes(found["snapshot.rootSnapshotList"] or ())),
+        guest_id=found["config.guestId"] or "",
         unreadable=found.unreadable,
     )
 

@@ -133,6 +133,8 @@ class Vm:
     attributes: Mapping[str, str]
     """Custom attributes by name."""
     snapshots: tuple[SnapshotNode, ...] = ()
+    guest_id: str = ""
+    """What it was told that its guest is, e.g. `windows2019srv_64Guest`."""
     unreadable: Mapping[str, str] = field(default_factory=dict)
 
 

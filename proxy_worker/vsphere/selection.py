@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -19,6 +19,7 @@ class VmFacts:
 
     vm: Vm
     datacenter: str | None
+    """Its path, with the folders that it is in."""
     folder: str
     """Datacentre and folders the VM is in, or below."""
     cluster: str | None
@@ -40,14 +41,13 @@ def _facts(inventory: Inventory, vm: Vm, tags: tuple[Tag, ...]) -> VmFacts:
     folders = list(inventory.ancestors(vm.folder))
     pools = list(inventory.ancestors(vm.pool))
     host = inventory.hosts.get(vm.host or "")
-    datacenter = _first(folders, PlaceKind.DATACENTER) or _first(pools, PlaceKind.DATACENTER)
     cluster = _first(pools, PlaceKind.CLUSTER)
     if cluster is None and host is not None:
         cluster = _first(inventory.ancestors(host.cluster), PlaceKind.CLUSTER)
     inner = [place.name for place in pools if place.kind is PlaceKind.POOL and not _is_root_pool(inventory, place)]
     return VmFacts(
         vm=vm,
-        datacenter=datacenter,
+        datacenter=_datacenter(folders) or _datacenter(pools),
         folder="/".join(place.name for place in reversed(folders) if not _is_hidden(inventory, place)),
         cluster=cluster,
         pool="/".join(reversed(inner)) if pools else None,
@@ -55,6 +55,12 @@ def _facts(inventory: Inventory, vm: Vm, tags: tuple[Tag, ...]) -> VmFacts:
         datastores=tuple(inventory.datastores[ref].name for ref in vm.datastores if ref in inventory.datastores),
         tags=tags,
     )
+
+
+def _datacenter(places: Sequence[Place]) -> str | None:
+    """The path of the datacentre among `places`, which go from inside out."""
+    at = next((at for at, place in enumerate(places) if place.kind is PlaceKind.DATACENTER), None)
+    return None if at is None else "/".join(place.name for place in reversed(places[at:]))
 
 
 def _first(places: Iterable[Place], kind: PlaceKind) -> str | None:

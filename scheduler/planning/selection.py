@@ -1,14 +1,18 @@
-"""From name patterns and an inventory to a plan."""
+"""From what a job says and the VMs there are to a plan."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
+from typing import Final
 
-from proxy_worker.contract.specification import DiskAddress, DiskIdentity, InventoryVm, VmIdentity
+from proxy_worker.contract.specification import DiskAddress, DiskIdentity, VmIdentity
+from scheduler.planning.candidates import Candidate
+from scheduler.planning.criteria import Criteria, DiskExclusion
+from scheduler.planning.matching import excludes, is_pattern, matches, takes
 
-_PATTERN_CHARACTERS = frozenset("*?[")
+_LONGEST_NAME: Final = 255
+_ONLY_TEMPLATES: Final = "it matches templates only, which the job leaves out unless it says `templates = true`"
 
 
 @dataclass(frozen=True)
@@ -18,6 +22,12 @@ class PlannedVm:
     identity: VmIdentity
     disks: tuple[DiskIdentity, ...]
     configuration: tuple[DiskAddress, ...]
+    vcenter: str | None = None
+    """The vCenter that has it; None: its disks can be read without one."""
+    ref: str | None = None
+    """Its managed object id there."""
+    warning: str | None = None
+    """Which of its disks can't be had, though nobody excluded them."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +35,7 @@ class Unplanned:
     """Something the job asks for and can't have."""
 
     name: str
-    """The VM, pattern or datastore."""
+    """The VM, pattern, selector, vCenter or datastore."""
     reason: str
     vm_id: str | None = None
 
@@ -38,60 +48,96 @@ class Plan:
     unplanned: tuple[Unplanned, ...]
 
 
-def is_pattern(text: str) -> bool:
-    """Whether `text` may match several names, rather than being one."""
-    return not _PATTERN_CHARACTERS.isdisjoint(text)
+def plan(patterns: Sequence[str], criteria: Criteria, candidates: Iterable[Candidate]) -> Plan:
+    """Choose the VMs that `patterns` name or `criteria` select and don't exclude, each once, in order of name.
 
-
-def needs_inventory(patterns: Iterable[str], declared: Iterable[str]) -> bool:
-    """Whether datastores have to be scanned: not when every VM is named in full and declared with its disks."""
-    known = set(declared)
-    return any(is_pattern(pattern) or pattern not in known for pattern in patterns)
-
-
-def plan(patterns: Sequence[str], inventory: Iterable[InventoryVm]) -> Plan:
-    """Choose the VMs that `patterns` name, each once, in order of name.
-
-    Patterns are shell patterns over whole names, case-sensitive. A pattern that matches nothing, a VM with a
-    problem or without disks, and a VM that has the id of another one are unplanned, by name; the rest is not
-    affected by them.
+    A pattern or selector that matches nothing, a VM with a problem or without a disk that can be read, and a VM
+    that has the id of another one are unplanned, by name; the rest is not affected by them. Disks that no
+    snapshot covers are left out with a warning, those that are excluded without one.
     """
-    everything = sorted(inventory, key=lambda vm: (vm.identity.name, vm.identity.vm_id))
-    unplanned = [
-        Unplanned(pattern, f"no VM matches {pattern!r}" if is_pattern(pattern) else "no VM has that name")
-        for pattern in dict.fromkeys(patterns)
-        if not any(_matches(vm, pattern) for vm in everything)
-    ]
+    everything = sorted(candidates, key=lambda vm: (vm.identity.name, vm.identity.vm_id, vm.vcenter or ""))
+    unplanned = list(_empty_handed(patterns, criteria, everything))
+    exclusions = [DiskExclusion.parse(text) for text in criteria.exclude_disks]
     chosen: dict[str, PlannedVm] = {}
-    first: dict[str, InventoryVm] = {}
+    first: dict[str, Candidate] = {}
     for vm in everything:
-        if not any(_matches(vm, pattern) for pattern in patterns):
+        if not _belongs(vm, patterns, criteria):
             continue
         identity = vm.identity
-        reason = _obstacle(vm, first.get(identity.vm_id))
-        first.setdefault(identity.vm_id, vm)
-        if reason is None:
-            chosen.setdefault(identity.vm_id, PlannedVm(identity, vm.disks, vm.configuration))
+        namesake = first.setdefault(identity.vm_id, vm)
+        if namesake != vm:
+            unplanned.append(Unplanned(identity.name, _same_id(vm, namesake), identity.vm_id))
+            continue
+        planned = _planned(vm, exclusions)
+        if isinstance(planned, Unplanned):
+            unplanned.append(planned)
         else:
-            unplanned.append(Unplanned(identity.name, reason, identity.vm_id))
-    return Plan(tuple(chosen.values()), tuple(unplanned))
+            chosen.setdefault(identity.vm_id, planned)
+    if not chosen and not unplanned:
+        unplanned.append(Unplanned("no VM", "all VMs that the job selects are excluded from it"))
+    return Plan(tuple(chosen.values()), tuple(dict.fromkeys(unplanned)))
 
 
-def _matches(vm: InventoryVm, pattern: str) -> bool:
-    return vm.identity.name == pattern or fnmatchcase(vm.identity.name, pattern)
-
-
-def _obstacle(vm: InventoryVm, namesake: InventoryVm | None) -> str | None:
-    """Why `vm` can't be planned; `namesake` is the VM that has its id already."""
-    if vm.problem is not None:
-        return vm.problem
-    if namesake is not None and namesake != vm:
-        return (
-            f"it has the same id as VM {namesake.identity.name!r} ({vm.identity.vm_id}): "
-            "a copied VMX keeps uuid.bios; give the copy one of its own"
+def _belongs(vm: Candidate, patterns: Iterable[str], criteria: Criteria) -> bool:
+    return (
+        (criteria.templates or not vm.template)
+        and (
+            any(matches(vm.identity.name, pattern) for pattern in patterns)
+            or any(takes(selector, vm) for selector in criteria.select)
         )
-    if not vm.disks:
-        return "it has no disks"
-    keys = [disk.key for disk in vm.disks]
-    repeated = next((key for key in keys if keys.count(key) > 1), None)
-    return f"its disk {repeated} appears twice" if repeated is not None else None
+        and not any(takes(selector, vm) for selector in criteria.exclude)
+    )
+
+
+def _empty_handed(
+    patterns: Iterable[str], criteria: Criteria, everything: Sequence[Candidate]
+) -> Iterator[Unplanned]:
+    """Patterns and selectors that match no VM that could belong to the job, excluded or not."""
+    for pattern in dict.fromkeys(patterns):
+        found = [vm for vm in everything if matches(vm.identity.name, pattern)]
+        nothing = f"no VM matches {pattern!r}" if is_pattern(pattern) else "no VM has that name"
+        yield from _unless_any(pattern, found, criteria, nothing)
+    for selector in dict.fromkeys(criteria.select):
+        found = [vm for vm in everything if takes(selector, vm)]
+        yield from _unless_any(str(selector), found, criteria, "no VM matches that selection")
+
+
+def _unless_any(name: str, found: Sequence[Candidate], criteria: Criteria, nothing: str) -> Iterator[Unplanned]:
+    if all(vm.template for vm in found) and not (found and criteria.templates):
+        yield Unplanned(name[:_LONGEST_NAME], _ONLY_TEMPLATES if found else nothing)
+
+
+def _planned(vm: Candidate, exclusions: Sequence[DiskExclusion]) -> PlannedVm | Unplanned:
+    """The VM run that `vm` comes to, or why there is none."""
+    wanted = [disk for disk in vm.disks if not any(excludes(exclusion, vm, disk) for exclusion in exclusions)]
+    covered = [disk for disk in wanted if disk.obstacle is None]
+    missing = [f"{disk.identity.key} is left out: {disk.obstacle}" for disk in wanted if disk.obstacle is not None]
+    keys = [disk.identity.key for disk in covered]
+    reason = vm.problem
+    if reason is None and not vm.disks:
+        reason = "it has no disks"
+    elif reason is None and not wanted:
+        reason = "all its disks are excluded"
+    elif reason is None and not covered:
+        reason = "none of its disks can be had: " + "; ".join(missing)
+    elif reason is None and len(set(keys)) < len(keys):
+        reason = f"its disk {next(key for key in keys if keys.count(key) > 1)} appears twice"
+    elif reason is None and (encrypted := [disk.identity.key for disk in covered if disk.encrypted]):
+        reason = f"vSphere encrypts its disk {encrypted[0]}, which proxies can't read then; decrypt or exclude it"
+    if reason is not None:
+        return Unplanned(vm.identity.name, reason, vm.identity.vm_id)
+    return PlannedVm(
+        identity=vm.identity,
+        disks=tuple(disk.identity for disk in covered),
+        configuration=vm.configuration,
+        vcenter=vm.vcenter,
+        ref=vm.ref,
+        warning="; ".join(missing) or None,
+    )
+
+
+def _same_id(vm: Candidate, namesake: Candidate) -> str:
+    same = f"it has the same id as VM {namesake.identity.name!r} ({vm.identity.vm_id})"
+    if vm.vcenter is not None and namesake.vcenter is not None:
+        return f"{same} of vCenter {namesake.vcenter}: exclude one of them, or give it an instance uuid of its own"
+    return f"{same}: a copied VMX keeps uuid.bios; give the copy one of its own"

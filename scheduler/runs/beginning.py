@@ -16,13 +16,16 @@ from proxy_worker.contract.specification import (
     RepositoryReference,
     VmIdentity,
 )
-from scheduler.planning.selection import Plan, PlannedVm, Unplanned, needs_inventory, plan
+from scheduler.planning.candidates import Candidate
+from scheduler.planning.matching import needs_datastores
+from scheduler.planning.selection import Plan, PlannedVm, Unplanned, plan
 from scheduler.runs import tasks
 from scheduler.runs.completion import settle_run
 from scheduler.runs.journal import Journal
 from scheduler.state.asking import new_id
 from scheduler.state.models import (
     Datastore,
+    DatastoreKind,
     DiskTask,
     DiskTaskState,
     LedgerTask,
@@ -52,8 +55,9 @@ def begin_run(journal: Journal, run: Run) -> None:
         return
     _begin_again(journal, run, tasks.reference(repository, run.repository))
     declared = journal.session.scalars(select(Vm.name))
-    if needs_inventory(run.vms, declared):
-        for datastore in journal.session.scalars(select(Datastore.name).order_by(Datastore.name)):
+    if needs_datastores(run.vms, run.criteria, declared):
+        folders = select(Datastore.name).where(Datastore.kind == DatastoreKind.DIRECTORY).order_by(Datastore.name)
+        for datastore in journal.session.scalars(folders):
             journal.open(tasks.scan_task(run, datastore, journal.now))
     plan_if_scanned(journal, run)
 
@@ -79,7 +83,8 @@ def plan_if_scanned(journal: Journal, run: Run) -> None:
         run.state, run.ended_at = RunState.FAILED, journal.now
         run.reason = f"repository {run.repository!r} is not declared any more"
         return
-    planned = plan(run.vms, [*_declared_vms(session.scalars(select(Vm))), *_scanned_vms(scans)])
+    known = [*_declared_vms(session.scalars(select(Vm))), *_scanned_vms(scans)]
+    planned = plan(run.vms, run.criteria, [Candidate.of_inventory(vm) for vm in known])
     reference = tasks.reference(repository, run.repository)
     _record_plan(journal, run, Plan(planned.vms, (*_unscanned(scans), *planned.unplanned)), reference)
     for scan in scans:
@@ -148,6 +153,7 @@ def _open_vm(journal: Journal, run: Run, vm: PlannedVm, vm_run_id: str, reposito
         attempt=1,
         repository_run=new_id(journal.now),
         configuration=vm.configuration,
+        warning=vm.warning,
         started_at=journal.now,
     )
     journal.session.add(vm_run)

@@ -8,7 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy_worker.contract.specification import DiskAddress, DiskIdentity, InventoryVm, VmIdentity
-from scheduler.planning.selection import needs_inventory, plan
+from scheduler.planning.candidates import Candidate
+from scheduler.planning.criteria import Criteria
+from scheduler.planning.selection import Plan
+from scheduler.planning.selection import plan as plan_job
 
 NAMES = st.sampled_from(["web01", "web02", "db01", "Web[1]", "a*", "x"])
 
@@ -17,6 +20,10 @@ def vm(name: str, *keys: str, vm_id: str | None = None, problem: str | None = No
     identity = VmIdentity.of_name(name) if vm_id is None else VmIdentity(vm_id=vm_id, name=name)
     disks = tuple(DiskIdentity(key=key, address=DiskAddress(datastore="ds", path=f"{key}.vmdk")) for key in keys)
     return InventoryVm(identity=identity, disks=disks, problem=problem)
+
+
+def plan(patterns: list[str], inventory: list[InventoryVm]) -> Plan:
+    return plan_job(patterns, Criteria(), [Candidate.of_inventory(found) for found in inventory])
 
 
 def test_a_vm_that_two_patterns_match_is_taken_once() -> None:
@@ -58,12 +65,6 @@ def test_a_copy_that_kept_the_id_of_its_original_is_named_with_it() -> None:
     (unplanned,) = planned.unplanned
     assert unplanned.name == "web01-copy"
     assert "same id as VM 'web01'" in unplanned.reason
-
-
-def test_scanning_is_spared_only_when_every_vm_is_declared_by_name() -> None:
-    assert not needs_inventory(["a", "b"], ["a", "b", "c"])
-    assert needs_inventory(["a", "other"], ["a"])
-    assert needs_inventory(["a*"], ["a"])
 
 
 @given(st.lists(NAMES, min_size=1, max_size=4), st.lists(NAMES, max_size=6, unique=True))
