@@ -6,6 +6,7 @@ Journal a path before `attach`. What a dead proxy left attached keeps it from bo
 
 from __future__ import annotations
 
+import re
 import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ LARGEST_BYTES: Final = 62 << 40
 """vSphere's largest virtual disk; above it only raw devices exist."""
 _UNITS: Final = 16
 _CONTROLLERS_OWN_UNIT: Final = 7
+_DELTA: Final = re.compile(r"-[0-9]{6}\.vmdk$")
 
 
 class ProxyVmNotFoundError(NotFoundError):
@@ -151,8 +153,15 @@ def detach(session: Session, proxy: str, paths: Iterable[str], waiting: Waiting 
 
 def stray(inventory: Inventory, proxy: str) -> tuple[str, ...]:
     """Disks at the proxy's VM that are another VM's: left there by a crash, if nothing is being read."""
-    others = {disk.path for vm in inventory.vms.values() if vm.ref != proxy for disk in vm.disks}
-    return tuple(disk.path for disk in inventory.vms[proxy].disks if disk.path is not None and disk.path in others)
+    others = {_base(disk.path) for vm in inventory.vms.values() if vm.ref != proxy for disk in vm.disks}
+    return tuple(
+        disk.path for disk in inventory.vms[proxy].disks if disk.path is not None and _base(disk.path) in others
+    )
+
+
+def _base(path: str | None) -> str | None:
+    """A disk's first file: with snapshots, its VM is in a delta of it, such as `disk-000001.vmdk`."""
+    return None if path is None else _DELTA.sub(".vmdk", path)
 
 
 def _devices(session: Session, vm: str) -> list[Any]:
