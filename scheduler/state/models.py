@@ -32,11 +32,10 @@ from scheduler.state.recorded import (
     VmRunState,
     WorkState,
 )
-from scheduler.state.scanned import CataloguedDisk, VcenterScan, VcenterVm
+from scheduler.state.scanned import VcenterScan, VcenterVm
 from scheduler.state.steps import ChangeBaseOfPoint, SnapshotEntry, SnapshotState, StepState, VcenterStep
 
 __all__ = [
-    "CataloguedDisk",
     "ChangeBaseOfPoint",
     "Datastore",
     "DatastoreKind",

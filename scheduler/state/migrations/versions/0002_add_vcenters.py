@@ -54,7 +54,6 @@ def upgrade() -> None:
         sa.Column("configuration_path", sa.String(), nullable=True),
         sa.Column("disks", sa.Text(), nullable=False),
         sa.Column("problem", sa.String(), nullable=True),
-        sa.Column("seen_at", sa.Double(), nullable=False),
         sa.ForeignKeyConstraint(
             ["vcenter"],
             ["vcenters.name"],
