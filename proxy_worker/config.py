@@ -73,12 +73,7 @@ def load_configuration(path: Path, environment: Mapping[str, str]) -> ProxyConfi
 
 
 def _absolute(configuration: ProxyConfiguration, folder: Path) -> ProxyConfiguration:
-    datastores = {
-        name: connection.model_copy(update={"path": folder / connection.path})
-        if connection.path is not None
-        else connection
-        for name, connection in configuration.datastores.items()
-    }
+    datastores = {name: connection.below(folder) for name, connection in configuration.datastores.items()}
     optional = {key: getattr(configuration, key) for key in ("vddk_libdir", "vcenter_ca_file")}
     return configuration.model_copy(
         update={

@@ -49,6 +49,8 @@ class DiskTraits:
     """Of its vCenter."""
     on_san: bool = False
     """Whether direct storage means reading LUNs, which takes the vCenter's password too."""
+    kept: bool | None = False
+    """Whether a storage snapshot has it, and nothing else any more; None: one would yet be made."""
     unfit: tuple[tuple[TransportMode, str], ...] = ()
     """Modes that its kind rules out on every proxy, each with the reason."""
 
@@ -180,7 +182,9 @@ class _Case:
         """What the connection lacks, in proxy.toml's words."""
         found = self.offer.vsphere.refusals.get(self.mode) if self.offer.vsphere is not None else None
         vcenter = self.disk.home is Home.VCENTER
-        return _MISSING[self.mode, vcenter] + (f" ({found})" if found and vcenter and self.mode == _DIRECT else "")
+        return _MISSING[self.mode, vcenter] + (
+            f" ({found})" if found and vcenter and self.mode in {_SNAPSHOT, _DIRECT} else ""
+        )
 
 
 _MISSING: Final = {
@@ -233,6 +237,7 @@ _RULES: Final[tuple[tuple[Callable[[_Case], bool], str], ...]] = (
         "{case.wanted} was asked for",
     ),
     (lambda case: case.mode in dict(case.disk.unfit), "{unfit}"),
+    (lambda case: case.mode != _SNAPSHOT and case.disk.kept is True, "only a storage snapshot has the disk"),
     (lambda case: case.mode in case.offer.left_out, "{left_out}"),
     (
         lambda case: (
@@ -266,6 +271,7 @@ _RULES: Final[tuple[tuple[Callable[[_Case], bool], str], ...]] = (
         lambda case: case.by_connection and not case.by_datastore,
         "datastore {case.disk.datastore} has no {case.missing} on this proxy",
     ),
+    (lambda case: case.mode == _SNAPSHOT and case.disk.kept is False, "no storage snapshot of it was made"),
 )
 """In this order, when a proxy can't read a disk by a mode, and in which words."""
 
@@ -280,7 +286,12 @@ def traits_of(address: DiskAddress, size_bytes: int | None = None) -> DiskTraits
             if applies(kind):
                 unfit |= {mode: words.format(kind=kind) for mode in modes if mode not in unfit}
         return DiskTraits(
-            Home.VCENTER, address.datastore, disk.vcenter.credential, kind.on_san, tuple(sorted(unfit.items()))
+            Home.VCENTER,
+            address.datastore,
+            disk.vcenter.credential,
+            on_san=kind.on_san,
+            kept=address.storage_snapshot is not None,
+            unfit=tuple(sorted(unfit.items())),
         )
     if address.nbd_uri is not None:
         return OFFERED_BY_NBD

@@ -13,6 +13,7 @@ from proxy_worker.contract.names import MODE_PREFERENCE, TransportMode
 from proxy_worker.contract.outcome import VsphereOffer
 from proxy_worker.contract.selection import LEFT_OUT, Offer
 from proxy_worker.contract.specification import Frozen, Name
+from proxy_worker.transport.storage_snapshot.provider import StorageSnapshotSettings
 
 PLACEHOLDERS = frozenset({"{path}", "{vmdk}", "{socket}"})
 _PLACEHOLDER = re.compile(r"\{[a-z_]*\}")
@@ -28,6 +29,8 @@ class DatastoreConnection(Frozen):
     """The datastore's NFS export, `nfs://server/export`, read without mounting it: direct storage."""
     san: bool = False
     """Whether this machine sees the datastore's LUNs: direct storage through VMware's VDDK."""
+    storage_snapshot: StorageSnapshotSettings | None = None
+    """How the storage under `path` freezes disks, where this proxy may ask it to."""
     network_uri: str | None = None
     """A template of the NBD URI that serves one disk."""
     network_command: tuple[str, ...] | None = None
@@ -39,6 +42,8 @@ class DatastoreConnection(Frozen):
             raise ValueError("give network_uri or network_command, not both")
         if sum((self.path is not None, self.nfs_uri is not None, self.san)) > 1:
             raise ValueError("give one of path, nfs_uri and san")
+        if self.storage_snapshot is not None and self.path is None:
+            raise ValueError("storage_snapshot needs the datastore's path")
         if self.nfs_uri is not None and not _NFS_URI.fullmatch(self.nfs_uri):
             raise ValueError("nfs_uri must look like nfs://server/export, without a query")
         if self.network_command is not None and not any("{socket}" in word for word in self.network_command):
@@ -49,12 +54,24 @@ class DatastoreConnection(Frozen):
                 raise ValueError(f"{word!r} has {sorted(unknown)[0]}, known are {', '.join(sorted(PLACEHOLDERS))}")
         return self
 
+    def below(self, folder: Path) -> Self:
+        """The same with its relative paths taken from `folder`."""
+        snapshots = self.storage_snapshot
+        if snapshots is not None and snapshots.folder is not None:
+            snapshots = snapshots.model_copy(update={"folder": folder / snapshots.folder})
+        path = folder / self.path if self.path is not None else None
+        return self.model_copy(update={"path": path, "storage_snapshot": snapshots})
+
     @property
     def modes(self) -> tuple[TransportMode, ...]:
         """The modes that this connection is good for, best first."""
         direct = self.path is not None or self.nfs_uri is not None or self.san
         network = self.network_uri is not None or self.network_command is not None
-        has = {TransportMode.DIRECT_STORAGE: direct, TransportMode.NETWORK: network}
+        has = {
+            TransportMode.STORAGE_SNAPSHOT: self.storage_snapshot is not None,
+            TransportMode.DIRECT_STORAGE: direct,
+            TransportMode.NETWORK: network,
+        }
         return tuple(mode for mode in MODE_PREFERENCE if has.get(mode, False))
 
 

@@ -51,11 +51,13 @@ class _Part:
 class DirectSource:
     """A `DiskSource` over the files of a flat disk."""
 
-    mode = TransportMode.DIRECT_STORAGE
     parallel_reads = PARALLEL_READS
 
-    def __init__(self, image: DiskImage, *, reason: str) -> None:
+    def __init__(
+        self, image: DiskImage, *, reason: str, mode: TransportMode = TransportMode.DIRECT_STORAGE
+    ) -> None:
         """Take over `image`, which must be flat; closing the source closes it."""
+        self.mode = mode
         self.mode_reason = reason
         self.size_bytes = image.size_bytes
         self._name = image.path

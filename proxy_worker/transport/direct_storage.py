@@ -31,10 +31,12 @@ def open_direct_storage(
     return open_vddk(address, vsphere, transports=SAN, mode=TransportMode.DIRECT_STORAGE, reason=reason)
 
 
-def open_in_place(datastore: Datastore, path: str, reason: str) -> DiskSource:
+def open_in_place(
+    datastore: Datastore, path: str, reason: str, *, mode: TransportMode = TransportMode.DIRECT_STORAGE
+) -> DiskSource:
     """A disk of a datastore that is a folder. Raises SourceError, NotFoundError."""
     image = open_image(datastore, path)
     reason = f"{reason}; {image.description} disk"
     if image.is_flat:
-        return DirectSource(image, reason=reason)
-    return open_qemu(image, reason=f"{reason} through qemu-nbd")
+        return DirectSource(image, reason=reason, mode=mode)
+    return open_qemu(image, reason=f"{reason} through qemu-nbd", mode=mode)

@@ -21,7 +21,9 @@ from proxy_worker.transport.nbd.source import MOST_CONNECTIONS
 PACKAGE: Final = "qemu-utils"
 
 
-def open_qemu(image: DiskImage, *, reason: str) -> ServedSource:
+def open_qemu(
+    image: DiskImage, *, reason: str, mode: TransportMode = TransportMode.DIRECT_STORAGE
+) -> ServedSource:
     """Serve a disk by qemu-nbd and connect to it; takes over `image`.
 
     Raises ToolMissingError or ServerFailedError.
@@ -35,7 +37,7 @@ def open_qemu(image: DiskImage, *, reason: str) -> ServedSource:
             what=f"{image.path} by qemu-nbd",
             pass_fds=fds,
         )
-        source = ServedSource(server, mode=TransportMode.DIRECT_STORAGE, reason=reason, closing=image.close)
+        source = ServedSource(server, mode=mode, reason=reason, closing=image.close)
         undo.pop_all()
         return source
 

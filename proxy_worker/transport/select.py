@@ -18,6 +18,7 @@ from proxy_worker.transport.failover import FailoverSource, both_failed
 from proxy_worker.transport.nbd.uri import is_nbd_uri
 from proxy_worker.transport.network import open_network_mode, open_offered
 from proxy_worker.transport.source import DiskSource
+from proxy_worker.transport.storage_snapshot.reading import open_storage_snapshot
 from proxy_worker.transport.vsphere_access import VsphereAccess
 
 _NETWORK: Final = TransportMode.NETWORK
@@ -39,6 +40,7 @@ class Opener(Protocol):
 
 
 OPENERS: Final[Mapping[TransportMode, Opener]] = {
+    TransportMode.STORAGE_SNAPSHOT: open_storage_snapshot,
     TransportMode.DIRECT_STORAGE: open_direct_storage,
     TransportMode.NETWORK: open_network_mode,
 }

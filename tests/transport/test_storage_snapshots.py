@@ -282,10 +282,17 @@ def test_a_full_storage_is_named(tmp_path: Path, kind: str) -> None:
         write_disk(point, "web", bytes(MIB))
         fill(point)
         provider = snapshots_of("ds1", point, StorageSnapshotSettings.model_validate({"provider": PROVIDER[kind]}))
-        with pytest.raises(StorageFullError, match="No space left on device. Free space on the datastore"):
-            for number in range(10_000):  # what the file system keeps for itself is used up first
-                provider.create(MARK.model_copy(update={"journal": f"run-{number}"}), ["web/web.vmdk"])
-        assert f"run-{number}" not in provider.list("installation-1"), "what failed leaves nothing"
+        made: list[str] = []
+        with pytest.raises(StorageFullError, match=r"No space left on device\. Free space on the datastore"):
+            make_without_end(provider, made)
+        assert sorted(provider.list("installation-1")) == sorted(made), "what failed leaves nothing"
+
+
+def make_without_end(provider: StorageSnapshots, made: list[str]) -> None:
+    """One after the other: what the file system keeps for itself is used up first."""
+    for number in itertools.count():
+        provider.create(MARK.model_copy(update={"journal": f"run-{number}"}), ["web/web.vmdk"])
+        made.append(f"run-{number}")
 
 
 def fill(point: Path) -> None:

@@ -95,7 +95,7 @@ class BtrfsSnapshots:
             self._file_system(self._path)
             root = self._path.resolve(strict=True)
             device = root.stat().st_dev
-            while root.stat().st_ino != _SUBVOLUME_INODE and root.parent.stat().st_dev == device != root.parent:
+            while root.stat().st_ino != _SUBVOLUME_INODE and root.parent.stat().st_dev == device:
                 root = root.parent
             inode = root.stat().st_ino
         except OSError as error:
@@ -154,6 +154,6 @@ def _destroy(path: Path) -> None:
 def _ask(folder: Path, request: int, argument: bytearray) -> None:
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        fcntl.ioctl(fd, request, argument, True)  # noqa: FBT003 - the flag has no name: change `argument` in place
+        fcntl.ioctl(fd, request, argument, True)  # the answer, if there is one, goes into `argument`
     finally:
         os.close(fd)

@@ -65,7 +65,7 @@ class StorageSnapshots(Protocol):
         """The datastore as it is frozen. Raises StorageSnapshotGoneError."""
 
     def remove(self, mark: StorageSnapshotMark) -> bool:
-        """Remove a snapshot, also one that was only half made; False if there is none. Raises StorageSnapshotError."""
+        """Remove a snapshot, also a half made one; False if there is none. Raises StorageSnapshotError."""
 
     def list(self, installation: str) -> tuple[str, ...]:
         """The journal entries of an installation that there are snapshots for, half made ones too.

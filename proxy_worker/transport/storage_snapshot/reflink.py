@@ -106,10 +106,10 @@ def _copy_files(datastore: Datastore, image: DiskImage, target: Path, copied: se
     for layer in image.layers:
         if not layer.monolithic and layer.path not in copied:
             copied.add(layer.path)
-            with _place(target, layer.path).open("xb") as file:
-                file.write(datastore.read_file(layer.path, limit_bytes=DESCRIPTOR_LIMIT_BYTES))
-                file.flush()
-                os.fsync(file.fileno())
+            with _place(target, layer.path).open("xb") as descriptor:
+                descriptor.write(datastore.read_file(layer.path, limit_bytes=DESCRIPTOR_LIMIT_BYTES))
+                descriptor.flush()
+                os.fsync(descriptor.fileno())
 
 
 def _place(target: Path, path: str) -> Path:

@@ -106,8 +106,8 @@ class Shelf:
             raise failed(f"listing storage snapshots of {self.what}", error) from error
         return tuple(sorted(journal for journal in found if journal is not None))
 
-    def _entries(self) -> list[Path]:
-        return list(self.folder.iterdir()) if self.folder.is_dir() else []
+    def _entries(self) -> tuple[Path, ...]:
+        return tuple(self.folder.iterdir()) if self.folder.is_dir() else ()
 
 
 def sync_folder(path: Path) -> None:
