@@ -90,17 +90,22 @@ def _next_rung(trace: Trace, now: float) -> Decision:
     return Decision(Step.WAIT, "every step was taken", now + BETWEEN_TRIES_S)
 
 
-def examine(session: Session, vm: str, installation: str) -> Trace:
-    """What `vm` has now, in one call; nothing tried yet."""
+def look(session: Session, vm: str) -> tuple[tuple[SnapshotNode, ...], bool]:
+    """A VM's snapshots, and whether vSphere says that it needs consolidation."""
     machine = vim.VirtualMachine(vm, session.stub)
     found = session.call(
         f"reading the snapshots of {vm}",
         lambda: read(session, [machine], ["runtime.consolidationNeeded"]),
         repeatable=True,
     )
-    nodes = tree(session, vm)
+    return tree(session, vm), bool(found[0]["runtime.consolidationNeeded"])
+
+
+def examine(session: Session, vm: str, installation: str) -> Trace:
+    """What `vm` has now; nothing tried yet."""
+    nodes, needs_consolidation = look(session, vm)
     mine = len(ours(nodes, installation))
-    return Trace(mine, len(nodes) - mine, needs_consolidation=bool(found[0]["runtime.consolidationNeeded"]))
+    return Trace(mine, len(nodes) - mine, needs_consolidation)
 
 
 def take(session: Session, vm: Vm, step: Step, mark: Mark, waiting: Waiting | None = None) -> None:

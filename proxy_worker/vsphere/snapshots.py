@@ -168,6 +168,20 @@ def remove(session: Session, vm: str, snapshot: str, installation: str, waiting:
     return True
 
 
+def adopt(session: Session, vm: Vm, mark: Mark) -> Snapshot | None:
+    """The snapshot that an earlier life made for this very entry of the journal, if `vm` shows one; the newest."""
+    node = next((node for node in reversed(vm.snapshots) if Mark.of(node) == mark), None)
+    if node is None:
+        return None
+    return Snapshot(node.ref, vm.ref, node.quiesced, None, frozen_disks(session, node.ref))
+
+
+def remove_marked(session: Session, vm: str, mark: Mark, waiting: Waiting | None = None) -> int:
+    """Remove every snapshot of `vm` that was made for this entry of the journal; how many there were."""
+    nodes = [node for node in reversed(tree(session, vm)) if Mark.of(node) == mark]
+    return sum(remove(session, vm, node.ref, mark.installation, waiting) for node in nodes)
+
+
 def ours(nodes: Iterable[SnapshotNode], installation: str) -> tuple[SnapshotNode, ...]:
     """Those that this installation made, children before parents, as they are best removed."""
     mine = [node for node in nodes if (mark := Mark.of(node)) is not None and mark.installation == installation]

@@ -13,7 +13,7 @@ from proxy_worker.vsphere.tasks import Waiting
 from scheduler.vcenters.account import Account
 
 Q = TypeVar("Q", bound=Frozen)
-A = TypeVar("A", bound=Frozen)
+A = TypeVar("A")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ class StepKind(Generic[Q, A]):
     """E.g. `snapshot`: what the journal calls it."""
     request: type[Q]
     perform: Callable[[Access, Q], A]
-    """Runs in a thread of the executor. Idempotent; raises named errors; answers with a frozen model."""
+    """Runs in a thread of the executor. Idempotent; raises named errors; answers with an immutable value."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,5 +59,6 @@ class StepOutcome:
     """How a step ended: with an answer, or a failure. One that was told to stop may still have succeeded."""
 
     step_id: str
-    answer: Frozen | None = None
+    answer: object = None
+    """As its kind has it; None: it failed."""
     failure: TaskFailure | None = None

@@ -1,0 +1,133 @@
+"""Which steps to start now, and why the others wait. Pure: the service, commands and tests ask the same function."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+SNAPSHOTS_PER_DATASTORE: Final = 4
+"""Open at once, over all jobs: each grows with what its VM writes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """A step that could be started, or goes on."""
+
+    step_id: str
+    vcenter: str
+    priority: int
+    created_at: float
+    vm: str | None = None
+    """The VM it is about, by managed object id."""
+    vm_name: str = ""
+    snapshot: str | None = None
+    """The entry of the journal that it makes or removes."""
+    makes_snapshot: bool = False
+    datastores: tuple[str, ...] = ()
+    """Those a snapshot that it makes will be open on."""
+    climbs: bool = False
+    """Whether it goes up the clean-up ladder again, which waits for backups of the VM."""
+
+
+@dataclass(frozen=True, slots=True)
+class OpenSnapshot:
+    """A snapshot that a backup needs."""
+
+    entry: str
+    vcenter: str
+    vm: str
+    datastores: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What to start, in this order, and a reason for everything that waits."""
+
+    start: tuple[str, ...]
+    waiting: Mapping[str, str]
+    """By step id: one line each that starts with `waiting: `."""
+
+
+def choose(
+    pending: Iterable[Pending],
+    running: Collection[Pending],
+    snapshots: Iterable[OpenSnapshot],
+    sessions: Mapping[str, int],
+    *,
+    per_datastore: int = SNAPSHOTS_PER_DATASTORE,
+) -> Choice:
+    """Choose among `pending`; `sessions` are how many steps each declared vCenter bears at once."""
+    room = _Room(running, list(snapshots), sessions, per_datastore)
+    start: list[str] = []
+    waiting: dict[str, str] = {}
+    for step in sorted(pending, key=lambda one: (one.priority, one.created_at, one.step_id)):
+        obstacle = room.obstacle(step)
+        if obstacle is None:
+            room.take(step)
+            start.append(step.step_id)
+        else:
+            waiting[step.step_id] = f"waiting: {obstacle}"
+    return Choice(tuple(start), waiting)
+
+
+class _Room:
+    """What is still free, as steps are started."""
+
+    def __init__(
+        self,
+        running: Iterable[Pending],
+        snapshots: Sequence[OpenSnapshot],
+        sessions: Mapping[str, int],
+        per_datastore: int,
+    ) -> None:
+        self.sessions = sessions
+        self.per_datastore = per_datastore
+        self.busy: Counter[str] = Counter()
+        self.vms: set[tuple[str, str]] = set()
+        self.open = {one.entry: one for one in snapshots}
+        self.load = Counter((one.vcenter, store) for one in snapshots for store in one.datastores)
+        for step in running:
+            self._occupy(step)
+
+    def obstacle(self, step: Pending) -> str | None:
+        """Why `step` can't be started now, if it can't."""
+        limit = self.sessions.get(step.vcenter)
+        if limit is None:
+            return f"vCenter {step.vcenter} is not declared any more"
+        if step.vm is not None and (step.vcenter, step.vm) in self.vms:
+            return f"vCenter {step.vcenter} is doing something else with VM {step.vm_name}"
+        if (step.makes_snapshot or step.climbs) and (other := self._other_snapshot(step)) is not None:
+            return f"another backup of VM {step.vm_name} still has its snapshot ({other})"
+        if step.makes_snapshot and step.snapshot not in self.open:
+            for store in step.datastores:
+                if (load := self.load[step.vcenter, store]) >= self.per_datastore:
+                    most = self.per_datastore
+                    return f"datastore {store} of vCenter {step.vcenter} has {load} of {most} snapshots open"
+        if self.busy[step.vcenter] >= limit:
+            return f"all {limit} sessions of vCenter {step.vcenter} are in use"
+        return None
+
+    def take(self, step: Pending) -> None:
+        """Count a step that is started."""
+        self._occupy(step)
+        if step.makes_snapshot and step.snapshot is not None and step.snapshot not in self.open:
+            made = OpenSnapshot(step.snapshot, step.vcenter, step.vm or "", step.datastores)
+            self.open[made.entry] = made
+            self.load.update((made.vcenter, store) for store in made.datastores)
+
+    def _occupy(self, step: Pending) -> None:
+        self.busy[step.vcenter] += 1
+        if step.vm is not None:
+            self.vms.add((step.vcenter, step.vm))
+
+    def _other_snapshot(self, step: Pending) -> str | None:
+        return next(
+            (
+                one.entry
+                for one in self.open.values()
+                if (one.vcenter, one.vm) == (step.vcenter, step.vm) and one.entry != step.snapshot
+            ),
+            None,
+        )
