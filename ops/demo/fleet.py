@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 import urllib.error
 import urllib.request
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 
 from ops.demo.layout import PROXIES, Layout
 from ops.demo.processes import Supervisor
@@ -34,14 +36,18 @@ def start_server(supervisor: Supervisor, layout: Layout) -> None:
 def start_proxies(supervisor: Supervisor, layout: Layout) -> None:
     """Start the three proxies."""
     for proxy in PROXIES:
-        config = layout.write_proxy_file(proxy)
-        supervisor.start(f"proxy-{proxy.name}", [str(BIN / "proxy-worker"), "run", "--config", str(config)])
+        start_proxy(supervisor, proxy.name, layout.write_proxy_file(proxy))
         say(f"  {proxy.name:<14} proxy-worker run, site {proxy.site}, 2 slots, reaches {proxy.datastore}")
 
 
-def wait_for_proxies(supervisor: Supervisor, shell: Shell) -> None:
-    """Wait until the scheduler sees all of them, its own included."""
-    expected = {"server", *(proxy.name for proxy in PROXIES)}
+def start_proxy(supervisor: Supervisor, name: str, config: Path, *, extra: Mapping[str, str] | None = None) -> None:
+    """Start one proxy, with `extra` in its environment."""
+    supervisor.start(f"proxy-{name}", [str(BIN / "proxy-worker"), "run", "--config", str(config)], extra=extra)
+
+
+def wait_for_proxies(supervisor: Supervisor, shell: Shell, names: Iterable[str]) -> None:
+    """Wait until the scheduler sees all of these, and its own."""
+    expected = {"server", *names}
 
     def registered() -> bool:
         rows = shell.read_json("scheduler", "proxy", "list", "--json")

@@ -53,7 +53,7 @@ MACHINES = (
 
 def make_machines(machines: Sequence[Machine], datastores: Path, scratch: Path) -> None:
     """Make every machine's folder in its datastore's folder below `datastores`."""
-    files = cycle(_files_of_this_machine())
+    files = files_of_this_machine()
     for machine in machines:
         folder = datastores / machine.datastore / machine.name
         folder.mkdir(parents=True)
@@ -64,10 +64,15 @@ def make_machines(machines: Sequence[Machine], datastores: Path, scratch: Path) 
             flat = flat_path(folder, disk)
             with flat.open("wb") as file:
                 file.truncate(disk.size_mib * MIB)
-            if disk.filesystem:
-                _fill_with_files(flat, disk, files, scratch / name)
-            else:
-                _fill_with_records(flat, disk)
+            fill(flat, disk, files, scratch / name)
+
+
+def fill(flat: Path, disk: Disk, files: Iterator[Path], staging: Path) -> None:
+    """Give a sparse file of the disk's size its content, by way of the folder `staging`."""
+    if disk.filesystem:
+        _fill_with_files(flat, disk, files, staging)
+    else:
+        _fill_with_records(flat, disk)
 
 
 def descriptor_path(folder: Path, disk: Disk) -> Path:
@@ -83,18 +88,22 @@ def flat_path(folder: Path, disk: Disk) -> Path:
 
 def change(machine: Machine, disk: Disk, datastores: Path, scratch: Path, *, day: int = 1) -> str:
     """Let a day pass on one disk, and say in a few words what changed; every `day` writes something else."""
-    flat = flat_path(datastores / machine.datastore / machine.name, disk)
+    return change_disk(flat_path(datastores / machine.datastore / machine.name, disk), disk, scratch, day=day)
+
+
+def change_disk(flat: Path, disk: Disk, scratch: Path, *, day: int = 1) -> str:
+    """Let a day pass on the disk whose bytes are in `flat`; see `change`."""
     if disk.filesystem:
         return _change_files(flat, scratch)
     return _change_records(flat, disk, day)
 
 
-def _files_of_this_machine() -> list[Path]:
-    """Real files to fill disks with: Python's own library and the installed packages."""
+def files_of_this_machine() -> Iterator[Path]:
+    """Real files to fill disks with, again and again: Python's own library and the installed packages."""
     paths = sysconfig.get_paths()
     folders = [Path(paths["platlib"]), Path(paths["stdlib"])]
     found = {file for folder in folders for file in folder.rglob("*") if file.is_file() and not file.is_symlink()}
-    return sorted(file for file in found if _SMALLEST <= file.stat().st_size <= _LARGEST)
+    return cycle(sorted(file for file in found if _SMALLEST <= file.stat().st_size <= _LARGEST))
 
 
 def _fill_with_files(flat: Path, disk: Disk, files: Iterator[Path], staging: Path) -> None:

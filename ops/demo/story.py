@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from ops.demo import fleet
 from ops.demo.errors import DemoError
-from ops.demo.layout import Layout
+from ops.demo.layout import PROXIES, Layout
 from ops.demo.machines import MACHINES, Disk, Machine, change, flat_path, make_machines
 from ops.demo.processes import Supervisor
 from ops.demo.summary import RunFigures, folder_size_bytes, show_disks, show_next_steps, show_runs
@@ -66,7 +65,7 @@ class Story:
         fleet.start_flower(self._supervisor, layout)
         heading("The fleet as one file declares it")
         self._shell.run("scheduler", "apply", "-f", str(layout.fleet_file))
-        fleet.wait_for_proxies(self._supervisor, self._shell)
+        fleet.wait_for_proxies(self._supervisor, self._shell, [proxy.name for proxy in PROXIES])
         self._shell.run("scheduler", "proxy", "list")
         fleet.wait_for_flower(self._supervisor, layout)
 
@@ -129,10 +128,3 @@ def _compare(what: str, expected: str, found: str) -> None:
     if found != expected:
         raise DemoError(f"{what} was restored as something else: SHA-256 {found}, its source has {expected}")
     say(f"  [green]equal[/]  {what}  {found[:16]}…")
-
-
-def clean_state(state: Path) -> None:
-    """Remove what an earlier demo left."""
-    if state.exists():
-        shutil.rmtree(state)
-    state.mkdir()
