@@ -21,9 +21,7 @@ from proxy_worker.transport.nbd.source import MOST_CONNECTIONS
 PACKAGE: Final = "qemu-utils"
 
 
-def open_qemu(
-    image: DiskImage, *, reason: str, mode: TransportMode = TransportMode.DIRECT_STORAGE
-) -> ServedSource:
+def open_qemu(image: DiskImage, *, reason: str, mode: TransportMode = TransportMode.DIRECT_STORAGE) -> ServedSource:
     """Serve a disk by qemu-nbd and connect to it; takes over `image`.
 
     Raises ToolMissingError or ServerFailedError.
