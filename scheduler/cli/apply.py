@@ -27,7 +27,7 @@ def apply(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would change, and change nothing.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the changes as JSON.")] = False,
 ) -> None:
-    """Make sites, datastores, repositories, proxies, VMs and jobs exactly what a file says.
+    """Make sites, vCenters, datastores, repositories, proxies, VMs and jobs exactly what a file says.
 
     The whole file is checked before anything happens. What it doesn't declare is removed; history and restore
     points stay. Applying the same file again changes nothing.
@@ -72,7 +72,7 @@ def _shown(value: Any) -> str:
     if isinstance(value, list):
         return ", ".join(_shown(entry) for entry in value) or "(none)"
     if isinstance(value, dict):
-        return " ".join(f"{key}={_shown(entry)}" for key, entry in value.items())
+        return " ".join(f"{key}={_shown(entry)}" for key, entry in value.items() if entry is not None)
     return str(value)
 
 

@@ -9,13 +9,15 @@ from __future__ import annotations
 import zoneinfo
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Self
 
 from cronsim import CronSim, CronSimError
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from proxy_worker.contract.names import CompressionLevel, TransportMode
+from proxy_worker.contract.names import CompressionLevel, Quiesce, TransportMode
 from proxy_worker.contract.specification import DiskKey, Name
+from proxy_worker.vsphere.trust import ThumbprintError, normalised, with_colons
+from scheduler.planning.criteria import DiskExclusionText, VmSelector
 from scheduler.state.declared import DatastoreKind, JobKind, Priority
 
 Slots = Annotated[int, Field(ge=1, le=256)]
@@ -55,6 +57,21 @@ def _absolute_path(text: str) -> str:
     return text
 
 
+def _absolute_file(text: str) -> str:
+    if not text.startswith("/"):
+        raise ValueError(f"expected an absolute path, got {text!r}")
+    return text
+
+
+def _thumbprint(text: str) -> str:
+    try:
+        return with_colons(normalised(text))
+    except ThumbprintError as error:
+        raise ValueError(
+            f"expected a SHA-1 or SHA-256 thumbprint in hexadecimal, such as 'AB:CD:…', got {text[:40]!r}"
+        ) from error
+
+
 def _nbd_uri(text: str) -> str:
     if not text.startswith(("nbd://", "nbds://", "nbd+unix://", "nbds+unix://")):
         raise ValueError(f"expected an nbd://, nbds://, nbd+unix:// or nbds+unix:// address, got {text!r}")
@@ -78,15 +95,63 @@ class Site(Declared):
     """The site's name."""
 
 
+class Vcenter(Declared):
+    """A vCenter or ESXi host whose VMs are protected. Its certificate is verified, unless it is pinned."""
+
+    name: Name
+    """The name that datastores and jobs know it by."""
+    host: Annotated[str, Field(min_length=1, max_length=255)]
+    """Its host name or address."""
+    port: Annotated[int, Field(ge=1, le=65_535)] = 443
+    """Its HTTPS port."""
+    user: Annotated[str, Field(min_length=1, max_length=255)]
+    """The service account, e.g. `backup@vsphere.local`."""
+    credential: Name
+    """The secret with the account's password: `<credential>.password` in the secrets folder of the scheduler, and
+    of each proxy that reads over virtual appliance or network mode."""
+    thumbprint: Annotated[str, AfterValidator(_thumbprint)] | None = None
+    """The SHA-1 or SHA-256 of its certificate, which is pinned by it instead of being verified."""
+    ca_file: Annotated[str, AfterValidator(_absolute_file)] | None = None
+    """A file of certificate authorities, as an absolute path, that verify its certificate; without this key, the
+    system's do."""
+    max_sessions: Annotated[int, Field(ge=1, le=64)] = 4
+    """How many logins the scheduler may have there at once."""
+    site: Name
+    """The site it stands at."""
+
+    @model_validator(mode="after")
+    def _trusted_one_way(self) -> Self:
+        if self.thumbprint is not None and self.ca_file is not None:
+            raise ValueError("expected 'thumbprint' or 'ca_file', got both: a pinned certificate isn't verified")
+        return self
+
+
 class Datastore(Declared):
-    """Where VMs' disks lie. Which path or server that is, each proxy's own `proxy.toml` says."""
+    """Where VMs' disks lie. Which path or server that is, each proxy's own `proxy.toml` says.
+
+    A vCenter's datastore needs no declaration for its VMs to be protected, only for proxies to be told how to reach
+    it directly.
+    """
 
     name: Name
     """The datastore's name, the same on all proxies that reach it."""
     kind: DatastoreKind = DatastoreKind.DIRECTORY
-    """How its VMs are found: `directory` reads the VMX files in a folder."""
+    """How its VMs are found: `directory` reads the VMX files in a folder; with `vsphere`, vCenter tells."""
     site: Name
     """The site it stands at."""
+    vcenter: Name | None = None
+    """The vCenter that has it, for kind `vsphere`."""
+    vsphere_name: Annotated[str, Field(min_length=1, max_length=255)] | None = None
+    """What that vCenter calls it, where it is another name; with the datacentre before it where several have one of
+    that name: `DC0/datastore1`."""
+
+    @model_validator(mode="after")
+    def _whose(self) -> Self:
+        if self.kind is DatastoreKind.VSPHERE and self.vcenter is None:
+            raise ValueError("the key 'vcenter' is missing, which kind 'vsphere' needs")
+        if self.kind is not DatastoreKind.VSPHERE and (self.vcenter or self.vsphere_name):
+            raise ValueError(f"'vcenter' and 'vsphere_name' are for kind 'vsphere', got kind {self.kind.value!r}")
+        return self
 
 
 class Repository(Declared):
@@ -168,8 +233,20 @@ class Job(Declared):
     """The job's name."""
     kind: JobKind = JobKind.BACKUP
     """What it does."""
-    vms: Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(min_length=1)]
+    vms: tuple[Annotated[str, Field(min_length=1)], ...] = ()
     """Names of VMs; `*`, `?` and `[…]` match as in a shell."""
+    select: tuple[VmSelector, ...] = ()
+    """Further VMs: those that meet all conditions of any of these tables. Found out anew in each run."""
+    exclude: tuple[VmSelector, ...] = ()
+    """VMs that are left out after all: those that meet all conditions of any of these tables."""
+    exclude_disks: tuple[DiskExclusionText, ...] = ()
+    """Disks that are left out: by key (`scsi0:1`), `independent`, or larger than a size (`>500GiB`); of some VMs
+    only with a name or pattern before it (`db*/scsi0:1`)."""
+    templates: bool = False
+    """Whether templates are protected too."""
+    quiesce: Quiesce = Quiesce.PREFER
+    """Whether VMware Tools bring the guest to rest before a snapshot: `prefer` makes a crash-consistent one with a
+    warning where that fails, `require` fails the VM, `never` doesn't try."""
     repository: Name
     """Where the restore points go."""
     level: CompressionLevel = CompressionLevel.OPTIMAL
@@ -187,11 +264,18 @@ class Job(Declared):
     enabled: bool = True
     """Whether its schedule starts it; it can always be started by hand."""
 
+    @model_validator(mode="after")
+    def _about_something(self) -> Self:
+        if not self.vms and not self.select:
+            raise ValueError("expected VMs in 'vms' or 'select', got neither")
+        return self
+
 
 class Fleet(Declared):
     """All declarations; the attributes are the names of the file's arrays of tables."""
 
     site: tuple[Site, ...] = ()
+    vcenter: tuple[Vcenter, ...] = ()
     datastore: tuple[Datastore, ...] = ()
     repository: tuple[Repository, ...] = ()
     proxy: tuple[Proxy, ...] = ()
@@ -199,7 +283,7 @@ class Fleet(Declared):
     job: tuple[Job, ...] = ()
 
 
-Declaration = Site | Datastore | Repository | Proxy | Vm | Job
+Declaration = Site | Vcenter | Datastore | Repository | Proxy | Vm | Job
 KINDS: tuple[str, ...] = tuple(Fleet.model_fields)
 """The kinds of declarations, those first that others refer to."""
 

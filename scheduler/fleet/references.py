@@ -6,7 +6,7 @@ import difflib
 from collections import Counter
 from collections.abc import Collection, Iterator
 
-from scheduler.fleet.models import KINDS, Fleet, declarations
+from scheduler.fleet.models import KINDS, Fleet, Job, declarations
 
 
 def problems_of(fleet: Fleet) -> list[str]:
@@ -34,24 +34,44 @@ def _duplicates(fleet: Fleet) -> Iterator[str]:
         yield from (
             f"vm {vm.name!r}: disk {key!r} declared {count} times" for key, count in keys.items() if count > 1
         )
+    owners = Counter(
+        (store.vcenter, store.vsphere_name or store.name) for store in fleet.datastore if store.vcenter
+    )
+    yield from (
+        f"vcenter {vcenter!r}: its datastore {name!r} declared {count} times"
+        for (vcenter, name), count in owners.items()
+        if count > 1
+    )
 
 
 def _broken_references(fleet: Fleet) -> Iterator[str]:
-    sites, datastores, repositories = (
-        declarations(fleet, kind).keys() for kind in ("site", "datastore", "repository")
+    sites, vcenters, datastores, repositories = (
+        declarations(fleet, kind).keys() for kind in ("site", "vcenter", "datastore", "repository")
     )
-    for kind in ("datastore", "repository", "proxy"):
+    for kind in ("vcenter", "datastore", "repository", "proxy"):
         for declared in getattr(fleet, kind):
             if declared.site is not None and declared.site not in sites:
                 yield f"{kind} {declared.name!r}, key 'site': {_undeclared('site', declared.site, sites)}"
+    for datastore in fleet.datastore:
+        if datastore.vcenter is not None and datastore.vcenter not in vcenters:
+            wrong = _undeclared("vcenter", datastore.vcenter, vcenters)
+            yield f"datastore {datastore.name!r}, key 'vcenter': {wrong}"
     for proxy in fleet.proxy:
         for name in proxy.datastores or ():
             if name not in datastores:
                 yield f"proxy {proxy.name!r}, key 'datastores': {_undeclared('datastore', name, datastores)}"
     for job in fleet.job:
-        if job.repository not in repositories:
-            wrong = _undeclared("repository", job.repository, repositories)
-            yield f"job {job.name!r}, key 'repository': {wrong}"
+        yield from _broken_references_of(job, repositories, vcenters)
+
+
+def _broken_references_of(job: Job, repositories: Collection[str], vcenters: Collection[str]) -> Iterator[str]:
+    if job.repository not in repositories:
+        yield f"job {job.name!r}, key 'repository': {_undeclared('repository', job.repository, repositories)}"
+    for key, selectors in (("select", job.select), ("exclude", job.exclude)):
+        for index, selector in enumerate(selectors):
+            if selector.vcenter is not None and selector.vcenter not in vcenters:
+                wrong = _undeclared("vcenter", selector.vcenter, vcenters)
+                yield f"job {job.name!r}, key '{key}[{index}].vcenter': {wrong}"
 
 
 def _undeclared(kind: str, name: str, declared: Collection[str]) -> str:

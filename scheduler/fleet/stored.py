@@ -10,13 +10,15 @@ from sqlalchemy.orm import Session
 
 from scheduler.fleet import models
 from scheduler.fleet.changes import Change, changes
+from scheduler.planning.criteria import Criteria
 from scheduler.state.columns import Record
-from scheduler.state.declared import Datastore, Job, NbdDisk, Proxy, Repository, Site, Vm
+from scheduler.state.declared import Datastore, Job, NbdDisk, Proxy, Repository, Site, Vcenter, Vm
 from scheduler.state.errors import RunActiveError
 from scheduler.state.recorded import Point, Run, RunState
 
 _ROWS: dict[str, type[Record]] = {
     "site": Site,
+    "vcenter": Vcenter,
     "datastore": Datastore,
     "repository": Repository,
     "proxy": Proxy,
@@ -30,8 +32,11 @@ def stored_fleet(session: Session) -> models.Fleet:
     """The declarations that the database holds, each kind in the order of its names."""
     return models.Fleet(
         site=tuple(models.Site(name=row.name) for row in session.scalars(select(Site).order_by(Site.name))),
+        vcenter=tuple(stored_vcenter(row) for row in session.scalars(select(Vcenter).order_by(Vcenter.name))),
         datastore=tuple(
-            models.Datastore(name=row.name, kind=row.kind, site=row.site)
+            models.Datastore(
+                name=row.name, kind=row.kind, site=row.site, vcenter=row.vcenter, vsphere_name=row.vsphere_name
+            )
             for row in session.scalars(select(Datastore).order_by(Datastore.name))
         ),
         repository=tuple(
@@ -67,12 +72,32 @@ def stored_fleet(session: Session) -> models.Fleet:
     )
 
 
+def stored_vcenter(row: Vcenter) -> models.Vcenter:
+    """The declaration that a row of the database stands for."""
+    return models.Vcenter(
+        name=row.name,
+        host=row.host,
+        port=row.port,
+        user=row.user,
+        credential=row.credential,
+        thumbprint=row.thumbprint,
+        ca_file=row.ca_file,
+        max_sessions=row.max_sessions,
+        site=row.site,
+    )
+
+
 def stored_job(row: Job) -> models.Job:
     """The declaration that a row of the database stands for."""
     return models.Job(
         name=row.name,
         kind=row.kind,
         vms=row.vms,
+        select=row.criteria.select,
+        exclude=row.criteria.exclude,
+        exclude_disks=row.criteria.exclude_disks,
+        templates=row.criteria.templates,
+        quiesce=row.quiesce,
         repository=row.repository,
         level=row.level,
         transport_mode=models.ModeChoice(row.transport_mode),
@@ -132,6 +157,7 @@ def _columns(declared: models.Declaration) -> dict[str, Any]:
     if isinstance(declared, models.Vm):
         columns["disks"] = tuple(NbdDisk(key=disk.key, nbd_uri=disk.nbd_uri) for disk in declared.disks)
     if isinstance(declared, models.Job):
+        columns["criteria"] = Criteria(**{key: columns.pop(key) for key in Criteria.model_fields})
         schedule, retries = columns.pop("schedule"), columns.pop("retries")
         columns["cron"] = schedule.cron if schedule is not None else None
         columns["timezone"] = schedule.timezone if schedule is not None else "UTC"

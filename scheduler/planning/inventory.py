@@ -102,7 +102,7 @@ class Surroundings:
 def candidate_of(vm: ScannedVm, around: Surroundings) -> Candidate:
     """The VM with the addresses of its disks as they are now, in no snapshot yet."""
     called = [around.declared(name, vm.datacenter) for name in vm.datastores]
-    configuration = ()
+    configuration: tuple[DiskAddress, ...] = ()
     if vm.configuration_path is not None and vm.datacenter is not None:
         file = VsphereFile(vcenter=around.vcenter, datacenter=vm.datacenter, path=vm.configuration_path)
         configuration = (DiskAddress(vsphere_file=file),)

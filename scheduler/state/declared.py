@@ -64,7 +64,7 @@ class Vcenter(Record):
     user: Mapped[str] = mapped_column(String(255))
     credential: Mapped[str] = mapped_column(String(63))
     thumbprint: Mapped[str | None] = mapped_column(String(95), default=None)
-    """What its certificate is pinned by, in lower-case hexadecimal; None: it is verified."""
+    """What its certificate is pinned by, as vSphere writes it; None: it is verified."""
     ca_file: Mapped[str | None] = mapped_column(default=None)
     """The authorities that verify its certificate; None: the system's."""
     max_sessions: Mapped[int] = mapped_column(default=4)
