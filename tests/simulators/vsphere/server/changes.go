@@ -2,7 +2,7 @@ package main
 
 import (
 	"bytes"
-	"io"
+	"math"
 	"os"
 	"strings"
 
@@ -34,18 +34,16 @@ func (s *diskShelf) changed(q *types.QueryChangedDiskAreas, piece int64) (*types
 	if err != nil || q.StartOffset < 0 || q.StartOffset >= info.Size() {
 		return nil, &types.InvalidArgument{InvalidProperty: "startOffset"}
 	}
-	var then io.ReaderAt = strings.NewReader("")
+	var then *os.File // nil: zeros
 	if q.ChangeId != "*" {
 		base, known := s.images[q.ChangeId]
 		if !known || !strings.HasPrefix(q.ChangeId, s.generation[current.diskUuid]+"/") {
 			return nil, &types.FileFault{File: current.path}
 		}
-		file, err := os.Open(base.path)
-		if err != nil {
+		if then, err = os.Open(base.path); err != nil {
 			return nil, &types.FileFault{File: base.path}
 		}
-		defer file.Close()
-		then = file
+		defer then.Close()
 	}
 	end := q.StartOffset + piece
 	if end > info.Size() {
@@ -56,19 +54,18 @@ func (s *diskShelf) changed(q *types.QueryChangedDiskAreas, piece int64) (*types
 	}, nil
 }
 
-func differing(now, then io.ReaderAt, start, end int64) []types.DiskChangeExtent {
+func differing(now, then *os.File, start, end int64) []types.DiskChangeExtent {
 	var areas []types.DiskChangeExtent
 	a, b := make([]byte, grain), make([]byte, grain)
 	for at := start; at < end; at += grain {
-		n, _ := now.ReadAt(a, at)
-		m, _ := then.ReadAt(b, at)
-		for i := m; i < len(b); i++ {
-			b[i] = 0
+		if written := min(nextData(now, at), nextData(then, at)); written >= at+grain { // holes in both
+			at = written - written%grain
+			if at >= end {
+				break
+			}
 		}
-		length := int64(n)
-		if at+length > end {
-			length = end - at
-		}
+		length := min(readPadded(now, a, at), end-at)
+		readPadded(then, b, at)
 		if bytes.Equal(a[:length], b[:length]) {
 			continue
 		}
@@ -79,4 +76,33 @@ func differing(now, then io.ReaderAt, start, end int64) []types.DiskChangeExtent
 		}
 	}
 	return areas
+}
+
+// nextData is where, from at on, a file has something that isn't a hole; far away if nowhere.
+func nextData(file *os.File, at int64) int64 {
+	const seekData = 3
+	if file != nil {
+		if found, err := file.Seek(at, seekData); err == nil {
+			return found
+		}
+	}
+	return math.MaxInt64 - grain
+}
+
+func readPadded(file *os.File, into []byte, at int64) int64 {
+	n := 0
+	if file != nil {
+		n, _ = file.ReadAt(into, at)
+	}
+	for i := n; i < len(into); i++ {
+		into[i] = 0
+	}
+	return int64(n)
+}
+
+func min(a, b int64) int64 {
+	if a < b {
+		return a
+	}
+	return b
 }

@@ -15,6 +15,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"strconv"
 	"strings"
 
 	"github.com/vmware/govmomi/simulator"
@@ -32,6 +33,7 @@ func main() {
 	esx := flag.Bool("esx", false, "be a single ESXi host")
 	machines := flag.Int("vms", 2, "VMs per resource pool: one pool is a host's, one a cluster's")
 	datastores := flag.Int("datastores", 2, "datastores, taking turns as VMFS and NFS")
+	names := flag.String("datastore-names", "", "what they are called, with commas between; only without VMs")
 	user := flag.String("user", "backup@vsphere.local", "who may log in")
 	password := flag.String("password", "", "with this password")
 	certificate := flag.String("certificate", "", "PEM file; the simulator's own otherwise")
@@ -57,7 +59,7 @@ func main() {
 	model.Service.RegisterEndpoints = true
 
 	disks := newShelf(*root, *kept)
-	folders := describeDatastores()
+	folders := describeDatastores(strings.Split(*names, ","))
 	disks.furnishAll()
 	pageProperties(model.ServiceContent.PropertyCollector)
 
@@ -89,11 +91,16 @@ func must(err error) {
 	}
 }
 
-// describeDatastores mounts every datastore on every host and gives it a type; returns name -> folder.
-func describeDatastores() map[string]string {
+// describeDatastores mounts every datastore on every host and gives it a name and a type; returns name -> folder.
+func describeDatastores(names []string) map[string]string {
 	folders := map[string]string{}
-	for i, entity := range simulator.Map.All("Datastore") {
+	for _, entity := range simulator.Map.All("Datastore") {
 		datastore := entity.(*simulator.Datastore)
+		number, _ := strconv.Atoi(datastore.Name[strings.LastIndex(datastore.Name, "_")+1:])
+		if number < len(names) && names[number] != "" {
+			datastore.Name, datastore.Summary.Name = names[number], names[number]
+			datastore.Info.GetDatastoreInfo().Name = names[number]
+		}
 		info := *datastore.Info.GetDatastoreInfo()
 		folders[datastore.Name] = info.Url
 		datastore.Host = nil
@@ -106,7 +113,7 @@ func describeDatastores() map[string]string {
 			})
 		}
 		datastore.Summary.Accessible = true
-		if nas := strings.HasSuffix(datastore.Name, "1") || strings.HasSuffix(datastore.Name, "3"); nas {
+		if number%2 == 1 {
 			datastore.Summary.Type = "NFS"
 			datastore.Info = &types.NasDatastoreInfo{
 				DatastoreInfo: info,
@@ -116,8 +123,8 @@ func describeDatastores() map[string]string {
 		}
 		datastore.Summary.Type = "VMFS"
 		datastore.Info = &types.VmfsDatastoreInfo{DatastoreInfo: info, Vmfs: &types.HostVmfsVolume{
-			Uuid: fmt.Sprintf("5f1e0000-%08x", i), Version: "6.82",
-			Extent: []types.HostScsiDiskPartition{{DiskName: fmt.Sprintf("naa.600508b1001c%04x", i), Partition: 1}},
+			Uuid: fmt.Sprintf("5f1e0000-%08x", number), Version: "6.82",
+			Extent: []types.HostScsiDiskPartition{{DiskName: fmt.Sprintf("naa.600508b1001c%04x", number), Partition: 1}},
 		}}
 	}
 	return folders
