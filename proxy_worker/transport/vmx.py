@@ -49,7 +49,7 @@ class Vmx:
 
 def parse_vmx(data: bytes, path: str) -> Vmx:
     """Read the VMX at `path`. Raises VmxDamagedError."""
-    values = _values(data, path)
+    values = read_values(data, path)
     name = "".join(character for character in values.get("displayname", "") if character.isprintable()).strip()
     if not name:
         raise _damaged(path, "displayName is missing, so it is truncated")
@@ -69,7 +69,8 @@ def normalised_uuid(text: str, path: str) -> str:
     return "-".join((digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:]))
 
 
-def _values(data: bytes, path: str) -> dict[str, str]:
+def read_values(data: bytes, path: str) -> dict[str, str]:
+    """All settings of the VMX at `path`, keys in lower case. Raises VmxDamagedError."""
     try:
         text = decode(data.removeprefix(b"\xef\xbb\xbf"))
     except ValueError as error:
