@@ -34,6 +34,14 @@ func newShelf(root string, kept int) *diskShelf {
 	}
 }
 
+// linkLive lets readers of `<frozen>/<datastore>` find the disks as they are now, where they name no snapshot.
+func (s *diskShelf) linkLive(datastores map[string]string) {
+	must(os.MkdirAll(s.frozen, 0o755))
+	for name, folder := range datastores {
+		must(os.Symlink(folder, filepath.Join(s.frozen, name)))
+	}
+}
+
 func imageKey(snapshot ref, key int32) string { return fmt.Sprintf("%s/%d", snapshot.Value, key) }
 
 // folderOf is the folder of the datastore that the VM knows by this name.
@@ -160,7 +168,7 @@ func (s *diskShelf) track(vm *simulator.VirtualMachine, snapshot ref, key int32,
 func (s *diskShelf) retire(vm *simulator.VirtualMachine) {
 	folders, _ := os.ReadDir(s.frozen)
 	for _, folder := range folders {
-		if simulator.Map.Get(ref{Type: "VirtualMachineSnapshot", Value: folder.Name()}) != nil {
+		if folder.Type()&os.ModeSymlink != 0 || simulator.Map.Get(ref{Type: "VirtualMachineSnapshot", Value: folder.Name()}) != nil {
 			continue
 		}
 		old, aside := filepath.Join(s.frozen, folder.Name()), filepath.Join(s.removed, folder.Name())

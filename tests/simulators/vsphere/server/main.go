@@ -60,6 +60,7 @@ func main() {
 
 	disks := newShelf(*root, *kept)
 	folders := describeDatastores(strings.Split(*names, ","))
+	disks.linkLive(folders)
 	disks.furnishAll()
 	pageProperties(model.ServiceContent.PropertyCollector)
 
