@@ -43,7 +43,7 @@ class VmSelector(BaseModel):
 
     @model_validator(mode="after")
     def _says_something(self) -> Self:
-        if not self.model_fields_set:
+        if not self.model_dump(exclude_none=True):
             keys = ", ".join(type(self).model_fields)
             raise ValueError(f"expected at least one condition, got none: {keys}")
         return self

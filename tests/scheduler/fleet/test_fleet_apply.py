@@ -9,13 +9,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from proxy_worker.contract.names import CompressionLevel
+from proxy_worker.contract.names import CompressionLevel, Quiesce
 from scheduler.fleet import models
 from scheduler.fleet.changes import Action, changes
 from scheduler.fleet.reading import parse_fleet
 from scheduler.fleet.stored import apply_fleet, stored_fleet
 from scheduler.fleet.writing import write_fleet
-from scheduler.state.declared import Job, Priority
+from scheduler.planning.criteria import VmSelector
+from scheduler.state.declared import DatastoreKind, Job, Priority
 from scheduler.state.errors import RunActiveError
 from scheduler.state.models import Point, Run, RunState
 from scheduler.state.store import State, open_state
@@ -37,21 +38,63 @@ schedules = st.none() | st.builds(models.Schedule, cron=st.sampled_from(CRONS), 
 retries = st.builds(models.Retries, count=st.integers(0, 100), wait_minutes=st.floats(0, 10_080))
 
 
+patterns = st.none() | vm_names
+exclusions = st.sampled_from(("scsi0:0", "independent", ">500GiB", "db*/scsi0:1", "a/b/>1.5TiB"))
+thumbprints = st.none() | st.sampled_from((20, 32)).flatmap(
+    lambda length: st.binary(min_size=length, max_size=length).map(lambda digest: digest.hex(":").upper())
+)
+
+
 def unique_names(kind: st.SearchStrategy[str] = names, least: int = 0) -> st.SearchStrategy[list[str]]:
     return st.lists(kind, min_size=least, max_size=3, unique=True)
+
+
+def selectors(vcenters: list[str]) -> st.SearchStrategy[tuple[VmSelector, ...]]:
+    conditions = dict.fromkeys(("vm", "folder", "pool", "cluster", "datastore", "attribute", "tag"), patterns)
+    one = st.fixed_dictionaries(
+        conditions | {"vcenter": st.none() | st.sampled_from(vcenters) if vcenters else st.none()}
+    ).map(lambda keys: {key: value for key, value in keys.items() if value is not None})
+    return st.lists(one.filter(bool).map(VmSelector.model_validate), max_size=2).map(tuple)
 
 
 @st.composite
 def fleets(draw: st.DrawFn) -> models.Fleet:
     sites = draw(unique_names(least=1))
     datastores, repositories = draw(unique_names()), draw(unique_names(least=1))
+    vcenters = draw(unique_names())
+    of_vcenters = [name for name in draw(unique_names()) if vcenters and name not in datastores]
     some_datastores = st.none() | st.lists(st.sampled_from(datastores or ["none"]), max_size=2).map(
         lambda chosen: tuple(name for name in chosen if name in datastores)
     )
     site = st.sampled_from(sites)
     return models.Fleet(
         site=tuple(models.Site(name=name) for name in sites),
-        datastore=tuple(models.Datastore(name=name, site=draw(site)) for name in datastores),
+        vcenter=tuple(
+            models.Vcenter(
+                name=name,
+                host=draw(names),
+                port=draw(st.integers(1, 65_535)),
+                user=draw(vm_names),
+                credential=draw(names),
+                thumbprint=draw(thumbprints),
+                max_sessions=draw(st.integers(1, 64)),
+                site=draw(site),
+            )
+            for name in vcenters
+        ),
+        datastore=(
+            *(models.Datastore(name=name, site=draw(site)) for name in datastores),
+            *(
+                models.Datastore(
+                    name=name,
+                    kind=DatastoreKind.VSPHERE,
+                    site=draw(site),
+                    vcenter=draw(st.sampled_from(vcenters)),
+                    vsphere_name=draw(st.sampled_from([None, f"{name} (1)"])),
+                )
+                for name in of_vcenters
+            ),
+        ),
         repository=tuple(
             models.Repository(
                 name=name,
@@ -79,6 +122,11 @@ def fleets(draw: st.DrawFn) -> models.Fleet:
             models.Job(
                 name=name,
                 vms=tuple(draw(st.lists(vm_names, min_size=1, max_size=2))),
+                select=draw(selectors(vcenters)),
+                exclude=draw(selectors(vcenters)),
+                exclude_disks=tuple(draw(st.lists(exclusions, max_size=2))),
+                templates=draw(st.booleans()),
+                quiesce=draw(st.sampled_from(Quiesce)),
                 repository=draw(st.sampled_from(repositories)),
                 level=draw(st.sampled_from(CompressionLevel)),
                 transport_mode=draw(modes),

@@ -73,8 +73,8 @@ def test_an_empty_file_is_an_empty_fleet() -> None:
         ("count = 1", 'count = "1"', "job 'nightly', key 'retries.count': expected a whole number, got '1'"),
         ("count = 1", "count = -1", "key 'retries.count': expected greater than or equal to 0, got -1"),
         ('vms = ["web*", "db01"]', 'vms = "web*"', "job 'nightly', key 'vms': expected a list in brackets"),
-        ('vms = ["web*", "db01"]', "vms = []", "job 'nightly', key 'vms': expected at least one entry"),
-        ('vms = ["web*", "db01"]', "", "job 'nightly': the key 'vms' is missing"),
+        ('vms = ["web*", "db01"]', "vms = []", "job 'nightly': expected VMs in 'vms' or 'select', got neither"),
+        ('vms = ["web*", "db01"]', "", "job 'nightly': expected VMs in 'vms' or 'select', got neither"),
         ('"network"', '"netwrok"', "proxy 'proxy-1', key 'transport_mode': expected 'automatic', "),
         ('"nbd://esx1/db01"', '"http://esx1"', "vm 'db01', key 'disks[0].nbd_uri': expected an nbd://"),
         ('"/backup/main"', '"backup"', "repository 'main', key 'location': expected an absolute path"),
@@ -99,6 +99,103 @@ def test_an_empty_file_is_an_empty_fleet() -> None:
 def test_a_problem_names_its_place_and_what_is_expected(old: str, new: str, expected: str) -> None:
     assert old in COMPLETE
     assert expected in problem_of(COMPLETE.replace(old, new, 1))
+
+
+VSPHERE = """
+[[site]]
+name = "primary"
+
+[[vcenter]]
+name = "vc1"
+host = "vcenter.example"
+user = "backup@vsphere.local"
+credential = "vc1"
+thumbprint = "AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB"
+site = "primary"
+
+[[datastore]]
+name = "fast"
+kind = "vsphere"
+vcenter = "vc1"
+vsphere_name = "Fast Store (1)"
+site = "primary"
+
+[[repository]]
+name = "main"
+location = "/backup/main"
+site = "primary"
+
+[[job]]
+name = "nightly"
+repository = "main"
+quiesce = "require"
+exclude = [{ vm = "*-test" }, { tag = "Backup/never" }]
+exclude_disks = ["independent", "db*/scsi0:1", ">500GiB"]
+
+[[job.select]]
+folder = "DC0/Linux"
+vcenter = "vc1"
+
+[[job.select]]
+tag = "Backup/gold"
+cluster = "C0"
+"""
+
+
+def test_a_job_selects_by_tables_and_a_vcenter_is_pinned() -> None:
+    fleet = parse_fleet(VSPHERE, "fleet.toml")
+    (job,) = fleet.job
+    assert [str(selector) for selector in job.select] == [
+        "folder 'DC0/Linux' and vcenter 'vc1'",
+        "cluster 'C0' and tag 'Backup/gold'",
+    ]
+    assert job.quiesce == "require"
+    assert fleet.vcenter[0].max_sessions == 4
+    assert fleet.datastore[0].vsphere_name == "Fast Store (1)"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        (
+            'folder = "DC0/Linux"',
+            'fodler = "x"',
+            "job 'nightly', key 'select[0]': unknown key 'fodler'; did you mean",
+        ),
+        (
+            '{ vm = "*-test" }',
+            "{}",
+            "job 'nightly', key 'exclude[0]': expected at least one condition, got none: vm,",
+        ),
+        ('"independent"', '"indep endent"', "key 'exclude_disks[0]': expected a disk's key such as 'scsi0:1'"),
+        ('">500GiB"', '">500GB"', "or a size such as '>500GiB'"),
+        ('"require"', '"always"', "key 'quiesce': expected 'prefer', 'require' or 'never', got 'always'"),
+        ('vcenter = "vc1"\n\n', 'vcenter = "vc2"\n\n', "key 'select[0].vcenter': vcenter 'vc2' is not declared"),
+        ('kind = "vsphere"\nvcenter = "vc1"', 'kind = "vsphere"', "datastore 'fast': the key 'vcenter' is missing"),
+        ('kind = "vsphere"', "", "datastore 'fast': 'vcenter' and 'vsphere_name' are for kind 'vsphere'"),
+        ('"AB:AB:', '"AC:', "vcenter 'vc1', key 'thumbprint': expected a SHA-1 or SHA-256 thumbprint"),
+        ('credential = "vc1"', "", "vcenter 'vc1': the key 'credential' is missing"),
+        (
+            'thumbprint = "',
+            'ca_file = "/etc/ca.pem"\nthumbprint = "',
+            "expected 'thumbprint' or 'ca_file', got both",
+        ),
+        (
+            'credential = "vc1"',
+            'ca_file = "ca.pem"\ncredential = "vc1"',
+            "key 'ca_file': expected an absolute path",
+        ),
+        (
+            "[[repository]]",
+            '[[datastore]]\nname = "Other"\nkind = "vsphere"\nvcenter = "vc1"\nvsphere_name = "Fast Store (1)"\n'
+            'site = "primary"\n[[repository]]',
+            "vcenter 'vc1': its datastore 'Fast Store (1)' declared 2 times",
+        ),
+    ],
+)
+def test_a_problem_with_vsphere_names_its_place_too(old: str, new: str, expected: str) -> None:
+    assert old in VSPHERE
+    assert expected in problem_of(VSPHERE.replace(old, new, 1))
 
 
 def test_all_problems_are_listed_at_once() -> None:
