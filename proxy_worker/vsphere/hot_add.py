@@ -24,6 +24,9 @@ from proxy_worker.vsphere.tasks import Waiting, finish
 
 LARGEST_BYTES: Final = 62 << 40
 """vSphere's largest virtual disk; above it only raw devices exist."""
+READ_ONLY_MODE: Final = "independent_nonpersistent"
+"""How disks are attached to be read: what the guest writes to them is thrown away."""
+_SHOW_UUIDS: Final = "disk.enableuuid"
 _UNITS: Final = 16
 _CONTROLLERS_OWN_UNIT: Final = 7
 _DELTA: Final = re.compile(r"-[0-9]{6}\.vmdk$")
@@ -45,6 +48,7 @@ class Attached:
     key: int
     place: str
     uuid: str | None
+    mode: str = READ_ONLY_MODE
 
 
 def own_vm(session: Session, product_uuid: str) -> str:
@@ -113,7 +117,7 @@ def attach(session: Session, proxy: str, disk: VirtualDisk, waiting: Waiting | N
     machine = vim.VirtualMachine(proxy, session.stub)
     controller, unit = free_unit(_devices(session, proxy))
     backing = vim.vm.device.VirtualDisk.FlatVer2BackingInfo(
-        fileName=disk.path, diskMode="independent_nonpersistent"
+        fileName=disk.path, diskMode=READ_ONLY_MODE
     )
     device = vim.vm.device.VirtualDisk(
         key=-1, controllerKey=controller, unitNumber=unit, backing=backing, capacityInKB=disk.size_bytes >> 10
@@ -130,7 +134,7 @@ def attach(session: Session, proxy: str, disk: VirtualDisk, waiting: Waiting | N
 def attached(session: Session, proxy: str) -> tuple[Attached, ...]:
     """Every disk that hangs at the proxy's VM, its own included."""
     return tuple(
-        Attached(disk.path, disk.key, disk.place, disk.uuid)
+        Attached(disk.path, disk.key, disk.place, disk.uuid, disk.mode)
         for disk in disks(_devices(session, proxy))
         if disk.path is not None
     )
@@ -149,6 +153,17 @@ def detach(session: Session, proxy: str, paths: Iterable[str], waiting: Waiting 
     spec = vim.vm.ConfigSpec(deviceChange=changes)
     finish(session, f"detaching disks from {proxy}", lambda: machine.ReconfigVM_Task(spec), waiting)
     return tuple(path for path in places.values() if path is not None)
+
+
+def shows_uuids(session: Session, proxy: str) -> bool:
+    """Whether `disk.EnableUUID` is TRUE, so that a VM's guest can tell its disks apart."""
+    found = session.call(
+        f"reading the settings of {proxy}",
+        lambda: read(session, [vim.VirtualMachine(proxy, session.stub)], ["config.extraConfig"]),
+        repeatable=True,
+    )
+    settings = {option.key.lower(): str(option.value) for option in found[0]["config.extraConfig"] or ()}
+    return settings.get(_SHOW_UUIDS, "").lower() == "true"
 
 
 def stray(inventory: Inventory, proxy: str) -> tuple[str, ...]:
