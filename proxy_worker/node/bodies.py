@@ -39,13 +39,16 @@ from proxy_worker.mover.control import Verdict
 from proxy_worker.mover.restore import restore_disk
 from proxy_worker.node.bench import Bench
 from proxy_worker.node.lease import LeaseKeeper
+from proxy_worker.node.vm_creation import create_vm
 from proxy_worker.node.storage import create_storage_snapshot, list_storage_snapshots, remove_storage_snapshot
 from proxy_worker.repository.check import check
 from proxy_worker.repository.points import Point
 from proxy_worker.repository.repository import open_store
 from proxy_worker.repository.scrub import scrub
 from proxy_worker.transport.inventory import read_configuration, scan_datastore
+from proxy_worker.transport.open_to_write import open_to_write
 from proxy_worker.transport.select import open_disk
+from proxy_worker.transport.vsphere_access import fetch_configuration
 
 
 class DatastoreNotReachedError(NotFoundError):
@@ -79,7 +82,11 @@ def _back_up(body: DiskBackup, bench: Bench, claim: Claim, keeper: LeaseKeeper) 
 
 
 def _restore(body: DiskRestore, bench: Bench, _: Claim, keeper: LeaseKeeper) -> DiskRestoreResult:
-    return restore_disk(bench.repository(body.repository, "read"), body, keeper)
+    repository = bench.repository(body.repository, "read")
+    if body.target is None:
+        return restore_disk(repository, body, keeper)
+    with open_to_write(body.target, bench.configuration.connections, bench.vsphere) as sink:
+        return restore_disk(repository, body, keeper, sink)
 
 
 def _scan(body: InventoryScan, bench: Bench, *_: object) -> InventoryScanResult:
@@ -136,6 +143,9 @@ def _check(body: RepositoryCheck, bench: Bench, claim: Claim, keeper: LeaseKeepe
 
 
 def _configuration_file(address: DiskAddress, bench: Bench) -> ConfigurationFile:
+    if address.vsphere_file is not None:
+        content = fetch_configuration(address.vsphere_file, bench.vsphere)
+        return ConfigurationFile(name=posixpath.basename(address.vsphere_file.path), content=content)
     content = read_configuration(address, bench.configuration.connections)
     return ConfigurationFile(name=posixpath.basename(address.path or ""), content=content)
 
@@ -143,6 +153,7 @@ def _configuration_file(address: DiskAddress, bench: Bench) -> ConfigurationFile
 BODIES: Final[dict[TaskKind, Callable[[Any, Bench, Claim, LeaseKeeper], TaskResult]]] = {
     TaskKind.DISK_BACKUP: _back_up,
     TaskKind.DISK_RESTORE: _restore,
+    TaskKind.VM_CREATE: create_vm,
     TaskKind.INVENTORY_SCAN: _scan,
     TaskKind.REPOSITORY_COMMIT: _commit,
     TaskKind.REPOSITORY_ABANDON: _abandon,

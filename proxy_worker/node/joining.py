@@ -12,6 +12,7 @@ from proxy_worker.contract.errors import LedgerError
 from proxy_worker.contract.outcome import CONTRACT_VERSION, ProxyRegistration
 from proxy_worker.ledger import Ledger, ProxyIdentity, ProxyNameTakenError
 from proxy_worker.node.bench import held_credentials
+from proxy_worker.transport.probing import probe_vsphere
 
 log = logging.getLogger(__name__)
 
@@ -21,14 +22,22 @@ RETRY_S: Final = 1.0
 def describe(configuration: ProxyConfiguration, identity: ProxyIdentity) -> ProxyRegistration:
     """What this proxy offers; raises `CredentialError` when a key in its secrets folder can't be read."""
     connections = configuration.connections
+    vsphere = probe_vsphere(
+        connections,
+        secrets_dir=configuration.secrets_dir,
+        vddk_libdir=configuration.vddk_libdir,
+        product_uuid=configuration.product_uuid,
+    )
     return ProxyRegistration(
         name=identity.name,
         instance_id=identity.instance_id,
         site=configuration.site,
         max_concurrent_tasks=configuration.max_concurrent_tasks,
-        datastores=connections.offered(),
+        datastores=connections.offered(vsphere),
         modes=connections.offered_without_datastore(),
         credentials=held_credentials(configuration.secrets_dir),
+        vsphere=vsphere,
+        left_out=connections.left_out(),
         version=importlib.metadata.version("proxyfleet"),
         contract_version=CONTRACT_VERSION,
     )

@@ -8,6 +8,7 @@ the command, so all are started from one thread that lives as long as the proces
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import select
 import shutil
@@ -33,9 +34,13 @@ from proxy_worker.transport.nbd.uri import NbdUri, parse_uri
 
 T = TypeVar("T")
 
+log = logging.getLogger(__name__)
+
 START_TIMEOUT_S: Final = 60.0
 STOP_TIMEOUT_S: Final = 5.0
 _POLL_S: Final = 0.005
+_HEARING_S: Final = 0.02
+"""Until what a server says about a failed read has been heard."""
 _LAST_WORDS: Final = 20
 """Lines of a command's stderr that are kept for the error."""
 
@@ -126,7 +131,9 @@ class NbdServer:
             return
         with self._process.stderr as stderr:
             for line in stderr:
-                self._words.append(line.decode("utf-8", "replace").strip()[:500])
+                said = line.decode("utf-8", "replace").strip()[:500]
+                log.debug("%s: %s", self._what, said)
+                self._words.append(said)
 
     @property
     def last_words(self) -> str:
@@ -153,6 +160,7 @@ class NbdServer:
                 self._require_running()
                 refused = isinstance(error.__cause__, ConnectionRefusedError)
                 if not refused or time.monotonic() > deadline:
+                    self.close()  # it may have said why, but not been heard yet
                     raise self._failed(error.why) from error
                 self._has_ended(within_s=_POLL_S)  # bound, but not listening yet
             else:
@@ -187,6 +195,7 @@ class NbdServer:
     def explain(self, error: SourceError | TargetError) -> None:
         """Add to an error of reading or writing what the command said, and whether it has ended."""
         ended = f"the server is gone: {self._ending()}" if self._has_ended(within_s=_POLL_S) else ""
+        self._listener.join(STOP_TIMEOUT_S if ended else _HEARING_S)
         said = "; ".join(part for part in (error.why, ended, self.last_words) if part)
         error.why = said
         error.args = (str(error),)

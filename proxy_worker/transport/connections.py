@@ -18,6 +18,7 @@ from proxy_worker.transport.storage_snapshot.provider import StorageSnapshotSett
 PLACEHOLDERS = frozenset({"{path}", "{vmdk}", "{socket}"})
 _PLACEHOLDER = re.compile(r"\{[a-z_]*\}")
 _NFS_URI = re.compile(r"nfs://[A-Za-z0-9._:\[\]-]+(/[^?#\s]*)?")
+_NOT_PROBED = VsphereOffer()
 
 
 class DatastoreConnection(Frozen):
@@ -81,10 +82,24 @@ class Connections(Frozen):
     datastores: Mapping[Name, DatastoreConnection] = {}
     modes: tuple[TransportMode, ...] = MODE_PREFERENCE
 
-    def offered(self) -> dict[str, tuple[TransportMode, ...]]:
-        """Each datastore with the modes that this proxy offers for it, best first: what it registers."""
+    def offered(self, vsphere: VsphereOffer = _NOT_PROBED) -> dict[str, tuple[TransportMode, ...]]:
+        """Each datastore with the modes that this proxy offers for it, best first: what it registers.
+
+        Datastores that lie on LUNs are read through VDDK, so that `vsphere` may speak against them.
+        """
         return {
-            name: tuple(mode for mode in connection.modes if mode in self.modes)
+            name: tuple(mode for mode in modes if mode in self.modes)
+            for name, modes in self._working(vsphere).items()
+        }
+
+    def _working(self, vsphere: VsphereOffer) -> dict[str, tuple[TransportMode, ...]]:
+        without_vddk = TransportMode.DIRECT_STORAGE in vsphere.refusals
+        return {
+            name: tuple(
+                mode
+                for mode in connection.modes
+                if not (mode is TransportMode.DIRECT_STORAGE and connection.san and without_vddk)
+            )
             for name, connection in self.datastores.items()
         }
 
@@ -99,7 +114,7 @@ class Connections(Frozen):
     def offer(self, vsphere: VsphereOffer) -> Offer:
         """What the choice of a mode is made from, on this proxy itself."""
         return Offer(
-            {name: connection.modes for name, connection in self.datastores.items()},
+            self._working(vsphere),
             self.offered_without_datastore(),
             vsphere,
             dict.fromkeys(self.left_out(), LEFT_OUT),

@@ -1,42 +1,70 @@
-"""VMware's VDDK, run by nbdkit's vddk plug-in: network mode and SAN for the disks of a vCenter."""
+"""VMware's VDDK, run by nbdkit's vddk plug-in: network mode and SAN for the disks of a vCenter.
+
+The plug-in and the library come from elsewhere (see the guide to transport modes), so what is there is probed.
+The password's file is named on the command line, never the password; nbdkit reads the same file that sessions do.
+"""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Final
 
+from proxy_worker.contract.errors import ProxyfleetError, SourceError
 from proxy_worker.contract.names import TransportMode
 from proxy_worker.contract.specification import DiskAddress, VsphereDisk
-from proxy_worker.transport.command import NbdServer, ServedSource, require_tool
+from proxy_worker.transport.command import NbdServer, ServedSource, ServerFailedError, require_tool
+from proxy_worker.transport.datastore import DiskNotFoundError
 from proxy_worker.transport.vsphere_access import VsphereAccess
+from proxy_worker.vsphere.trust import ThumbprintChangedError
 
 PACKAGE: Final = "nbdkit"
 NETWORK: Final = "nbdssl:nbd"
+"""VDDK's names for network mode: encrypted where the host allows it."""
 SAN: Final = "san"
+GUIDE: Final = "docs/transport-modes.md says where to get nbdkit's vddk plug-in and VMware's VDDK."
+
+
+class VddkMissingError(SourceError):
+    """nbdkit has no vddk plug-in on this machine, or the plug-in doesn't find VMware's library."""
+
+    retryable = False
 
 
 def open_vddk(
     address: DiskAddress, vsphere: VsphereAccess, *, transports: str, mode: TransportMode, reason: str
 ) -> ServedSource:
-    """Serve a vCenter's disk, as its snapshot froze it, and connect to it."""
-    disk = address.vsphere
-    if disk is None:
-        raise ValueError("not a disk of a vCenter")
-    tool = require_tool("nbdkit", PACKAGE)
-    settings = vddk_settings(disk, vsphere, transports=transports)
-    server = NbdServer(
-        lambda folder: _command(tool, folder, settings),
-        what=f"{disk.path} of vCenter {disk.vcenter.name} by nbdkit's vddk plug-in",
-    )
-    return ServedSource(server, mode=mode, reason=f"{reason}; VDDK")
+    """Serve a vCenter's disk, as its snapshot froze it, and connect to it.
 
-
-def vddk_settings(disk: VsphereDisk, vsphere: VsphereAccess, *, transports: str) -> tuple[str, ...]:
-    """The plug-in's parameters `key=value` for a disk. The password's file is named, never the password.
-
-    Raises VcenterSecretError and the errors of `VsphereAccess.sha1_thumbprint`.
+    Raises VddkMissingError, ToolMissingError, ServerFailedError, DiskNotFoundError, VcenterSecretError,
+    VcenterPasswordError, DiskLockedError, and the errors of `VsphereAccess.sha1_thumbprint`.
     """
+    if address.vsphere is None:
+        raise ServerFailedError(f"can't read {address.path} by VDDK", why="no vCenter has it")
+    server = serve_vddk(address.vsphere, vsphere, transports=transports, read_only=True)
+    try:
+        return ServedSource(server, mode=mode, reason=f"{reason}; VDDK")
+    except ServerFailedError as error:
+        raise named(address.vsphere, error) from error
+
+
+def serve_vddk(disk: VsphereDisk, vsphere: VsphereAccess, *, transports: str, read_only: bool) -> NbdServer:
+    """Start nbdkit for a disk: frozen in its snapshot, or without one, the disk itself.
+
+    What keeps VDDK from opening the disk shows only when somebody connects, as a ServerFailedError that `named`
+    explains. Raises VddkMissingError, VcenterSecretError, and the errors of `VsphereAccess.sha1_thumbprint`.
+    """
+    tool = require_tool("nbdkit", PACKAGE)
+    settings = _settings(disk, vsphere, transports)
+    how = ["--readonly"] if read_only else []
+    return NbdServer(
+        lambda folder: [tool, "--foreground", *how, "--unix", str(folder / "nbd.sock"), "vddk", *settings],
+        what=f"{disk.path} of vCenter {disk.vcenter.name} by VDDK",
+    )
+
+
+def _settings(disk: VsphereDisk, vsphere: VsphereAccess, transports: str) -> tuple[str, ...]:
+    """The plug-in's parameters."""
     vcenter = disk.vcenter
     settings = {
         "server": vcenter.host,
@@ -45,13 +73,40 @@ def vddk_settings(disk: VsphereDisk, vsphere: VsphereAccess, *, transports: str)
         "password": f"+{vsphere.password_file(vcenter)}",
         "thumbprint": vsphere.sha1_thumbprint(vcenter),
         "vm": f"moref={disk.vm}",
-        **({"snapshot": disk.snapshot} if disk.snapshot is not None else {}),
+        "snapshot": disk.snapshot,
         "file": disk.path,
         "transports": transports,
-        **({"libdir": str(vsphere.vddk_libdir)} if vsphere.vddk_libdir is not None else {}),
+        "libdir": vsphere.vddk_libdir,
     }
-    return tuple(f"{key}={value}" for key, value in settings.items())
+    return tuple(f"{key}={value}" for key, value in settings.items() if value is not None)
 
 
-def _command(tool: str, folder: Path, settings: Sequence[str]) -> list[str]:
-    return [tool, "--foreground", "--readonly", "--unix", str(folder / "nbd.sock"), "vddk", *settings]
+def named(disk: VsphereDisk, error: ServerFailedError) -> ProxyfleetError:
+    """The error by its name, from what VDDK or nbdkit said; those of which nothing is known stay as they are."""
+    from proxy_worker.vsphere.faults import DiskLockedError  # noqa: PLC0415 - slow to load, and wanted here only
+    from proxy_worker.vsphere.session import VcenterPasswordError  # noqa: PLC0415 - as above
+
+    credential = disk.vcenter.credential
+    meanings: Sequence[tuple[str, type[ProxyfleetError], str]] = (
+        (r"cannot open plugin|libvixDiskLib|cannot load", VddkMissingError, GUIDE),
+        (
+            r"incorrect user name or password|cannot complete login|login failed",
+            VcenterPasswordError,
+            f"Correct the file {credential}.password of this proxy, or unlock the account.",
+        ),
+        (
+            r"\blocked\b|failed to lock|already in use",
+            DiskLockedError,
+            "Look for another backup's proxy that has it attached, or a migration; it is tried again.",
+        ),
+        (
+            r"ssl certificate|thumbprint",
+            ThumbprintChangedError,
+            "If the vCenter's certificate was replaced, pin the new thumbprint; otherwise look who answers.",
+        ),
+        (r"file was not found|no such file", DiskNotFoundError, "If it was moved or deleted, rescan the vCenter."),
+    )
+    for pattern, kind, remedy in meanings:
+        if re.search(pattern, error.why, re.IGNORECASE):
+            return kind(error.what, why=error.why, remedy=remedy)
+    return error

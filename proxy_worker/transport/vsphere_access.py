@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Final
 
 from proxy_worker.contract.errors import SourceError
 from proxy_worker.contract.outcome import VsphereOffer
-from proxy_worker.contract.specification import VcenterReference
+from proxy_worker.contract.specification import VcenterReference, VsphereFile
+from proxy_worker.transport.vmx import VMX_LIMIT_BYTES
 from proxy_worker.vsphere.trust import Trust, checked_connection, normalised, with_colons
 
 if TYPE_CHECKING:
@@ -109,6 +110,17 @@ class VsphereAccess:
         with self._lock:
             while self._sessions:
                 self._sessions.popitem()[1].close()
+
+
+def fetch_configuration(file: VsphereFile, vsphere: VsphereAccess) -> bytes:
+    """A file of a VM's configuration, at most 1 MiB, from its vCenter.
+
+    Raises VcenterSecretError, and the errors of `proxy_worker.vsphere.download` and of sessions.
+    """
+    from proxy_worker.vsphere.download import download  # noqa: PLC0415 - slow to load, mostly not wanted
+
+    with vsphere.sessions(file.vcenter).borrow() as session:
+        return download(session, file.datacenter, file.path, limit_bytes=VMX_LIMIT_BYTES)
 
 
 def _is_tls(connected: socket.socket) -> bool:
