@@ -179,7 +179,7 @@ class DiskBackup(Frozen):
 
 
 class DiskRestore(Frozen):
-    """Write one disk of a restore point: to a file or block device of the proxy that runs this, or to a VM's disk."""
+    """Write a disk of a restore point to a file or block device of the proxy that runs this, or to a VM's disk."""
 
     kind: Literal[TaskKind.DISK_RESTORE] = TaskKind.DISK_RESTORE
     repository: RepositoryReference
@@ -237,8 +237,9 @@ class VmCreate(Frozen):
     """Names of datastores for disks that don't go to the place's."""
     networks: dict[str, str] = Field(default_factory=dict)
     """Names of networks: the configuration's to the target's; others keep their names."""
-    disk_format: DiskFormat | None = None
-    """None: thin."""
+    disk_format: DiskFormat = DiskFormat.THIN
+    declared: dict[str, Name] = Field(default_factory=dict)
+    """Declared datastores of this vCenter: what it calls each -> what the fleet file does."""
 
 
 class InventoryScan(Frozen):

@@ -39,8 +39,8 @@ from proxy_worker.mover.control import Verdict
 from proxy_worker.mover.restore import restore_disk
 from proxy_worker.node.bench import Bench
 from proxy_worker.node.lease import LeaseKeeper
-from proxy_worker.node.vm_creation import create_vm
 from proxy_worker.node.storage import create_storage_snapshot, list_storage_snapshots, remove_storage_snapshot
+from proxy_worker.node.vm_creation import create_vm
 from proxy_worker.repository.check import check
 from proxy_worker.repository.points import Point
 from proxy_worker.repository.repository import open_store

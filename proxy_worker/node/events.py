@@ -22,6 +22,7 @@ from proxy_worker.contract.outcome import (
     StorageSnapshotListResult,
     StorageSnapshotRemoveResult,
     TaskResult,
+    VmCreateResult,
 )
 
 log = logging.getLogger(__name__)
@@ -79,6 +80,8 @@ def figures(result: TaskResult) -> str:
             line = f"{read:.0f} MiB read by {report.mode}, {stored:.1f} MiB stored, {report.duration_seconds:.1f} s"
         case DiskRestoreResult(report=report):
             line = f"{report.stored_bytes / MIB:.0f} MiB restored, {report.duration_seconds:.1f} s"
+        case VmCreateResult(name=name, disks=disks):
+            line = f"VM {name} made with {len(disks)} disks"
         case InventoryScanResult(vms=vms):
             line = f"{len(vms)} VMs"
         case RepositoryCommitResult(point=point):

@@ -81,6 +81,8 @@ class Made:
     name: str
     configuration_path: str
     disks: tuple[VirtualDisk, ...]
+    datastores: tuple[str, ...]
+    """Managed object ids."""
     warnings: tuple[str, ...]
 
 
@@ -112,7 +114,7 @@ def make(session: Session, machine: NewMachine, waiting: Waiting | None = None) 
         raise VsphereError(
             f"making VM {machine.name}", why=f"it came without {', '.join(sorted(missing)) or 'VMX'}"
         )
-    return Made(there, vm.name, vm.configuration_path, vm.disks, tuple(warnings))
+    return Made(there, vm.name, vm.configuration_path, vm.disks, vm.datastores, tuple(warnings))
 
 
 def _spec(session: Session, machine: NewMachine, warnings: list[str]) -> Any:
