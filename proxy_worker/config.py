@@ -18,6 +18,7 @@ from proxy_worker.contract.signing import decode_public_key
 from proxy_worker.contract.specification import Name
 from proxy_worker.program.settings import RedisSettings, Settings, read_settings
 from proxy_worker.transport.connections import Connections, DatastoreConnection
+from proxy_worker.transport.guest_disks import BY_ID
 
 ENVIRONMENT_PREFIX: Final = "PROXY_WORKER_"
 
@@ -44,6 +45,8 @@ class ProxyConfiguration(Settings):
     """Authorities that vCenters' certificates are verified with, where none is pinned; None: the system's."""
     product_uuid: str | None = None
     """The BIOS uuid of the VM that it runs in; None: as `/sys/class/dmi/id/product_uuid` says. Empty: in no VM."""
+    guest_disks_dir: Path = BY_ID
+    """Links to this machine's block devices, whose names end with a disk's uuid or WWN, as udev makes them."""
     scheduler_public_keys: Annotated[tuple[str, ...], Field(min_length=1)]
     """Whose task specifications it obeys: what `scheduler proxy key` prints."""
     redis: RedisSettings = RedisSettings()
@@ -79,6 +82,7 @@ def _absolute(configuration: ProxyConfiguration, folder: Path) -> ProxyConfigura
         update={
             "state_dir": folder / configuration.state_dir,
             "secrets_dir": folder / configuration.secrets_dir,
+            "guest_disks_dir": folder / configuration.guest_disks_dir,
             "datastores": datastores,
             **{key: folder / path for key, path in optional.items() if path is not None},
         }

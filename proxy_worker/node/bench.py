@@ -58,6 +58,7 @@ class Bench:
             offer=self._vsphere_offer,
             vddk_libdir=self.configuration.vddk_libdir,
             ca_file=self.configuration.vcenter_ca_file,
+            guest_disks_dir=self.configuration.guest_disks_dir,
         )
 
     def repository(self, reference: RepositoryReference, need: Literal["read", "write"]) -> Repository:

@@ -39,9 +39,18 @@ class Opener(Protocol):
         """Raises a ProxyfleetError; all but a few let the disk be opened in network mode instead."""
 
 
+def _open_virtual_appliance(
+    address: DiskAddress, connections: Connections, vsphere: VsphereAccess, *, reason: str
+) -> DiskSource:
+    from proxy_worker.transport.hot_add import open_virtual_appliance  # noqa: PLC0415 - pyvmomi is slow to load
+
+    return open_virtual_appliance(address, connections, vsphere, reason=reason)
+
+
 OPENERS: Final[Mapping[TransportMode, Opener]] = {
     TransportMode.STORAGE_SNAPSHOT: open_storage_snapshot,
     TransportMode.DIRECT_STORAGE: open_direct_storage,
+    TransportMode.VIRTUAL_APPLIANCE: _open_virtual_appliance,
     TransportMode.NETWORK: open_network_mode,
 }
 """How each mode opens a disk."""

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 from proxy_worker.contract.errors import SourceError
 from proxy_worker.contract.outcome import VsphereOffer
 from proxy_worker.contract.specification import VcenterReference, VsphereFile
+from proxy_worker.transport.guest_disks import BY_ID
 from proxy_worker.transport.vmx import VMX_LIMIT_BYTES
 from proxy_worker.vsphere.trust import Trust, checked_connection, normalised, with_colons
 
@@ -42,6 +43,8 @@ class VsphereAccess:
     """What this proxy found that it can do."""
     vddk_libdir: Path | None = None
     ca_file: Path | None = None
+    guest_disks_dir: Path = BY_ID
+    """Links to this machine's block devices, by what names end with their disks' uuids."""
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
     _sessions: dict[VcenterReference, Sessions] = field(default_factory=dict, repr=False)
 
