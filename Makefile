@@ -10,15 +10,17 @@ BIN := .venv/bin
 WORKERS ?= 2
 MINUTES ?= 10
 KEEP ?=
+VMS ?= 200
 
 # uv records no index of its own in a lock file: whoever installs chooses where packages come from.
 COMPILE := $(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-annotate --custom-compile-command 'make lock'
 
-.PHONY: help install system lock test lint format demo demo-stop bench docs chaos fuzz clean
+.PHONY: help install system lock test lint format demo demo-stop demo-vsphere demo-vsphere-stop bench docs chaos fuzz clean
+.PHONY: vsphere-scale test-vsphere
 
 help: ## Show this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-17s %s\n", $$1, $$2}'
 
 install: .venv/installed ## Set up .venv with the locked packages and both commands
 	@ops/install-system-packages demo
@@ -61,6 +63,19 @@ demo: install ## A backup, an incremental and a restore by a whole fleet on this
 demo-stop: .venv/installed ## End the fleet that `make demo KEEP=1` left running
 	@$(BIN)/python -m ops.demo --stop
 
+demo-vsphere: install ## VMs of a simulated vCenter: full, incremental by changed blocks, a restored VM (KEEP=1 leaves it running)
+	@ops/install-system-packages demo-vsphere
+	exec $(BIN)/python -m ops.demo_vsphere $(if $(KEEP),--keep)
+
+demo-vsphere-stop: .venv/installed ## End the fleet that `make demo-vsphere KEEP=1` left running
+	@$(BIN)/python -m ops.demo_vsphere --stop
+
+vsphere-scale: system ## VMS=200 of a simulated vCenter with 500 disks through 3 proxies, every restore compared
+	@VSPHERE_SCALE_VMS=$(VMS) $(BIN)/python -m pytest -q -s --timeout 7200 tests/system/test_vsphere_scale.py
+
+test-vsphere: install ## What only reads, against a real vCenter: VCENTER_URL=https://user@host, see docs/vsphere.md
+	@$(BIN)/python -m pytest -q tests/vsphere_real
+
 bench: system ## Speed and memory beside restic and borg; a missed target exits 1
 	@exec $(BIN)/python -m benchmarks
 
@@ -74,4 +89,4 @@ fuzz: system ## Property tests with many more examples
 	@HYPOTHESIS_PROFILE=thorough $(BIN)/python -m pytest -n $(WORKERS) -q --timeout 3600 tests/repository tests/transport tests/mover
 
 clean: ## Remove everything that is generated
-	@rm -rf .venv .demo .bench .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info
+	@rm -rf .venv .demo .demo-vsphere .cache .bench .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info

@@ -2,16 +2,52 @@
 
 from __future__ import annotations
 
+import hashlib
 import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from ops.demo.errors import DemoError
 from ops.demo.layout import PROXIES, Layout
 from ops.demo.processes import Supervisor
+from ops.demo.summary import RunFigures, folder_size_bytes
 from ops.demo.terminal import BIN, Shell, say
 from ops.demo.valkey import EmbeddedValkey
+
+
+def make_repository(shell: Shell, layout: Layout) -> None:
+    """Make the repository, and the key that proxies get."""
+    passphrase = ("--passphrase-file", str(layout.passphrase))
+    shell.run("proxy-worker", "repository", "init", str(layout.repository), *passphrase)
+    shell.run(
+        *("proxy-worker", "repository", "keys", "export-write", str(layout.repository)),
+        *(*passphrase, "--out", str(layout.write_key)),
+    )
+
+
+def back_up(supervisor: Supervisor, shell: Shell, layout: Layout, job: str, title: str) -> RunFigures:
+    """Run a job to its end with its progress on the terminal; returns its figures under `title`."""
+    before = folder_size_bytes(layout.repository)
+    shell.run("scheduler", "job", "start", job, "--wait")
+    supervisor.check()
+    newest = max(shell.read_json("scheduler", "run", "list", "--json"), key=lambda run: run["run"])
+    run = shell.read_json("scheduler", "run", "show", newest["run"], "--json")
+    return RunFigures(title, run, folder_size_bytes(layout.repository) - before)
+
+
+def sha256(path: Path) -> str:
+    """Of a file's content."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def compare(what: str, expected: str, found: str) -> None:
+    """Show that two digests are equal; raises `DemoError` if they aren't."""
+    if found != expected:
+        raise DemoError(f"{what} was restored as something else: SHA-256 {found}, its source has {expected}")
+    say(f"  [green]equal[/]  {what}  {found[:16]}…")
 
 
 def start_server(supervisor: Supervisor, layout: Layout) -> None:

@@ -102,20 +102,20 @@ class Layout:
         password = secrets.token_urlsafe(24)
         for holder in ("server", "proxies", "flower"):
             self.secrets(holder).mkdir(parents=True, mode=0o700)
-            _write_private(self.secrets(holder) / "redis", password)
-        _write_private(self.passphrase, secrets.token_urlsafe(24))
-        _write_private(self.flower_user, f"admin:{secrets.token_urlsafe(12)}")
+            self.write_secret(self.secrets(holder) / "redis", password)
+        self.write_secret(self.passphrase)
+        self.write_secret(self.flower_user, f"admin:{secrets.token_urlsafe(12)}")
 
     def write_server_files(self) -> None:
         """Write the server's configuration and the fleet's description."""
-        self._render(HERE / "templates/scheduler.toml", self.scheduler_config)
-        self._render(HERE / "fleet.toml", self.fleet_file)
+        self.render(HERE / "templates/scheduler.toml", self.scheduler_config)
+        self.render(HERE / "fleet.toml", self.fleet_file)
 
     def write_proxy_file(self, proxy: ProxyPlace) -> Path:
         """Write a proxy's configuration, once the scheduler's public key exists; returns its path."""
         path = self.proxy_config(proxy.name)
         path.parent.mkdir(exist_ok=True)
-        self._render(
+        self.render(
             HERE / "templates/proxy.toml",
             path,
             name=proxy.name,
@@ -125,13 +125,16 @@ class Layout:
         )
         return path
 
-    def _render(self, template: Path, target: Path, **values: str) -> None:
+    def render(self, template: Path, target: Path, **values: str) -> None:
+        """Write a file of the fleet from a template."""
         text = string.Template(template.read_text(encoding="utf-8"))
         target.write_text(
             text.substitute(values, state=str(self.state), redis_port=str(self.redis_port)), encoding="utf-8"
         )
 
-
-def _write_private(path: Path, secret: str) -> None:
-    path.touch(mode=0o600)
-    path.write_text(secret + "\n", encoding="utf-8")
+    def write_secret(self, path: Path, secret: str | None = None) -> str:
+        """Put a secret, or one made up, into a file that only this user can read; returns it."""
+        secret = secret or secrets.token_urlsafe(24)
+        path.touch(mode=0o600)
+        path.write_text(secret + "\n", encoding="utf-8")
+        return secret

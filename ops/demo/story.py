@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from ops.demo import fleet
-from ops.demo.errors import DemoError
 from ops.demo.layout import PROXIES, Layout
 from ops.demo.machines import MACHINES, Disk, Machine, change, flat_path, make_machines
 from ops.demo.processes import Supervisor
-from ops.demo.summary import RunFigures, folder_size_bytes, show_disks, show_next_steps, show_runs
+from ops.demo.summary import RunFigures, show_disks, show_next_steps, show_runs
 from ops.demo.terminal import Shell, heading, say
 
 JOB = "nightly"
@@ -53,12 +51,7 @@ class Story:
         layout.write_secrets()
         layout.write_server_files()
         heading("An encrypted repository; proxies get a key that can write and not read")
-        passphrase = ("--passphrase-file", str(layout.passphrase))
-        self._shell.run("proxy-worker", "repository", "init", str(layout.repository), *passphrase)
-        self._shell.run(
-            *("proxy-worker", "repository", "keys", "export-write", str(layout.repository)),
-            *(*passphrase, "--out", str(layout.write_key)),
-        )
+        fleet.make_repository(self._shell, layout)
         heading("A backup server, three proxies and Flower")
         fleet.start_server(self._supervisor, layout)
         fleet.start_proxies(self._supervisor, layout)
@@ -71,12 +64,7 @@ class Story:
 
     def _back_up(self, title: str) -> RunFigures:
         heading(f"Backup: {title}")
-        before = folder_size_bytes(self._layout.repository)
-        self._shell.run("scheduler", "job", "start", JOB, "--wait")
-        self._supervisor.check()
-        newest = max(self._shell.read_json("scheduler", "run", "list", "--json"), key=lambda run: run["run"])
-        run = self._shell.read_json("scheduler", "run", "show", newest["run"], "--json")
-        return RunFigures(title, run, folder_size_bytes(self._layout.repository) - before)
+        return fleet.back_up(self._supervisor, self._shell, self._layout, JOB, title)
 
     def _let_a_day_pass(self) -> None:
         heading("A day passes on the machines")
@@ -92,7 +80,7 @@ class Story:
             for (machine, disk), source in zip(_disks(), sources, strict=True):
                 target = self._layout.restored / f"{machine.name}-{disk.key.replace(':', '-')}.img"
                 self._restore(machine.name, disk.key, target)
-                _compare(f"{machine.name} {disk.key}", source.result(), _sha256(target))
+                fleet.compare(f"{machine.name} {disk.key}", source.result(), fleet.sha256(target))
         finally:
             beside.shutdown(wait=False, cancel_futures=True)
 
@@ -103,7 +91,7 @@ class Story:
         oldest = min(points, key=lambda point: point["created"])
         target = self._layout.restored / f"{vm}-the-day-before.img"
         self._restore(vm, key, target, "--point", oldest["point"])
-        _compare(f"{vm} {key} of the first run", original, _sha256(target))
+        fleet.compare(f"{vm} {key} of the first run", original, fleet.sha256(target))
 
     def _restore(self, vm: str, key: str, target: Path, *options: str) -> None:
         target.parent.mkdir(exist_ok=True)
@@ -112,19 +100,8 @@ class Story:
         )
 
     def _digest(self, machine: Machine, disk: Disk) -> str:
-        return _sha256(flat_path(self._layout.datastores / machine.datastore / machine.name, disk))
+        return fleet.sha256(flat_path(self._layout.datastores / machine.datastore / machine.name, disk))
 
 
 def _disks() -> list[tuple[Machine, Disk]]:
     return [(machine, disk) for machine in MACHINES for disk in machine.disks]
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _compare(what: str, expected: str, found: str) -> None:
-    if found != expected:
-        raise DemoError(f"{what} was restored as something else: SHA-256 {found}, its source has {expected}")
-    say(f"  [green]equal[/]  {what}  {found[:16]}…")
