@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
 from proxy_worker.contract.names import AUTOMATIC, MODE_PREFERENCE, TaskKind, TransportMode
+from proxy_worker.contract.selection import ModeChoice, choose
 from scheduler.dispatch.fleet import Fleet, FleetProxy, FleetRepository, Placement
 
 _STORAGE_SNAPSHOTS: Final = frozenset(
     {TaskKind.STORAGE_SNAPSHOT_CREATE, TaskKind.STORAGE_SNAPSHOT_REMOVE, TaskKind.STORAGE_SNAPSHOT_LIST}
 )
+_MOST_NAMES: Final = 3
+"""Proxies that a reason names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,15 +38,16 @@ def candidates(placement: Placement, fleet: Fleet) -> Candidates | str:
     else:
         left.keep(lambda proxy: proxy.live, "no proxy is running")
         left.keep(lambda proxy: proxy.enabled, "every running proxy is disabled")
-    modes = _sieve_by_source(left, placement)
+    best = _sieve_by_source(left, placement)
     if placement.repository is not None:
         _sieve_by_repository(left, placement, fleet.repositories.get(placement.repository))
     if left.obstacle is not None:
         return left.obstacle
-    if not modes:
+    if not best:
         return Candidates(((None, tuple(left.proxies)),), left.described)
-    best = {proxy.name: next(mode for mode in modes if mode in _offers(proxy, placement)) for proxy in left.proxies}
-    grouped = ((mode, tuple(proxy for proxy in left.proxies if best[proxy.name] is mode)) for mode in modes)
+    grouped = (
+        (mode, tuple(proxy for proxy in left.proxies if best[proxy.name] is mode)) for mode in MODE_PREFERENCE
+    )
     return Candidates(tuple((mode, group) for mode, group in grouped if group), left.described)
 
 
@@ -90,19 +94,19 @@ def _sieve_by_repository(left: _Sieve, placement: Placement, repository: FleetRe
         left.described = f"that reach repository {repository.name}"
 
 
-def _sieve_by_source(left: _Sieve, placement: Placement) -> tuple[TransportMode, ...]:
-    """Keep those that reach the disk or datastore; return the modes that may be used, best first."""
+def _sieve_by_source(left: _Sieve, placement: Placement) -> Mapping[str, TransportMode]:
+    """Keep those that reach the disk or datastore; return the best mode that each has, where modes are involved."""
     if placement.kind in _STORAGE_SNAPSHOTS:
         left.keep(
             lambda proxy: TransportMode.STORAGE_SNAPSHOT in _offers(proxy, placement),
             f"no proxy {left.such} makes storage snapshots of datastore {placement.datastore}",
         )
         left.described = f"that make storage snapshots of datastore {placement.datastore}"
-        return ()
+        return {}
     if placement.kind not in {TaskKind.DISK_BACKUP, TaskKind.INVENTORY_SCAN}:
-        return ()
+        return {}
     datastore = placement.datastore
-    if datastore is not None:
+    if datastore is not None and placement.vsphere is None:
         left.keep(
             lambda proxy: datastore in proxy.datastores,
             f"no proxy {left.such} reaches datastore {datastore}",
@@ -112,13 +116,38 @@ def _sieve_by_source(left: _Sieve, placement: Placement) -> tuple[TransportMode,
         # A folder's VMX files are read in place: who only has the disks over the network may not see them.
         direct = [proxy for proxy in left.proxies if TransportMode.DIRECT_STORAGE in _offers(proxy, placement)]
         left.proxies = direct or left.proxies
-        return ()
-    allowed = _allowed(placement)
-    left.keep(
-        lambda proxy: any(mode in _offers(proxy, placement) for mode in allowed),
-        f"no proxy {left.such} offers {' or '.join(allowed)} for it",
-    )
-    return allowed
+        return {}
+    choices = {
+        proxy.name: choose(
+            placement.traits,
+            proxy.offer,
+            placement.preference,
+            failover_to_network=placement.failover_to_network,
+        )
+        for proxy in left.proxies
+    }
+    if placement.vsphere is None:
+        obstacle = f"no proxy {left.such} offers {' or '.join(_allowed(placement))} for it"
+    else:
+        obstacle = f"no proxy {left.such} can read it: {_refusals(choices)}"
+    left.keep(lambda proxy: bool(choices[proxy.name].candidates), obstacle)
+    if placement.vsphere is not None:
+        left.described = "that can read it"
+    return {proxy.name: choices[proxy.name].candidates[0] for proxy in left.proxies}
+
+
+def _refusals(choices: Mapping[str, ModeChoice]) -> str:
+    """Why no proxy can use any mode: what is true of all proxies once, the rest with the proxies' names."""
+    proxies: dict[tuple[TransportMode, str], list[str]] = {}
+    for name, choice in choices.items():
+        for verdict in choice.verdicts:
+            if verdict.refusal is not None:
+                proxies.setdefault((verdict.mode, verdict.refusal), []).append(name)
+    lines = []
+    for (mode, refusal), names in sorted(proxies.items(), key=lambda item: MODE_PREFERENCE.index(item[0][0])):
+        shown = ", ".join(names[:_MOST_NAMES]) + (" …" if len(names) > _MOST_NAMES else "")
+        lines.append(f"{mode}: {refusal}" + (f" ({shown})" if len(names) < len(choices) else ""))
+    return "; ".join(lines)
 
 
 def _allowed(placement: Placement) -> tuple[TransportMode, ...]:

@@ -9,6 +9,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from proxy_worker.contract.names import AUTOMATIC, TransportMode
+from proxy_worker.contract.selection import Offer
 from proxy_worker.ledger import FleetView, ProxyView
 from scheduler.dispatch.fleet import Fleet, FleetProxy, FleetRepository, InFlight, Limits, repository_cap
 from scheduler.state.models import Proxy, Repository
@@ -69,6 +70,9 @@ class DeclaredFleet:
             for name, modes in registration.datastores.items()
             if declared.datastores is None or name in declared.datastores
         }
+        offer = Offer.registered(registration).restricted(
+            mode=declared.transport_mode, datastores=declared.datastores
+        )
         limit = declared.max_concurrent_tasks
         slots = registration.max_concurrent_tasks
         return FleetProxy(
@@ -82,4 +86,7 @@ class DeclaredFleet:
             live=seen.live and not seen.draining,
             enabled=declared.enabled and declared.site in {None, registration.site},
             restricted=restricted,
+            vsphere=offer.vsphere,
+            left_out=offer.left_out,
+            only_datastores=offer.only_datastores,
         )

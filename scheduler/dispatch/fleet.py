@@ -15,6 +15,8 @@ from proxy_worker.contract.names import (
     proxy_lane,
     repository_lane,
 )
+from proxy_worker.contract.outcome import VsphereOffer
+from proxy_worker.contract.selection import OFFERED_BY_NBD, DiskTraits, Offer, in_datastore
 
 
 class Urgency(IntEnum):
@@ -39,6 +41,15 @@ class Placement:
     """A `TransportMode`, or `automatic`."""
     failover_to_network: bool = True
     pinned_proxy: str | None = None
+    vsphere: DiskTraits | None = None
+    """What decides how a vCenter's disk may be read: its credential, the modes that its kind rules out."""
+
+    @property
+    def traits(self) -> DiskTraits:
+        """What of the disk decides how it may be read."""
+        if self.vsphere is not None:
+            return self.vsphere
+        return OFFERED_BY_NBD if self.datastore is None else in_datastore(self.datastore)
 
     @property
     def caps(self) -> tuple[str, ...]:
@@ -80,6 +91,17 @@ class FleetProxy:
     enabled: bool = True
     restricted: bool = False
     """Whether it may use only one transport mode, so that the specification has to name it."""
+    vsphere: VsphereOffer | None = None
+    """What it can do with the disks of vCenters."""
+    left_out: Mapping[TransportMode, str] = field(default_factory=dict)
+    """Modes that it may not use, each with who says so."""
+    only_datastores: tuple[str, ...] | None = None
+    """All that it may read from; None: whatever it reaches."""
+
+    @property
+    def offer(self) -> Offer:
+        """What the choice of a transport mode is made from."""
+        return Offer(self.datastores, self.modes, self.vsphere, self.left_out, self.only_datastores)
 
 
 @dataclass(frozen=True, slots=True)

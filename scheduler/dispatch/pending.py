@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from proxy_worker.contract.names import TransportMode
+from proxy_worker.contract.selection import traits_of
 from proxy_worker.contract.specification import (
     DiskBackup,
     DiskRestore,
@@ -77,13 +78,15 @@ def placement_of(body: TaskBody, pinned_proxy: str | None) -> Placement:
     if isinstance(body, DiskBackup):
         # A disk that is frozen in a storage snapshot only can't be had in any other way.
         kept = body.disk.address.storage_snapshot is not None
+        address = body.disk.address
         return Placement(
             body.kind,
             repository=body.repository.name,
-            datastore=body.disk.address.datastore,
+            datastore=address.datastore,
             preference=str(TransportMode.STORAGE_SNAPSHOT if kept else body.transport.mode),
             failover_to_network=body.transport.failover_to_network and not kept,
             pinned_proxy=pinned_proxy,
+            vsphere=traits_of(address, body.disk.size_bytes) if address.vsphere is not None else None,
         )
     needs_read_key = isinstance(body, DiskRestore) or (isinstance(body, RepositoryCheck) and not body.scrub_only)
     return Placement(

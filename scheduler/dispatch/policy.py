@@ -186,6 +186,8 @@ class _Room:
         """The lane that exactly these proxies share, if each of them could take all of the backlog."""
         if mode is None or placement.pinned_proxy is not None or len(group) == 1:
             return None
+        if placement.vsphere is not None:
+            return None  # a vCenter's disk takes more than a lane tells: a password, a proxy that is a VM there
         lane = disk_lane(group[0].site, mode, placement.datastore)
         everyone_may = self.subscribers[lane] == {proxy.name for proxy in group}
         return lane if everyone_may and all(self.spare[proxy.name] >= backlog for proxy in group) else None
