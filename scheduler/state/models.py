@@ -32,6 +32,7 @@ from scheduler.state.recorded import (
     VmRunState,
     WorkState,
 )
+from scheduler.state.restoring import RestoredDisk, RestoreWishes, VmRestore, VmRestoreKind, VmRestoreState
 from scheduler.state.scanned import VcenterScan, VcenterVm
 from scheduler.state.steps import ChangeBaseOfPoint, SnapshotEntry, SnapshotState, StepState, VcenterStep
 
@@ -53,6 +54,8 @@ __all__ = [
     "Request",
     "RequestKind",
     "Restore",
+    "RestoreWishes",
+    "RestoredDisk",
     "Run",
     "RunState",
     "RunTrigger",
@@ -66,6 +69,9 @@ __all__ = [
     "VcenterStep",
     "VcenterVm",
     "Vm",
+    "VmRestore",
+    "VmRestoreKind",
+    "VmRestoreState",
     "VmRun",
     "VmRunState",
     "WorkState",
