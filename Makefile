@@ -73,8 +73,9 @@ demo-vsphere-stop: .venv/installed ## End the fleet that `make demo-vsphere KEEP
 vsphere-scale: system ## VMS=200 of a simulated vCenter with 500 disks through 3 proxies, every restore compared
 	@VSPHERE_SCALE_VMS=$(VMS) $(BIN)/python -m pytest -q -s --timeout 7200 tests/system/test_vsphere_scale.py
 
-test-vsphere: install ## What only reads, against a real vCenter: VCENTER_URL=https://user@host, see docs/vsphere.md
-	@$(BIN)/python -m pytest -q tests/vsphere_real
+test-vsphere: install ## Ask a real vCenter: VCENTER_URL=https://user@host VCENTER_PASSWORD_FILE=… [VCENTER_TEST_VM=…]
+	@[[ -n "$${VCENTER_URL:-}" ]] || { echo 'VCENTER_URL=https://user@host is needed; docs/vsphere.md says more' >&2; exit 2; }
+	$(BIN)/python -m pytest -v $(if $(VCENTER_TEST_VM),,-m 'not touches_vm') tests/vcenter
 
 bench: system ## Speed and memory beside restic and borg; a missed target exits 1
 	@exec $(BIN)/python -m benchmarks
