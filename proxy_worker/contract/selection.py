@@ -54,6 +54,10 @@ class DiskTraits:
     unfit: tuple[tuple[TransportMode, str], ...] = ()
     """Modes that its kind rules out on every proxy, each with the reason."""
 
+    def with_snapshot_on_demand(self) -> DiskTraits:
+        """The same before its VM is frozen, when a storage snapshot can yet be made."""
+        return replace(self, kept=None)
+
 
 @dataclass(frozen=True, slots=True)
 class Offer:
@@ -182,7 +186,7 @@ class _Case:
         """What the connection lacks, in proxy.toml's words."""
         found = self.offer.vsphere.refusals.get(self.mode) if self.offer.vsphere is not None else None
         vcenter = self.disk.home is Home.VCENTER
-        return _MISSING[self.mode, vcenter] + (
+        return f"{_MISSING[self.mode, vcenter]} on this proxy" + (
             f" ({found})" if found and vcenter and self.mode in {_SNAPSHOT, _DIRECT} else ""
         )
 
@@ -269,7 +273,7 @@ _RULES: Final[tuple[tuple[Callable[[_Case], bool], str], ...]] = (
     ),
     (
         lambda case: case.by_connection and not case.by_datastore,
-        "datastore {case.disk.datastore} has no {case.missing} on this proxy",
+        "datastore {case.disk.datastore} has no {case.missing}",
     ),
     (lambda case: case.mode == _SNAPSHOT and case.disk.kept is False, "no storage snapshot of it was made"),
 )
