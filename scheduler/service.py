@@ -8,6 +8,7 @@ start repeats what was not finished.
 from __future__ import annotations
 
 import logging
+import secrets
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -22,12 +23,16 @@ from scheduler.dispatch.declared import DeclaredFleet
 from scheduler.dispatch.loop import Dispatcher, Publish
 from scheduler.dispatch.pending import OpenTask
 from scheduler.runs.advance import advance, give_up, is_due, replan, unwanted
+from scheduler.runs.handling import HANDLING
 from scheduler.runs.journal import Journal, journal
 from scheduler.runs.outcomes import Outcome, record
+from scheduler.runs.scanned import scan_everything
 from scheduler.runs.schedules import Timetable
+from scheduler.runs.steps import record_steps, requeue_started, start_steps, survey
 from scheduler.state.errors import StateError, StateLockedError
 from scheduler.state.models import LedgerTask, ServiceMark, WorkState
 from scheduler.state.store import State
+from scheduler.vcenters.executor import Executor
 
 logger = logging.getLogger(__name__)
 
@@ -60,12 +65,15 @@ class Service:
         timings: Timings | None = None,
         clock: Callable[[], float] = time.time,
         unserved_s: float = UNSERVED_S,
+        executor: Executor | None = None,
     ) -> None:
+        """Without an `executor`, nothing that vCenters are to do is done."""
         self.state = state
         self.ledger = ledger
         self.timings = timings if timings is not None else Timings()
         self.clock = clock
         self.unserved_s = unserved_s
+        self.executor = executor
         self.dispatcher = Dispatcher(ledger, publish, key)
         self.timetable = Timetable()
         self._attached = False
@@ -89,7 +97,10 @@ class Service:
             joined = in_force is not None and in_force == mark.epoch
             if not joined:
                 mark.epoch = max(mark.epoch or 0, in_force or 0) + 1
+            mark.installation = mark.installation or secrets.token_hex(8)
             epoch = mark.epoch
+            if self.executor is not None:
+                self.executor.installation = mark.installation
         if joined:
             self.ledger.join_epoch(epoch, self.timings)
         else:
@@ -103,6 +114,9 @@ class Service:
         """Mirror the journal, after finishing what an earlier life of the scheduler had begun."""
         with journal(self.state, self.clock) as steps:
             replan(steps)
+            if self.executor is not None:
+                requeue_started(steps, self.executor.running)
+                scan_everything(steps)
         with self.state.read() as session:
             rows = session.scalars(select(LedgerTask).where(LedgerTask.state == WorkState.RUNNING)).all()
             self.dispatcher.forget_tasks()
@@ -144,6 +158,7 @@ class Service:
         """Do everything that can be done now."""
         self._reap()
         self._collect()
+        self._collect_steps()
         self._advance()
         since = self.clock() - self._viewed_at
         if self._changed or since > (VIEW_S if self.dispatcher.tasks else IDLE_VIEW_S) or since < 0:
@@ -171,6 +186,12 @@ class Service:
             if len(finished) < _BATCH:
                 return
 
+    def _collect_steps(self) -> None:
+        outcomes = self.executor.finished() if self.executor is not None else []
+        if outcomes:
+            with self._steps() as steps:
+                record_steps(steps, outcomes, HANDLING)
+
     def _advance(self) -> None:
         now = self.clock()
         version = self.state.version()
@@ -185,6 +206,18 @@ class Service:
                 self.timetable.start(steps, jobs)
                 steps.session.flush()
                 advance(steps)
+        self._start_steps()
+
+    def _start_steps(self) -> None:
+        if self.executor is None:
+            return
+        with self.state.read() as session:
+            choice = survey(session, self.clock())
+        if choice.start or choice.undeclared:
+            with self._steps() as steps:
+                calls = start_steps(steps, HANDLING)
+            for call in calls:
+                self.executor.start(call)
 
     def _dispatch(self) -> None:
         view = self._view()
@@ -215,6 +248,9 @@ class Service:
         self.dispatcher.drop(steps.closed)
         self.dispatcher.add(OpenTask.of(row) for row in steps.opened)
         self.dispatcher.cancel(steps.cancelling)
+        if self.executor is not None:
+            for step_id in steps.stopping:
+                self.executor.cancel(step_id)
         self._changed = True
 
 

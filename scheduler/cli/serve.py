@@ -18,10 +18,12 @@ from proxy_worker.ledger import Ledger
 from proxy_worker.ledger.broker import publish, publisher
 from scheduler.configuration import PATH_VARIABLE, SchedulerConfiguration, load_configuration
 from scheduler.local_proxy import LocalProxy
+from scheduler.runs.handling import KINDS
 from scheduler.service import Service
 from scheduler.signing import signing_key
 from scheduler.state.lock import only_scheduler
 from scheduler.state.store import open_state, reach_state
+from scheduler.vcenters.executor import Executor
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
 logger = logging.getLogger(__name__)
@@ -72,7 +74,8 @@ def _serve(
     ):
         state = open_state(configuration.database, migrate=True)
         broker = publisher(configuration.redis.url, password)
-        service = Service(state, ledger, functools.partial(publish, broker), key)
+        executor = Executor(KINDS, configuration.secrets_dir)
+        service = Service(state, ledger, functools.partial(publish, broker), key, executor=executor)
         service.attach()
         service.load()
         local = None
@@ -85,6 +88,7 @@ def _serve(
             logger.info("stopping")
             if local is not None:
                 local.stop(hurry)
+            executor.close()
             broker.close()
             state.close()
 

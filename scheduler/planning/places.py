@@ -1,4 +1,4 @@
-"""Where a vCenter has a VM: what a planned VM carries so that its snapshot can be made."""
+"""What is kept of a vCenter's VM from its plan to its next backup. Sizes are in bytes."""
 
 from __future__ import annotations
 
@@ -21,3 +21,13 @@ class VcenterPlace(BaseModel):
     """Keys of disks that the job leaves out, e.g. `scsi0:1`."""
     windows: bool = False
     """Whether its guest is Windows, which quiescing treats otherwise."""
+
+
+class TrackingMark(BaseModel):
+    """Where change tracking of a disk stood when it was frozen. Valid for that very disk only."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    change_id: str
+    disk_uuid: str
+    size_bytes: int

@@ -13,7 +13,10 @@ from proxy_worker.contract.outcome import TaskFailure
 from scheduler.runs import tasks
 from scheduler.runs.beginning import begin_run, plan_if_scanned
 from scheduler.runs.completion import settle_vm_runs
+from scheduler.runs.freezing import cancel_freezing
 from scheduler.runs.journal import Journal
+from scheduler.runs.scanned import begin_scans
+from scheduler.runs.steps import SNAPSHOT
 from scheduler.state.errors import NoSuchRepositoryError
 from scheduler.state.models import (
     DiskTask,
@@ -24,7 +27,10 @@ from scheduler.state.models import (
     Restore,
     Run,
     RunState,
+    VcenterScan,
+    VcenterStep,
     VmRun,
+    VmRunState,
     WorkState,
 )
 
@@ -43,6 +49,9 @@ def is_due(session: Session, now: float) -> bool:
         exists().where(_wait_is_cancelled()),
         exists().where(_upkeep_wait_is_cancelled(), LedgerTask.retry_at > now),
         exists().where(_restore_cancel_is_owed()),
+        exists().where(_freezing_is_cancelled()),
+        exists().where(_scanning_is_cancelled()),
+        exists().where(VcenterScan.state == WorkState.REQUESTED),
     )
     return bool(session.scalar(select(or_(*questions))))
 
@@ -54,6 +63,7 @@ def advance(journal: Journal) -> None:
         begin_run(journal, run)
     _begin_restores(journal)
     _begin_requests(journal)
+    begin_scans(journal)
     _cancel(journal)
     _retry_disks(journal)
     _retry_upkeep(journal)
@@ -110,6 +120,21 @@ def _upkeep_wait_is_cancelled() -> ColumnElement[bool]:
     )
 
 
+def _freezing_is_cancelled() -> ColumnElement[bool]:
+    cancelled = select(Run.id).where(Run.cancel_requested, Run.state.in_(_ACTIVE))
+    told = exists().where(
+        VcenterStep.subject == VmRun.repository_run, VcenterStep.kind == SNAPSHOT, VcenterStep.cancelling
+    )
+    return and_(VmRun.state == VmRunState.SNAPSHOTTING, VmRun.run_id.in_(cancelled), ~told)
+
+
+def _scanning_is_cancelled() -> ColumnElement[bool]:
+    """Runs that wait for vCenters alone: those are read for others, too."""
+    of_folders = exists().where(LedgerTask.run_id == Run.id, LedgerTask.kind == TaskKind.INVENTORY_SCAN)
+    unended = LedgerTask.state.in_((WorkState.RUNNING, WorkState.WAITING))
+    return and_(Run.state == RunState.SCANNING, Run.cancel_requested, ~of_folders.where(unended))
+
+
 def _restore_cancel_is_owed() -> ColumnElement[bool]:
     cancelled = select(Restore.id).where(Restore.cancel_requested, Restore.state == WorkState.RUNNING)
     return and_(LedgerTask.cancelling.is_(False), LedgerTask.restore_id.in_(cancelled))
@@ -152,6 +177,10 @@ def _cancel(journal: Journal) -> None:
         disk.state, disk.retry_at = DiskTaskState.CANCELLED, None
         touched.add(disk.vm_run_id)
     settle_vm_runs(journal, touched)
+    for vm_run in session.scalars(select(VmRun).where(_freezing_is_cancelled())).all():
+        cancel_freezing(journal, vm_run)
+    for run in session.scalars(select(Run).where(_scanning_is_cancelled())).all():
+        plan_if_scanned(journal, run)
     for row in session.scalars(select(LedgerTask).where(_upkeep_wait_is_cancelled())).all():
         row.retry_at = journal.now  # a last try now: the run ends with it, one way or the other
 

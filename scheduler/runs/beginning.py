@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from sqlalchemy import delete, select
+from sqlalchemy.orm import Session
 
 from proxy_worker.contract.names import TaskKind
-from proxy_worker.contract.outcome import InventoryScanResult
+from proxy_worker.contract.outcome import InventoryScanResult, TaskFailure
 from proxy_worker.contract.specification import (
     DiskAddress,
     DiskIdentity,
@@ -17,11 +18,14 @@ from proxy_worker.contract.specification import (
     VmIdentity,
 )
 from scheduler.planning.candidates import Candidate
-from scheduler.planning.matching import needs_datastores
+from scheduler.planning.matching import needed_vcenters, needs_datastores
 from scheduler.planning.selection import Plan, PlannedVm, Unplanned, plan
 from scheduler.runs import tasks
 from scheduler.runs.completion import settle_run
+from scheduler.runs.freezing import freeze, place_of
 from scheduler.runs.journal import Journal
+from scheduler.runs.opening import Opened, open_disks
+from scheduler.runs.scans import FRESH_S, failure_of, is_pending, want_scan
 from scheduler.state.asking import new_id
 from scheduler.state.models import (
     Datastore,
@@ -32,11 +36,13 @@ from scheduler.state.models import (
     Repository,
     Run,
     RunState,
+    Vcenter,
     Vm,
     VmRun,
     VmRunState,
     WorkState,
 )
+from scheduler.state.scanning import catalogued_candidates
 
 logger = logging.getLogger(__name__)
 
@@ -59,7 +65,16 @@ def begin_run(journal: Journal, run: Run) -> None:
         folders = select(Datastore.name).where(Datastore.kind == DatastoreKind.DIRECTORY).order_by(Datastore.name)
         for datastore in journal.session.scalars(folders):
             journal.open(tasks.scan_task(run, datastore, journal.now))
+    run.scanned_after = journal.now - FRESH_S
+    for vcenter in vcenters_of(journal.session, run):
+        want_scan(journal, vcenter, since=run.scanned_after)
     plan_if_scanned(journal, run)
+
+
+def vcenters_of(session: Session, run: Run) -> tuple[str, ...]:
+    """The declared vCenters that a run's VMs may be found in."""
+    vcenters = session.scalars(select(Vcenter.name).order_by(Vcenter.name)).all()
+    return needed_vcenters(run.vms, run.criteria, session.scalars(select(Vm.name)), vcenters)
 
 
 def plan_if_scanned(journal: Journal, run: Run) -> None:
@@ -76,6 +91,9 @@ def plan_if_scanned(journal: Journal, run: Run) -> None:
             journal.close(scan)
         run.state, run.ended_at, run.reason = RunState.CANCELLED, journal.now, "cancelled before it was planned"
         return
+    vcenters = vcenters_of(session, run)
+    if any(is_pending(session, run, vcenter) for vcenter in vcenters):
+        return
     repository = session.get(Repository, run.repository)
     if repository is None:
         for scan in scans:
@@ -84,9 +102,13 @@ def plan_if_scanned(journal: Journal, run: Run) -> None:
         run.reason = f"repository {run.repository!r} is not declared any more"
         return
     known = [*_declared_vms(session.scalars(select(Vm))), *_scanned_vms(scans)]
-    planned = plan(run.vms, run.criteria, [Candidate.of_inventory(vm) for vm in known])
+    unread = {vcenter: failure for vcenter in vcenters if (failure := failure_of(session, vcenter)) is not None}
+    read = [vcenter for vcenter in vcenters if vcenter not in unread]
+    candidates = [Candidate.of_inventory(vm) for vm in known] + catalogued_candidates(session, read)
+    planned = plan(run.vms, run.criteria, candidates)
     reference = tasks.reference(repository, run.repository)
-    _record_plan(journal, run, Plan(planned.vms, (*_unscanned(scans), *planned.unplanned)), reference)
+    missing = (*_unscanned(scans), *_unread(unread), *planned.unplanned)
+    _record_plan(journal, run, Plan(planned.vms, missing), reference)
     for scan in scans:
         journal.close(scan)
     run.state = RunState.RUNNING
@@ -109,6 +131,9 @@ def _begin_again(journal: Journal, run: Run, repository: RepositoryReference) ->
         vm_run.repository_run = new_id(journal.now)
         vm_run.cancelled = False
         vm_run.reason = vm_run.warning = vm_run.ended_at = None
+        if vm_run.place is not None:
+            freeze(journal, run, vm_run, vm_run.place)
+            continue
         disks = session.scalars(select(DiskTask).where(DiskTask.vm_run_id == vm_run.id).order_by(DiskTask.id)).all()
         for number, disk in enumerate(disks):
             # Results and checkpoints are bound to the former name, which a tombstone has taken.
@@ -153,25 +178,16 @@ def _open_vm(journal: Journal, run: Run, vm: PlannedVm, vm_run_id: str, reposito
         attempt=1,
         repository_run=new_id(journal.now),
         configuration=vm.configuration,
+        place=place_of(journal, vm),
         warning=vm.warning,
         started_at=journal.now,
     )
     journal.session.add(vm_run)
-    # In order of key, as retries find them: the first one brings the configuration files.
-    for number, disk in enumerate(sorted(vm.disks, key=lambda disk: disk.key)):
-        row = DiskTask(
-            id=f"{vm_run_id}.{disk.key}",
-            vm_run_id=vm_run_id,
-            run_id=run.id,
-            disk_key=disk.key,
-            address=disk.address,
-            size_bytes=disk.size_bytes,
-            state=DiskTaskState.QUEUED,
-            tries=1,
-            attempts=0,
-        )
-        journal.session.add(row)
-        journal.open(tasks.backup_task(run, vm_run, row, repository, journal.now, configuration=number == 0))
+    if vm_run.place is not None:
+        freeze(journal, run, vm_run, vm_run.place)
+        return
+    disks = [Opened(key=disk.key, address=disk.address, size_bytes=disk.size_bytes) for disk in vm.disks]
+    open_disks(journal, run, vm_run, disks, repository)
 
 
 def _declared_vms(vms: Iterable[Vm]) -> list[InventoryVm]:
@@ -193,4 +209,11 @@ def _unscanned(scans: Sequence[LedgerTask]) -> list[Unplanned]:
         Unplanned(f"datastore {scan.title.rpartition(' ')[2]}", f"its VMs are not known: {scan.failure}")
         for scan in scans
         if scan.state is not WorkState.SUCCEEDED
+    ]
+
+
+def _unread(failures: Mapping[str, TaskFailure]) -> list[Unplanned]:
+    return [
+        Unplanned(f"vCenter {vcenter}", f"its VMs are not known: {failure}")
+        for vcenter, failure in failures.items()
     ]

@@ -6,10 +6,12 @@ import logging
 from collections import Counter, defaultdict
 from collections.abc import Collection
 
-from sqlalchemy import func, select
+from sqlalchemy import func, select, update
 
 from scheduler.runs import tasks
 from scheduler.runs.journal import Journal
+from scheduler.runs.removing import thaw
+from scheduler.runs.warnings import warn
 from scheduler.state.errors import NoSuchRepositoryError
 from scheduler.state.models import DiskTask, DiskTaskState, Repository, Run, RunState, VmRun, VmRunState
 
@@ -32,6 +34,8 @@ def settle_vm_runs(journal: Journal, vm_run_ids: Collection[str]) -> None:
         if vm_run.state is not VmRunState.RUNNING or any(not state.final for state in states):
             continue
         run = runs.setdefault(vm_run.run_id, session.get_one(Run, vm_run.run_id))
+        thaw(journal, vm_run.repository_run)
+        _forget_areas(journal, vm_run)
         if set(states) == {DiskTaskState.SUCCEEDED}:
             _commit(journal, run, vm_run)
         else:
@@ -81,6 +85,12 @@ def settle_run(journal: Journal, run: Run) -> None:
     logger.info("run %s of job %s: %s", run.id, run.job, f"{run.state}: {run.reason}" if run.reason else run.state)
 
 
+def _forget_areas(journal: Journal, vm_run: VmRun) -> None:
+    """Changed areas are for retries of this attempt alone, and are large."""
+    of_vm = update(DiskTask).where(DiskTask.vm_run_id == vm_run.id, DiskTask.changed_areas.is_not(None))
+    journal.session.execute(of_vm.values(changed_areas=None))
+
+
 def _commit(journal: Journal, run: Run, vm_run: VmRun) -> None:
     session = journal.session
     disks = session.scalars(select(DiskTask).where(DiskTask.vm_run_id == vm_run.id)).all()
@@ -111,7 +121,7 @@ def _abandon(journal: Journal, run: Run, vm_run: VmRun, reason: str) -> bool:
     """Open the task that puts the tombstone; False when the repository is not declared any more."""
     repository = journal.session.get(Repository, run.repository)
     if repository is None:
-        vm_run.warning = f"no tombstone was put: repository {run.repository!r} is not declared any more"
+        warn(vm_run, f"no tombstone was put: repository {run.repository!r} is not declared any more")
         return False
     reference = tasks.reference(repository, run.repository)
     journal.open(tasks.abandon_task(run, vm_run, reference, reason, journal.now))

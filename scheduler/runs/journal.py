@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from sqlalchemy.orm import Session
 
-from scheduler.state.models import LedgerTask
+from scheduler.state.models import LedgerTask, VcenterStep
 from scheduler.state.store import State
 
 
@@ -20,6 +20,7 @@ class Journal:
         self.opened: list[LedgerTask] = []
         self.cancelling: list[str] = []
         self.closed: list[str] = []
+        self.stopping: list[str] = []
 
     def open(self, task: LedgerTask) -> None:
         """Have the ledger given `task`."""
@@ -40,6 +41,16 @@ class Journal:
         """Forget `task`, whose outcome has been recorded where it belongs."""
         self.session.delete(task)
         self.closed.append(task.id)
+
+    def stop(self, step: VcenterStep) -> None:
+        """Have a step at a vCenter told to stop; its outcome still arrives."""
+        if not step.cancelling:
+            step.cancelling = True
+            self.stopping.append(step.id)
+
+    def close_step(self, step: VcenterStep) -> None:
+        """Forget a step, whose outcome has been recorded where it belongs."""
+        self.session.delete(step)
 
 
 @contextmanager

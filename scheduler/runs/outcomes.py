@@ -22,10 +22,12 @@ from proxy_worker.contract.outcome import (
     TaskResult,
 )
 from proxy_worker.contract.specification import RepositoryAbandon
+from scheduler.runs.bases import keep_bases
 from scheduler.runs.beginning import plan_if_scanned
 from scheduler.runs.catalogue import add_point, add_point_of, replace_points
 from scheduler.runs.completion import end_vm_run, give_up_commit, settle_vm_runs
 from scheduler.runs.journal import Journal
+from scheduler.runs.warnings import warn
 from scheduler.state.models import (
     DiskTask,
     DiskTaskState,
@@ -136,13 +138,14 @@ def _record_commit(journal: Journal, row: LedgerTask, outcome: Outcome) -> None:
     run = session.get_one(Run, vm_run.run_id)
     if isinstance(outcome.result, RepositoryCommitResult):
         add_point(session, run.repository, outcome.result.point)
+        keep_bases(session, run, vm_run)
         journal.close(row)
         end_vm_run(journal, vm_run, VmRunState.SUCCEEDED)
         return
     failure = outcome.failure
     if failure is not None and failure.retryable and row.tries <= run.retry_count and not run.cancel_requested:
         _try_later(journal, row, run, failure)
-        vm_run.warning = f"the restore point could not be committed yet: {failure}"
+        warn(vm_run, f"the restore point could not be committed yet: {failure}")
         return
     journal.close(row)
     reason = f"its disks were stored, but the restore point could not be committed: {failure or 'cancelled'}"
@@ -159,9 +162,10 @@ def _record_abandon(journal: Journal, row: LedgerTask, outcome: Outcome) -> None
     if isinstance(outcome.result, RepositoryAbandonResult):
         journal.close(row)
         if waited_for and outcome.result.committed:
-            vm_run.warning = f"the commit's answer was lost ({vm_run.reason}), but the restore point exists"
+            warn(vm_run, f"the commit's answer was lost ({vm_run.reason}), but the restore point exists")
             vm_run.reason = None
             add_point_of(session, run, vm_run, journal.now)
+            keep_bases(session, run, vm_run)
             end_vm_run(journal, vm_run, VmRunState.SUCCEEDED)
         elif waited_for:
             end_vm_run(journal, vm_run, VmRunState.FAILED)
@@ -171,7 +175,7 @@ def _record_abandon(journal: Journal, row: LedgerTask, outcome: Outcome) -> None
         _try_later(journal, row, run, failure)
         return
     journal.close(row)
-    vm_run.warning = f"no tombstone was put in the repository: {failure or 'cancelled'}"
+    warn(vm_run, f"no tombstone was put in the repository: {failure or 'cancelled'}")
     if waited_for:
         end_vm_run(journal, vm_run, VmRunState.FAILED)
 

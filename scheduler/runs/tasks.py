@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from sqlalchemy.orm import Session
+
 from proxy_worker.contract.names import TaskKind, TransportMode
 from proxy_worker.contract.specification import (
     DiskBackup,
@@ -47,6 +49,11 @@ def reference(repository: Repository | None, name: str) -> RepositoryReference:
     return RepositoryReference(name=name, location=repository.location, credential=repository.credential)
 
 
+def repository_of(session: Session, run: Run) -> RepositoryReference:
+    """A run's repository; raises as `reference` does."""
+    return reference(session.get(Repository, run.repository), run.repository)
+
+
 def scan_task(run: Run, datastore: str, now: float) -> LedgerTask:
     """Find the VMs of a datastore for a run."""
     return LedgerTask(
@@ -76,6 +83,9 @@ def backup_task(
         ),
         repository=repository,
         level=run.level,
+        changed_areas=disk.changed_areas,
+        parent=disk.parent,
+        full_read_reason=disk.full_read_reason,
         configuration=vm_run.configuration if configuration else (),
     )
     return LedgerTask(

@@ -14,7 +14,7 @@ from proxy_worker.contract.names import CompressionLevel, Quiesce, TaskKind
 from proxy_worker.contract.outcome import DiskBackupResult, DiskReport, PointDisk, TaskFailure, TaskResult
 from proxy_worker.contract.specification import DiskAddress, Extent, TaskBody
 from scheduler.planning.criteria import Criteria
-from scheduler.planning.places import VcenterPlace
+from scheduler.planning.places import TrackingMark, VcenterPlace
 from scheduler.state.columns import Json, Record, choice, reference
 from scheduler.state.declared import Priority
 
@@ -182,10 +182,8 @@ class DiskTask(Record):
     parent: Mapped[str | None] = mapped_column(String(63), default=None)
     full_read_reason: Mapped[str | None] = mapped_column(default=None)
     """Why vCenter can't tell what changed."""
-    change_id: Mapped[str | None] = mapped_column(default=None)
+    tracking: Mapped[TrackingMark | None] = mapped_column(Json(TrackingMark), default=None)
     """Where change tracking stood in the snapshot: the restore point's, once it is committed."""
-    disk_uuid: Mapped[str | None] = mapped_column(String(63), default=None)
-    """The disk that the changeId is valid for."""
     state: Mapped[DiskTaskState] = mapped_column(choice(DiskTaskState), default=DiskTaskState.QUEUED)
     tries: Mapped[int] = mapped_column(default=1)
     """How often it was put into the ledger for the present attempt of its VM run: 1 + retries."""
@@ -208,8 +206,8 @@ class LedgerTask(Record):
     """What the ledger has been, or is to be, given: the journal that the ledger is rebuilt from.
 
     A row lives until the outcome has been recorded where it belongs: at the disk task, the VM run (commit,
-    abandon), the run (inventory), the restore or the request that the last columns name. Each try has an id of
-    its own, since the ledger may still hold the former one's outcome.
+    abandon), the run (inventory), the restore, the VM's restore or the request that the last columns name. Each
+    try has an id of its own, since the ledger may still hold the former one's outcome.
     """
 
     __tablename__ = "ledger_tasks"
@@ -219,6 +217,7 @@ class LedgerTask(Record):
         Index(None, "vm_run_id"),
         Index(None, "run_id"),
         Index(None, "restore_id"),
+        Index(None, "vm_restore_id"),
         Index(None, "request_id"),
     )
 
@@ -246,6 +245,7 @@ class LedgerTask(Record):
     vm_run_id: Mapped[str | None] = mapped_column(reference("vm_runs.id", owned=True), default=None)
     run_id: Mapped[str | None] = mapped_column(reference("runs.id", owned=True), default=None)
     restore_id: Mapped[str | None] = mapped_column(reference("restores.id", owned=True), default=None)
+    vm_restore_id: Mapped[str | None] = mapped_column(reference("vm_restores.id", owned=True), default=None)
     request_id: Mapped[str | None] = mapped_column(reference("requests.id", owned=True), default=None)
 
 

@@ -64,6 +64,18 @@ def vcenter_reference(row: Vcenter) -> VcenterReference:
     )
 
 
+def declared_datastores(session: Session, vcenter: str, datacenter: str | None) -> dict[str, str]:
+    """The declared name of each of a vCenter's datastores, by what it is called within this datacentre."""
+    within, elsewhere = {}, {}
+    for name, declared in _declared_datastores(session, vcenter).items():
+        path, slash, last = name.rpartition("/")
+        if slash and path == datacenter:
+            within[last] = declared
+        elif not slash:
+            elsewhere[name] = declared
+    return elsewhere | within
+
+
 def _declared_datastores(session: Session, vcenter: str) -> dict[str, str]:
     declared = select(Datastore).where(Datastore.kind == DatastoreKind.VSPHERE, Datastore.vcenter == vcenter)
     return {row.vsphere_name or row.name: row.name for row in session.scalars(declared)}

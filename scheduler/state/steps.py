@@ -12,6 +12,7 @@ from sqlalchemy import ForeignKeyConstraint, Index, String
 from sqlalchemy.orm import Mapped, mapped_column
 
 from proxy_worker.contract.outcome import TaskFailure
+from scheduler.planning.places import TrackingMark
 from scheduler.state.columns import Json, Record, choice
 
 
@@ -51,7 +52,7 @@ class VcenterStep(Record):
     vm_ref: Mapped[str | None] = mapped_column(String(255), default=None)
     """The VM it is about: a VM is dealt with by one step at a time."""
     subject: Mapped[str | None] = mapped_column(String(120), default=None)
-    """Whose it is: a VM run's id, a snapshot's, a restore's, as its kind has it. Not a foreign key: it outlives."""
+    """Whose it is: the entry in the journal of snapshots, a restore, as its kind has it."""
     priority: Mapped[int] = mapped_column(default=100)
     """Lower is sooner."""
     cancelling: Mapped[bool] = mapped_column(default=False)
@@ -68,8 +69,10 @@ class VcenterStep(Record):
 class SnapshotState(StrEnum):
     """Where a snapshot of ours stands; the last two are final."""
 
+    PLANNED = "planned"
+    """Nothing has been done about it."""
     MAKING = "making"
-    """Journalled; it may or may not exist."""
+    """It may or may not exist."""
     PRESENT = "present"
     REMOVING = "removing"
     GONE = "gone"
@@ -92,6 +95,7 @@ class SnapshotEntry(Record):
     """What it is marked with: the name of the restore point it is for."""
     vcenter: Mapped[str] = mapped_column(String(63))
     vm_ref: Mapped[str] = mapped_column(String(255))
+    vm_id: Mapped[str] = mapped_column(String(63))
     vm_name: Mapped[str] = mapped_column(String(255))
     vm_run_id: Mapped[str | None] = mapped_column(String(80), default=None)
     """None: found in vCenter, with our mark, though nothing here knew of it. Not a foreign key: it outlives."""
@@ -105,6 +109,8 @@ class SnapshotEntry(Record):
     last_try_at: Mapped[float | None] = mapped_column(default=None)
     failure: Mapped[TaskFailure | None] = mapped_column(Json(TaskFailure), default=None)
     """Why it isn't removed."""
+    warning: Mapped[str | None] = mapped_column(default=None)
+    """What the VM run's warning says of that."""
     created_at: Mapped[float]
     made_at: Mapped[float | None] = mapped_column(default=None)
     removed_at: Mapped[float | None] = mapped_column(default=None)
@@ -128,6 +134,4 @@ class ChangeBaseOfPoint(Record):
     vm_id: Mapped[str] = mapped_column(String(63), primary_key=True)
     point: Mapped[str] = mapped_column(String(63), primary_key=True)
     disk_key: Mapped[str] = mapped_column(String(63), primary_key=True)
-    change_id: Mapped[str]
-    disk_uuid: Mapped[str]
-    size_bytes: Mapped[int]
+    mark: Mapped[TrackingMark] = mapped_column(Json(TrackingMark))

@@ -1,4 +1,4 @@
-"""Which steps to start now, and why the others wait. Pure: the service, commands and tests ask the same function."""
+"""Which steps to start now, and why the others wait. Pure: service, commands and tests ask the same function."""
 
 from __future__ import annotations
 
@@ -48,6 +48,8 @@ class Choice:
     start: tuple[str, ...]
     waiting: Mapping[str, str]
     """By step id: one line each that starts with `waiting: `."""
+    undeclared: tuple[str, ...] = ()
+    """Steps at vCenters that aren't declared any more, and so can't be done."""
 
 
 def choose(
@@ -62,14 +64,17 @@ def choose(
     room = _Room(running, list(snapshots), sessions, per_datastore)
     start: list[str] = []
     waiting: dict[str, str] = {}
+    undeclared: list[str] = []
     for step in sorted(pending, key=lambda one: (one.priority, one.created_at, one.step_id)):
         obstacle = room.obstacle(step)
-        if obstacle is None:
+        if step.vcenter not in sessions:
+            undeclared.append(step.step_id)
+        elif obstacle is None:
             room.take(step)
             start.append(step.step_id)
         else:
             waiting[step.step_id] = f"waiting: {obstacle}"
-    return Choice(tuple(start), waiting)
+    return Choice(tuple(start), waiting, tuple(undeclared))
 
 
 class _Room:
@@ -93,9 +98,7 @@ class _Room:
 
     def obstacle(self, step: Pending) -> str | None:
         """Why `step` can't be started now, if it can't."""
-        limit = self.sessions.get(step.vcenter)
-        if limit is None:
-            return f"vCenter {step.vcenter} is not declared any more"
+        limit = self.sessions.get(step.vcenter, 0)
         if step.vm is not None and (step.vcenter, step.vm) in self.vms:
             return f"vCenter {step.vcenter} is doing something else with VM {step.vm_name}"
         if (step.makes_snapshot or step.climbs) and (other := self._other_snapshot(step)) is not None:

@@ -26,6 +26,7 @@ from proxy_worker.vsphere.identity import split_path
 from proxy_worker.vsphere.lookup import configuration_files, datastore_types, find_vm
 from proxy_worker.vsphere.model import Vm
 from proxy_worker.vsphere.snapshots import Mark, adopt, create
+from scheduler.planning.places import TrackingMark
 from scheduler.vcenters.areas import bounded
 from scheduler.vcenters.steps import Access, StepKind
 
@@ -37,12 +38,10 @@ class NoDiskLeftError(ConflictError):
 
 
 class Base(Frozen):
-    """Where change tracking of a disk stood in a restore point."""
+    """What changes are relative to: a restore point, and where change tracking of the disk stood there."""
 
     point: str
-    change_id: str
-    disk_uuid: str
-    size_bytes: int
+    mark: TrackingMark
 
 
 class SnapshotRequest(Frozen):
@@ -74,8 +73,8 @@ class FrozenDisk(Frozen):
     changed_areas: tuple[Extent, ...] | None = None
     parent: str | None = None
     full_read_reason: str | None = None
-    base: Base | None = None
-    """What the next backup's changes can be relative to; its point is not known yet."""
+    tracking: TrackingMark | None = None
+    """What the next backup's changes can be relative to."""
 
 
 class SnapshotMade(Frozen):
@@ -162,7 +161,7 @@ def _frozen(
     types: Mapping[str, str],
 ) -> FrozenDisk:
     datastore, path = split_path(disk.path or "")
-    base, found = request.bases.get(disk.place), base_of(disk)
+    base = request.bases.get(disk.place)
     changes = _changes(access, vm, still, disk, base)
     known = base is not None and changes.areas is not None
     vsphere = VsphereDisk(
@@ -185,20 +184,27 @@ def _frozen(
         changed_areas=bounded(changes.areas or (), disk.size_bytes) if known else None,
         parent=base.point if base is not None and known else None,
         full_read_reason=None if known else _reason(changes, still.untracked),
-        base=None
-        if found is None
-        else Base(point="", change_id=found.change_id, disk_uuid=found.disk_uuid, size_bytes=found.size_bytes),
+        tracking=_mark(disk),
     )
 
 
 def _changes(access: Access, vm: Vm, still: _Still, disk: VirtualDisk, base: Base | None) -> Changes:
     if still.snapshot is None:
         return Changes(None, FullRead.OFF)
-    since = None if base is None else ChangeBase(base.change_id, base.disk_uuid, base.size_bytes)
+    since = None
+    if base is not None:
+        since = ChangeBase(base.mark.change_id, base.mark.disk_uuid, base.mark.size_bytes)
     try:
         return changes_since(access.session, vm.ref, still.snapshot, disk, since)
     except (MissingPrivilegeError, VsphereError) as error:
         return Changes(None, FullRead.STALE, str(error))
+
+
+def _mark(disk: VirtualDisk) -> TrackingMark | None:
+    found = base_of(disk)
+    if found is None:
+        return None
+    return TrackingMark(change_id=found.change_id, disk_uuid=found.disk_uuid, size_bytes=found.size_bytes)
 
 
 def _reason(changes: Changes, untracked: str | None) -> str:

@@ -17,6 +17,7 @@ def upgrade() -> None:
         sa.Column("id", sa.String(length=63), nullable=False),
         sa.Column("vcenter", sa.String(length=63), nullable=False),
         sa.Column("vm_ref", sa.String(length=255), nullable=False),
+        sa.Column("vm_id", sa.String(length=63), nullable=False),
         sa.Column("vm_name", sa.String(length=255), nullable=False),
         sa.Column("vm_run_id", sa.String(length=80), nullable=True),
         sa.Column("datastores", sa.Text(), nullable=False),
@@ -26,6 +27,7 @@ def upgrade() -> None:
         sa.Column("tries", sa.BigInteger(), nullable=False),
         sa.Column("last_try_at", sa.Double(), nullable=True),
         sa.Column("failure", sa.Text(), nullable=True),
+        sa.Column("warning", sa.String(), nullable=True),
         sa.Column("created_at", sa.Double(), nullable=False),
         sa.Column("made_at", sa.Double(), nullable=True),
         sa.Column("removed_at", sa.Double(), nullable=True),
@@ -65,9 +67,7 @@ def upgrade() -> None:
         sa.Column("vm_id", sa.String(length=63), nullable=False),
         sa.Column("point", sa.String(length=63), nullable=False),
         sa.Column("disk_key", sa.String(length=63), nullable=False),
-        sa.Column("change_id", sa.String(), nullable=False),
-        sa.Column("disk_uuid", sa.String(), nullable=False),
-        sa.Column("size_bytes", sa.BigInteger(), nullable=False),
+        sa.Column("mark", sa.Text(), nullable=False),
         sa.ForeignKeyConstraint(
             ["repository", "vm_id", "point"],
             ["points.repository", "points.vm_id", "points.point"],
@@ -82,8 +82,7 @@ def upgrade() -> None:
         batch_op.add_column(sa.Column("changed_areas", sa.Text(), nullable=True))
         batch_op.add_column(sa.Column("parent", sa.String(length=63), nullable=True))
         batch_op.add_column(sa.Column("full_read_reason", sa.String(), nullable=True))
-        batch_op.add_column(sa.Column("change_id", sa.String(), nullable=True))
-        batch_op.add_column(sa.Column("disk_uuid", sa.String(length=63), nullable=True))
+        batch_op.add_column(sa.Column("tracking", sa.Text(), nullable=True))
 
     with op.batch_alter_table("runs", schema=None) as batch_op:
         batch_op.add_column(sa.Column("scanned_after", sa.Double(), nullable=True))

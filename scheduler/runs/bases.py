@@ -1,0 +1,54 @@
+"""What changes are relative to: where change tracking stood in each restore point."""
+
+from __future__ import annotations
+
+from sqlalchemy import and_, select
+from sqlalchemy.orm import Session
+
+from scheduler.state.models import ChangeBaseOfPoint, DiskTask, Point, Run, VmRun
+from scheduler.vcenters.freezing import Base
+
+
+def bases_of(session: Session, repository: str, vm_id: str) -> dict[str, Base]:
+    """By disk key, the base in the newest restore point that has one."""
+    of_point = and_(
+        ChangeBaseOfPoint.repository == Point.repository,
+        ChangeBaseOfPoint.vm_id == Point.vm_id,
+        ChangeBaseOfPoint.point == Point.point,
+    )
+    rows = session.scalars(
+        select(ChangeBaseOfPoint)
+        .join(Point, of_point)
+        .where(Point.repository == repository, Point.vm_id == vm_id)
+        .order_by(Point.created_at, Point.point)
+    )
+    return {row.disk_key: Base(point=row.point, mark=row.mark) for row in rows}
+
+
+def disks_of_newest_point(session: Session, repository: str, vm_id: str) -> tuple[str, ...]:
+    """Keys of the disks in the newest restore point of a VM."""
+    newest = session.scalars(
+        select(Point)
+        .where(Point.repository == repository, Point.vm_id == vm_id)
+        .order_by(Point.created_at.desc(), Point.point.desc())
+        .limit(1)
+    ).first()
+    return () if newest is None else tuple(disk.key for disk in newest.disks)
+
+
+def keep_bases(session: Session, run: Run, vm_run: VmRun) -> None:
+    """Keep where tracking stood for the restore point that a VM run has become.
+
+    A disk that tracking was caught lying about has none: its next backup reads it whole again.
+    """
+    for disk in session.scalars(select(DiskTask).where(DiskTask.vm_run_id == vm_run.id)):
+        if disk.tracking is None or disk.result is None or disk.result.report.alarm is not None:
+            continue
+        base = ChangeBaseOfPoint(
+            repository=run.repository,
+            vm_id=vm_run.vm_id or "",
+            point=vm_run.repository_run or "",
+            disk_key=disk.disk_key,
+            mark=disk.tracking,
+        )
+        session.merge(base)

@@ -1,0 +1,49 @@
+"""Opening a VM run's disks: a row and a task for each, the first one with the VM's configuration files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from proxy_worker.contract.specification import DiskAddress, Extent, RepositoryReference
+from scheduler.planning.places import TrackingMark
+from scheduler.runs import tasks
+from scheduler.runs.journal import Journal
+from scheduler.state.models import DiskTask, DiskTaskState, Run, VmRun
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A disk that can be read now."""
+
+    key: str
+    address: DiskAddress
+    size_bytes: int | None
+    changed_areas: tuple[Extent, ...] | None = None
+    parent: str | None = None
+    full_read_reason: str | None = None
+    tracking: TrackingMark | None = None
+
+
+def open_disks(
+    journal: Journal, run: Run, vm_run: VmRun, disks: Iterable[Opened], repository: RepositoryReference
+) -> None:
+    """Open a task per disk, in order of key, as retries find them."""
+    for number, disk in enumerate(sorted(disks, key=lambda disk: disk.key)):
+        row = DiskTask(
+            id=f"{vm_run.id}.{disk.key}",
+            vm_run_id=vm_run.id,
+            run_id=run.id,
+            disk_key=disk.key,
+            address=disk.address,
+            size_bytes=disk.size_bytes,
+            changed_areas=disk.changed_areas,
+            parent=disk.parent,
+            full_read_reason=disk.full_read_reason,
+            tracking=disk.tracking,
+            state=DiskTaskState.QUEUED,
+            tries=1,
+            attempts=0,
+        )
+        journal.session.add(row)
+        journal.open(tasks.backup_task(run, vm_run, row, repository, journal.now, configuration=number == 0))
