@@ -17,6 +17,7 @@ from proxy_worker.ledger import Ledger, Timings
 from scheduler.service import Service
 from scheduler.state.models import Datastore, Job, Repository, Site
 from scheduler.state.store import State, open_state
+from scheduler.vcenters.executor import Executor
 from tests.simulators.proxies import Lanes, SimulatedFleet
 
 QUICK = Timings(lease_s=0.5)
@@ -45,13 +46,18 @@ class World:
     clock: Clock = field(default_factory=Clock)
     key: Ed25519PrivateKey = field(default_factory=Ed25519PrivateKey.generate)
     opened: list[Ledger] = field(default_factory=list)
+    new_executor: Callable[[], Executor] | None = None
+    """Makes what performs steps at vCenters; None: there are none."""
 
     def start(self, state: State | None = None) -> Service:
         """A scheduler's new life."""
         ledger = Ledger(self.ledger_url, password=self.password)
         self.opened.append(ledger)
         opened = state if state is not None else open_state(self.url, migrate=True)
-        service = Service(opened, ledger, self.lanes.publish, self.key, clock=self.clock, timings=QUICK)
+        executor = self.new_executor() if self.new_executor is not None else None
+        service = Service(
+            opened, ledger, self.lanes.publish, self.key, clock=self.clock, timings=QUICK, executor=executor
+        )
         service.attach()
         service.load()
         return service
@@ -64,6 +70,9 @@ class World:
             assert time.monotonic() < deadline, "the scheduler did not get there"
             service.turn()
             busy = self.fleet.work() or self.lanes.messages
+            if not busy and service.executor is not None and service.executor.running:
+                service.executor.wait_for_one(1.0)
+                busy = True
             idle = 0 if busy else idle + 1
             if idle > 2 and wait_out_retries:
                 self.clock.ahead_s += 200

@@ -26,6 +26,7 @@ from proxy_worker.contract.outcome import (
     RepositoryListResult,
     TaskFailure,
     TaskResult,
+    VsphereOffer,
 )
 from proxy_worker.contract.specification import (
     DiskBackup,
@@ -121,6 +122,7 @@ class SimulatedFleet:
         slots: int = 2,
         datastores: dict[str, tuple[TransportMode, ...]] | None = None,
         credentials: dict[str, str] | None = None,
+        vsphere: VsphereOffer | None = None,
     ) -> None:
         """Register a proxy."""
         identity = ProxyIdentity(name=name, instance_id=f"instance-{name}", life=f"life-{name}", lock=name)
@@ -135,6 +137,7 @@ class SimulatedFleet:
                 else dict.fromkeys(self.inventory, (TransportMode.DIRECT_STORAGE, TransportMode.NETWORK)),
                 "modes": (TransportMode.NETWORK,),
                 "credentials": credentials if credentials is not None else {"main": "read"},
+                "vsphere": vsphere if vsphere is not None else VsphereOffer(),
                 "version": "0",
                 "contract_version": CONTRACT_VERSION,
             }

@@ -1,0 +1,136 @@
+"""A scheduler whose VMs a simulated vCenter has, and what that shows before and after."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from sqlalchemy import select
+from sqlalchemy.orm import Session as Database
+
+from proxy_worker.contract.names import TransportMode
+from proxy_worker.contract.outcome import VsphereOffer
+from proxy_worker.contract.specification import DiskBackup
+from proxy_worker.vsphere.inventory import read_vm
+from proxy_worker.vsphere.model import SnapshotNode, Vm
+from proxy_worker.vsphere.session import Patience, Session
+from proxy_worker.vsphere.snapshots import tree
+from scheduler.runs.handling import KINDS
+from scheduler.state.asking import ask_for_run
+from scheduler.state.models import Job, LedgerTask, Repository, Run, Site, StepState, Vcenter, VcenterStep, VmRun
+from scheduler.state.store import open_state
+from scheduler.vcenters.executor import Executor
+from tests.scheduler.conftest import World
+from tests.simulators.vsphere.simulator import PASSWORD, USER, VsphereSimulator
+from tests.vsphere.conftest import IMPATIENT, certificate_of
+
+OFFER = VsphereOffer(modes=(TransportMode.NETWORK,), passwords=("vc1",))
+
+
+@dataclass
+class VsphereWorld:
+    """A world with one vCenter, `vc1`, and the job `nightly`."""
+
+    world: World
+    simulator: VsphereSimulator
+    session: Session
+    """The test's own login."""
+
+    def declare(self, *vms: str, **changes: object) -> None:
+        """The vCenter, and a job for those VMs."""
+        state = open_state(self.world.url, migrate=True)
+        with state.write() as database:
+            database.add(Site(name="primary"))
+            database.flush()
+            database.add(Repository(name="main", location="/backup", site="primary", credential="main"))
+            database.add(
+                Vcenter(
+                    name="vc1",
+                    host=self.simulator.host,
+                    port=self.simulator.port,
+                    user=USER,
+                    credential="vc1",
+                    thumbprint=hashlib.sha256(certificate_of(self.simulator)).hexdigest(),
+                    site="primary",
+                )
+            )
+            database.flush()
+            job: dict[str, object] = {"name": "nightly", "vms": vms, "repository": "main"}
+            database.add(Job(**{**job, **changes}))
+        state.close()
+        self.world.fleet.join("proxy-1", datastores={}, vsphere=OFFER)
+
+    def ask(self, job: str = "nightly") -> str:
+        """Ask for a run."""
+        state = open_state(self.world.url)
+        with state.write() as database:
+            run_id = ask_for_run(database, job, now=self.world.clock()).id
+        state.close()
+        return run_id
+
+    def read(self) -> Database:
+        """The scheduler's database."""
+        return Database(open_state(self.world.url).engine)
+
+    def settled(self, run_id: str) -> bool:
+        """Whether a run has ended, and nothing is left to be done by anybody."""
+        with self.read() as database:
+            open_steps = select(VcenterStep.id).where(
+                VcenterStep.state.not_in((StepState.SUCCEEDED, StepState.FAILED))
+            )
+            return (
+                database.get_one(Run, run_id).state.final
+                and database.scalar(select(LedgerTask.id).limit(1)) is None
+                and database.scalar(open_steps.limit(1)) is None
+            )
+
+    def vm_run(self, name: str) -> VmRun:
+        """The newest VM run of that name."""
+        with self.read() as database:
+            found = database.scalars(select(VmRun).where(VmRun.name == name).order_by(VmRun.started_at.desc()))
+            return found.first() or pytest.fail(f"there is no VM run {name}")
+
+    def backups(self) -> list[DiskBackup]:
+        """What proxies were told to back up, in order."""
+        return [one.body for one in self.world.fleet.specifications if isinstance(one.body, DiskBackup)]
+
+    def snapshots(self, vm: Vm) -> tuple[SnapshotNode, ...]:
+        """What a VM has."""
+        return tree(self.session, vm.ref)
+
+    def again(self, vm: Vm) -> Vm:
+        """A VM as it is now."""
+        return read_vm(self.session, vm.ref)
+
+
+@pytest.fixture
+def new_vsphere_world(
+    new_world: Callable[[], World], vsphere: VsphereSimulator, session: Session, tmp_path: Path
+) -> Iterator[Callable[[], VsphereWorld]]:
+    """Makes worlds with a vCenter; executors are closed at the end."""
+    secrets = tmp_path / "secrets"
+    secrets.mkdir()
+    (secrets / "vc1.password").write_text(PASSWORD)
+    executors: list[Executor] = []
+
+    def executor() -> Executor:
+        executors.append(Executor(KINDS, secrets, patience=Patience(1.0, 0.01, 0.1), waiting=IMPATIENT))
+        return executors[-1]
+
+    def make() -> VsphereWorld:
+        world = new_world()
+        world.new_executor = executor
+        return VsphereWorld(world, vsphere, session)
+
+    yield make
+    for one in executors:
+        one.close()
+
+
+@pytest.fixture
+def vsphere_world(new_vsphere_world: Callable[[], VsphereWorld]) -> VsphereWorld:
+    """One of them."""
+    return new_vsphere_world()
