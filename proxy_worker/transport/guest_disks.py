@@ -84,6 +84,15 @@ class GuestDisks:
                 self._rescan()
             time.sleep(_POLL_S)
 
+    def wait_until_gone(self, uuid: str, *, timeout_s: float) -> bool:
+        """Whether no device has this uuid, or none any more in time: the guest may be slow to drop one."""
+        deadline = time.monotonic() + timeout_s
+        while self.find(uuid):
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(_POLL_S)
+        return True
+
     def forget(self, device: Path, uuid: str) -> None:
         """Let the kernel drop a SCSI device that is about to be detached, as far as it can."""
         delete = self.blocks / device.name / "device/delete"

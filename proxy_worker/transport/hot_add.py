@@ -31,6 +31,8 @@ from proxy_worker.transport.vsphere_access import VsphereAccess
 from proxy_worker.vsphere import hot_add
 from proxy_worker.vsphere.devices import VirtualDisk
 from proxy_worker.vsphere.faults import VsphereError, VsphereObjectGoneError
+from proxy_worker.vsphere.inventory import read_vm
+from proxy_worker.vsphere.model import Vm
 from proxy_worker.vsphere.session import Session
 from proxy_worker.vsphere.snapshots import frozen_disks
 from proxy_worker.vsphere.tasks import Waiting
@@ -59,6 +61,8 @@ class Pace:
     lock_s: float = 300.0
     appear_s: float = 60.0
     """For the guest to show a disk that vCenter has attached."""
+    vanish_s: float = 15.0
+    """For the guest to drop one that was detached; until then it could be taken for one that comes."""
     tries: int = 4
     first_pause_s: float = 1.0
     """Before the second try; it doubles from one to the next."""
@@ -155,11 +159,12 @@ class _Hand:
                     _detach_entry(session, entry, self._vsphere, self._pace)
                 except ProxyfleetError as error:
                     log.warning("%s, of an earlier task, is still attached: %s", entry.attachment.path, error)
-        hanging = hot_add.attached(session, proxy)
-        self._require_uuids(session, proxy, hanging)
+        own = read_vm(session, proxy)
+        self._require_uuids(own)
         journalled = self._journal.all()
-        _report_stray(hanging, journalled)
-        if self._guest.find(uuid) or uuid in {one.uuid for one in journalled}:
+        _report_stray(own, journalled)
+        in_use = uuid in {one.uuid for one in journalled}
+        if in_use or not self._guest.wait_until_gone(uuid, timeout_s=self._pace.vanish_s):
             raise GuestDiskAmbiguousError(
                 self._what,
                 why=f"another disk with the same uuid {uuid} is attached to this proxy",
@@ -175,15 +180,13 @@ class _Hand:
             raise
         return entry
 
-    def _require_uuids(self, session: Session, proxy: str, hanging: tuple[hot_add.Attached, ...]) -> None:
+    def _require_uuids(self, own: Vm) -> None:
         """Raise DiskUuidsHiddenError unless the guest sees uuids: its VM's settings say so, or it knows a disk."""
-        if hot_add.shows_uuids(session, proxy):
-            return
-        if any(one.uuid and self._guest.find(one.uuid) for one in hanging):
+        if own.shows_disk_uuids or any(one.uuid and self._guest.find(one.uuid) for one in own.disks):
             return
         raise DiskUuidsHiddenError(
             self._what,
-            why=f"the proxy's VM {proxy} has no disk.EnableUUID, so that the guest can't tell its disks apart",
+            why=f"the proxy's VM {own.name} has no disk.EnableUUID, so that the guest can't tell its disks apart",
             remedy="Power the proxy's VM off, set disk.EnableUUID = TRUE in its advanced settings, start it again.",
         )
 
@@ -268,6 +271,7 @@ def _detach_entry(session: Session, entry: Entry, vsphere: VsphereAccess, pace: 
 
 
 def _detach_from(session: Session, proxy: str, path: str, pace: Pace) -> None:
+    hot_add.settle(session, proxy, pace.task)
     # A disk of the proxy's own, which by now may be called so, is never attached in this mode.
     hanging = [one for one in hot_add.attached(session, proxy) if one.path == path]
     if any(one.mode == hot_add.READ_ONLY_MODE for one in hanging):
@@ -277,10 +281,10 @@ def _detach_from(session: Session, proxy: str, path: str, pace: Pace) -> None:
 _reported: set[str] = set()
 
 
-def _report_stray(hanging: tuple[hot_add.Attached, ...], journalled: tuple[Attachment, ...]) -> None:
+def _report_stray(own: Vm, journalled: tuple[Attachment, ...]) -> None:
     known = {one.path for one in journalled}
-    for one in hanging:
-        if one.mode == hot_add.READ_ONLY_MODE and one.path not in known | _reported:
+    for one in own.disks:
+        if one.mode == hot_add.READ_ONLY_MODE and one.path is not None and one.path not in known | _reported:
             _reported.add(one.path)
             log.warning(
                 "%s hangs at this proxy's VM as %s, and the proxy doesn't know why. "

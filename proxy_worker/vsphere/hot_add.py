@@ -6,6 +6,7 @@ Journal a path before `attach`. What a dead proxy left attached keeps it from bo
 
 from __future__ import annotations
 
+import contextlib
 import re
 import uuid
 from collections.abc import Iterable
@@ -17,16 +18,16 @@ from pyVmomi import vim
 
 from proxy_worker.contract.errors import ConflictError, NotFoundError
 from proxy_worker.vsphere.devices import VirtualDisk, controllers, disks
+from proxy_worker.vsphere.faults import VsphereObjectGoneError
 from proxy_worker.vsphere.model import Inventory, PlaceKind, Vm
 from proxy_worker.vsphere.properties import read
 from proxy_worker.vsphere.session import Session
-from proxy_worker.vsphere.tasks import Waiting, finish
+from proxy_worker.vsphere.tasks import TaskFault, Waiting, finish, watch
 
 LARGEST_BYTES: Final = 62 << 40
 """vSphere's largest virtual disk; above it only raw devices exist."""
 READ_ONLY_MODE: Final = "independent_nonpersistent"
 """How disks are attached to be read: what the guest writes to them is thrown away."""
-_SHOW_UUIDS: Final = "disk.enableuuid"
 _UNITS: Final = 16
 _CONTROLLERS_OWN_UNIT: Final = 7
 _DELTA: Final = re.compile(r"-[0-9]{6}\.vmdk$")
@@ -116,9 +117,7 @@ def attach(session: Session, proxy: str, disk: VirtualDisk, waiting: Waiting | N
     what = f"hot-adding {disk.path} to {proxy}"
     machine = vim.VirtualMachine(proxy, session.stub)
     controller, unit = free_unit(_devices(session, proxy))
-    backing = vim.vm.device.VirtualDisk.FlatVer2BackingInfo(
-        fileName=disk.path, diskMode=READ_ONLY_MODE
-    )
+    backing = vim.vm.device.VirtualDisk.FlatVer2BackingInfo(fileName=disk.path, diskMode=READ_ONLY_MODE)
     device = vim.vm.device.VirtualDisk(
         key=-1, controllerKey=controller, unitNumber=unit, backing=backing, capacityInKB=disk.size_bytes >> 10
     )
@@ -155,15 +154,17 @@ def detach(session: Session, proxy: str, paths: Iterable[str], waiting: Waiting 
     return tuple(path for path in places.values() if path is not None)
 
 
-def shows_uuids(session: Session, proxy: str) -> bool:
-    """Whether `disk.EnableUUID` is TRUE, so that a VM's guest can tell its disks apart."""
-    found = session.call(
-        f"reading the settings of {proxy}",
-        lambda: read(session, [vim.VirtualMachine(proxy, session.stub)], ["config.extraConfig"]),
-        repeatable=True,
-    )
-    settings = {option.key.lower(): str(option.value) for option in found[0]["config.extraConfig"] or ()}
-    return settings.get(_SHOW_UUIDS, "").lower() == "true"
+def settle(session: Session, proxy: str, waiting: Waiting | None = None) -> None:
+    """Wait for tasks of the proxy's VM: who started one may be dead, and it attaches a disk all the same.
+
+    Raises `VsphereTaskTimeoutError` when one isn't done in time.
+    """
+    what = f"waiting for the tasks of {proxy}"
+    machine = vim.VirtualMachine(proxy, session.stub)
+    found = session.call(what, lambda: read(session, [machine], ["recentTask"]), repeatable=True)
+    for task in found[0]["recentTask"] or ():
+        with contextlib.suppress(TaskFault, VsphereObjectGoneError):  # how it ended is nobody's business any more
+            watch(session, what, task, waiting)
 
 
 def stray(inventory: Inventory, proxy: str) -> tuple[str, ...]:

@@ -153,6 +153,9 @@ func (t *trouble) hold(method *simulator.Method, polls int, run func() *simulato
 	task := newTask(method)
 	task.Info.State, task.Info.Cancelable = types.TaskInfoStateRunning, true
 	t.held[task.Self] = &heldTask{task: task, polls: polls, run: run}
+	if vm, ok := simulator.Map.Get(method.This).(*simulator.VirtualMachine); ok {
+		vm.RecentTask = append(vm.RecentTask, task.Self)
+	}
 	return task
 }
 
