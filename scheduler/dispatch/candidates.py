@@ -103,6 +103,8 @@ def _sieve_by_source(left: _Sieve, placement: Placement) -> Mapping[str, Transpo
         )
         left.described = f"that make storage snapshots of datastore {placement.datastore}"
         return {}
+    if placement.restores_to is not None:
+        _sieve_by_vcenter(left, placement, placement.restores_to)
     if placement.kind not in {TaskKind.DISK_BACKUP, TaskKind.INVENTORY_SCAN}:
         return {}
     datastore = placement.datastore
@@ -134,6 +136,33 @@ def _sieve_by_source(left: _Sieve, placement: Placement) -> Mapping[str, Transpo
     if placement.vsphere is not None:
         left.described = "that can read it"
     return {proxy.name: choices[proxy.name].candidates[0] for proxy in left.proxies}
+
+
+def _sieve_by_vcenter(left: _Sieve, placement: Placement, credential: str) -> None:
+    """Keep those that may restore to a vCenter, and reach the disk there that is to be written."""
+    writes = placement.kind is TaskKind.DISK_RESTORE
+
+    def by_network(proxy: FleetProxy) -> bool:
+        offer = proxy.vsphere
+        return (
+            offer is not None
+            and credential in offer.passwords
+            and (not writes or TransportMode.NETWORK in offer.modes)
+            and (not writes or TransportMode.NETWORK not in proxy.left_out)
+        )
+
+    def in_place(proxy: FleetProxy) -> bool:
+        modes = proxy.datastores.get(placement.datastore or "", ())
+        return (
+            writes and TransportMode.DIRECT_STORAGE in modes and TransportMode.DIRECT_STORAGE not in proxy.left_out
+        )
+
+    what = "can write its disks (by VDDK, or where the datastore is mounted)" if writes else "can log in there"
+    left.keep(
+        lambda proxy: by_network(proxy) or in_place(proxy),
+        f"no proxy {left.such} has {credential}.password and {what}",
+    )
+    left.described = "that can restore to the vCenter"
 
 
 def _refusals(choices: Mapping[str, ModeChoice]) -> str:

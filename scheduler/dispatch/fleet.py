@@ -43,6 +43,8 @@ class Placement:
     pinned_proxy: str | None = None
     vsphere: DiskTraits | None = None
     """What decides how a vCenter's disk may be read: its credential, the modes that its kind rules out."""
+    restores_to: str | None = None
+    """The credential of the vCenter that is restored to: a VM that is made there, or a disk that is written."""
 
     @property
     def traits(self) -> DiskTraits:

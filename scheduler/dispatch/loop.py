@@ -23,7 +23,13 @@ logger = logging.getLogger(__name__)
 CLAIM_WITHIN_S = 300.0
 """How long after its dispatch a specification may still be claimed; the dispatch deadline comes much sooner."""
 _ANSWERED = frozenset(
-    {TaskKind.INVENTORY_SCAN, TaskKind.DISK_RESTORE, TaskKind.REPOSITORY_LIST, TaskKind.REPOSITORY_CHECK}
+    {
+        TaskKind.INVENTORY_SCAN,
+        TaskKind.DISK_RESTORE,
+        TaskKind.VM_CREATE,
+        TaskKind.REPOSITORY_LIST,
+        TaskKind.REPOSITORY_CHECK,
+    }
 )
 
 

@@ -16,6 +16,7 @@ from proxy_worker.contract.specification import (
     StorageSnapshotRemove,
     TaskBody,
     TaskSpecification,
+    VmCreate,
 )
 from proxy_worker.ledger import NewTask
 from scheduler.dispatch.fleet import PendingTask, Placement
@@ -87,6 +88,23 @@ def placement_of(body: TaskBody, pinned_proxy: str | None) -> Placement:
             failover_to_network=body.transport.failover_to_network and not kept,
             pinned_proxy=pinned_proxy,
             vsphere=traits_of(address, body.disk.size_bytes) if address.vsphere is not None else None,
+        )
+    if isinstance(body, VmCreate):
+        return Placement(
+            body.kind,
+            repository=body.repository.name,
+            needs_read_key=True,
+            pinned_proxy=pinned_proxy,
+            restores_to=body.vcenter.credential,
+        )
+    if isinstance(body, DiskRestore) and body.target is not None and body.target.vsphere is not None:
+        return Placement(
+            body.kind,
+            repository=body.repository.name,
+            needs_read_key=True,
+            datastore=body.target.datastore,
+            pinned_proxy=pinned_proxy,
+            restores_to=body.target.vsphere.vcenter.credential,
         )
     needs_read_key = isinstance(body, DiskRestore) or (isinstance(body, RepositoryCheck) and not body.scrub_only)
     return Placement(

@@ -21,6 +21,11 @@ class VcenterPlace(BaseModel):
     """Keys of disks that the job leaves out, e.g. `scsi0:1`."""
     windows: bool = False
     """Whether its guest is Windows, which quiescing treats otherwise."""
+    folder: str | None = None
+    """Datacentre and folders, `DC0/Linux/web`: where a restore puts it again once it is gone."""
+    pool: str | None = None
+    """Its cluster, and the pool below it: `DC0_C0/web`."""
+    host: str | None = None
 
 
 class TrackingMark(BaseModel):

@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 from proxy_worker.contract.errors import NotFoundError
 from proxy_worker.contract.names import TaskKind
 from proxy_worker.contract.outcome import TaskFailure
+from scheduler.restores import outcomes as restores
 from scheduler.runs import tasks
 from scheduler.runs.beginning import begin_run, plan_if_scanned
 from scheduler.runs.completion import settle_vm_runs
@@ -52,6 +53,7 @@ def is_due(session: Session, now: float) -> bool:
         exists().where(_freezing_is_cancelled()),
         exists().where(_scanning_is_cancelled()),
         exists().where(VcenterScan.state == WorkState.REQUESTED),
+        restores.due(now),
     )
     return bool(session.scalar(select(or_(*questions))))
 
@@ -64,6 +66,7 @@ def advance(journal: Journal) -> None:
     _begin_restores(journal)
     _begin_requests(journal)
     begin_scans(journal)
+    restores.advance(journal)
     _cancel(journal)
     _retry_disks(journal)
     _retry_upkeep(journal)

@@ -59,6 +59,9 @@ def place_of(journal: Journal, vm: PlannedVm) -> VcenterPlace | None:
         ),
         excluded_disks=tuple(disk.key for disk in found.disks if disk.key not in planned),
         windows=found.windows,
+        folder=found.folder,
+        pool="/".join(part for part in (found.cluster, found.pool) if part) or None,
+        host=found.host,
     )
 
 

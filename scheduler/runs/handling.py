@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
+from scheduler.restores import outcomes as restores
 from scheduler.runs.freezing import FREEZING
 from scheduler.runs.removing import REMOVING
 from scheduler.runs.scanned import SCANNING
@@ -14,11 +15,12 @@ from scheduler.vcenters.removal import REMOVE
 from scheduler.vcenters.scanning import SCAN
 from scheduler.vcenters.steps import StepKind
 
-KINDS: Final[tuple[StepKind[Any, Any], ...]] = (SCAN, SNAPSHOT, REMOVE)
+KINDS: Final[tuple[StepKind[Any, Any], ...]] = (SCAN, SNAPSHOT, REMOVE, *restores.KINDS)
 """What the executor performs."""
 HANDLING: Final[Mapping[str, StepHandling]] = {
     SCAN.name: SCANNING,
     SNAPSHOT.name: FREEZING,
     REMOVE.name: REMOVING,
+    **restores.HANDLING,
 }
 """What the journal makes of it."""

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from sqlalchemy import select
 
@@ -19,14 +18,15 @@ from proxy_worker.contract.outcome import (
     RepositoryCommitResult,
     RepositoryListResult,
     TaskFailure,
-    TaskResult,
 )
 from proxy_worker.contract.specification import RepositoryAbandon
+from scheduler.restores.outcomes import record_task as record_task_of_restore
 from scheduler.runs.bases import keep_bases
 from scheduler.runs.beginning import plan_if_scanned
 from scheduler.runs.catalogue import add_point, add_point_of, replace_points
 from scheduler.runs.completion import end_vm_run, give_up_commit, settle_vm_runs
 from scheduler.runs.journal import Journal
+from scheduler.runs.outcome import Outcome
 from scheduler.runs.warnings import warn
 from scheduler.state.models import (
     DiskTask,
@@ -44,21 +44,6 @@ logger = logging.getLogger(__name__)
 
 UPKEEP_RETRY_S = 60.0
 """At most this long passes before a scan, a commit or a tombstone is tried again: disks wait for them."""
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How a task ended. With neither result nor failure it was cancelled."""
-
-    task_id: str
-    ended_at: float
-    result: TaskResult | None = None
-    failure: TaskFailure | None = None
-    proxy: str | None = None
-    fence_number: int | None = None
-    attempts: int = 0
-    started_at: float | None = None
-    checkpoint: str | None = None
 
 
 def record(journal: Journal, outcomes: Sequence[Outcome]) -> None:
@@ -85,6 +70,8 @@ def record(journal: Journal, outcomes: Sequence[Outcome]) -> None:
             _record_commit(journal, row, outcome)
         elif row.kind is TaskKind.REPOSITORY_ABANDON:
             _record_abandon(journal, row, outcome)
+        elif row.vm_restore_id is not None:
+            record_task_of_restore(journal, row, outcome)
         elif row.kind is TaskKind.DISK_RESTORE:
             _record_restore(journal, row, outcome)
         else:

@@ -1,0 +1,86 @@
+"""The tasks that proxies do for a restore, as rows of the journal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from proxy_worker.contract.names import TaskKind
+from proxy_worker.contract.specification import (
+    DiskRestore,
+    RepositoryReference,
+    VcenterReference,
+    VmCreate,
+    VmIdentity,
+    VmPlace,
+)
+from scheduler.dispatch.fleet import Urgency
+from scheduler.state.models import LedgerTask, RestoredDisk, VmRestore, VmRestoreKind
+
+
+def create_task(
+    restore: VmRestore,
+    place: VmPlace,
+    repository: RepositoryReference,
+    vcenter: VcenterReference,
+    *,
+    installation: str,
+    declared: Mapping[str, str],
+    now: float,
+) -> LedgerTask:
+    """Make the VM, by a proxy that may read its configuration."""
+    return LedgerTask(
+        id=f"{restore.id}.create",
+        kind=TaskKind.VM_CREATE,
+        title=f"{TaskKind.VM_CREATE} {restore.target_name}",
+        job=job_of(restore),
+        priority=Urgency.RESTORE,
+        body=VmCreate(
+            repository=repository,
+            vm=_identity(restore),
+            run=restore.point,
+            vcenter=vcenter,
+            mark=f"{installation}/{restore.id}",
+            name=restore.target_name,
+            instance_uuid=restore.instance_uuid,
+            same_machine=restore.same_machine,
+            place=place,
+            disk_datastores=restore.wishes.disk_datastores,
+            networks=restore.wishes.networks,
+            disk_format=restore.wishes.disk_format,
+            declared=dict(declared),
+        ),
+        created_at=now,
+        vm_restore_id=restore.id,
+    )
+
+
+def write_task(restore: VmRestore, disk: RestoredDisk, repository: RepositoryReference, now: float) -> LedgerTask:
+    """Write one disk, by a proxy that reaches it."""
+    return LedgerTask(
+        id=f"{disk.id}.{disk.tries}",
+        kind=TaskKind.DISK_RESTORE,
+        title=f"{TaskKind.DISK_RESTORE} {restore.target_name} {disk.disk_key}",
+        job=job_of(restore),
+        priority=Urgency.RESTORE,
+        body=DiskRestore(
+            repository=repository,
+            vm=_identity(restore),
+            run=restore.point,
+            disk_key=disk.disk_key,
+            target=disk.target,
+            target_is_blank=disk.blank,
+            changed_areas=disk.changed_areas,
+            full_write_reason=disk.full_write_reason if restore.kind is VmRestoreKind.OVERWRITE else None,
+        ),
+        created_at=now,
+        vm_restore_id=restore.id,
+    )
+
+
+def job_of(restore: VmRestore) -> str:
+    """What fairness counts a restore's tasks by."""
+    return f"restore {restore.id}"
+
+
+def _identity(restore: VmRestore) -> VmIdentity:
+    return VmIdentity(vm_id=restore.vm_id, name=restore.vm_name)
