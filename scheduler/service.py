@@ -25,7 +25,8 @@ from scheduler.dispatch.pending import OpenTask
 from scheduler.runs.advance import advance, give_up, is_due, replan, unwanted
 from scheduler.runs.handling import HANDLING
 from scheduler.runs.journal import Journal, journal
-from scheduler.runs.outcomes import Outcome, record
+from scheduler.runs.outcome import Outcome
+from scheduler.runs.outcomes import record
 from scheduler.runs.scanned import scan_everything
 from scheduler.runs.schedules import Timetable
 from scheduler.runs.steps import record_steps, requeue_started, start_steps, survey
