@@ -72,7 +72,14 @@ def encode_fragment(
     for place, (pack, chunks) in enumerate(packs):
         described.append(pack)
         records.extend(records_of(chunks, place))
-    fragment = Fragment(tuple(described), b"".join(sorted(records)))
+    return encode_records(sealer, name, described, records)
+
+
+def encode_records(
+    sealer: MetadataSealer, name: str, packs: Iterable[FragmentPack], records: Iterable[bytes]
+) -> bytes:
+    """The same from records, whose pack numbers are places in `packs`."""
+    fragment = Fragment(tuple(packs), b"".join(sorted(records)))
     return sealer.seal_object(name, msgspec.msgpack.encode(fragment))
 
 

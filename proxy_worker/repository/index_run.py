@@ -11,6 +11,7 @@ import mmap
 import os
 import struct
 from array import array
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
@@ -25,11 +26,11 @@ from proxy_worker.repository.fragments import PACK_FIELD, RECORD, FragmentPack
 from proxy_worker.repository.keyring import ID_BYTES
 from proxy_worker.repository.pack_layout import pack_name
 
-_MAGIC: Final = b"PFRUN\x00\x00\x01"
+_MAGIC: Final = b"PFRUN\x00\x00\x02"
 _HEADER: Final = struct.Struct("<8sIIQQQQ")
 """Magic, bits of the fan-out, zero, records, fragments, packs, bytes of data keys."""
-_PACK: Final = struct.Struct("<16s16sQQI4x")
-"""Pack id, group digest, size, where its data keys begin and how long they are."""
+_PACK: Final = struct.Struct("<16s16sQQII")
+"""Pack id, group digest, size, where its data keys begin and how long they are, number of its fragment."""
 _FAN: Final = struct.Struct("<II")
 _PACK_NUMBER: Final = struct.Struct("<I")
 _PREFIXES: Final = 1 << 16
@@ -72,8 +73,8 @@ class RunSource:
     """Something that a run can be made of: records with their packs."""
 
     fragment_ids: Sequence[bytes]
-    packs: Callable[[], Iterable[tuple[bytes, bytes, int, bytes]]]
-    """Id, group digest, size, encoded data keys; asked for more than once."""
+    packs: Callable[[], Iterable[tuple[bytes, bytes, int, bytes, bytes]]]
+    """Id, group digest, size, encoded data keys, fragment id; asked for more than once."""
     pack_count: int
     records: bytes | IndexRun
 
@@ -86,7 +87,13 @@ def group_digest(group: str) -> bytes:
 def fragment_source(fragment_id: bytes, packs: Sequence[FragmentPack], records: bytes) -> RunSource:
     """A fragment as a source."""
     encoded = [
-        (pack.pack_id, group_digest(pack.group), pack.size_bytes, msgspec.msgpack.encode(pack.data_keys))
+        (
+            pack.pack_id,
+            group_digest(pack.group),
+            pack.size_bytes,
+            msgspec.msgpack.encode(pack.data_keys),
+            fragment_id,
+        )
         for pack in packs
     ]
     return RunSource([fragment_id], lambda: encoded, len(encoded), records)
@@ -154,13 +161,23 @@ class IndexRun:
         """A pack by its number."""
         if entry := self._entries.get(number):
             return entry
-        pack_id, group, size_bytes, begin, length = _PACK.unpack_from(self._map, self._packs + _PACK.size * number)
+        pack_id, group, size_bytes, begin, length, _ = self._described(number)
         keys = _data_keys.decode(self._map[self._keys + begin : self._keys + begin + length])
         entry = PackEntry(pack_id, pack_name(pack_id), group, size_bytes, keys)
         if len(self._entries) >= _PACKS_REMEMBERED:
             self._entries.clear()
         self._entries[number] = entry
         return entry
+
+    def pack_sizes(self) -> Iterator[tuple[bytes, int]]:
+        """The id and size of each pack, by its number; cheaper than `pack`."""
+        for number in range(self.pack_count):
+            pack_id, _, size_bytes, *_ = self._described(number)
+            yield pack_id, size_bytes
+
+    def fragment_of(self, number: int) -> bytes:
+        """The id of the fragment that describes a pack, by the pack's number."""
+        return self._fragment(self._described(number)[-1])
 
     def fragment_ids(self) -> Iterator[bytes]:
         """The fragments it covers."""
@@ -185,9 +202,20 @@ class IndexRun:
             list(self.fragment_ids()), lambda: map(self._raw_pack, range(self.pack_count)), self.pack_count, self
         )
 
-    def _raw_pack(self, number: int) -> tuple[bytes, bytes, int, bytes]:
-        pack_id, group, size_bytes, begin, length = _PACK.unpack_from(self._map, self._packs + _PACK.size * number)
-        return pack_id, group, size_bytes, self._map[self._keys + begin : self._keys + begin + length]
+    def _raw_pack(self, number: int) -> tuple[bytes, bytes, int, bytes, bytes]:
+        pack_id, group, size_bytes, begin, length, fragment = self._described(number)
+        keys = self._map[self._keys + begin : self._keys + begin + length]
+        return pack_id, group, size_bytes, keys, self._fragment(fragment)
+
+    def _described(self, number: int) -> tuple[bytes, bytes, int, int, int, int]:
+        described: tuple[bytes, bytes, int, int, int, int] = _PACK.unpack_from(
+            self._map, self._packs + _PACK.size * number
+        )
+        return described
+
+    def _fragment(self, number: int) -> bytes:
+        at = self._fragments + FRAGMENT_ID_BYTES * number
+        return self._map[at : at + FRAGMENT_ID_BYTES]
 
     def _first(self, block_id: bytes) -> int:
         """The number of the first record that isn't below an id."""
@@ -220,12 +248,13 @@ def write_run(path: Path, sources: Sequence[RunSource]) -> None:
         file.write(b"".join(fragments))
         packs = key_bytes = 0
         for source in sources:
-            for pack_id, group, size_bytes, encoded in source.packs():
-                file.write(_PACK.pack(pack_id, group, size_bytes, key_bytes, len(encoded)))
+            for pack_id, group, size_bytes, encoded, fragment in source.packs():
+                number = bisect_left(fragments, fragment)
+                file.write(_PACK.pack(pack_id, group, size_bytes, key_bytes, len(encoded), number))
                 key_bytes += len(encoded)
                 packs += 1
         for source in sources:
-            for *_, encoded in source.packs():
+            for *_, encoded, _ in source.packs():
                 file.write(encoded)
         file.write(_MAGIC)
         file.seek(0)
