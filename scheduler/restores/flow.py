@@ -19,7 +19,7 @@ from scheduler.restores import tasks
 from scheduler.restores.ending import FINISH, UNDO, EndRequest
 from scheduler.restores.making_ready import ATTACH, READY, AttachRequest, ReadyDisk, ReadyRequest
 from scheduler.restores.original import original_of
-from scheduler.restores.placing import PLACE, OriginalPlace, PlaceRequest
+from scheduler.restores.placing import PLACE, PlaceRequest
 from scheduler.runs.journal import Journal
 from scheduler.runs.steps import account_of, open_step
 from scheduler.runs.tasks import reference
@@ -38,6 +38,7 @@ from scheduler.state.models import (
     VmRestoreKind,
     VmRestoreState,
 )
+from scheduler.state.restoring import OriginalPlace
 
 logger = logging.getLogger(__name__)
 

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from proxy_worker.vsphere.identity import split_path
-from scheduler.restores.placing import OriginalPlace
 from scheduler.state.models import VcenterVm, VmRun
+from scheduler.state.restoring import OriginalPlace
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +36,7 @@ def original_of(session: Session, vm_id: str, point: str) -> Original | None:
         return None
     place = seen.place
     home = next((file.vsphere_file.path for file in seen.configuration if file.vsphere_file is not None), None)
-    datastore = split_path(home)[0] if home is not None else next(iter(place.datastores), None)
+    datastore = _datastore(home) if home is not None else next(iter(place.datastores), None)
     return Original(
         place.vcenter,
         OriginalPlace(folder=place.folder, pool=place.pool, host=place.host, datastore=datastore),
@@ -46,6 +45,11 @@ def original_of(session: Session, vm_id: str, point: str) -> Original | None:
 
 
 def _of_catalogue(vm: VcenterVm) -> OriginalPlace:
-    home = split_path(vm.configuration_path)[0] if vm.configuration_path else next(iter(vm.datastores), None)
+    home = _datastore(vm.configuration_path) if vm.configuration_path else next(iter(vm.datastores), None)
     pool = "/".join(part for part in (vm.cluster, vm.pool) if part)
     return OriginalPlace(folder=vm.folder, pool=pool or None, host=vm.host, datastore=home)
+
+
+def _datastore(path: str) -> str:
+    """`ds1` of `[ds1] web/web.vmx`."""
+    return path.partition("] ")[0].removeprefix("[")

@@ -21,21 +21,12 @@ from proxy_worker.vsphere.restored import find, mark_of
 from proxy_worker.vsphere.rewriting import require_disk, require_idle
 from proxy_worker.vsphere.session import Session
 from proxy_worker.vsphere.snapshots import Mark
-from scheduler.state.restoring import RestoreWishes, VmRestoreKind
+from scheduler.state.restoring import OriginalPlace, RestoreWishes, VmRestoreKind
 from scheduler.vcenters.steps import Access, StepKind
 
 
 class OriginalExistsError(ConflictError):
     """The VM that is to be made in its original's place still exists."""
-
-
-class OriginalPlace(Frozen):
-    """Where a VM was, as far as is known."""
-
-    folder: str | None = None
-    pool: str | None = None
-    host: str | None = None
-    datastore: str | None = None
 
 
 class PlaceRequest(Frozen):

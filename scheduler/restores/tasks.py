@@ -57,7 +57,7 @@ def create_task(
 def write_task(restore: VmRestore, disk: RestoredDisk, repository: RepositoryReference, now: float) -> LedgerTask:
     """Write one disk, by a proxy that reaches it."""
     return LedgerTask(
-        id=f"{disk.id}.{disk.tries}",
+        id=task_id_of(disk),
         kind=TaskKind.DISK_RESTORE,
         title=f"{TaskKind.DISK_RESTORE} {restore.target_name} {disk.disk_key}",
         job=job_of(restore),
@@ -75,6 +75,11 @@ def write_task(restore: VmRestore, disk: RestoredDisk, repository: RepositoryRef
         created_at=now,
         vm_restore_id=restore.id,
     )
+
+
+def task_id_of(disk: RestoredDisk) -> str:
+    """The id of the present try at writing a disk."""
+    return f"{disk.id}.{disk.tries}"
 
 
 def job_of(restore: VmRestore) -> str:

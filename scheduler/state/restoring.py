@@ -69,6 +69,15 @@ class RestoreWishes(Frozen):
     """Whether an existing VM that is on may be powered off."""
 
 
+class OriginalPlace(Frozen):
+    """Where a VM was, as far as is known."""
+
+    folder: str | None = None
+    pool: str | None = None
+    host: str | None = None
+    datastore: str | None = None
+
+
 class VmRestore(Record):
     """A restore of a VM, or of disks into one."""
 
