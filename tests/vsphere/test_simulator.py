@@ -14,6 +14,7 @@ from pyVmomi import vim
 from proxy_worker.vsphere.faults import DiskLockedError
 from proxy_worker.vsphere.hot_add import attach, detach
 from proxy_worker.vsphere.inventory import read_inventory, read_vm
+from proxy_worker.vsphere.lookup import configuration_files
 from proxy_worker.vsphere.model import Vm
 from proxy_worker.vsphere.session import Session
 from proxy_worker.vsphere.snapshots import Mark, Quiesce, Snapshot, create, remove, tree
@@ -153,3 +154,10 @@ def test_a_datastore_can_be_lost_and_found(vsphere: VsphereSimulator, session: S
     assert not next(s for s in read_inventory(session).datastores.values() if s.name == "LocalDS_1").accessible
     vsphere.make_datastore_inaccessible("LocalDS_1", accessible=True)
     assert next(s for s in read_inventory(session).datastores.values() if s.name == "LocalDS_1").accessible
+
+
+def test_the_files_of_a_vm_are_listed_with_the_folder_that_they_are_in(session: Session) -> None:
+    vm = make_vm(session, MIB)
+    thaw(session, vm, freeze(session, vm))
+    nvram = [path for path in configuration_files(session, vm) if path.endswith(".nvram")]
+    assert nvram == [f"[LocalDS_0] {vm.name}/{vm.name}.nvram"]

@@ -73,6 +73,7 @@ func (s *diskShelf) furnish(vm *simulator.VirtualMachine) {
 		vm.Capability.ChangeTrackingSupported = types.NewBool(true)
 	}
 	writeConfiguration(vm)
+	placeFiles(vm)
 	for _, device := range vm.Config.Hardware.Device {
 		disk, ok := device.(*types.VirtualDisk)
 		if !ok {

@@ -175,8 +175,10 @@ func (d *frontDoor) mend(method *simulator.Method, task *simulator.Task, vm ref)
 	case "CreateSnapshot_Task":
 		made := simulator.Map.Get(task.Info.Result.(ref)).(*simulator.VirtualMachineSnapshot)
 		d.disks.freeze(made)
+		placeFiles(simulator.Map.Get(vm).(*simulator.VirtualMachine))
 	case "RemoveSnapshot_Task", "RemoveAllSnapshots_Task":
 		d.disks.retire(simulator.Map.Get(vm).(*simulator.VirtualMachine))
+		placeFiles(simulator.Map.Get(vm).(*simulator.VirtualMachine))
 	case "RevertToSnapshot_Task":
 		d.disks.goBack(simulator.Map.Get(vm).(*simulator.VirtualMachine), method.This)
 	case "CreateVM_Task", "CloneVM_Task", "RegisterVM_Task":

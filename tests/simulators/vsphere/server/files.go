@@ -30,6 +30,27 @@ func writeConfiguration(vm *simulator.VirtualMachine) {
 	writeIfEmpty(nvram, content[:nvramBytes])
 }
 
+// placeFiles names a VM's files with the folder that they are in, which the simulator leaves out.
+func placeFiles(vm *simulator.VirtualMachine) {
+	var home object.DatastorePath
+	home.FromString(vm.Config.Files.VmPathName)
+	seen := map[string]bool{}
+	var placed []types.VirtualMachineFileLayoutExFileInfo
+	for _, file := range vm.LayoutEx.File {
+		var path object.DatastorePath
+		path.FromString(file.Name)
+		if !strings.Contains(path.Path, "/") {
+			path.Path = filepath.Join(filepath.Dir(home.Path), path.Path)
+			file.Name = path.String()
+		}
+		if !seen[file.Name] {
+			placed = append(placed, file)
+		}
+		seen[file.Name] = true
+	}
+	vm.LayoutEx.File = placed
+}
+
 func writeIfEmpty(path string, content []byte) {
 	if info, err := os.Stat(path); err == nil && info.Size() == 0 {
 		must(os.WriteFile(path, content, 0o644))
