@@ -125,3 +125,27 @@ def checked_connection(server: str, trust: Trust) -> type[HTTPSConnection]:
                 raise
 
     return CheckedConnection
+
+
+def verify(server: str, host: str, port: int, trust: Trust, timeout_s: float) -> str:
+    """Connect as `trust` says, send nothing, and return the thumbprint that was shown, in SHA-256.
+
+    Raises the errors of this module, and OSError if nobody answers.
+    """
+    connection = checked_connection(server, trust)(host, port, timeout=timeout_s, context=trust.context())
+    try:
+        connection.connect()
+        return sha256_of(connection.sock.getpeercert(binary_form=True) or b"")
+    finally:
+        connection.close()
+
+
+def shown_thumbprint(host: str, port: int, timeout_s: float) -> str:
+    """The SHA-256 of whatever certificate is shown, for somebody to compare. Raises OSError if nobody answers."""
+    pem = ssl.get_server_certificate((host, port), timeout=timeout_s)
+    return sha256_of(ssl.PEM_cert_to_DER_cert(pem))
+
+
+def sha256_of(certificate: bytes) -> str:
+    """The thumbprint of a DER certificate, as vSphere shows it."""
+    return with_colons(hashlib.sha256(certificate).hexdigest())

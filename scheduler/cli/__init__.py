@@ -28,6 +28,8 @@ COMMANDS: Final = {
     "restore": "scheduler.cli.restore",
     "repository": "scheduler.cli.repository",
     "proxy": "scheduler.cli.proxy",
+    "vcenter": "scheduler.cli.vcenter",
+    "vm": "scheduler.cli.vm",
 }
 
 PRINT_VERSION: Final = version_printer("scheduler")

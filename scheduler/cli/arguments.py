@@ -22,4 +22,7 @@ RepositoryName = Annotated[
     str,
     typer.Argument(metavar="REPOSITORY", help="The repository's name.", autocompletion=completion.repositories),
 ]
+VcenterName = Annotated[
+    str, typer.Argument(metavar="VCENTER", help="The vCenter's name.", autocompletion=completion.vcenters)
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]

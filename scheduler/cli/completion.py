@@ -10,7 +10,7 @@ from sqlalchemy.orm import InstrumentedAttribute, Session
 from proxy_worker.contract.errors import ProxyfleetError
 from scheduler.cli.live import LedgerWindow
 from scheduler.cli.opening import opened_state
-from scheduler.state.models import Job, Point, Proxy, Repository, Run, Vm
+from scheduler.state.models import Job, Point, Proxy, Repository, Run, Vcenter, VcenterVm, Vm
 
 NEWEST_RUNS = 50
 
@@ -26,8 +26,30 @@ def repositories(incomplete: str) -> list[str]:
 
 
 def vms(incomplete: str) -> list[str]:
-    """Names of VMs that have restore points or are declared."""
-    return _matching(incomplete, lambda session: [*_all(session, Point.vm_name), *_all(session, Vm.name)])
+    """Names of VMs that have restore points, are declared, or were seen in a vCenter."""
+    return _matching(
+        incomplete,
+        lambda session: [
+            name for names in (Point.vm_name, Vm.name, VcenterVm.name) for name in _all(session, names)
+        ],
+    )
+
+
+def vcenters(incomplete: str) -> list[str]:
+    """Names of vCenters."""
+    return _matching(incomplete, lambda session: _all(session, Vcenter.name))
+
+
+def folders(incomplete: str) -> list[str]:
+    """Folders with VMs."""
+    return _matching(incomplete, lambda session: _all(session, VcenterVm.folder))
+
+
+def tags(incomplete: str) -> list[str]:
+    """Tags of VMs, with their categories."""
+    return _matching(
+        incomplete, lambda session: [tag for tags in session.scalars(select(VcenterVm.tags)) for tag in tags]
+    )
 
 
 def disks(incomplete: str) -> list[str]:

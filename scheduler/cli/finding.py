@@ -9,8 +9,8 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from proxy_worker.contract.errors import NotFoundError
-from scheduler.state.errors import NoSuchJobError, NoSuchRepositoryError, NoSuchRestoreError
-from scheduler.state.models import Job, Repository, Restore
+from scheduler.state.errors import NoSuchJobError, NoSuchRepositoryError, NoSuchRestoreError, NoSuchVcenterError
+from scheduler.state.models import Job, Repository, Restore, Vcenter
 
 
 class NoSuchProxyError(NotFoundError):
@@ -41,6 +41,20 @@ def find_repository(session: Session, name: str) -> Repository:
             ),
         )
     return repository
+
+
+def find_vcenter(session: Session, name: str) -> Vcenter:
+    """The vCenter of that name; raises `NoSuchVcenterError`."""
+    vcenter = session.get(Vcenter, name)
+    if vcenter is None:
+        raise NoSuchVcenterError(
+            f"vCenter {name!r}",
+            why="no vCenter has that name",
+            remedy=remedy(
+                name, session.scalars(select(Vcenter.name)).all(), "`scheduler vcenter list` shows them."
+            ),
+        )
+    return vcenter
 
 
 def find_restore(session: Session, restore_id: str) -> Restore:

@@ -25,11 +25,27 @@ class AlreadyDeclaredError(ConflictError):
     """Something of that kind has that name already."""
 
 
+class StillNeededError(ConflictError):
+    """What is to be removed is referred to by other declarations."""
+
+
 def declare(session: Session, kind: str, keys: Mapping[str, Any]) -> Declaration:
     """Add a declaration of `kind` with the keys that a fleet file would have; returns it.
 
     The first site needs no declaration of its own. Raises `DeclarationError`, or `AlreadyDeclaredError`.
     """
+    declared, current, wanted = _with(session, kind, keys)
+    carry_out(session, changes(current, wanted))
+    return declared
+
+
+def require_declarable(session: Session, kind: str, keys: Mapping[str, Any]) -> None:
+    """Raise what `declare` would raise, and add nothing."""
+    _with(session, kind, keys)
+
+
+def _with(session: Session, kind: str, keys: Mapping[str, Any]) -> tuple[Declaration, Fleet, Fleet]:
+    """The declaration that these keys make, and the fleet without and with it."""
     given = {key: value for key, value in keys.items() if value is not None}
     what = f"{kind} {given.get('name')!r}"
     try:
@@ -37,7 +53,8 @@ def declare(session: Session, kind: str, keys: Mapping[str, Any]) -> Declaration
     except ValidationError as error:
         found = error.errors()[0]
         key = key_path(found["loc"][2:])
-        raise DeclarationError(what, why=f"{key}: {expectation(Fleet, found)}" if key else found["msg"]) from error
+        expected = expectation(Fleet, found)
+        raise DeclarationError(what, why=f"{key}: {expected}" if key else expected) from error
     (declared,) = declarations(added, kind).values()
     current = stored_fleet(session)
     if declared.name in declarations(current, kind):
@@ -53,12 +70,23 @@ def declare(session: Session, kind: str, keys: Mapping[str, Any]) -> Declaration
         raise DeclarationError(
             problems[0], remedy="Declare it in a file: `scheduler export`, `scheduler apply -f`."
         )
-    carry_out(session, changes(current, wanted))
-    return declared
+    return declared, current, wanted
 
 
 def withdraw(session: Session, kind: str, name: str) -> None:
-    """Remove a declaration; raises `RunActiveError` for a job with a run under way."""
+    """Remove a declaration.
+
+    Raises `StillNeededError` while others refer to it, `RunActiveError` for a job with a run under way.
+    """
     current = stored_fleet(session)
     kept = tuple(declared for declared in getattr(current, kind) if declared.name != name)
-    carry_out(session, changes(current, current.model_copy(update={kind: kept})))
+    wanted = current.model_copy(update={kind: kept})
+    problems = problems_of(wanted)
+    if problems:
+        needed_by = ", ".join(dict.fromkeys(problem.partition(",")[0] for problem in problems))
+        raise StillNeededError(
+            f"{kind} {name!r} can't be removed",
+            why=f"it is still needed by {needed_by}",
+            remedy="Remove or change those first.",
+        )
+    carry_out(session, changes(current, wanted))

@@ -63,7 +63,7 @@ def plan(patterns: Sequence[str], criteria: Criteria, candidates: Iterable[Candi
     chosen: dict[str, PlannedVm] = {}
     first: dict[str, Candidate] = {}
     for vm in everything:
-        if not _belongs(vm, patterns, criteria):
+        if not belongs(vm, patterns, criteria):
             continue
         identity = vm.identity
         namesake = first.setdefault(identity.vm_id, vm)
@@ -80,7 +80,8 @@ def plan(patterns: Sequence[str], criteria: Criteria, candidates: Iterable[Candi
     return Plan(tuple(chosen.values()), tuple(dict.fromkeys(unplanned)))
 
 
-def _belongs(vm: Candidate, patterns: Iterable[str], criteria: Criteria) -> bool:
+def belongs(vm: Candidate, patterns: Iterable[str], criteria: Criteria) -> bool:
+    """Whether a job that says this takes `vm`, as far as it can be had."""
     return (
         (criteria.templates or not vm.template)
         and (

@@ -20,6 +20,7 @@ from scheduler.state.errors import (
     NoSuchRepositoryError,
     NoSuchRestoreError,
     NoSuchRunError,
+    NoSuchVcenterError,
     NoSuchVmError,
     RunActiveError,
     RunEndedError,
@@ -34,6 +35,8 @@ from scheduler.state.models import (
     Run,
     RunState,
     RunTrigger,
+    Vcenter,
+    VcenterScan,
     VmRun,
     VmRunState,
 )
@@ -232,3 +235,14 @@ def ask_for_upkeep(session: Session, kind: RequestKind, repository: str, *, now:
     request = Request(id=new_id(now), kind=kind, repository=repository, created_at=now)
     session.add(request)
     return request
+
+
+def ask_for_scan(session: Session, vcenter: str, *, now: float) -> VcenterScan:
+    """Ask for a vCenter to be read again; raises `NoSuchVcenterError`."""
+    if session.get(Vcenter, vcenter) is None:
+        raise NoSuchVcenterError(
+            f"vCenter {vcenter!r}", why="no vCenter has that name", remedy="`scheduler vcenter list` shows them."
+        )
+    scan = VcenterScan(id=new_id(now), vcenter=vcenter, created_at=now)
+    session.add(scan)
+    return scan

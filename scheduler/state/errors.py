@@ -46,11 +46,11 @@ class NoSuchRunError(NotFoundError):
 
 
 class NoSuchVmError(NotFoundError):
-    """No restore point of a VM of that name is known."""
+    """No VM of that name, or no restore point of it, is known."""
 
 
 class AmbiguousVmError(ConfigurationError):
-    """Several VMs with restore points have this name."""
+    """Several VMs have this name."""
 
 
 class NoSuchPointError(NotFoundError):
@@ -63,6 +63,10 @@ class NoSuchDiskError(NotFoundError):
 
 class NoSuchRepositoryError(NotFoundError):
     """No repository of that name is declared."""
+
+
+class NoSuchVcenterError(NotFoundError):
+    """No vCenter of that name is declared."""
 
 
 class NoSuchRestoreError(NotFoundError):
