@@ -15,7 +15,7 @@ from celery.signals import setup_logging, task_failure, worker_process_init, wor
 from celery.worker import state as worker_state
 
 from proxy_worker.contract.names import proxy_lane
-from proxy_worker.ledger.broker import SETTINGS, broker_url, lane_queue
+from proxy_worker.ledger.broker import SETTINGS, broker_settings, lane_queue
 from proxy_worker.node.bench import Bench
 from proxy_worker.node.heart import Heart
 from proxy_worker.tasks import enlist, task_and_number
@@ -45,10 +45,8 @@ _main_process = os.getpid()
 
 def make_app(bench: Bench) -> Celery:
     """The app with all tasks; its processes share `bench`'s configuration and open their own connections."""
-    redis = bench.configuration.redis
-    app = Celery("proxyfleet", broker=broker_url(redis.url, bench.configuration.redis_password()))
-    app.conf.update(SETTINGS)
-    app.conf.update(WORKER_SETTINGS)
+    app = Celery("proxyfleet")
+    app.conf.update(SETTINGS | WORKER_SETTINGS | broker_settings(bench.configuration.redis_access()))
     app.conf.task_queues = [lane_queue(proxy_lane(bench.identity.name))]
     enlist(app, bench)
     return app

@@ -16,6 +16,7 @@ from pydantic import Field
 from proxy_worker.contract.names import MODE_PREFERENCE, TransportMode
 from proxy_worker.contract.signing import decode_public_key
 from proxy_worker.contract.specification import Name
+from proxy_worker.ledger.access import RedisAccess
 from proxy_worker.program.settings import RedisSettings, Settings, read_settings
 from proxy_worker.transport.connections import Connections, DatastoreConnection
 from proxy_worker.transport.guest_disks import BY_ID
@@ -63,9 +64,18 @@ class ProxyConfiguration(Settings):
         """The keys that a specification may be signed with; raises `SpecificationError`."""
         return tuple(map(decode_public_key, self.scheduler_public_keys))
 
-    def redis_password(self) -> str | None:
-        """The password of Redis, read anew each time; raises `SecretError` when its file can't be read."""
-        return self.redis.password(self.secrets_dir)
+    def redis_access(self) -> RedisAccess:
+        """How Redis is reached, its files read anew each time; raises `SecretError` when one can't be read."""
+        redis = self.redis
+        redis.check_files()
+        return RedisAccess(
+            redis.url,
+            redis.username,
+            redis.password(self.secrets_dir),
+            redis.ca_file,
+            redis.certificate,
+            redis.key,
+        )
 
 
 def load_configuration(path: Path, environment: Mapping[str, str]) -> ProxyConfiguration:
@@ -83,6 +93,7 @@ def _absolute(configuration: ProxyConfiguration, folder: Path) -> ProxyConfigura
             "state_dir": folder / configuration.state_dir,
             "secrets_dir": folder / configuration.secrets_dir,
             "guest_disks_dir": folder / configuration.guest_disks_dir,
+            "redis": configuration.redis.below(folder),
             "datastores": datastores,
             **{key: folder / path for key, path in optional.items() if path is not None},
         }

@@ -15,6 +15,7 @@ from pydantic import Field
 
 from proxy_worker.contract.names import TransportMode
 from proxy_worker.contract.specification import Name
+from proxy_worker.ledger import RedisAccess
 from proxy_worker.program.settings import RedisSettings, Settings, read_settings
 
 SEARCHED: Final = (Path("scheduler.toml"), Path("/etc/proxyfleet/scheduler.toml"))
@@ -76,9 +77,18 @@ class SchedulerConfiguration(Settings):
         """Its public half, as `proxy.toml` carries it."""
         return self.state_dir / "signing.pub"
 
-    def redis_password(self) -> str | None:
-        """The password of Redis, read anew each time; raises `SecretError` when its file can't be read."""
-        return self.redis.password(self.secrets_dir)
+    def redis_access(self) -> RedisAccess:
+        """How Redis is reached, its files read anew each time; raises `SecretError` when one can't be read."""
+        redis = self.redis
+        redis.check_files()
+        return RedisAccess(
+            redis.url,
+            redis.username,
+            redis.password(self.secrets_dir),
+            redis.ca_file,
+            redis.certificate,
+            redis.key,
+        )
 
 
 def find_configuration(given: Path | None, environment: Mapping[str, str] | None = None) -> Path | None:
@@ -116,6 +126,7 @@ def _absolute(configuration: SchedulerConfiguration, folder: Path) -> SchedulerC
         update={
             "state_dir": folder / configuration.state_dir,
             "secrets_dir": folder / configuration.secrets_dir,
+            "redis": configuration.redis.below(folder),
             "local_proxy": local.model_copy(update={"datastores": datastores}),
         }
     )

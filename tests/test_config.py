@@ -92,4 +92,4 @@ def test_public_key_that_is_none_is_refused(tmp_path: Path) -> None:
 def test_missing_password_file_is_named(tmp_path: Path) -> None:
     read = load_configuration(written(tmp_path, MINIMAL + '[redis]\ncredential = "redis"\n'), {})
     with pytest.raises(SecretError, match=r"password of Redis in .*/redis: No such file"):
-        read.redis_password()
+        read.redis_access()

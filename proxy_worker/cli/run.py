@@ -39,10 +39,9 @@ def run(
     """
     log_to_stderr(log_level)
     configuration = load_configuration(config, os.environ)
-    password = configuration.redis_password()
     with (
         begin_life(configuration.name, configuration.state_dir) as identity,
-        Ledger(configuration.redis.url, password=password) as ledger,
+        Ledger(configuration.redis_access()) as ledger,
     ):
         registration = describe(configuration, identity)
         join(ledger, registration, identity)

@@ -15,8 +15,10 @@ call whose answer was lost is simply made again. `lua/schema.lua` is the only pl
 It must not know what a task does, and has no secret to keep: checkpoints and results come sealed.
 """
 
+from proxy_worker.ledger.access import RedisAccess
 from proxy_worker.ledger.client import Ledger
 from proxy_worker.ledger.errors import (
+    LedgerCertificateError,
     LedgerEmptyError,
     LedgerFullError,
     LedgerPasswordError,
@@ -49,6 +51,7 @@ __all__ = [
     "FinishedTask",
     "FleetView",
     "Ledger",
+    "LedgerCertificateError",
     "LedgerEmptyError",
     "LedgerFullError",
     "LedgerPasswordError",
@@ -59,6 +62,7 @@ __all__ = [
     "ProxyOrders",
     "ProxyView",
     "Reaped",
+    "RedisAccess",
     "Refusal",
     "Refused",
     "RenewAnswer",

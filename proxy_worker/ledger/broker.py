@@ -6,14 +6,15 @@ The values are measured ones; each guards against a way in which Celery on Redis
 from __future__ import annotations
 
 from typing import Any, Final
-from urllib.parse import quote, urlsplit, urlunsplit
 
 from celery import Celery
 from kombu.entity import Exchange, Queue
 from kombu.exceptions import OperationalError
+from kombu.transport.redis import Channel
 from redis.exceptions import RedisError
 
 from proxy_worker.contract.names import TaskKind
+from proxy_worker.ledger.access import FleetConnection, RedisAccess, reached
 from proxy_worker.ledger.errors import LedgerUnavailableError
 
 TRANSPORT_OPTIONS: Final[dict[str, Any]] = {
@@ -41,16 +42,14 @@ SETTINGS: Final[dict[str, Any]] = {
 }
 
 
-def broker_url(url: str, password: str | None) -> str:
-    """`url` with the password in it, as Celery wants it; keep it out of logs and command lines."""
-    if password is None:
-        return url.replace("unix://", "redis+socket://", 1) if url.startswith("unix://") else url
-    if url.startswith("unix://"):
-        return f"redis+socket://:{quote(password, safe='')}@{url.removeprefix('unix://')}"
-    parts = urlsplit(url)
-    host = parts.netloc.rpartition("@")[2]
-    user = quote(parts.username or "", safe="")
-    return urlunsplit(parts._replace(netloc=f"{user}:{quote(password, safe='')}@{host}"))
+def broker_settings(access: RedisAccess) -> dict[str, Any]:
+    """Where the broker is and how it is reached. Holds the password: for an app's configuration only."""
+    settings: dict[str, Any] = {"broker_url": access.broker_url()}
+    if access.tls:
+        # Kombu has no setting for it, and every connection of this process goes to the fleet's own Redis.
+        Channel.connection_class_ssl = FleetConnection
+        settings["broker_use_ssl"] = access.certificates
+    return settings
 
 
 def lane_queue(lane: str) -> Queue:
@@ -58,10 +57,10 @@ def lane_queue(lane: str) -> Queue:
     return Queue(lane, Exchange(""), routing_key=lane, durable=True)
 
 
-def publisher(url: str, password: str | None) -> Celery:
+def publisher(url: str | RedisAccess, password: str | None = None) -> Celery:
     """An app that can only publish: the scheduler's."""
-    app = Celery("proxyfleet", broker=broker_url(url, password), set_as_current=False)
-    app.conf.update(SETTINGS)
+    app = Celery("proxyfleet", set_as_current=False)
+    app.conf.update(SETTINGS | broker_settings(reached(url, password)))
     # The dispatch deadline is the only repeat: a loop that waits for the broker decides nothing meanwhile.
     app.conf.broker_transport_options = TRANSPORT_OPTIONS | {"max_retries": 0}
     return app

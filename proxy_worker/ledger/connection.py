@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import functools
 import importlib.resources
+import re
 from collections.abc import Callable
 from typing import Any, Final, Self
-from urllib.parse import urlsplit
 
 import redis
 from redis.backoff import ExponentialWithJitterBackoff
@@ -23,7 +23,9 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
 
 from proxy_worker.contract.errors import ConfigurationError, LedgerError
+from proxy_worker.ledger.access import FleetConnection, RedisAccess, reached
 from proxy_worker.ledger.errors import (
+    LedgerCertificateError,
     LedgerFullError,
     LedgerPasswordError,
     LedgerProtocolError,
@@ -33,6 +35,7 @@ from proxy_worker.ledger.errors import (
 KEY_PREFIX: Final = "{pf}:"
 """In front of every key; the braces make Redis keep them together."""
 SOCKET_TIMEOUT_S: Final = 5.0
+_CERTIFICATE_TROUBLE: Final = re.compile(r"certificate|\[SSL|tls|alert ", re.IGNORECASE)
 REPEATS: Final = 2
 """Every script may be repeated, so a call whose connection broke is; more patience is the caller's decision."""
 
@@ -46,18 +49,23 @@ def _source(name: str) -> str:
 class Connection:
     """A client of its own for each process: made after the fork, safe to share between threads."""
 
-    def __init__(self, url: str, *, password: str | None = None) -> None:
-        """Connect lazily. `url` is `redis://host:port/db`, `rediss://…` or `unix:///path`, without a password."""
-        self.where = _without_password(url)
+    def __init__(self, url: str | RedisAccess, *, password: str | None = None) -> None:
+        """Connect lazily. `url` is `redis://host:port/db` or the like, without a password, or all of an access."""
+        access = reached(url, password)
+        self.where = access.where
+        options: dict[str, Any] = {"connection_class": FleetConnection} | access.certificates if access.tls else {}
+        if access.username is not None:
+            options["username"] = access.username
         try:
             self._redis = redis.Redis.from_url(
-                url,
-                password=password,
+                access.url,
+                password=access.password,
                 decode_responses=True,
                 socket_timeout=SOCKET_TIMEOUT_S,
                 socket_connect_timeout=SOCKET_TIMEOUT_S,
-                socket_keepalive=None if url.startswith("unix:") else True,
+                socket_keepalive=None if access.url.startswith("unix:") else True,
                 retry=Retry(ExponentialWithJitterBackoff(base=0.05, cap=0.5), REPEATS),
+                **options,
             )
         except ValueError as error:
             raise ConfigurationError(
@@ -99,6 +107,19 @@ class Connection:
         except (RedisError, OSError) as error:
             raise self._explained(error) from error
 
+    def _unreached(self, text: str) -> LedgerError:
+        what = f"ledger in Redis at {self.where}"
+        if _CERTIFICATE_TROUBLE.search(text):
+            return LedgerCertificateError(
+                what,
+                why=f"TLS finds no agreement ({text})",
+                remedy="Check ca_file, certificate and key below [redis], and `scheduler pki list` for expired ones; "
+                "the server's certificate must name the host in the URL.",
+            )
+        return LedgerUnavailableError(
+            what, why=f"no answer ({text})", remedy="Check that Redis runs and can be reached from here."
+        )
+
     def _explained(self, error: Exception) -> LedgerError:
         what = f"ledger in Redis at {self.where}"
         text = str(error)
@@ -121,21 +142,9 @@ class Connection:
         if isinstance(error, (RedisConnectionError, RedisTimeoutError, OSError)) or text.startswith(
             ("LOADING", "READONLY", "MASTERDOWN", "BUSY")
         ):
-            return LedgerUnavailableError(
-                what, why=f"no answer ({text})", remedy="Check that Redis runs and can be reached from here."
-            )
+            return self._unreached(text)
         if isinstance(error, ResponseError):
             return LedgerProtocolError(
                 what, why=f"unexpected answer ({text})", remedy="Use Redis 7 or Valkey 8 or newer, with Lua."
             )
         return LedgerUnavailableError(what, why=text)
-
-
-def _without_password(url: str) -> str:
-    parts = urlsplit(url)
-    if parts.password is None:
-        return url
-    user = f"{parts.username}@" if parts.username else ""
-    host = parts.hostname or ""
-    port = f":{parts.port}" if parts.port else ""
-    return f"{parts.scheme}://{user}{host}{port}{parts.path}"

@@ -15,6 +15,10 @@ class LedgerPasswordError(LedgerError):
     retryable = False
 
 
+class LedgerCertificateError(LedgerError):
+    """Redis' certificate isn't one of the fleet's, or it refuses this program's; renewed ones are used at once."""
+
+
 class LedgerFullError(LedgerError):
     """Redis is at its memory limit and evicts nothing, so that nothing can be written."""
 

@@ -47,7 +47,7 @@ class Bench:
     @cached_property
     def ledger(self) -> Ledger:
         """This process's connection to the ledger."""
-        return Ledger(self.configuration.redis.url, password=self.configuration.redis_password())
+        return Ledger(self.configuration.redis_access())
 
     @cached_property
     def vsphere(self) -> VsphereAccess:

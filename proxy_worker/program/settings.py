@@ -9,9 +9,9 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from proxy_worker.contract.errors import ConfigurationError, CredentialError
 from proxy_worker.contract.specification import Name
@@ -38,6 +38,42 @@ class RedisSettings(Settings):
     """`redis://`, `rediss://` (TLS) or `unix://`, without a password."""
     credential: Name | None = None
     """Names the file in `secrets_dir` that holds the password; none: no password."""
+    username: Name | None = None
+    """The ACL user; none: Redis' default user. `scheduler redis configure` makes one for each site."""
+    ca_file: Path | None = None
+    """The authority that must have certified the server, and what it revoked; none: those the system trusts."""
+    certificate: Path | None = None
+    """What is shown to a server that asks for a certificate."""
+    key: Path | None = None
+    """The key of `certificate`."""
+
+    @model_validator(mode="after")
+    def _belong_together(self) -> Self:
+        if (self.certificate is None) != (self.key is None):
+            raise ValueError("certificate and key are given together or not at all")
+        if self.ca_file is not None and not self.url.startswith("rediss://"):
+            raise ValueError("ca_file is for TLS: write the url as rediss://host:6379/0")
+        return self
+
+    def below(self, folder: Path) -> Self:
+        """The same with every path absolute, relative ones being relative to `folder`."""
+        paths = {"ca_file": self.ca_file, "certificate": self.certificate, "key": self.key}
+        return self.model_copy(update={name: folder / path for name, path in paths.items() if path is not None})
+
+    def check_files(self) -> None:
+        """Raise `SecretError` when a file for TLS can't be read: TLS itself would name no file."""
+        for name in ("ca_file", "certificate", "key"):
+            path: Path | None = getattr(self, name)
+            if path is None:
+                continue
+            try:
+                path.read_bytes()
+            except OSError as error:
+                raise SecretError(
+                    f"{name} of Redis in {path}",
+                    why=error.strerror or str(error),
+                    remedy=f"Put it there, readable by this user, or set `{name}` below [redis].",
+                ) from error
 
     def password(self, secrets_dir: Path) -> str | None:
         """The password, read anew each time; raises `SecretError` when its file can't be read."""

@@ -49,6 +49,5 @@ def warn_without_service(state: State, what: str) -> None:
 
 
 def open_ledger() -> Ledger:
-    """The ledger; nothing is sent until it is used. Raises `SecretError` when its password can't be read."""
-    settings = configuration()
-    return Ledger(settings.redis.url, password=settings.redis_password())
+    """The ledger; nothing is sent until it is used. Raises `SecretError` when a file for it can't be read."""
+    return Ledger(configuration().redis_access())

@@ -67,13 +67,13 @@ def _serve(
     configuration: SchedulerConfiguration, stop: threading.Event, hurry: threading.Event, *, with_proxy: bool
 ) -> None:
     key = signing_key(configuration)
-    password = configuration.redis_password()
+    access = configuration.redis_access()
     with (
         only_scheduler(reach_state(configuration.database)),
-        Ledger(configuration.redis.url, password=password) as ledger,
+        Ledger(access) as ledger,
     ):
         state = open_state(configuration.database, migrate=True)
-        broker = publisher(configuration.redis.url, password)
+        broker = publisher(access)
         executor = Executor(KINDS, configuration.secrets_dir)
         service = Service(state, ledger, functools.partial(publish, broker), key, executor=executor)
         service.attach()

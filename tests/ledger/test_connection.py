@@ -16,7 +16,8 @@ from proxy_worker.ledger import (
     LedgerUnavailableError,
     NewTask,
 )
-from proxy_worker.ledger.broker import broker_url, publish, publisher
+from proxy_worker.ledger.access import RedisAccess
+from proxy_worker.ledger.broker import publish, publisher
 
 
 def submit_for_ever(ledger: Ledger, submitted: list[str]) -> None:
@@ -100,4 +101,4 @@ def test_message_that_cannot_be_published_is_a_ledger_error() -> None:
     ],
 )
 def test_broker_url_carries_the_password(url: str, expected: str) -> None:
-    assert broker_url(url, "p@ss/") == expected
+    assert RedisAccess(url, password="p@ss/").broker_url() == expected

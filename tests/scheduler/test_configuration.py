@@ -68,7 +68,7 @@ def test_the_password_comes_from_its_file(file: Path) -> None:
     file.write_text('secrets_dir = "secrets"\n[redis]\ncredential = "redis"\n')
     configuration = load_configuration(file, {})
     with pytest.raises(SecretError, match="secrets/redis: No such file"):
-        configuration.redis_password()
+        configuration.redis_access()
     (file.parent / "secrets").mkdir()
     (file.parent / "secrets/redis").write_text("very secret\n")
-    assert configuration.redis_password() == "very secret"
+    assert configuration.redis_access().password == "very secret"
