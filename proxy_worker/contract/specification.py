@@ -62,7 +62,7 @@ class VsphereDisk(Frozen):
 
     vcenter: VcenterReference
     vm: str
-    snapshot: str | None
+    snapshot: str | None = None
     """The snapshot that froze it; None: the disk itself, to be written by a restore."""
     key: int
     """The device key."""
