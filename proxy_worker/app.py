@@ -47,7 +47,7 @@ def make_app(bench: Bench) -> Celery:
     """The app with all tasks; its processes share `bench`'s configuration and open their own connections."""
     app = Celery("proxyfleet")
     app.conf.update(SETTINGS | WORKER_SETTINGS | broker_settings(bench.configuration.redis_access()))
-    app.conf.task_queues = [lane_queue(proxy_lane(bench.identity.name))]
+    app.conf.task_queues = [lane_queue(proxy_lane(bench.configuration.site, bench.identity.name))]
     enlist(app, bench)
     return app
 

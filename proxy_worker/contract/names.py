@@ -80,9 +80,9 @@ def disk_lane(site: str, mode: TransportMode, datastore: str | None) -> str:
     return f"disk.{site}.{mode}" + (f".{datastore}" if datastore else "")
 
 
-def proxy_lane(proxy: str) -> str:
-    """The lane that only this proxy pulls from."""
-    return f"proxy.{proxy}"
+def proxy_lane(site: str, proxy: str) -> str:
+    """The lane that only this proxy pulls from; named after its site too, so that Redis can keep sites apart."""
+    return f"proxy.{site}.{proxy}"
 
 
 def repository_lane(repository: str) -> str:

@@ -113,7 +113,7 @@ class Connection:
             return LedgerCertificateError(
                 what,
                 why=f"TLS finds no agreement ({text})",
-                remedy="Check ca_file, certificate and key below [redis], and `scheduler pki list` for expired ones; "
+                remedy="Check ca_file, certificate and key below [redis], and `scheduler pki list` for expiry; "
                 "the server's certificate must name the host in the URL.",
             )
         return LedgerUnavailableError(

@@ -85,7 +85,7 @@ class Heart:
         if self._told:
             log.info("the ledger hears this proxy again")
             self._told = False
-        self._subscribe(frozenset({proxy_lane(self._identity.name), *orders.lanes}))
+        self._subscribe(frozenset({proxy_lane(self._registration.site, self._identity.name), *orders.lanes}))
 
     def _wait(self, timeout_s: float) -> None:
         deadline = time.monotonic() + timeout_s

@@ -197,7 +197,7 @@ def datastore_cap(datastore: str) -> str:
 
 def subscribed_lanes(proxy: FleetProxy, repositories: Mapping[str, FleetRepository]) -> tuple[str, ...]:
     """The lanes that a proxy pulls from, sorted: its own, its disks', and those of its repositories' upkeep."""
-    lanes = {proxy_lane(proxy.name)}
+    lanes = {proxy_lane(proxy.site, proxy.name)}
     lanes.update(disk_lane(proxy.site, mode, None) for mode in proxy.modes)
     for datastore, modes in proxy.datastores.items():
         lanes.update(disk_lane(proxy.site, mode, datastore) for mode in modes)

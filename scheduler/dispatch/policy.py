@@ -177,7 +177,7 @@ class _Room:
             return Release(task.task_id, lane, None, mode, restricted, f"to whichever of {names} is first{how}")
         proxy = max(free, key=lambda one: (self.spare[one.name], one.name))
         self.spare[proxy.name] -= 1
-        lane = proxy_lane(proxy.name)
+        lane = proxy_lane(proxy.site, proxy.name)
         return Release(task.task_id, lane, proxy.name, mode, proxy.restricted, f"to {proxy.name}{how}")
 
     def _shared_lane(
@@ -207,8 +207,8 @@ class _Room:
                 return self._release_upkeep(task, lane, f"to whichever of {len(group)} proxies is first")
             if everyone_may:
                 return _Refused(f"{self.upkeep[lane]} tasks of repository upkeep are ahead", for_all=True)
-        proxy = min(group, key=lambda one: (self.upkeep[proxy_lane(one.name)], one.name))
-        lane = proxy_lane(proxy.name)
+        proxy = min(group, key=lambda one: (self.upkeep[proxy_lane(one.site, one.name)], one.name))
+        lane = proxy_lane(proxy.site, proxy.name)
         if self.upkeep[lane] >= self.limits.upkeep_per_proxy:
             return _Refused(f"all {len(group)} proxies {who.described} are busy with upkeep", for_all=True)
         return self._release_upkeep(task, lane, f"to {proxy.name}", proxy.name)

@@ -29,7 +29,7 @@ def test_no_accepted_name_leaves_its_folder_or_key(text: str) -> None:
 def test_lanes_say_whose_they_are() -> None:
     assert disk_lane("primary", TransportMode.NETWORK, None) == "disk.primary.network"
     assert disk_lane("primary", TransportMode.DIRECT_STORAGE, "ds1") == "disk.primary.direct_storage.ds1"
-    assert proxy_lane("alpha") == "proxy.alpha"
+    assert proxy_lane("primary", "alpha") == "proxy.primary.alpha"
     assert repository_lane("main") == "repository.main"
 
 

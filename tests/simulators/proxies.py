@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from proxy_worker.contract.errors import SourceError
-from proxy_worker.contract.names import TaskKind, TransportMode, proxy_lane
+from proxy_worker.contract.names import TaskKind, TransportMode
 from proxy_worker.contract.outcome import (
     CONTRACT_VERSION,
     DiskBackupResult,
@@ -157,7 +157,7 @@ class SimulatedFleet:
         """Have the first proxy that pulls from the message's lane claim it."""
         for name, identity in self.identities.items():
             orders = self.ledger.heartbeat(identity)
-            if orders is not None and message.lane in {*orders.lanes, proxy_lane(name)}:
+            if orders is not None and message.lane in orders.lanes:
                 claim = self.ledger.claim(
                     message.task_id, message.number, kind=message.kind, lane=message.lane, identity=identity
                 )

@@ -192,7 +192,7 @@ class Fleet:
         caps: Mapping[str, int] = MappingProxyType({}),
     ) -> int | None:
         """Dispatch and publish, to a proxy's lane or a shared one; None when the ledger refuses."""
-        lane = lane or proxy_lane(proxy or "")
+        lane = lane or proxy_lane("primary", proxy or "")
         number = self.ledger.dispatch(
             task_id,
             lane=lane,

@@ -308,7 +308,7 @@ def test_running_disk_is_paused_and_cancelled(disks: DiskFleet) -> None:
 def _begin(disks: DiskFleet, body: DiskBackup, proxy: str) -> str:
     """Dispatch a disk and return once its data moves."""
     task_id = disks.submit(body)
-    assert disks.dispatch(task_id, body, lane=proxy_lane(proxy), proxy=proxy)
+    assert disks.dispatch(task_id, body, lane=proxy_lane("primary", proxy), proxy=proxy)
     wait_until(lambda: disks.ledger.view().tasks[task_id].progress, "progress")
     return task_id
 

@@ -24,7 +24,7 @@ from tests.servers import PASSWORD
 from tests.tasks.fleet import Fleet, Proxy, wait_until
 
 SCAN = InventoryScan(datastore="ds1")
-LANE = "proxy.proxy-1"
+LANE = "proxy.primary.proxy-1"
 
 
 @pytest.fixture(scope="module")
@@ -152,7 +152,7 @@ def test_specification_that_the_scheduler_did_not_sign_so_is_refused(running: Fl
         f"{unknown} ": lambda made: sign(made, running.key).replace(b'"ds1"', b'"ds2"'),
         "it was signed for another task or dispatch": lambda made: resigned(running, made, task_id="another"),
         "it was signed for lane proxy.other, not proxy.proxy-1": lambda made: resigned(
-            running, made, audience="proxy.other"
+            running, made, audience="proxy.primary.other"
         ),
         "it was signed for epoch 9, not 1": lambda made: resigned(running, made, epoch=9),
         "it expired before it was claimed": lambda made: resigned(running, made, expires_at=1.0),

@@ -210,7 +210,7 @@ def test_a_restore_goes_before_everything_that_was_there_first() -> None:
 
 
 def test_the_job_with_the_least_in_flight_comes_first() -> None:
-    busy = (InFlight("proxy.p1", "p1", takes_slot=True, job="big"),)
+    busy = (InFlight("proxy.primary.p1", "p1", takes_slot=True, job="big"),)
     pending = [backup("big", job="big", since=NOW - 9000), backup("small", job="small")]
 
     decision = decide(pending, fleet(proxy("p1", used=1), in_flight=busy), Limits(), NOW)
@@ -239,7 +239,7 @@ def test_when_there_is_more_than_anybody_could_take_each_proxy_gets_what_it_has_
     decision = decide(pending, fleet(proxy("p1"), proxy("p2"), proxy("p3", used=1)), Limits(), NOW)
 
     assert Counter(release.proxy for release in decision.releases) == {"p1": 2, "p2": 2, "p3": 1}
-    assert {release.lane for release in decision.releases} == {"proxy.p1", "proxy.p2", "proxy.p3"}
+    assert {release.lane for release in decision.releases} == {"proxy.primary.p1", "proxy.primary.p2", "proxy.primary.p3"}
 
 
 def test_what_is_announced_on_a_shared_lane_may_fill_anybody() -> None:

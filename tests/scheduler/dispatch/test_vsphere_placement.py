@@ -59,9 +59,9 @@ def test_a_vcenters_disk_is_given_to_one_proxy_with_the_best_mode() -> None:
     decision = decide(tasks, fleet(*able, mounted), Limits(patience_s=0), NOW)
 
     assert Counter((release.lane, release.proxy, release.mode) for release in decision.releases) == {
-        ("proxy.p3", "p3", DIRECT): 2,
-        ("proxy.p1", "p1", NETWORK): 2,
-        ("proxy.p2", "p2", NETWORK): 2,
+        ("proxy.primary.p3", "p3", DIRECT): 2,
+        ("proxy.primary.p1", "p1", NETWORK): 2,
+        ("proxy.primary.p2", "p2", NETWORK): 2,
     }
 
 
