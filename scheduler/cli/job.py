@@ -8,10 +8,25 @@ from typing import Annotated, Any
 import typer
 from sqlalchemy import select
 
-from proxy_worker.contract.names import CompressionLevel
+from proxy_worker.contract.names import CompressionLevel, Quiesce
 from scheduler.cli import completion
 from scheduler.cli.arguments import AsJson, JobName
 from scheduler.cli.finding import find_job, find_repository
+from scheduler.cli.job_options import (
+    Attributes,
+    Clusters,
+    Datastores,
+    ExcludedDisks,
+    ExcludedVms,
+    Exclusions,
+    Folders,
+    OfVcenter,
+    Pools,
+    Tags,
+    VmPatterns,
+    exclusion_keys,
+    selection_keys,
+)
 from scheduler.cli.job_view import describe_job, job_as_json, job_columns, newest_run
 from scheduler.cli.opening import opened_state, require_service, warn_without_service
 from scheduler.cli.printing import note, print_json, show_rows
@@ -33,15 +48,24 @@ app = typer.Typer(
 def create(
     name: Annotated[str, typer.Argument(metavar="JOB", help="The new job's name.")],
     *,
-    vms: Annotated[
-        list[str],
+    vms: VmPatterns = None,
+    folders: Folders = None,
+    pools: Pools = None,
+    clusters: Clusters = None,
+    datastores: Datastores = None,
+    attributes: Attributes = None,
+    tags: Tags = None,
+    vcenter: OfVcenter = None,
+    exclude_vms: ExcludedVms = None,
+    exclusions: Exclusions = None,
+    exclude_disks: ExcludedDisks = None,
+    templates: Annotated[bool, typer.Option("--templates", help="Protect templates too.")] = False,
+    quiesce: Annotated[
+        Quiesce,
         typer.Option(
-            "--vm",
-            metavar="PATTERN",
-            help="A VM's name, or a pattern such as 'web*'. Repeatable.",
-            autocompletion=completion.vms,
+            metavar="HOW", help="Bring guests to rest before a snapshot: prefer, require (or fail the VM), never."
         ),
-    ],
+    ] = Quiesce.PREFER,
     repository: Annotated[
         str,
         typer.Option(metavar="NAME", help="Where the restore points go.", autocompletion=completion.repositories),
@@ -67,17 +91,33 @@ def create(
     disabled: Annotated[bool, typer.Option("--disabled", help="Don't let the schedule start it yet.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Create a job.
+    """Create a job. It takes every VM that any of the options selects and none excludes, found out in each run.
+
+    Conditions that VMs have to meet together are written in a fleet file: `[[job.select]]`.
 
     \b
     Examples:
       scheduler job create nightly --vm 'web*' --vm db01 --repository main
+      scheduler job create gold --tag Backup/gold --folder DC0/Linux --exclude-vm '*-test' \\
+          --exclude-disk independent --quiesce require --repository main
+      scheduler job create all --vcenter vc1 --exclude tag=Backup/never --repository main
       scheduler job create hourly --vm db01 --repository main --level fast \\
           --cron '0 * * * *' --timezone Europe/Berlin
     """
+    selected = {
+        "folder": folders,
+        "pool": pools,
+        "cluster": clusters,
+        "datastore": datastores,
+        "attribute": attributes,
+        "tag": tags,
+    }
     declared: dict[str, Any] = {
         "name": name,
-        "vms": vms,
+        **selection_keys(vms or (), selected, vcenter),
+        **exclusion_keys(exclude_vms or (), exclusions or (), exclude_disks or ()),
+        "templates": templates,
+        "quiesce": quiesce.value,
         "repository": repository,
         "level": level.value,
         "transport_mode": transport_mode.value,

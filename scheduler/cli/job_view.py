@@ -39,7 +39,7 @@ def job_columns(jobs: Sequence[Job], last: Sequence[Run | None]) -> dict[str, li
         "NEXT START": [moment(next_start(job)) if job.enabled else state("disabled") for job in jobs],
         "LAST RUN": [state(run.state.value) if run is not None else Text("-") for run in last],
         "ENDED": [moment(run.ended_at) if run is not None else "-" for run in last],
-        "VMS": [Text(", ".join(job.vms)) for job in jobs],
+        "VMS": [Text(", ".join(_selected(job))) for job in jobs],
     }
 
 
@@ -66,12 +66,14 @@ def describe_job(session: Session, job: Job) -> RenderableType:
     rows: list[tuple[str, str | Text]] = [
         ("job", job.name),
         ("kind", job.kind.value),
-        ("VMs", ", ".join(job.vms)),
+        ("VMs", "\n".join(_selected(job))),
+        *_exclusions(job),
         ("repository", job.repository),
         ("schedule", schedule),
         ("next start", moment(next_start(job)) if job.enabled else state("disabled")),
         ("level", job.level.value),
         ("transport mode", job.transport_mode + (", failover to network" if job.failover_to_network else "")),
+        ("quiesce", job.quiesce.value),
         ("priority", job.priority.value),
         ("retries", f"{job.retry_count}, after {duration(job.retry_wait_seconds)}"),
     ]
@@ -87,3 +89,20 @@ def describe_job(session: Session, job: Job) -> RenderableType:
 def _newest_runs(session: Session, job: str, count: int) -> list[Run]:
     newest = select(Run).where(Run.job == job).order_by(Run.created_at.desc(), Run.id.desc()).limit(count)
     return list(session.scalars(newest))
+
+
+def _selected(job: Job) -> list[str]:
+    return [*job.vms, *(str(selector) for selector in job.criteria.select)]
+
+
+def _exclusions(job: Job) -> list[tuple[str, str | Text]]:
+    """What the job leaves out or takes besides, where it says so."""
+    criteria = job.criteria
+    rows: list[tuple[str, str | Text]] = []
+    if criteria.exclude:
+        rows.append(("without VMs", "\n".join(str(selector) for selector in criteria.exclude)))
+    if criteria.exclude_disks:
+        rows.append(("without disks", ", ".join(criteria.exclude_disks)))
+    if criteria.templates:
+        rows.append(("templates", "protected too"))
+    return rows
