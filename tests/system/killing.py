@@ -41,6 +41,11 @@ class Killer:
         self._pool.shutdown()
         self._work.result()
 
+    @property
+    def over(self) -> bool:
+        """Whether nothing is killed any more."""
+        return self._work.done()
+
     def _strike_on(self) -> None:
         end = time.monotonic() + self._for_s
         while time.monotonic() < end and not self._stopping.wait(self._source.uniform(0.2, 1.5)):

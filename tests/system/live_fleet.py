@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -23,9 +23,6 @@ SCHEDULER = "scheduler"
 PLACE = """
 [[site]]
 name = "primary"
-[[datastore]]
-name = "ds"
-site = "primary"
 [[repository]]
 name = "main"
 location = "${state}/repository"
@@ -33,10 +30,20 @@ site = "primary"
 credential = "main"
 """
 """What every fleet here has; jobs come on top."""
+FOLDER = """
+[[datastore]]
+name = "ds"
+site = "primary"
+"""
+"""Where VMs are found, for fleets without a vCenter."""
 
 
 class LiveFleet:
     """Processes in a folder of their own; leaving the `with` block ends all of them, whatever has happened."""
+
+    datastores = FOLDER
+    extra: Mapping[str, str] = {}
+    """What the environment of its scheduler and proxies has besides."""
 
     def __init__(
         self, state: Path, proxies: Sequence[ProxyPlace], jobs: str, *, nbd_mib_s: int | None = None
@@ -47,7 +54,7 @@ class LiveFleet:
         """
         self.layout = Layout(state, redis_port=free_port(), flower_port=free_port())
         self.proxies = tuple(proxies)
-        self._fleet_toml = PLACE + jobs
+        self._fleet_toml = PLACE + self.datastores + jobs
         self._nbd_mib_s = nbd_mib_s
         self.supervisor = Supervisor(state, term_timeout_s=15)
         self._services: dict[str, Service] = {}
@@ -68,9 +75,7 @@ class LiveFleet:
 
     def _begin(self) -> None:
         layout = self.layout
-        layout.write_secrets()
-        layout.write_server_files()
-        layout.fleet_file.write_text(self._fleet_toml.replace("${state}", str(layout.state)))
+        self._write_files()
         self.valkey = EmbeddedValkey(
             layout.state / "valkey", layout.redis_password.read_text().strip(), port=layout.redis_port
         ).start()
@@ -83,9 +88,7 @@ class LiveFleet:
         self.start(SCHEDULER)
         wait_until(layout.public_key.exists, "the scheduler's signing key")
         for proxy in self.proxies:
-            config = layout.write_proxy_file(proxy)
-            if self._nbd_mib_s is not None:
-                config.write_text(config.read_text() + self._nbd_command(proxy))
+            self._configure(proxy)
             self.start(proxy.name)
         self.command("scheduler", "apply", "-f", str(layout.fleet_file))
         wait_until(self.all_up, "all proxies to be up", timeout_s=60)
@@ -94,6 +97,18 @@ class LiveFleet:
         self.supervisor.stop()
         if hasattr(self, "valkey"):
             self.valkey.kill()
+
+    def _write_files(self) -> None:
+        """Write what has to be there before the scheduler starts."""
+        self.layout.write_secrets()
+        self.layout.write_server_files()
+        self.layout.fleet_file.write_text(self._fleet_toml.replace("${state}", str(self.layout.state)))
+
+    def _configure(self, proxy: ProxyPlace) -> None:
+        """Write a proxy's configuration."""
+        config = self.layout.write_proxy_file(proxy)
+        if self._nbd_mib_s is not None:
+            config.write_text(config.read_text() + self._nbd_command(proxy))
 
     def _nbd_command(self, proxy: ProxyPlace) -> str:
         disk = f"{self.layout.datastores / proxy.datastore}/{{path}}"
@@ -123,7 +138,7 @@ class LiveFleet:
             command = [str(BIN / "scheduler"), "serve", "--config", str(self.layout.scheduler_config)]
         else:
             command = [str(BIN / "proxy-worker"), "run", "--config", str(self.layout.proxy_config(name))]
-        self._services[name] = self.supervisor.start(name, command)
+        self._services[name] = self.supervisor.start(name, command, extra=self.extra)
 
     def kill(self, name: str, *, whole_group: bool) -> None:
         """Kill -9 the main process of the scheduler or a proxy, or all of its processes."""
@@ -134,6 +149,13 @@ class LiveFleet:
             service.process.kill()
         service.process.wait()
         self.supervisor.forget(service)
+
+    def revive(self) -> None:
+        """Start again what has ended by itself, as systemd does: e.g. for want of Redis when it started."""
+        for name, service in list(self._services.items()):
+            if service.process.poll() is not None:
+                self.supervisor.forget(service)
+                self.start(name)
 
     def main_process(self, name: str) -> int:
         """The process id of the scheduler's or a proxy's main process."""

@@ -64,7 +64,7 @@ def _back_up_under_fire(fleet: LiveFleet, source: random.Random) -> None:
         fleet.command("scheduler", "job", "start", "everything")
         wait_until(lambda: fleet.newest_run()["state"] == "running", "the run to be planned", timeout_s=60)
         with Killer(fleet, source, for_s=KILLING_S) as killer:
-            wait_until(lambda: _ended(fleet), "the run to end", timeout_s=KILLING_S + 240, every_s=1.0)
+            wait_until(lambda: _ended(fleet, killer), "the run to end", timeout_s=KILLING_S + 240, every_s=1.0)
     run = fleet.newest_run()
     print(
         f"kills {dict(killer.kills)}, most disks at once {dict(witness.most)}, run {run['duration_seconds']:.0f} s"
@@ -76,7 +76,9 @@ def _back_up_under_fire(fleet: LiveFleet, source: random.Random) -> None:
     assert max(witness.most.values()) == SLOTS, f"a proxy read {witness.most} disks at once"
 
 
-def _ended(fleet: LiveFleet) -> bool:
+def _ended(fleet: LiveFleet, killer: Killer) -> bool:
+    if killer.over:
+        fleet.revive()
     return fleet.newest_run()["state"] not in {"requested", "scanning", "running"}
 
 
