@@ -17,7 +17,7 @@ from proxy_worker.transport.storage_snapshot.provider import StorageSnapshotSett
 
 PLACEHOLDERS = frozenset({"{path}", "{vmdk}", "{socket}"})
 _PLACEHOLDER = re.compile(r"\{[a-z_]*\}")
-_NFS_URI = re.compile(r"nfs://[A-Za-z0-9._:\[\]-]+(/[^?#\s]*)?")
+_NFS_URI = re.compile(r"nfs://([A-Za-z0-9._-]+|\[[0-9A-Fa-f:]+\])(/[^?#\s]*)?")
 _NOT_PROBED = VsphereOffer()
 
 
@@ -46,7 +46,7 @@ class DatastoreConnection(Frozen):
         if self.storage_snapshot is not None and self.path is None:
             raise ValueError("storage_snapshot needs the datastore's path")
         if self.nfs_uri is not None and not _NFS_URI.fullmatch(self.nfs_uri):
-            raise ValueError("nfs_uri must look like nfs://server/export, without a query")
+            raise ValueError("nfs_uri must look like nfs://server/export, without port, user and query")
         if self.network_command is not None and not any("{socket}" in word for word in self.network_command):
             raise ValueError("network_command must serve on {socket}")
         for word in (self.network_uri or "", *(self.network_command or ())):

@@ -1,0 +1,77 @@
+"""A real NFS server, nfs-ganesha with its portmapper, in a network of its own that nothing else reaches."""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+HOST = "127.0.0.1"
+_DEADLINE_S = 30.0
+_CONFIGURATION = """
+NFS_CORE_PARAM {{ NFS_Protocols = 3; Enable_NLM = false; Enable_RQUOTA = false; }}
+EXPORT {{ Export_Id = 1; Path = {export}; Pseudo = /export; Protocols = 3; Transports = TCP; SecType = sys;
+    Access_Type = RO; Squash = {squash}; FSAL {{ Name = VFS; }} }}
+LOG {{ Default_Log_Level = EVENT; }}
+"""
+_START = """set -e
+mount -t tmpfs none /run
+mkdir -p /var/lib/nfs && mount -t tmpfs none /var/lib/nfs
+ip link set lo up
+rpcbind -w
+exec ganesha.nfsd -F -f {folder}/ganesha.conf -L {folder}/ganesha.log -p /run/ganesha.pid
+"""
+
+
+@dataclass(frozen=True)
+class NfsServer:
+    """A running server."""
+
+    export: Path
+    process: subprocess.Popen[bytes]
+
+    @property
+    def uri(self) -> str:
+        """As proxy.toml's `nfs_uri` says it."""
+        return f"nfs://{HOST}{self.export}"
+
+    def enter(self, *command: str) -> list[str]:
+        """A command that runs in the server's network."""
+        return ["nsenter", f"--net=/proc/{self.process.pid}/ns/net", "--", *command]
+
+    def put_on_path(self, folder: Path, program: str, real: str) -> None:
+        """Let `folder` have a `program` that runs the `real` one in the server's network."""
+        script = folder / program
+        script.write_text(f'#!/bin/sh\nexec {" ".join(self.enter(real))} "$@"\n')
+        script.chmod(0o755)
+
+
+@contextlib.contextmanager
+def serving(export: Path, folder: Path, *, squash: str = "No_Root_Squash") -> Iterator[NfsServer]:
+    """Serve `export` until the block ends; `folder` is for the server's own files."""
+    (folder / "ganesha.conf").write_text(_CONFIGURATION.format(export=export, squash=squash))
+    (folder / "start.sh").write_text(_START.format(folder=folder))
+    apart = ["unshare", "--net", "--mount", "--pid", "--fork", "--kill-child"]
+    process = subprocess.Popen(["setpriv", "--pdeathsig", "KILL", *apart, "sh", str(folder / "start.sh")])
+    server = NfsServer(export, process)
+    deadline = time.monotonic() + _DEADLINE_S
+    try:
+        while b"mountd" not in _registered(server):
+            assert process.poll() is None, (folder / "ganesha.log").read_text()
+            assert time.monotonic() < deadline, "waited in vain until NFS is served"
+            time.sleep(0.05)
+        yield server
+    finally:
+        for server_itself in psutil.Process(process.pid).children():
+            server_itself.kill()  # the first of its processes, so that all the others end with it
+        process.wait(_DEADLINE_S)
+
+
+def _registered(server: NfsServer) -> bytes:
+    asked = subprocess.run(server.enter("rpcinfo", "-p", HOST), capture_output=True, check=False)
+    return asked.stdout
