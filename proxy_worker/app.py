@@ -13,9 +13,10 @@ from celery import Celery
 from celery.apps.worker import Worker
 from celery.signals import setup_logging, task_failure, worker_process_init, worker_ready, worker_shutting_down
 from celery.worker import state as worker_state
+from celery.worker.control import Panel
 
 from proxy_worker.contract.names import proxy_lane
-from proxy_worker.ledger.broker import SETTINGS, broker_settings, lane_queue
+from proxy_worker.ledger.broker import SETTINGS, broker_settings, lane_queue, site_options
 from proxy_worker.node.bench import Bench
 from proxy_worker.node.heart import Heart
 from proxy_worker.tasks import enlist, task_and_number
@@ -39,6 +40,10 @@ WORKER_SETTINGS: Final[dict[str, Any]] = {
     "worker_hijack_root_logger": False,
     "worker_redirect_stdouts": False,
 }
+ANSWERED: Final = frozenset(
+    {"ping", "stats", "active", "reserved", "scheduled", "registered", "revoked", "active_queues", "conf", "report"}
+)
+"""Questions of Celery's remote control that a proxy answers; it obeys the ledger's signed tasks alone."""
 _PR_SET_PDEATHSIG: Final = 1
 _main_process = os.getpid()
 
@@ -46,8 +51,10 @@ _main_process = os.getpid()
 def make_app(bench: Bench) -> Celery:
     """The app with all tasks; its processes share `bench`'s configuration and open their own connections."""
     app = Celery("proxyfleet")
-    app.conf.update(SETTINGS | WORKER_SETTINGS | broker_settings(bench.configuration.redis_access()))
-    app.conf.task_queues = [lane_queue(proxy_lane(bench.configuration.site, bench.identity.name))]
+    configuration = bench.configuration
+    app.conf.update(SETTINGS | WORKER_SETTINGS | broker_settings(configuration.redis_access()))
+    app.conf.broker_transport_options = site_options(configuration.site)
+    app.conf.task_queues = [lane_queue(proxy_lane(configuration.site, bench.identity.name))]
     enlist(app, bench)
     return app
 
@@ -58,6 +65,7 @@ class Node:
     def __init__(self, app: Celery, bench: Bench) -> None:
         self._app = app
         self._bench = bench
+        _only_answer()
         self._worker = Worker(
             app=app,
             hostname=f"proxy@{bench.identity.name}",
@@ -117,6 +125,12 @@ class Node:
 
 def _keep_logging(**_: object) -> None:
     """Leave logging as the command has set it up."""
+
+
+def _only_answer() -> None:
+    """Leave of Celery's remote control what Flower asks: whoever can publish in Redis must not command a proxy."""
+    for name in set(Panel.data) - ANSWERED:
+        del Panel.data[name]
 
 
 def _die_with_parent(**_: object) -> None:

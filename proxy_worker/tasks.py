@@ -170,6 +170,7 @@ def _verified(bench: Bench, claim: Claim, message: Message) -> TaskBody:
             raise SpecificationError(
                 f"specification of task {message.task_id}", why=f"it was signed for {what} {signed}, not {met}"
             )
+    bench.obeyed.admit(specification)
     return specification.body
 
 

@@ -52,6 +52,12 @@ def broker_settings(access: RedisAccess) -> dict[str, Any]:
     return settings
 
 
+def site_options(site: str) -> dict[str, Any]:
+    """The transport's options for a proxy: what its site has taken and not yet acknowledged is the site's own."""
+    keys = {key: f"{key.removesuffix('_key')}.{site}" for key in ("unacked_key", "unacked_index_key")}
+    return TRANSPORT_OPTIONS | keys | {"unacked_mutex_key": f"unacked_mutex.{site}"}
+
+
 def lane_queue(lane: str) -> Queue:
     """A lane as a queue: the anonymous exchange delivers by name, with no binding to look up or to lose."""
     return Queue(lane, Exchange(""), routing_key=lane, durable=True)

@@ -14,6 +14,7 @@ from proxy_worker.contract.outcome import VsphereOffer
 from proxy_worker.contract.specification import RepositoryReference
 from proxy_worker.ledger import Ledger, ProxyIdentity
 from proxy_worker.node.draining import Draining
+from proxy_worker.node.obeyed import Obeyed
 from proxy_worker.repository.credentials import Credential, load_credential
 from proxy_worker.repository.repository import Repository, open_store
 from proxy_worker.transport.vsphere_access import VsphereAccess
@@ -41,6 +42,7 @@ class Bench:
         self.identity = identity
         self.draining = draining
         self.public_keys: tuple[Ed25519PublicKey, ...] = configuration.public_keys()
+        self.obeyed = Obeyed(configuration.state_dir)
         self._vsphere_offer = vsphere or VsphereOffer()
         self._repositories: dict[tuple[str, str | None, str], Repository] = {}
 

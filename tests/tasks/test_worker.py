@@ -21,7 +21,7 @@ from proxy_worker.contract.specification import InventoryScan, TaskSpecification
 from proxy_worker.ledger import TaskState
 from proxy_worker.ledger.broker import lane_queue, publish
 from tests.servers import PASSWORD
-from tests.tasks.fleet import Fleet, Proxy, wait_until
+from tests.tasks.fleet import QUICK, Fleet, Proxy, wait_until
 
 SCAN = InventoryScan(datastore="ds1")
 LANE = "proxy.primary.proxy-1"
@@ -151,7 +151,7 @@ def test_specification_that_the_scheduler_did_not_sign_so_is_refused(running: Fl
         f"{unknown}": lambda made: sign(made, stranger),
         f"{unknown} ": lambda made: sign(made, running.key).replace(b'"ds1"', b'"ds2"'),
         "it was signed for another task or dispatch": lambda made: resigned(running, made, task_id="another"),
-        "it was signed for lane proxy.other, not proxy.proxy-1": lambda made: resigned(
+        "it was signed for lane proxy.primary.other, not proxy.primary.proxy-1": lambda made: resigned(
             running, made, audience="proxy.primary.other"
         ),
         "it was signed for epoch 9, not 1": lambda made: resigned(running, made, epoch=9),
@@ -173,6 +173,60 @@ def test_specification_that_the_scheduler_did_not_sign_so_is_refused(running: Fl
         assert ended.failure is not None
         assert (ended.failure.code, ended.failure.exit_code) == ("specification", 6)
         assert ended.failure.why == why.strip()
+
+
+def test_redis_that_shows_a_specification_again_is_not_obeyed(running: Fleet) -> None:
+    task_id = "shown-again"
+    shown: list[bytes] = []
+
+    def keep(number: int) -> bytes:
+        if not shown:
+            shown.append(sign(running.specification(task_id, SCAN, LANE, number), running.key))
+        return shown[0]
+
+    for expected in ("", "this proxy has obeyed it before; each is signed for one dispatch"):
+        running.submit(SCAN, task_id=task_id)
+        number = running.ledger.dispatch(task_id, lane=LANE, proxy="proxy-1", sign=keep)
+        assert number == 1, "as hostile a ledger as this one counts from the start again"
+        announce(running, task_id)
+
+        failure = running.outcome(task_id).failure
+
+        assert (failure.why if failure else "") == expected
+
+
+def test_redis_that_goes_back_to_an_older_epoch_is_not_obeyed(
+    fleet: Fleet, proxy: Proxy, valkey: EmbeddedValkey
+) -> None:
+    fleet.epoch = 7
+    fleet.ledger.open_epoch(7, QUICK)
+    wait_until(lambda: fleet.view("proxy-1"), "registered with the new epoch")
+    assert fleet.run(SCAN, proxy="proxy-1").failure is None
+    with redis.Redis(port=valkey.port, password=PASSWORD) as hostile:
+        hostile.hset("{pf}:meta", "epoch", 6)
+    fleet.epoch = 6
+    fleet.ledger.join_epoch(6, QUICK)
+
+    failure = fleet.run(SCAN, proxy="proxy-1").failure
+
+    assert failure is not None
+    assert failure.code == "replayed-specification"
+    assert failure.why == "it is of epoch 6, and this proxy has obeyed epoch 7 already"
+
+
+def test_nobody_commands_a_proxy_through_celery(running: Fleet) -> None:
+    control = running.celery.control
+    for name, arguments in {
+        "shutdown": {},
+        "pool_shrink": {"n": 3},
+        "add_consumer": {"queue": "disk.elsewhere"},
+        "revoke": {"task_id": "t", "terminate": True},
+    }.items():
+        [answer] = control.broadcast(name, arguments=arguments, reply=True, limit=1, timeout=10)
+        assert "error" in answer["proxy@proxy-1"], name
+
+    assert control.inspect(timeout=10, limit=1).ping() == {"proxy@proxy-1": {"ok": "pong"}}
+    assert running.run(SCAN, proxy="proxy-1").failure is None
 
 
 def test_proxy_follows_the_lanes_it_is_ordered_to(running: Fleet) -> None:
