@@ -9,10 +9,15 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.migration import MigrationContext
-from sqlalchemy import text
+from sqlalchemy import create_engine, text
 
+from proxy_worker.contract.names import Quiesce
+from scheduler.planning.criteria import Criteria
+from scheduler.state import migrations
 from scheduler.state.errors import (
     SchedulerRunningError,
     StateDamagedError,
@@ -23,8 +28,21 @@ from scheduler.state.errors import (
     StateVersionError,
 )
 from scheduler.state.lock import is_served, only_scheduler
-from scheduler.state.models import Record, Site
+from scheduler.state.models import Datastore, Job, Record, Run, Site, VmRun
 from scheduler.state.store import open_state
+
+FIRST_VERSION = """
+PRAGMA foreign_keys = ON;
+INSERT INTO sites VALUES ('primary');
+INSERT INTO datastores (name, kind, site) VALUES ('ds1', 'directory', 'primary');
+INSERT INTO repositories (name, location, site) VALUES ('main', '/backup', 'primary');
+INSERT INTO jobs VALUES ('nightly', 'backup', '["web*"]', 'main', 'optimal', 'automatic', 1, 'regular', NULL, 'UTC',
+    3, 600, 1, NULL);
+INSERT INTO runs VALUES ('run-1', 'nightly', 'manual', 'succeeded', 1, 1, 2, 0, NULL, 'main', 'optimal',
+    'automatic', 1, 'regular', 3, 600, '["web*"]');
+INSERT INTO vm_runs VALUES ('run-1.1', 'run-1', 'id-web01', 'web01', 'succeeded', 1, 'point-1', '[]', 0, NULL, NULL,
+    1, 2);
+"""
 
 
 @pytest.fixture
@@ -35,6 +53,24 @@ def url(tmp_path: Path) -> str:
 def test_the_migrations_make_what_the_models_say(url: str) -> None:
     with open_state(url, migrate=True).engine.connect() as connection:
         assert compare_metadata(MigrationContext.configure(connection), Record.metadata) == []
+
+
+def test_what_a_database_of_the_first_version_holds_survives_the_upgrade(url: str, tmp_path: Path) -> None:
+    config = Config()
+    config.set_main_option("script_location", str(Path(migrations.__file__).parent))
+    with create_engine(url).connect() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0001")
+        connection.commit()
+    with closing(sqlite3.connect(tmp_path / "scheduler.db")) as old, old:
+        old.executescript(FIRST_VERSION)
+
+    with open_state(url, migrate=True).read() as session:
+        job, run = session.get_one(Job, "nightly"), session.get_one(Run, "run-1")
+        assert (job.vms, job.criteria, job.quiesce) == (("web*",), Criteria(), Quiesce.PREFER)
+        assert (run.criteria, run.quiesce) == (Criteria(), Quiesce.PREFER)
+        assert session.get_one(VmRun, "run-1.1").name == "web01"
+        assert session.get_one(Datastore, "ds1").vcenter is None
 
 
 def test_readers_do_not_wait_for_a_writer(url: str) -> None:
