@@ -34,6 +34,8 @@ DISK_RETRIES: Final = 3
 DISK_RETRY_S: Final = 15.0
 FINISH_TRIES: Final = 20
 """A restored VM is handed over even if the vCenter is away for a while."""
+NOBODY: Final = "no-such-vcenter"
+"""How a step fails whose vCenter isn't declared any more."""
 SOON_S: Final = 30.0
 LATEST_S: Final = 600.0
 """What must be undone is tried again after `SOON_S`, and then ever later up to this, until it is."""
@@ -152,7 +154,11 @@ def _record_finish(journal: Journal, step: VcenterStep, outcome: StepOutcome) ->
 
 def _record_undo(journal: Journal, step: VcenterStep, outcome: StepOutcome) -> None:
     restore = journal.session.get_one(VmRestore, step.subject)
-    if not isinstance(outcome.answer, Ended):
+    failure = outcome.failure
+    nobody = failure is not None and failure.code == NOBODY
+    if nobody:
+        restore.warnings = (*restore.warnings, f"what it made in {restore.vcenter} is left there: {failure}")
+    elif not isinstance(outcome.answer, Ended):
         logger.warning("restore %s isn't undone yet: %s", restore.id, outcome.failure)
         try_later(journal, step, outcome.failure, min(SOON_S * 2 ** min(step.tries - 1, 10), LATEST_S))
         return

@@ -18,7 +18,15 @@ from proxy_worker.contract.errors import NotFoundError
 from proxy_worker.contract.outcome import TaskFailure
 from proxy_worker.contract.specification import Frozen
 from scheduler.runs.journal import Journal
-from scheduler.state.models import SnapshotEntry, SnapshotState, StepState, Vcenter, VcenterStep
+from scheduler.state.models import (
+    SnapshotEntry,
+    SnapshotState,
+    StepState,
+    Vcenter,
+    VcenterStep,
+    VmRestore,
+    VmRestoreState,
+)
 from scheduler.vcenters.account import Account
 from scheduler.vcenters.choice import Choice, OpenSnapshot, Pending, choose
 from scheduler.vcenters.steps import StepCall, StepOutcome
@@ -104,7 +112,19 @@ def survey(session: Session, now: float) -> Choice:
         if entry.state.open or (entry.state is SnapshotState.REMOVING and not entry.tries)
     ]
     sessions = {row.name: row.max_sessions for row in session.scalars(select(Vcenter))}
-    return choose(pending, running, snapshots, sessions)
+    return choose(pending, running, snapshots, sessions, restoring=_restoring(session))
+
+
+def _restoring(session: Session) -> dict[tuple[str, str], str]:
+    """VMs whose disks are, or may be, written by a restore: beneath a snapshot that would be lost."""
+    under_way = (
+        VmRestoreState.CREATING,
+        VmRestoreState.WRITING,
+        VmRestoreState.FINISHING,
+        VmRestoreState.UNDOING,
+    )
+    rows = session.scalars(select(VmRestore).where(VmRestore.state.in_(under_way), VmRestore.vm_ref.is_not(None)))
+    return {(row.vcenter, row.vm_ref or ""): row.id for row in rows}
 
 
 def start_steps(journal: Journal, handling: Mapping[str, StepHandling]) -> list[StepCall]:

@@ -59,9 +59,14 @@ def choose(
     sessions: Mapping[str, int],
     *,
     per_datastore: int = SNAPSHOTS_PER_DATASTORE,
+    restoring: Mapping[tuple[str, str], str] | None = None,
 ) -> Choice:
-    """Choose among `pending`; `sessions` are how many steps each declared vCenter bears at once."""
+    """Choose among `pending`; `sessions` are how many steps each declared vCenter bears at once.
+
+    `restoring` are VMs whose disks are written, by vCenter and managed object id, with the restore.
+    """
     room = _Room(running, list(snapshots), sessions, per_datastore)
+    room.restoring = restoring or {}
     start: list[str] = []
     waiting: dict[str, str] = {}
     undeclared: list[str] = []
@@ -89,6 +94,7 @@ class _Room:
     ) -> None:
         self.sessions = sessions
         self.per_datastore = per_datastore
+        self.restoring: Mapping[tuple[str, str], str] = {}
         self.busy: Counter[str] = Counter()
         self.vms: set[tuple[str, str]] = set()
         self.open = {one.entry: one for one in snapshots}
@@ -101,6 +107,8 @@ class _Room:
         limit = self.sessions.get(step.vcenter, 0)
         if step.vm is not None and (step.vcenter, step.vm) in self.vms:
             return f"vCenter {step.vcenter} is doing something else with VM {step.vm_name}"
+        if (step.makes_snapshot or step.climbs) and (restore := self.restoring.get((step.vcenter, step.vm or ""))):
+            return f"VM {step.vm_name} is being restored ({restore})"
         if (step.makes_snapshot or step.climbs) and (other := self._other_snapshot(step)) is not None:
             return f"another backup of VM {step.vm_name} still has its snapshot ({other})"
         if step.makes_snapshot and step.snapshot not in self.open:

@@ -105,6 +105,8 @@ class SimulatedFleet:
         self.repository = SimulatedRepository()
         self.failures: dict[str, int] = {}
         """How often a disk's title fails before it succeeds."""
+        self.answers: dict[type, Callable[..., TaskResult | TaskFailure]] = {}
+        """What tasks are answered with instead, by the type of their body."""
         self.lost_answers: set[str] = set()
         """Titles of tasks that are done, but reported as failed."""
         self.when_handled: dict[str, Callable[[], None]] = {}
@@ -189,7 +191,9 @@ class SimulatedFleet:
             DiskBackup: lambda disk: DiskBackupResult(
                 report=disk_report(), sealed_result=f"{disk.run}/{disk.disk.key}"
             ),
-            DiskRestore: lambda restore: DiskRestoreResult(report=disk_report(), target_path=restore.target_path),
+            DiskRestore: lambda restore: DiskRestoreResult(
+                report=disk_report(), target_path=restore.target_path or ""
+            ),
             RepositoryCommit: self.repository.commit,
             RepositoryAbandon: self.repository.abandon,
             RepositoryCheck: lambda _: RepositoryCheckResult(
@@ -198,6 +202,7 @@ class SimulatedFleet:
             RepositoryList: lambda _: RepositoryListResult(
                 repository_id="simulated", points=tuple(self.repository.points.values())
             ),
+            **self.answers,
         }
         answer = answers[type(body)](body)
         if title in self.lost_answers:
