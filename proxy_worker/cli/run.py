@@ -15,6 +15,7 @@ from proxy_worker.config import load_configuration
 from proxy_worker.contract.errors import LedgerError
 from proxy_worker.ledger import Ledger, ProxyNameTakenError
 from proxy_worker.node.bench import Bench
+from proxy_worker.node.detaching import Detacher
 from proxy_worker.node.draining import Draining
 from proxy_worker.node.heart import Heart
 from proxy_worker.node.joining import describe, join
@@ -44,7 +45,10 @@ def run(
         Ledger(configuration.redis_access()) as ledger,
     ):
         registration = describe(configuration, identity)
-        join(ledger, registration, identity)
+        # A bench of its own: pool processes must not inherit sessions that are in use.
+        detacher = Detacher(Bench(configuration, identity, Draining(), registration.vsphere).vsphere)
+        detacher.start()
+        join(ledger, detacher.limited(registration), identity)
         log.info(
             "proxy %s at site %s, %d slots", identity.name, configuration.site, registration.max_concurrent_tasks
         )
@@ -58,9 +62,18 @@ def run(
             bench.draining.hand_back()
             node.stop()
 
-        heart = Heart(ledger, registration, identity, bench.draining, subscribe=node.subscribe, name_lost=name_lost)
+        heart = Heart(
+            ledger,
+            detacher.limited(registration),
+            identity,
+            bench.draining,
+            subscribe=node.subscribe,
+            name_lost=name_lost,
+        )
+        detacher.watch(lambda: heart.register_anew(lambda: detacher.limited(registration)))
         gc.freeze()  # what was imported so far stays shared with the pool's processes
         node.run(heart)
+        detacher.stop()
         heart.stop()
         if lost:
             raise lost[0]

@@ -33,6 +33,7 @@ class Heart:
         """`subscribe` gets all lanes to be consumed, at every beat; `name_lost` hears of a life that took over."""
         self._ledger = ledger
         self._registration = registration
+        self._anew: Callable[[], ProxyRegistration] | None = None
         self._identity = identity
         self._draining = draining
         self._subscribe = subscribe
@@ -61,6 +62,11 @@ class Heart:
         """Beat without waiting for the next time, e.g. to announce that the proxy drains."""
         self._dead.put(None)
 
+    def register_anew(self, registration: Callable[[], ProxyRegistration]) -> None:
+        """Say what `registration` returns of this proxy from the next beat on, which comes at once."""
+        self._anew = registration
+        self._dead.put(None)
+
     def _beat(self) -> None:
         heartbeat_s = 0.0
         while not self._stopping.is_set():
@@ -77,6 +83,10 @@ class Heart:
             self._wait(heartbeat_s or 1.0)
 
     def _once(self) -> None:
+        fresh = self._anew() if self._anew is not None else self._registration
+        if fresh != self._registration:
+            self._ledger.register(fresh, self._identity)
+            self._registration = fresh
         orders = self._ledger.heartbeat(self._identity, draining=self._draining.draining)
         if orders is None:
             log.warning("the ledger has forgotten this proxy; registering again")

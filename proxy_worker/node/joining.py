@@ -9,10 +9,12 @@ from typing import Final
 
 from proxy_worker.config import ProxyConfiguration
 from proxy_worker.contract.errors import LedgerError
+from proxy_worker.contract.names import TransportMode
 from proxy_worker.contract.outcome import CONTRACT_VERSION, ProxyRegistration
 from proxy_worker.ledger import Ledger, ProxyIdentity, ProxyNameTakenError
 from proxy_worker.node.bench import held_credentials
 from proxy_worker.transport.probing import probe_vsphere
+from proxy_worker.transport.storage_snapshot.making import unusable
 
 log = logging.getLogger(__name__)
 
@@ -28,12 +30,20 @@ def describe(configuration: ProxyConfiguration, identity: ProxyIdentity) -> Prox
         vddk_libdir=configuration.vddk_libdir,
         product_uuid=configuration.product_uuid,
     )
+    offered = connections.offered(vsphere)
+    no_snapshots = unusable(connections)
+    for name, why in no_snapshots.items():
+        log.warning("datastore %s gets no storage snapshots by this proxy: %s", name, why)
+        offered[name] = tuple(mode for mode in offered[name] if mode is not TransportMode.STORAGE_SNAPSHOT)
+    if no_snapshots:
+        refusals = {**vsphere.refusals, TransportMode.STORAGE_SNAPSHOT: "; ".join(no_snapshots.values())}
+        vsphere = vsphere.model_copy(update={"refusals": refusals})
     return ProxyRegistration(
         name=identity.name,
         instance_id=identity.instance_id,
         site=configuration.site,
         max_concurrent_tasks=configuration.max_concurrent_tasks,
-        datastores=connections.offered(vsphere),
+        datastores=offered,
         modes=connections.offered_without_datastore(),
         credentials=held_credentials(configuration.secrets_dir),
         vsphere=vsphere,

@@ -86,6 +86,11 @@ class AttachmentJournal:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
+    @property
+    def empty(self) -> bool:
+        """Whether no disk is in it, of the living or the dead."""
+        return not self._files()
+
     @contextlib.contextmanager
     def attaching(self, timeout_s: float) -> Iterator[None]:
         """Be the only process of this proxy that attaches disks. Raises AttachingBusyError."""
