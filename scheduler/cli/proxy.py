@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 from rich.console import Group
 from rich.text import Text
 
-from proxy_worker.contract.errors import NotFoundError
+from proxy_worker.contract.errors import LedgerError, NotFoundError
+from proxy_worker.contract.names import TransportMode
+from scheduler.cli import completion
 from scheduler.cli.arguments import AsJson, ProxyName
-from scheduler.cli.finding import no_such_proxy
+from scheduler.cli.finding import find_job, no_such_proxy
 from scheduler.cli.live import LedgerWindow
+from scheduler.cli.mode_record import ExplainedDisk, ModeRecord
+from scheduler.cli.mode_record import explain as explained
 from scheduler.cli.opening import configuration, opened_state
 from scheduler.cli.printing import duration, facts, note, plural, print_json, state, table
 from scheduler.cli.printing import show as print_view
@@ -22,6 +28,10 @@ app = typer.Typer(
     no_args_is_help=True,
     help="Look at proxies, enable and disable them.",
 )
+
+
+class NoFleetError(LedgerError):
+    """Which proxies there are isn't known while the ledger doesn't answer."""
 
 
 class NoSigningKeyError(NotFoundError):
@@ -82,6 +92,45 @@ def show(name: ProxyName, as_json: AsJson = False) -> None:
     ]
     tasks = [Text(f"  {task}") for task in record.tasks]
     print_view(Group(facts(rows), *([Text("works on", style="bold"), *tasks] if tasks else [])))
+
+
+@app.command()
+def explain(
+    vm: Annotated[
+        str, typer.Option("--vm", metavar="VM", help="The VM's name or id.", autocompletion=completion.vms)
+    ],
+    job: Annotated[
+        str | None,
+        typer.Option(metavar="JOB", help="As this job has it read.", autocompletion=completion.jobs),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Explain by which transport modes each proxy could read a VM's disks, and why not by the others.
+
+    What only shows when a disk is opened, such as a host that doesn't reach the datastore, isn't known before.
+
+    \b
+    Examples:
+      scheduler proxy explain --vm web01
+      scheduler proxy explain --vm web01 --job nightly --json | jq '.[] | {disk, proxy, reads_by}'
+    """
+    window = LedgerWindow()
+    view = window.look().view
+    if view is None:
+        raise NoFleetError("what proxies offer is not known", why=window.problem or "")
+    with opened_state() as opened, opened.read() as session:
+        found = explained(session, view, vm, find_job(session, job) if job is not None else None)
+    if as_json:
+        print_json([record.model_dump(mode="json") for record in found])
+        return
+    if not found:
+        note("No proxy has registered, or nothing is known of this VM's disks.")
+        return
+    made = table("DISK", "PROXY", "MODE", "VERDICT", keep=("DISK", "PROXY", "MODE"))
+    for record in found:
+        for mode in record.modes:
+            made.add_row(record.disk, Text(record.proxy), mode.mode, _verdict(record, mode))
+    print_view(made)
 
 
 @app.command()
@@ -153,6 +202,16 @@ def _find(records: list[ProxyRecord], name: str) -> ProxyRecord:
     if found is None:
         raise no_such_proxy(name, [record.name for record in records])
     return found
+
+
+def _verdict(record: ExplainedDisk, mode: ModeRecord) -> Text:
+    if mode.refusal is not None:
+        return Text(mode.refusal)
+    if mode.mode not in record.reads_by:
+        return Text("possible, but failover is off", style="yellow")
+    if mode.mode == record.reads_by[0]:
+        return Text("taken" if record.running else "would be taken, but the proxy isn't running", style="green")
+    return Text("if that fails" if mode.mode == TransportMode.NETWORK else "possible", style="green")
 
 
 def _slots(record: ProxyRecord) -> str:
