@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from proxy_worker.contract.errors import DamageError
 from proxy_worker.repository.access import Access
 from proxy_worker.repository.chunks import ChunkReader
 from proxy_worker.repository.errors import RunEndedError
@@ -42,8 +43,6 @@ def commit_run(
     stored = tuple(
         _opened(sealer, DiskAttempt(vm.vm_id, run, disk.key, fence), sealed) for disk, fence, sealed in disks
     )
-    for disk in stored:
-        _require_resolvable(store, chunks, disk)
     point = Point(
         vm_id=vm.vm_id,
         vm_name=vm.name,
@@ -55,6 +54,13 @@ def commit_run(
         token=secrets.token_bytes(16),
         disks=stored,
     )
+    try:
+        for disk in stored:
+            _require_resolvable(store, chunks, disk)
+    except DamageError:
+        if not store.exists(point_name(vm.vm_id, run)):
+            raise
+        point = _earlier(store, sealer, point)  # a collector has ended the run, and taken what it had stored
     if not store.put_if_absent(point_name(vm.vm_id, run), [encode_outcome(sealer, point)]):
         point = _earlier(store, sealer, point)
     forget_writers(store, vm_id=vm.vm_id, run=run)

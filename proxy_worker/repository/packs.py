@@ -66,6 +66,7 @@ class PackWriter:
         if encrypted:
             key, self._cipher = new_data_key(keyring)
             self._data_keys = (key,)
+        self._key_places = {key: place for place, key in enumerate(self._data_keys)}
         self._object = store.create(pack_name(self.pack_id))
         self._buffer = memoryview(buffer)
         self._used = 0
@@ -105,6 +106,16 @@ class PackWriter:
         self._enter(chunk, sealed)
         self._append(sealed)  # the map of a disk of many terabytes is larger than the buffer
         return len(sealed)
+
+    def add_stored(self, chunk: Chunk, key: SealedDataKey | None, stored: Buffer) -> None:
+        """Append a chunk of another pack as it is, with the data key that it was sealed with."""
+        place = 0
+        if key is not None:
+            place = self._key_places.setdefault(key, len(self._data_keys))
+            if place == len(self._data_keys):
+                self._data_keys = (*self._data_keys, key)
+        self._enter(chunk._replace(offset=self.size_bytes, key_index=place), stored)
+        self._append(stored)
 
     def close(self) -> ClosedPack:
         """Write table, footer and trailer."""

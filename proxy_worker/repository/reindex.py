@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -43,39 +44,56 @@ def reindex(opened: Access) -> ReindexReport:
         return _reindex(access)
 
 
-def _reindex(access: Access) -> ReindexReport:
-    damaged = sorted(access.index.damaged)
+@dataclass(frozen=True, slots=True)
+class Described:
+    """Packs that got a fragment."""
+
+    packs: int
+    fragments: int
+    unreadable: dict[bytes, str]
+    """By pack id, why one couldn't get any."""
+
+
+def describe_packs(access: Access, packs: Iterable[bytes]) -> Described:
+    """Publish fragments for those of these packs that the index at hand doesn't know whole."""
     soundness = Soundness(access)
     own_group = access.keyring.identity.body.group
-    packs = fragments = 0
-    unreadable: list[str] = []
+    described = fragments = 0
+    unreadable: dict[bytes, str] = {}
     batch: _Described = []
-    for pack_id in pack_ids(access.store):
+    for pack_id in packs:
         try:
             footer = read_footer(access.store, pack_id)
             table, signer = read_table(access.store, access.sealer, pack_id, footer)
         except ObjectNotFoundError:
             continue
         except (PackLayoutError, DamageError) as error:
-            unreadable.append(f"{pack_id.hex()}: {error}")
+            unreadable[pack_id] = str(error)
             continue
         if own_group not in {OWNER_GROUP, signer.group}:
             # A fragment's packs count as its signer's: this one would vouch for what another group has stored.
-            unreadable.append(f"{pack_id.hex()}: it is of trust group {signer.group}; use the passphrase")
+            unreadable[pack_id] = f"it is of trust group {signer.group}; use the passphrase"
             continue
         if all(soundness.is_indexed(pack_id, chunk) for chunk in table):
             continue
         batch.append((FragmentPack(pack_id, footer.size_bytes, signer.group, table.data_keys), table))
-        packs += 1
+        described += 1
         if len(batch) == _PACKS_PER_FRAGMENT:
             fragments += _publish(access, batch)
             batch = []
     fragments += _publish(access, batch)
-    if unreadable:
+    return Described(described, fragments, unreadable)
+
+
+def _reindex(access: Access) -> ReindexReport:
+    damaged = sorted(access.index.damaged)
+    described = describe_packs(access, pack_ids(access.store))
+    if described.unreadable:
         damaged = []  # they may describe just those packs, for whoever can read them
     for name in damaged:
         access.store.delete(name)
-    return ReindexReport(packs, fragments, tuple(damaged), tuple(unreadable))
+    unreadable = tuple(f"{pack_id.hex()}: {why}" for pack_id, why in described.unreadable.items())
+    return ReindexReport(described.packs, described.fragments, tuple(damaged), unreadable)
 
 
 def _publish(access: Access, batch: _Described) -> int:

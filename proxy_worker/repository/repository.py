@@ -210,11 +210,7 @@ class Repository:
         """One point; raises `PointNotFoundError`."""
         outcome = load_outcome(self._store, self._sealer, vm_id, run)
         if not isinstance(outcome, Point) or is_ended(self._store, vm_id, run):
-            raise PointNotFoundError(
-                f"restore point {run} of VM {vm_id}",
-                why=f"there is none in {self._store.location}",
-                remedy="See `proxy-worker repository list`.",
-            )
+            raise _no_point(self._store, vm_id, run)
         return outcome
 
     def begin_disk(
@@ -279,7 +275,7 @@ class Repository:
         return not created and isinstance(load_outcome(self._store, self._sealer, vm_id, run), Point)
 
     def reader(self, point: Point) -> PointReader:
-        """Read a point's disks. Raises `CannotReadError` with a write key."""
+        """Read a point's disks. Raises `CannotReadError` with a write key, `PointNotFoundError` if it has ended."""
         if not self.can_read:
             raise CannotReadError(
                 f"restore points of {self._store.location}",
@@ -287,6 +283,11 @@ class Repository:
                 remedy="Use a passphrase or a read key.",
             )
         mark = register_reader(self._store, self._sealer, vm_id=point.vm_id, run=point.run)
+        if is_ended(self._store, point.vm_id, point.run):
+            # Whoever ended it may have looked for readers before the mark was there, and a collector may follow.
+            if mark:
+                self._store.delete(mark)
+            raise _no_point(self._store, point.vm_id, point.run)
         self.access.index.refresh()
         return PointReader(self.access, self.chunks, point, mark=mark)
 
@@ -333,6 +334,14 @@ def _unlock(store: Store, config: Config, credential: Credential) -> tuple[Keyri
     if unlocked.root_public_key != config.root_public_key:
         raise WrongKeyError(what, why="its configuration is not signed by the root key that its keys hold")
     return unlocked.keyring(config.repository_id_bytes), unlocked
+
+
+def _no_point(store: Store, vm_id: str, run: str) -> PointNotFoundError:
+    return PointNotFoundError(
+        f"restore point {run} of VM {vm_id}",
+        why=f"there is none in {store.location}",
+        remedy="See `proxy-worker repository list`.",
+    )
 
 
 def _require_block_size(block_size: int) -> None:

@@ -24,6 +24,8 @@ _SEALED: dict[str, FindingKind] = {
     "points/": "point",
     "ended/": "object",
     "condemned/": "object",
+    "awaited/": "object",
+    "doomed/": "object",
     "writers/": "object",
     "readers/": "object",
     "seals/": "object",

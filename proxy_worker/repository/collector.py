@@ -1,0 +1,240 @@
+"""The collector: frees what no restore point needs, beside any number of writers, readers and other collectors.
+
+It takes no lock and trusts no clock. What it may delete it publishes first (`collector_lists.py`), so that writers
+who register later keep away from it; then it waits until the runs that were at work have ended, and looks again.
+Killed anywhere it leaves a repository that is whole, and a list that the next collector completes.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+from proxy_worker.repository.access import Access
+from proxy_worker.repository.collector_lists import CondemnedLists
+from proxy_worker.repository.collector_marking import Marking, mark_repository, require_resolved
+from proxy_worker.repository.collector_moving import ChunkMover
+from proxy_worker.repository.collector_removal import delete_packs, withdraw_from_index
+from proxy_worker.repository.collector_report import CollectionReport, Counted
+from proxy_worker.repository.collector_rescue import packs_still_needed
+from proxy_worker.repository.keyring import Secrets
+from proxy_worker.repository.pack_layout import pack_name
+from proxy_worker.repository.repository import Repository
+from proxy_worker.repository.withdrawal import remove_ended_points
+
+_LOOK_AGAIN_S: Final = 1.0
+_DAY_S: Final = 24 * 3600
+
+
+@dataclass(frozen=True, slots=True)
+class CollectorSettings:
+    """How eager a collector is."""
+
+    dry_run: bool = False
+    """Change nothing, say what would be done."""
+    unused_percent: float = 5.0
+    """Packs are rewritten, the deadest first, until what is dead in the others is this part of what is live."""
+    rewrite_bytes: int = 256 * 1024**3
+    """At most so many bytes of packs are rewritten at once; the next collection goes on."""
+    pack_bytes: int = 64 * 1024 * 1024
+    wait_s: float = 0.0
+    """How long to wait for runs at work; what has to wait longer is completed by the next collection."""
+    end_runs_after_s: float = 7 * _DAY_S
+    """Runs whose writers all registered so long ago are ended by a tombstone, readers' marks ignored."""
+    bytes_per_s: int | None = None
+    """A limit for what is read to be moved; none by default."""
+
+
+def collect(
+    repository: Repository,
+    settings: CollectorSettings | None = None,
+    *,
+    go_on: Callable[[], None] = lambda: None,
+) -> CollectionReport:
+    """Collect once: complete an unfinished list, then mark, move, condemn and, if nobody is at work, delete.
+
+    `go_on` is called often and ends it by raising; whatever it leaves the next collection completes. Raises
+    `DamageError` before anything is deleted if a restore point isn't whole, and `StoreError`.
+    """
+    with tempfile.TemporaryDirectory(prefix="proxyfleet-collect-") as folder:
+        collection = _Collection(repository.access, repository.unlocked, settings or CollectorSettings(), go_on)
+        return collection.run(Path(folder))
+
+
+class _Collection:
+    def __init__(
+        self, access: Access, unlocked: Secrets | None, settings: CollectorSettings, go_on: Callable[[], None]
+    ) -> None:
+        self._access = access
+        self._unlocked = unlocked
+        self._settings = settings
+        self._go_on = go_on
+        self._lists = CondemnedLists(access)
+        self._started = time.monotonic()
+        self._paced_bytes = 0
+        self._report = CollectionReport(dry_run=settings.dry_run)
+
+    def run(self, folder: Path) -> CollectionReport:
+        newest, unfinished = self._lists.newest()
+        if self._settings.dry_run:
+            marking = self._mark(folder / "marking")
+            if unfinished is not None:
+                self._note(waiting_for=self._names(self._still_at_work(self._lists.runs_at_work())))
+            return self._finished(marking)
+        if unfinished is not None and not self._complete(unfinished, None, folder / "earlier"):
+            return self._finished(None)
+        self._lists.forget_ended()
+        until = time.time() - self._settings.end_runs_after_s
+        self._note(removed_points=remove_ended_points(self._access, readers_until=until))
+        marking = self._mark(folder / "marking")
+        condemned = self._condemn(marking)
+        if condemned:
+            number = newest + 1
+            mine = self._lists.publish(number, condemned)
+            self._complete(number, marking if mine else None, folder / "settling")
+        return self._finished(marking)
+
+    def _mark(self, folder: Path) -> Marking:
+        marking = mark_repository(self._access, folder, dry_run=self._settings.dry_run, go_on=self._go_on)
+        require_resolved(self._access, marking)
+        return marking
+
+    def _condemn(self, marking: Marking) -> set[bytes]:
+        """Move what is needed out of packs that are mostly dead; the ids of all packs that may go then."""
+        packs = marking.packs
+        dead = marking.dead_packs()
+        rewritten = marking.mostly_dead_packs(
+            dead, unused_percent=self._settings.unused_percent, most_bytes=self._settings.rewrite_bytes
+        )
+        dropped = marking.give_up_copies(dead | rewritten, go_on=self._go_on)
+        dead = {number for number in dead if not packs.live_bytes[number]}
+        if rewritten:
+            mover = ChunkMover(
+                self._access,
+                packs,
+                unlocked=self._unlocked,
+                pack_bytes=self._settings.pack_bytes,
+                after_bytes=self._pace,
+            )
+            moved = set(mover.move(marking.chunks_to_move(rewritten, dropped)))
+            self._note(rewritten_packs=len(moved), moved_bytes=mover.moved_bytes, new_packs=mover.new_packs)
+            marking.left.update(mover.left)
+            dead |= moved
+        marking.condemned = frozenset(dead)
+        return {packs.ids[number] for number in dead}
+
+    def _complete(self, number: int, marking: Marking | None, folder: Path) -> bool:
+        """Carry a list through; False while runs that may need its packs are at work."""
+        lists, access = self._lists, self._access
+        doomed = lists.doomed(number)
+        if doomed is None:
+            waiting = self._wait(lists.awaited(number))
+            if waiting:
+                self._note(list_number=number, waiting_for=self._names(waiting))
+                return False
+            condemned = lists.condemned(number)
+            needed = packs_still_needed(access, condemned, marking, folder, go_on=self._go_on)
+            doomed = lists.settle(number, condemned - needed)
+            self._note(rescued_packs=len(condemned - doomed))
+        access.index.refresh()
+        sizes: dict[bytes, int] = {}
+        fragments: set[bytes] = set()
+        for run in access.index.runs:
+            for place, (pack_id, size_bytes) in enumerate(run.pack_sizes()):
+                if pack_id in doomed:
+                    sizes[pack_id] = size_bytes
+                    fragments.add(run.fragment_of(place))
+        present = [pack_id for pack_id in doomed if access.store.exists(pack_name(pack_id))]
+        freed = sum(sizes.get(pack_id) or access.store.size(pack_name(pack_id)) for pack_id in present)
+        left = withdraw_from_index(access, fragments, doomed.__contains__)
+        if left:
+            self._note(notes=(*self._report.notes, f"{left} fragments of other trust groups name deleted packs"))
+        delete_packs(access, present, go_on=self._go_on)
+        lists.finish(number)
+        report = self._report
+        self._note(freed_packs=report.freed_packs + len(present), freed_bytes=report.freed_bytes + freed)
+        return True
+
+    def _wait(self, runs: tuple[tuple[str, str], ...]) -> list[tuple[str, str]]:
+        """Wait for runs to end; those that haven't when time is up."""
+        deadline = time.monotonic() + self._settings.wait_s
+        while waiting := self._still_at_work(runs):
+            ended = list(self._lists.end_older_than(waiting, self._settings.end_runs_after_s))
+            self._note(ended_runs=(*self._report.ended_runs, *self._names(ended)))
+            if not ended:
+                if time.monotonic() >= deadline:
+                    return waiting
+                self._go_on()
+                time.sleep(min(_LOOK_AGAIN_S, max(0.0, deadline - time.monotonic())))
+        return []
+
+    def _still_at_work(self, runs: tuple[tuple[str, str], ...] | set[tuple[str, str]]) -> list[tuple[str, str]]:
+        return sorted(run for run in runs if not self._lists.has_ended(*run))
+
+    def _pace(self, count: int) -> None:
+        self._go_on()
+        self._paced_bytes += count
+        if limit := self._settings.bytes_per_s:
+            ahead = self._paced_bytes / limit - (time.monotonic() - self._started)
+            while ahead > 0:
+                time.sleep(min(ahead, _LOOK_AGAIN_S))
+                self._go_on()
+                ahead = self._paced_bytes / limit - (time.monotonic() - self._started)
+
+    def _finished(self, marking: Marking | None) -> CollectionReport:
+        if marking:
+            self._count(marking)
+        self._note(duration_seconds=time.monotonic() - self._started)
+        return self._report
+
+    def _count(self, marking: Marking) -> None:
+        packs = marking.packs
+        if self._settings.dry_run:
+            dead = marking.dead_packs()
+            rewritten = marking.mostly_dead_packs(
+                dead, unused_percent=self._settings.unused_percent, most_bytes=self._settings.rewrite_bytes
+            )
+            self._note(
+                freed_packs=len(dead) + len(rewritten),
+                freed_bytes=sum(map(packs.measure, dead)) + sum(map(packs.dead_bytes, rewritten)),
+                rewritten_packs=len(rewritten),
+                moved_bytes=sum(packs.live_bytes[number] for number in rewritten),
+            )
+            gone = dead | rewritten
+        else:
+            gone = set(marking.condemned)
+        self._note(
+            points=marking.needs.points,
+            packs=len(packs),
+            live_bytes=sum(packs.live_bytes),
+            kept=tuple(self._kept(marking, gone)),
+        )
+
+    def _kept(self, marking: Marking, gone: set[int]) -> Iterator[Counted]:
+        packs = marking.packs
+        kept = [number for number in range(len(packs)) if number not in gone]
+        whole = [number for number in kept if not packs.dead_bytes(number) and number not in packs.unreadable]
+        partly = [number for number in kept if packs.dead_bytes(number) and number not in marking.left]
+        if whole:
+            yield Counted(len(whole), sum(map(packs.measure, whole)), "restore points need all of them")
+        if partly:
+            dead = sum(map(packs.dead_bytes, partly))
+            yield Counted(len(partly), dead, "too little in them is dead to be worth rewriting them")
+        if waiting := self._report.waiting_for:
+            size = sum(map(packs.measure, gone))
+            yield Counted(len(gone), size, f"condemned, until {len(waiting)} runs have ended")
+        for number, why in sorted((packs.unreadable | marking.left).items()):
+            yield Counted(1, packs.measure(number), f"{pack_name(packs.ids[number])}: {why}")
+
+    def _names(self, runs: list[tuple[str, str]]) -> tuple[str, ...]:
+        return tuple(f"{vm_id} {run}" for vm_id, run in runs)
+
+    def _note(self, **changes: object) -> None:
+        self._report = replace(self._report, **changes)  # type: ignore[arg-type]
+
+
+__all__ = ["CollectionReport", "CollectorSettings", "collect"]

@@ -1,0 +1,79 @@
+"""Sets of ids larger than memory: kept in files by the first bits of the id, taken out one part at a time."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+from proxy_worker.repository.keyring import ID_BYTES, ZERO_ID
+
+PREFIXES: Final = 1 << 16
+_IDS_IN_PART: Final = 50_000
+_HELD_BYTES: Final = 16 * 1024 * 1024
+_REPEATED_BYTES: Final = 256 * 1024
+"""A part that has grown by so much, and twofold, is rid of what it holds twice."""
+
+
+def part_count(ids: int) -> int:
+    """In how many parts to keep so many ids; a power of two."""
+    parts = 1
+    while parts < PREFIXES and ids // parts > _IDS_IN_PART:
+        parts *= 2
+    return parts
+
+
+class IdSet:
+    """Add any number of ids in any order, then take out one part after the other, each without repetition."""
+
+    def __init__(self, folder: Path, parts: int) -> None:
+        folder.mkdir()
+        self.parts = parts
+        self._folder = folder
+        self._shift = (PREFIXES // parts).bit_length() - 1
+        self._buffers: dict[int, bytearray] = {}
+        self._held_bytes = 0
+        self._written: dict[int, int] = {}
+        self._unique: dict[int, int] = {}
+
+    def add(self, ids: bytes) -> None:
+        """Add ids, 32 bytes each; those of zeros don't count."""
+        buffers, shift = self._buffers, self._shift
+        for at in range(0, len(ids), ID_BYTES):
+            part = ((ids[at] << 8) | ids[at + 1]) >> shift
+            buffer = buffers.get(part)
+            if buffer is None:
+                buffer = buffers[part] = bytearray()
+            buffer += ids[at : at + ID_BYTES]
+        self._held_bytes += len(ids)
+        if self._held_bytes > _HELD_BYTES:
+            self._flush()
+
+    def part(self, number: int) -> set[bytes]:
+        """The ids whose first bits are `number`."""
+        found = _split(self._read(number))
+        found |= _split(bytes(self._buffers.get(number, b"")))
+        found.discard(ZERO_ID)
+        return found
+
+    def _flush(self) -> None:
+        for part, buffer in self._buffers.items():
+            with self._path(part).open("ab") as file:
+                file.write(buffer)
+            written = self._written.get(part, 0) + len(buffer)
+            if written > 2 * self._unique.get(part, 0) + _REPEATED_BYTES:
+                unique = b"".join(_split(self._read(part)))
+                self._path(part).write_bytes(unique)
+                written = self._unique[part] = len(unique)
+            self._written[part] = written
+        self._buffers = {}
+        self._held_bytes = 0
+
+    def _read(self, part: int) -> bytes:
+        return self._path(part).read_bytes() if part in self._written else b""
+
+    def _path(self, part: int) -> Path:
+        return self._folder / f"{part:04x}"
+
+
+def _split(joined: bytes) -> set[bytes]:
+    return {joined[at : at + ID_BYTES] for at in range(0, len(joined), ID_BYTES)}

@@ -1,0 +1,141 @@
+"""The numbered lists by which collectors agree, without a lock, on what goes.
+
+For list n: `condemned/<n>` names the packs that may go; whoever creates it first wins and the others help.
+`awaited/<n>` names the runs that were at work after that: only they can have come to need a condemned pack.
+`doomed/<n>` names what does go, settled when all of them had ended; `condemned/<n>.done` says that it has gone.
+Each is created if absent, so that any number of collectors do the same.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterable, Iterator
+from typing import Final
+
+import msgspec
+
+from proxy_worker.contract.errors import DamageError
+from proxy_worker.repository.access import Access
+from proxy_worker.repository.pack_layout import PACK_ID_BYTES
+from proxy_worker.repository.points import Tombstone, encode_outcome, is_ended, point_name
+from proxy_worker.repository.registration import CondemnedList, WriterMark, encode_condemned, forget_writers
+from proxy_worker.repository.store import ObjectNotFoundError
+
+_LIST: Final = re.compile(r"condemned/([0-9]{1,18})(\.done)?")
+
+
+class AwaitedRuns(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """The runs that a list waits for."""
+
+    runs: tuple[tuple[str, str], ...]
+    """VM id and run."""
+
+
+class CondemnedLists:
+    """The lists of one repository."""
+
+    def __init__(self, access: Access) -> None:
+        self._access = access
+        self._store = access.store
+        self._sealer = access.sealer
+
+    def newest(self) -> tuple[int, int | None]:
+        """The highest number, and the lowest one that isn't done."""
+        published: set[int] = set()
+        done: set[int] = set()
+        for name in self._store.list("condemned/"):
+            if match := _LIST.fullmatch(name):
+                (done if match[2] else published).add(int(match[1]))
+        return max(published | done, default=0), min(published - done, default=None)
+
+    def publish(self, number: int, packs: Iterable[bytes]) -> bool:
+        """Condemn packs; False when another collector was first with this number."""
+        content = encode_condemned(self._sealer, number, packs)
+        return self._store.put_if_absent(f"condemned/{number}", [content])
+
+    def condemned(self, number: int) -> frozenset[bytes]:
+        """The packs on a list."""
+        return self._packs(f"condemned/{number}")
+
+    def awaited(self, number: int) -> tuple[tuple[str, str], ...]:
+        """The runs to wait for, as the first one to look saw them after the list was published."""
+        name = f"awaited/{number}"
+        if not self._store.exists(name):
+            runs = AwaitedRuns(tuple(sorted(self.runs_at_work())))
+            self._put(name, msgspec.msgpack.encode(runs))
+        try:
+            return msgspec.msgpack.decode(self._get(name), type=AwaitedRuns).runs
+        except msgspec.MsgspecError as error:
+            raise self._sealer.damage(name, "it is not a list of runs") from error
+
+    def doomed(self, number: int) -> frozenset[bytes] | None:
+        """What has been settled to go; None while nothing has."""
+        return self._packs(f"doomed/{number}") if self._store.exists(f"doomed/{number}") else None
+
+    def settle(self, number: int, packs: Iterable[bytes]) -> frozenset[bytes]:
+        """Settle it; what counts is what the first one settled."""
+        name = f"doomed/{number}"
+        self._put(name, msgspec.msgpack.encode(CondemnedList(b"".join(sorted(packs)))))
+        return self._packs(name)
+
+    def finish(self, number: int) -> None:
+        """All doomed packs have gone; the others may be used again."""
+        self._put(f"condemned/{number}.done", b"")
+
+    def runs_at_work(self) -> set[tuple[str, str]]:
+        """The runs that writers are registered for and that haven't ended; marks of ended ones are removed."""
+        at_work: set[tuple[str, str]] = set()
+        for name in self._store.list("writers/"):
+            _, vm_id, run, _ = name.split("/", 3)
+            at_work.add((vm_id, run))
+        for vm_id, run in tuple(at_work):
+            if self.has_ended(vm_id, run):
+                at_work.discard((vm_id, run))
+        return at_work
+
+    def has_ended(self, vm_id: str, run: str) -> bool:
+        """Whether a run has its point, its tombstone, or had its point removed."""
+        return self._store.exists(point_name(vm_id, run)) or is_ended(self._store, vm_id, run)
+
+    def end_older_than(self, runs: Iterable[tuple[str, str]], age_s: float) -> Iterator[tuple[str, str]]:
+        """Put a tombstone for each run whose writers all registered so long ago; yields those.
+
+        By the clocks of writers and this machine: a wrong one costs a run, never data.
+        """
+        for vm_id, run in runs:
+            youngest = max(self._registered(vm_id, run), default=0.0)
+            if time.time() - youngest >= age_s:
+                reason = "a collector waited long enough for it"
+                tombstone = Tombstone(vm_id=vm_id, run=run, reason=reason, created_at=time.time())
+                self._store.put_if_absent(point_name(vm_id, run), [encode_outcome(self._sealer, tombstone)])
+                forget_writers(self._store, vm_id=vm_id, run=run)
+                yield vm_id, run
+
+    def forget_ended(self) -> None:
+        """Remove the marks of writers whose runs have ended: killed before they could."""
+        runs = {tuple(name.split("/", 3)[1:3]) for name in self._store.list("writers/")}
+        for vm_id, run in runs:
+            if self.has_ended(vm_id, run):
+                forget_writers(self._store, vm_id=vm_id, run=run)
+
+    def _registered(self, vm_id: str, run: str) -> Iterator[float]:
+        for name in list(self._store.list(f"writers/{vm_id}/{run}/")):
+            try:
+                yield msgspec.msgpack.decode(self._get(name), type=WriterMark).started_at
+            except (ObjectNotFoundError, DamageError, msgspec.MsgspecError):
+                continue  # says nothing of its age
+
+    def _packs(self, name: str) -> frozenset[bytes]:
+        try:
+            ids = msgspec.msgpack.decode(self._get(name), type=CondemnedList).pack_ids
+        except msgspec.MsgspecError as error:
+            raise self._sealer.damage(name, "it is not a list of packs") from error
+        return frozenset(ids[at : at + PACK_ID_BYTES] for at in range(0, len(ids), PACK_ID_BYTES))
+
+    def _get(self, name: str) -> bytes:
+        payload, _ = self._sealer.open_object(name, self._store.get(name))
+        return payload
+
+    def _put(self, name: str, payload: bytes) -> None:
+        self._store.put_if_absent(name, [self._sealer.seal_object(name, payload)])

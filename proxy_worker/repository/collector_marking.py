@@ -1,0 +1,146 @@
+"""A look at the whole repository: which packs are there, what restore points need of them, what nobody needs."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from proxy_worker.contract.errors import DamageError
+from proxy_worker.repository.access import Access
+from proxy_worker.repository.collector_copies import CopyJudge, choose_copies, give_up_copies
+from proxy_worker.repository.collector_ids import part_count
+from proxy_worker.repository.collector_marks import Index, Marks, chunks_to_move
+from proxy_worker.repository.collector_needs import Needs
+from proxy_worker.repository.collector_packs import ABSENT, Packs
+from proxy_worker.repository.collector_removal import withdraw_from_index
+from proxy_worker.repository.errors import MissingBlockError
+from proxy_worker.repository.pack_layout import ChunkKind, pack_name
+from proxy_worker.repository.points import Point, decode_outcome
+from proxy_worker.repository.reindex import describe_packs
+from proxy_worker.repository.store import ObjectNotFoundError
+from proxy_worker.repository.withdrawal import honours_end
+
+
+@dataclass
+class Marking:
+    """What a look found. Packs go by number."""
+
+    access: Access
+    points: frozenset[str]
+    """Names of all outcomes that were read, ended or not."""
+    needs: Needs
+    also: Needs
+    """What ended points need that somebody is reading."""
+    packs: Packs
+    index: Index
+    marks: Marks
+    left: dict[int, str] = field(default_factory=dict)
+    """Packs that should have gone and couldn't, with the reason."""
+    condemned: frozenset[int] = frozenset()
+
+    def dead_packs(self) -> set[int]:
+        """Packs that nothing is needed of."""
+        live, unreadable = self.packs.live_bytes, self.packs.unreadable
+        return {number for number in range(len(self.packs)) if not live[number] and number not in unreadable}
+
+    def mostly_dead_packs(self, dead: set[int], *, unused_percent: float, most_bytes: int) -> set[int]:
+        """The deadest of the others, until what is dead in the rest is `unused_percent` of what is live."""
+        packs = self.packs
+        partly = [number for number in range(len(packs)) if number not in dead and packs.dead_bytes(number)]
+        partly.sort(key=lambda number: (-packs.dead_bytes(number) / packs.chunk_bytes[number], number))
+        allowed = sum(packs.live_bytes) * unused_percent / 100
+        unused = sum(map(packs.dead_bytes, partly))
+        chosen: set[int] = set()
+        for number in partly:
+            if unused <= allowed or most_bytes <= 0:
+                break
+            chosen.add(number)
+            unused -= packs.dead_bytes(number)
+            most_bytes -= packs.chunk_bytes[number]
+        return chosen
+
+    def give_up_copies(self, leaving: set[int], *, go_on: Callable[[], None]) -> set[tuple[int, int]]:
+        """See `collector_copies.give_up_copies`."""
+        judge = CopyJudge(self.access, self.packs)
+        return give_up_copies(judge, self.packs, self.marks.groups(), leaving, go_on=go_on)
+
+    def chunks_to_move(self, packs: set[int], dropped: set[tuple[int, int]]) -> dict[int, array[int]]:
+        """See `collector_marks.chunks_to_move`."""
+        return chunks_to_move(self.index, self.needs, self.also, packs, dropped)
+
+
+def mark_repository(access: Access, folder: Path, *, dry_run: bool, go_on: Callable[[], None]) -> Marking:
+    """Look. Unless it is a `dry_run`, packs without a fragment get one, and fragments lose packs that are gone.
+
+    Raises `DamageError` when a restore point, or a map or segment of one, can't be read.
+    """
+    folder.mkdir()
+    # Points come before the index, the index before the packs: each is younger than what it needs.
+    names = frozenset(access.store.list("points/"))
+    access.index.refresh()
+    parts = part_count(sum(run.record_count for run in access.index.runs))
+    packs = Packs(access.store)
+    undescribed = list(packs.not_in(access.index.runs))
+    if undescribed and not dry_run:
+        described = describe_packs(access, [packs.ids[number] for number in undescribed])
+        packs.unreadable = {packs.ids.number(pack_id): why for pack_id, why in described.unreadable.items()}
+        access.index.refresh()
+    index = Index(access.index.runs, packs)
+    needs, also = Needs(folder / "needs", parts), Needs(folder / "also", parts)
+    needs.gather(access, live_points(access, names), go_on=go_on)
+    also.gather(access, ended_points(access, names), forgiving=True, go_on=go_on)
+    marks = Marks(folder / "copies")
+    marks.mark(index, packs, needs, also, go_on=go_on)
+    choose_copies(packs, marks.groups())
+    marking = Marking(access, names, needs, also, packs, index, marks)
+    if not dry_run and not marks.missing_count:
+        _forget_lost_packs(access, index)
+    return marking
+
+
+def require_resolved(access: Access, marking: Marking) -> None:
+    """Raise `MissingBlockError` if points need what no pack holds."""
+    if not marking.marks.missing_count:
+        return
+    named = ", ".join(f"{ChunkKind(kind).name.lower()} {found.hex()}" for kind, found in marking.marks.missing)
+    raise MissingBlockError(
+        f"collection of {access.store.location}",
+        why=f"restore points need {marking.marks.missing_count} pieces that no pack holds: {named}",
+        remedy="Nothing was deleted. `proxy-worker repository check` says which points: delete or mend them.",
+    )
+
+
+def live_points(access: Access, names: frozenset[str]) -> Iterator[Point]:
+    """The points among `names` that haven't ended; raises `DamageError` for one that can't be read."""
+    for name in sorted(names):
+        _, vm_id, run = name.split("/")
+        if access.store.exists(f"ended/{vm_id}/{run}") and honours_end(access, vm_id, run):
+            continue
+        try:
+            outcome = decode_outcome(access.sealer, name, access.store.get(name))
+        except ObjectNotFoundError:
+            continue  # ended and removed just now
+        if isinstance(outcome, Point):
+            yield outcome
+
+
+def ended_points(access: Access, names: frozenset[str]) -> Iterator[Point]:
+    """The points among `names` that have ended, as far as they can be read."""
+    for name in sorted(names):
+        _, vm_id, run = name.split("/")
+        if not access.store.exists(f"ended/{vm_id}/{run}"):
+            continue
+        try:
+            outcome = decode_outcome(access.sealer, name, access.store.get(name))
+        except (ObjectNotFoundError, DamageError):
+            continue
+        if isinstance(outcome, Point):
+            yield outcome
+
+
+def _forget_lost_packs(access: Access, index: Index) -> None:
+    """Take packs that aren't there out of the index: what a collector left that was killed, or somebody lost."""
+    fragments = set(index.fragments_of(lambda number: number == ABSENT))
+    withdraw_from_index(access, fragments, lambda pack_id: not access.store.exists(pack_name(pack_id)))

@@ -1,0 +1,138 @@
+"""Comparing what is needed with what the index says is there, a part of all ids at a time."""
+
+from __future__ import annotations
+
+import struct
+from array import array
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from proxy_worker.repository.collector_ids import PREFIXES
+from proxy_worker.repository.collector_needs import Needs
+from proxy_worker.repository.collector_packs import ABSENT, Packs
+from proxy_worker.repository.fragments import KIND_FIELD
+from proxy_worker.repository.index_run import IndexRun
+from proxy_worker.repository.keyring import ID_BYTES
+
+_PLACE: Final = struct.Struct("<III")
+"""Of a record, behind the id: pack, offset, stored length."""
+_GROUP: Final = struct.Struct("<32sBI")
+"""Id, kind, copies."""
+
+_MOST_NAMED: Final = 5
+
+
+class Copy(NamedTuple):
+    """Where a copy lies: number of the pack, offset and stored length."""
+
+    pack: int
+    offset: int
+    stored_length: int
+
+
+class CopyGroup(NamedTuple):
+    """Something that points need and that is stored more than once."""
+
+    content_id: bytes
+    kind: int
+    copies: tuple[Copy, ...]
+
+
+class Index:
+    """A look at the index's runs that doesn't change, with each run's packs by their numbers."""
+
+    def __init__(self, runs: Sequence[IndexRun], packs: Packs) -> None:
+        self.runs = tuple(runs)
+        self._places = [packs.places_in(run) for run in runs]
+
+    def records(self, part: int, parts: int) -> Iterator[tuple[bytes, int, Copy]]:
+        """Id, kind and place of each copy in one part of all ids; copies in packs that aren't there are left
+        out."""
+        step = PREFIXES // parts
+        for run, places in zip(self.runs, self._places, strict=True):
+            low, high = run.lower_bound(part * step), run.lower_bound((part + 1) * step)
+            for record in run.records(low, high):
+                place, offset, stored_length = _PLACE.unpack_from(record, ID_BYTES)
+                number = places[place]
+                if number != ABSENT:
+                    yield record[:ID_BYTES], record[KIND_FIELD], Copy(number, offset, stored_length)
+
+    def fragments_of(self, pack: Callable[[int], bool]) -> Iterator[bytes]:
+        """The ids of fragments that describe a pack for whose number (or `ABSENT`) `pack` holds."""
+        for run, places in zip(self.runs, self._places, strict=True):
+            for place, number in enumerate(places):
+                if pack(number):
+                    yield run.fragment_of(place)
+
+
+class Marks:
+    """The result of comparing: bytes needed of each pack, what is there more than once, and what isn't there."""
+
+    def __init__(self, path: Path) -> None:
+        self.missing: list[tuple[int, bytes]] = []
+        """Kind and id of the first few that no pack holds."""
+        self.missing_count = 0
+        self._path = path
+        path.touch()
+
+    def groups(self) -> Iterator[CopyGroup]:
+        """What is stored more than once."""
+        with self._path.open("rb") as file:
+            while head := file.read(_GROUP.size):
+                content_id, kind, count = _GROUP.unpack(head)
+                body = file.read(count * _PLACE.size)
+                yield CopyGroup(content_id, kind, tuple(Copy._make(copy) for copy in _PLACE.iter_unpack(body)))
+
+    def mark(
+        self,
+        index: Index,
+        packs: Packs,
+        needs: Needs,
+        also: Needs,
+        *,
+        go_on: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Count. What only `also` needs isn't missed when it isn't there."""
+        with self._path.open("wb") as file:
+            for part in range(needs.parts):
+                go_on()
+                strict, lenient = needs.part(part), also.part(part)
+                wanted = [first | second for first, second in zip(strict, lenient, strict=True)]
+                found: dict[bytes, tuple[int, list[Copy]]] = {}
+                for content_id, kind, copy in index.records(part, needs.parts):
+                    packs.chunk_bytes[copy.pack] += copy.stored_length
+                    if content_id not in wanted[kind]:
+                        continue
+                    _, copies = found.setdefault(content_id, (kind, []))
+                    if copy not in copies:
+                        copies.append(copy)
+                        packs.wanted_bytes[copy.pack] += copy.stored_length
+                for content_id, (kind, copies) in found.items():
+                    if len(copies) == 1:
+                        packs.live_bytes[copies[0].pack] += copies[0].stored_length
+                    else:
+                        file.write(_GROUP.pack(content_id, kind, len(copies)))
+                        file.write(b"".join(_PLACE.pack(*copy) for copy in copies))
+                self._note_missing(strict, found)
+
+    def _note_missing(self, strict: Sequence[set[bytes]], found: dict[bytes, tuple[int, list[Copy]]]) -> None:
+        for kind, ids in enumerate(strict):
+            missing = ids - found.keys()
+            self.missing_count += len(missing)
+            for content_id in sorted(missing)[: _MOST_NAMED - len(self.missing)]:
+                self.missing.append((kind, content_id))
+
+
+def chunks_to_move(
+    index: Index, needs: Needs, also: Needs, packs: set[int], dropped: set[tuple[int, int]]
+) -> dict[int, array[int]]:
+    """By pack, the offsets of chunks that stay needed when `dropped` (pack, offset) copies are given up."""
+    offsets: dict[int, array[int]] = {number: array("I") for number in packs}
+    for part in range(needs.parts):
+        wanted = [first | second for first, second in zip(needs.part(part), also.part(part), strict=True)]
+        for content_id, kind, copy in index.records(part, needs.parts):
+            moves = copy.pack in offsets and content_id in wanted[kind]
+            if moves and (copy.pack, copy.offset) not in dropped:
+                offsets[copy.pack].append(copy.offset)
+    return offsets

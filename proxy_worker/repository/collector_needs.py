@@ -1,0 +1,71 @@
+"""What restore points need: walked from points to maps to segments to blocks, each read once, in flat memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from proxy_worker.contract.errors import DamageError
+from proxy_worker.repository.access import Access
+from proxy_worker.repository.chunks import ChunkReader
+from proxy_worker.repository.collector_ids import IdSet
+from proxy_worker.repository.maps import load_map
+from proxy_worker.repository.pack_layout import ChunkKind
+from proxy_worker.repository.points import Point
+
+
+class Needs:
+    """Ids of the blocks, segments and maps that some points need."""
+
+    def __init__(self, folder: Path, parts: int) -> None:
+        folder.mkdir()
+        self.parts = parts
+        kinds = (ChunkKind.BLOCK, ChunkKind.SEGMENT, ChunkKind.MAP)
+        self._sets = tuple(IdSet(folder / kind.name.lower(), parts) for kind in kinds)
+        self.points = 0
+
+    def part(self, number: int) -> tuple[set[bytes], ...]:
+        """One part of the ids, by `ChunkKind`."""
+        return tuple(ids.part(number) for ids in self._sets)
+
+    def gather(
+        self,
+        access: Access,
+        points: Iterable[Point],
+        *,
+        beyond: Needs | None = None,
+        forgiving: bool = False,
+        go_on: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Add what `points` need and `beyond` doesn't hold.
+
+        Raises `DamageError` when a map or segment can't be read; a `forgiving` walk leaves out what is below it.
+        `go_on` is called now and then, and ends the walk by raising.
+        """
+        blocks, segments, maps = self._sets
+        chunks = ChunkReader(access)
+        for point in points:
+            self.points += 1
+            go_on()
+            for disk in point.disks:
+                maps.add(disk.map_id)
+                for file in disk.configuration:
+                    blocks.add(b"".join(file.block_ids))
+        for map_id in self._fresh(ChunkKind.MAP, beyond, go_on):
+            try:
+                segments.add(load_map(chunks, map_id).segment_ids)
+            except DamageError:
+                if not forgiving:
+                    raise
+        for segment_id in self._fresh(ChunkKind.SEGMENT, beyond, go_on):
+            try:
+                blocks.add(chunks.read_metadata(ChunkKind.SEGMENT, segment_id))
+            except DamageError:
+                if not forgiving:
+                    raise
+
+    def _fresh(self, kind: ChunkKind, beyond: Needs | None, go_on: Callable[[], None]) -> Iterable[bytes]:
+        for part in range(self.parts):
+            go_on()
+            known = beyond._sets[kind].part(part) if beyond else set()
+            yield from sorted(self._sets[kind].part(part) - known)

@@ -1,0 +1,87 @@
+"""Taking doomed packs out of the index, then out of the store."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+from proxy_worker.contract.errors import DamageError
+from proxy_worker.repository.access import Access
+from proxy_worker.repository.fragments import (
+    PACK_FIELD,
+    RECORD,
+    FragmentPack,
+    decode_fragment,
+    encode_records,
+    fragment_name,
+)
+from proxy_worker.repository.index_run import FRAGMENT_ID_BYTES
+from proxy_worker.repository.keyring import OWNER_GROUP
+from proxy_worker.repository.pack_layout import pack_name
+from proxy_worker.repository.store import ObjectNotFoundError
+
+_RECORDS_PER_FRAGMENT = 100_000
+
+
+@dataclass
+class _Rest:
+    """What stays of fragments: gathered in one new fragment, durable before the old ones go."""
+
+    packs: list[FragmentPack] = field(default_factory=list)
+    records: list[bytes] = field(default_factory=list)
+    fragments: list[str] = field(default_factory=list)
+
+
+def withdraw_from_index(access: Access, fragment_ids: Iterable[bytes], gone: Callable[[bytes], bool]) -> int:
+    """Replace fragments by ones without the packs that are `gone`; how many couldn't be.
+
+    A fragment that speaks for packs of several trust groups only the owner may write anew; it stays, and names
+    packs that aren't there, which readers and writers are used to.
+    """
+    own_group = access.keyring.identity.body.group
+    rest, left = _Rest(), 0
+    for fragment_id in sorted(set(fragment_ids)):
+        name = fragment_name(fragment_id)
+        try:
+            fragment = decode_fragment(access.sealer, name, access.store.get(name))
+        except (ObjectNotFoundError, DamageError):
+            continue
+        kept = {number: pack for number, pack in enumerate(fragment.packs) if not gone(pack.pack_id)}
+        if len(kept) == len(fragment.packs):
+            continue
+        if own_group != OWNER_GROUP and any(pack.group != own_group for pack in kept.values()):
+            left += 1
+            continue
+        places = {number: len(rest.packs) + place for place, number in enumerate(kept)}
+        for at in range(0, len(fragment.records), RECORD.size):
+            record = fragment.records[at : at + RECORD.size]
+            place = places.get(int.from_bytes(record[PACK_FIELD], "little"))
+            if place is not None:
+                placed = place.to_bytes(4, "little")
+                rest.records.append(record[: PACK_FIELD.start] + placed + record[PACK_FIELD.stop :])
+        rest.packs.extend(kept.values())
+        rest.fragments.append(name)
+        if len(rest.records) >= _RECORDS_PER_FRAGMENT:
+            _replace(access, rest)
+            rest = _Rest()
+    _replace(access, rest)
+    return left
+
+
+def delete_packs(access: Access, pack_ids: Iterable[bytes], *, go_on: Callable[[], None]) -> int:
+    """Delete packs; how many there were."""
+    count = 0
+    for pack_id in sorted(pack_ids):
+        go_on()
+        access.store.delete(pack_name(pack_id))
+        count += 1
+    return count
+
+
+def _replace(access: Access, rest: _Rest) -> None:
+    if rest.packs:
+        name = fragment_name(secrets.token_bytes(FRAGMENT_ID_BYTES))
+        access.store.put_if_absent(name, [encode_records(access.sealer, name, rest.packs, rest.records)])
+    for name in rest.fragments:
+        access.store.delete(name)

@@ -1,0 +1,92 @@
+"""Removing restore points: a mark first, then the one object; no other point can be hurt.
+
+The object of an ended point stays while a list of condemned packs is open or a reader is at the point. A collector
+counts what is left of ended points when it settles what goes: a writer may have taken such a point for its parent
+before it ended, and so need packs that were condemned before that point was there.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import msgspec
+
+from proxy_worker.contract.errors import DamageError
+from proxy_worker.repository.access import Access
+from proxy_worker.repository.collector_lists import CondemnedLists
+from proxy_worker.repository.points import Point, load_outcome, point_name
+from proxy_worker.repository.registration import ReaderMark
+from proxy_worker.repository.store import ObjectNotFoundError
+
+
+def end_point(access: Access, *, vm_id: str, run: str) -> bool:
+    """End a restore point: from now on nobody honours it. Idempotent. False if there was none.
+
+    A damaged one can be ended too. Raises `StoreError`.
+    """
+    store, mark = access.store, f"ended/{vm_id}/{run}"
+    if not store.exists(mark):
+        try:
+            if not isinstance(load_outcome(store, access.sealer, vm_id, run), Point):
+                return False
+        except DamageError:
+            pass  # nobody can use it; its name is spent all the same
+        store.put_if_absent(mark, [access.sealer.seal_object(mark, b"")])
+    _remove_objects(access, [(vm_id, run)], readers_until=0.0)
+    return True
+
+
+def remove_ended_points(access: Access, *, readers_until: float) -> int:
+    """Remove what earlier removals had to leave; how many points that were.
+
+    Marks of readers that registered before `readers_until` (Unix seconds) don't count any more.
+    """
+    names = [name.split("/") for name in access.store.list("points/")]
+    ended = {name.removeprefix("ended/") for name in access.store.list("ended/")}
+    found = [(vm_id, run) for _, vm_id, run in names if f"{vm_id}/{run}" in ended]
+    return _remove_objects(access, found, readers_until=readers_until) if found else 0
+
+
+def honours_end(access: Access, vm_id: str, run: str) -> bool:
+    """Whether the mark that ends a run is one that somebody with a key has put."""
+    name = f"ended/{vm_id}/{run}"
+    try:
+        access.sealer.open_object(name, access.store.get(name))
+    except (ObjectNotFoundError, DamageError):
+        return False
+    return True
+
+
+def _remove_objects(access: Access, runs: list[tuple[str, str]], *, readers_until: float) -> int:
+    # The marks come first, then this look: a list that is published after it finds nobody who honours the point.
+    if CondemnedLists(access).newest()[1] is not None:
+        return 0
+    read = set(_points_read(access, readers_until))
+    removed = 0
+    for vm_id, run in runs:
+        if (vm_id, run) in read or not honours_end(access, vm_id, run):
+            continue
+        try:
+            if not isinstance(load_outcome(access.store, access.sealer, vm_id, run), Point):
+                continue
+        except DamageError:
+            pass
+        access.store.delete(point_name(vm_id, run))
+        removed += 1
+    return removed
+
+
+def _points_read(access: Access, readers_until: float) -> Iterator[tuple[str, str]]:
+    """The points that readers are at; marks that are too old are removed on the way."""
+    store = access.store
+    for name in list(store.list("readers/")):
+        try:
+            payload, _ = access.sealer.open_object(name, store.get(name))
+            mark = msgspec.msgpack.decode(payload, type=ReaderMark)
+        except (ObjectNotFoundError, DamageError, msgspec.MsgspecError):
+            continue
+        if mark.started_at < min(readers_until, time.time()):
+            store.delete(name)
+        else:
+            yield mark.vm_id, mark.run
