@@ -29,7 +29,8 @@ from scheduler.runs.outcome import Outcome
 from scheduler.runs.outcomes import record
 from scheduler.runs.scanned import scan_everything
 from scheduler.runs.schedules import Timetable
-from scheduler.runs.steps import record_steps, requeue_started, start_steps, survey
+from scheduler.runs.steps import record_steps, requeue_started, start_steps
+from scheduler.runs.waiting import survey
 from scheduler.state.errors import StateError, StateLockedError
 from scheduler.state.models import LedgerTask, ServiceMark, WorkState
 from scheduler.state.store import State

@@ -17,7 +17,7 @@ from scheduler.runs.completion import settle_vm_runs
 from scheduler.runs.freezing import cancel_freezing
 from scheduler.runs.journal import Journal
 from scheduler.runs.scanned import begin_scans
-from scheduler.runs.steps import SNAPSHOT
+from scheduler.runs.waiting import SNAPSHOT
 from scheduler.state.errors import NoSuchRepositoryError
 from scheduler.state.models import (
     DiskTask,

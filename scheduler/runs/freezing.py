@@ -20,7 +20,8 @@ from scheduler.runs.completion import end_vm_run
 from scheduler.runs.journal import Journal
 from scheduler.runs.opening import Opened, open_disks
 from scheduler.runs.removing import discard, thaw
-from scheduler.runs.steps import REGULAR_PRIORITY, SNAPSHOT, StepHandling, open_step, step_id, try_later
+from scheduler.runs.steps import REGULAR_PRIORITY, StepHandling, open_step, try_later
+from scheduler.runs.waiting import SNAPSHOT, step_id
 from scheduler.runs.warnings import warn
 from scheduler.state.errors import NoSuchRepositoryError
 from scheduler.state.models import (

@@ -12,7 +12,8 @@ from typing import Final
 from proxy_worker.contract.outcome import TaskFailure
 from proxy_worker.vsphere.cleanup import BETWEEN_TRIES_S, TRIES
 from scheduler.runs.journal import Journal
-from scheduler.runs.steps import REMOVE, StepHandling, open_step, step_id, try_later
+from scheduler.runs.steps import StepHandling, open_step, try_later
+from scheduler.runs.waiting import REMOVE, step_id
 from scheduler.runs.warnings import unwarn, warn
 from scheduler.state.models import SnapshotEntry, SnapshotState, VcenterStep, VmRun
 from scheduler.vcenters.removal import Removed, RemoveRequest

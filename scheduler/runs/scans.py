@@ -11,7 +11,8 @@ from sqlalchemy.orm import Session
 
 from proxy_worker.contract.outcome import TaskFailure
 from scheduler.runs.journal import Journal
-from scheduler.runs.steps import SCAN, open_step, step_id
+from scheduler.runs.steps import open_step
+from scheduler.runs.waiting import SCAN, step_id
 from scheduler.state.models import Run, StepState, VcenterStep
 from scheduler.vcenters.scanning import ScanRequest
 

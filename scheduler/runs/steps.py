@@ -11,27 +11,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from sqlalchemy import ColumnElement, and_, or_, select
-from sqlalchemy.orm import Session
+from sqlalchemy import select
 
 from proxy_worker.contract.errors import NotFoundError
 from proxy_worker.contract.outcome import TaskFailure
 from proxy_worker.contract.specification import Frozen
 from scheduler.runs.journal import Journal
-from scheduler.state.models import (
-    SnapshotEntry,
-    SnapshotState,
-    StepState,
-    Vcenter,
-    VcenterStep,
-    VmRestore,
-    VmRestoreState,
-)
+from scheduler.runs.waiting import REMOVE, SCAN, step_id, survey
+from scheduler.state.models import StepState, Vcenter, VcenterStep
 from scheduler.vcenters.account import Account
-from scheduler.vcenters.choice import Choice, OpenSnapshot, Pending, choose
 from scheduler.vcenters.steps import StepCall, StepOutcome
 
-REMOVE, SCAN, SNAPSHOT = "remove", "scan", "snapshot"
 PRIORITY: Final = {REMOVE: 10, SCAN: 50}
 """Lower is sooner: what frees a vCenter goes first."""
 REGULAR_PRIORITY: Final = 100
@@ -75,11 +65,6 @@ def open_step(
     return step
 
 
-def step_id(kind: str, subject: str) -> str:
-    """The id of the only step of a kind that a subject has at a time."""
-    return f"{subject}.{kind}"
-
-
 def try_later(journal: Journal, step: VcenterStep, failure: TaskFailure | None, wait_s: float) -> None:
     """Do it again, `wait_s` from now."""
     step.state, step.failure = StepState.WAITING, failure
@@ -93,38 +78,6 @@ def requeue_started(journal: Journal, running: frozenset[str]) -> None:
     for step in journal.session.scalars(started).all():
         if step.id not in running:
             step.state, step.cancelling = StepState.QUEUED, False
-
-
-def survey(session: Session, now: float) -> Choice:
-    """Which steps can be started at `now` (Unix seconds), and why the others wait."""
-    rows = session.scalars(select(VcenterStep).where(or_(VcenterStep.state == StepState.STARTED, _is_due(now))))
-    steps = rows.all()
-    subjects = {step.subject for step in steps}
-    entries = {
-        entry.id: entry
-        for entry in session.scalars(select(SnapshotEntry).where(or_(_is_open(), SnapshotEntry.id.in_(subjects))))
-    }
-    pending = [_pending(step, entries) for step in steps if step.state is not StepState.STARTED]
-    running = [_pending(step, entries) for step in steps if step.state is StepState.STARTED]
-    snapshots = [
-        OpenSnapshot(entry.id, entry.vcenter, entry.vm_ref, entry.datastores)
-        for entry in entries.values()
-        if entry.state.open or (entry.state is SnapshotState.REMOVING and not entry.tries)
-    ]
-    sessions = {row.name: row.max_sessions for row in session.scalars(select(Vcenter))}
-    return choose(pending, running, snapshots, sessions, restoring=_restoring(session))
-
-
-def _restoring(session: Session) -> dict[tuple[str, str], str]:
-    """VMs whose disks are, or may be, written by a restore: beneath a snapshot that would be lost."""
-    under_way = (
-        VmRestoreState.CREATING,
-        VmRestoreState.WRITING,
-        VmRestoreState.FINISHING,
-        VmRestoreState.UNDOING,
-    )
-    rows = session.scalars(select(VmRestore).where(VmRestore.state.in_(under_way), VmRestore.vm_ref.is_not(None)))
-    return {(row.vcenter, row.vm_ref or ""): row.id for row in rows}
 
 
 def start_steps(journal: Journal, handling: Mapping[str, StepHandling]) -> list[StepCall]:
@@ -163,32 +116,6 @@ def account_of(row: Vcenter) -> Account:
         thumbprint=row.thumbprint,
         ca_file=Path(row.ca_file) if row.ca_file is not None else None,
         max_sessions=row.max_sessions,
-    )
-
-
-def _is_due(now: float) -> ColumnElement[bool]:
-    again = and_(VcenterStep.state == StepState.WAITING, VcenterStep.retry_at <= now)
-    return or_(VcenterStep.state == StepState.QUEUED, again)
-
-
-def _is_open() -> ColumnElement[bool]:
-    needed = (SnapshotState.MAKING, SnapshotState.PRESENT, SnapshotState.REMOVING)
-    return SnapshotEntry.state.in_(needed)
-
-
-def _pending(step: VcenterStep, entries: Mapping[str, SnapshotEntry]) -> Pending:
-    entry = entries.get(step.subject or "") if step.kind in {SNAPSHOT, REMOVE} else None
-    return Pending(
-        step_id=step.id,
-        vcenter=step.vcenter,
-        priority=step.priority,
-        created_at=step.created_at,
-        vm=step.vm_ref,
-        vm_name=entry.vm_name if entry is not None else "",
-        snapshot=entry.id if entry is not None else None,
-        makes_snapshot=step.kind == SNAPSHOT,
-        datastores=entry.datastores if entry is not None else (),
-        climbs=step.kind == REMOVE and entry is not None and entry.tries > 0,
     )
 
 

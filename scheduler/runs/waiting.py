@@ -1,0 +1,110 @@
+"""Which steps at vCenters can be started, and why the others wait; for the service, and for whoever asks.
+
+Nothing here talks to a vCenter, so that commands can import it quickly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from sqlalchemy import ColumnElement, and_, or_, select
+from sqlalchemy.orm import Session
+
+from scheduler.state.models import (
+    SnapshotEntry,
+    SnapshotState,
+    StepState,
+    Vcenter,
+    VcenterStep,
+    VmRun,
+    VmRunState,
+)
+from scheduler.vcenters.choice import Choice, OpenSnapshot, Pending, choose
+
+REMOVE: Final = "remove"
+SCAN: Final = "scan"
+SNAPSHOT: Final = "snapshot"
+
+
+def step_id(kind: str, subject: str) -> str:
+    """The id of the only step of a kind that a subject has at a time."""
+    return f"{subject}.{kind}"
+
+
+def survey(session: Session, now: float) -> Choice:
+    """Which steps can be started at `now` (Unix seconds), and why the others wait."""
+    due = or_(VcenterStep.state == StepState.STARTED, _is_due(now))
+    steps = session.scalars(select(VcenterStep).where(due)).all()
+    subjects = {step.subject for step in steps}
+    entries = {
+        entry.id: entry
+        for entry in session.scalars(select(SnapshotEntry).where(or_(_is_open(), SnapshotEntry.id.in_(subjects))))
+    }
+    pending = [_pending(step, entries) for step in steps if step.state is not StepState.STARTED]
+    running = [_pending(step, entries) for step in steps if step.state is StepState.STARTED]
+    snapshots = [
+        OpenSnapshot(entry.id, entry.vcenter, entry.vm_ref, entry.datastores)
+        for entry in entries.values()
+        if entry.state.open or (entry.state is SnapshotState.REMOVING and not entry.tries)
+    ]
+    sessions = {row.name: row.max_sessions for row in session.scalars(select(Vcenter))}
+    return choose(pending, running, snapshots, sessions)
+
+
+def waiting_vms(session: Session, now: float) -> dict[str, str]:
+    """By id, what each VM run that isn't frozen yet waits for, in a line that people can read.
+
+    `now` is in Unix seconds.
+    """
+    waiting = survey(session, now).waiting
+    of_vm_run = and_(VcenterStep.subject == VmRun.repository_run, VcenterStep.kind == SNAPSHOT)
+    rows = session.execute(
+        select(VmRun.id, VcenterStep).join(VcenterStep, of_vm_run).where(VmRun.state == VmRunState.SNAPSHOTTING)
+    )
+    return {vm_run_id: _reason(step, waiting.get(step.id), now) for vm_run_id, step in rows}
+
+
+def waiting_scans(session: Session, now: float) -> dict[str, str]:
+    """By name of vCenter, what its scan waits for, or that it goes on; those that have ended are absent."""
+    waiting = survey(session, now).waiting
+    scans = select(VcenterStep).where(VcenterStep.kind == SCAN)
+    return {
+        step.vcenter: _reason(step, waiting.get(step.id), now)
+        for step in session.scalars(scans)
+        if not step.state.final
+    }
+
+
+def _reason(step: VcenterStep, obstacle: str | None, now: float) -> str:
+    if step.state is StepState.STARTED:
+        return f"vCenter {step.vcenter} is busy with it: {step.title}"
+    if step.state is StepState.WAITING and step.retry_at is not None and step.retry_at > now:
+        return f"waiting: tried again in {step.retry_at - now:.0f} s, since it failed: {step.failure}"
+    return obstacle or "waiting: about to be started"
+
+
+def _is_due(now: float) -> ColumnElement[bool]:
+    again = and_(VcenterStep.state == StepState.WAITING, VcenterStep.retry_at <= now)
+    return or_(VcenterStep.state == StepState.QUEUED, again)
+
+
+def _is_open() -> ColumnElement[bool]:
+    needed = (SnapshotState.MAKING, SnapshotState.PRESENT, SnapshotState.REMOVING)
+    return SnapshotEntry.state.in_(needed)
+
+
+def _pending(step: VcenterStep, entries: Mapping[str, SnapshotEntry]) -> Pending:
+    entry = entries.get(step.subject or "") if step.kind in {SNAPSHOT, REMOVE} else None
+    return Pending(
+        step_id=step.id,
+        vcenter=step.vcenter,
+        priority=step.priority,
+        created_at=step.created_at,
+        vm=step.vm_ref,
+        vm_name=entry.vm_name if entry is not None else "",
+        snapshot=entry.id if entry is not None else None,
+        makes_snapshot=step.kind == SNAPSHOT,
+        datastores=entry.datastores if entry is not None else (),
+        climbs=step.kind == REMOVE and entry is not None and entry.tries > 0,
+    )
