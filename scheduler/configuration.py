@@ -77,6 +77,11 @@ class SchedulerConfiguration(Settings):
         """Its public half, as `proxy.toml` carries it."""
         return self.state_dir / "signing.pub"
 
+    @property
+    def pki_dir(self) -> Path:
+        """The fleet's authority, if it has one."""
+        return self.state_dir / "pki"
+
     def redis_access(self) -> RedisAccess:
         """How Redis is reached, its files read anew each time; raises `SecretError` when one can't be read."""
         redis = self.redis

@@ -28,6 +28,8 @@ COMMANDS: Final = {
     "restore": "scheduler.cli.restore",
     "repository": "scheduler.cli.repository",
     "proxy": "scheduler.cli.proxy",
+    "redis": "scheduler.cli.redis",
+    "pki": "scheduler.cli.pki",
     "vcenter": "scheduler.cli.vcenter",
     "vm": "scheduler.cli.vm",
 }

@@ -21,7 +21,7 @@ from ops.demo.valkey import EmbeddedValkey
 from proxy_worker.contract.names import proxy_lane
 from proxy_worker.contract.signing import encode_public_key, sign
 from proxy_worker.contract.specification import TaskBody, TaskSpecification
-from proxy_worker.ledger import FinishedTask, Ledger, NewTask, ProxyView, Timings
+from proxy_worker.ledger import FinishedTask, Ledger, NewTask, ProxyView, RedisAccess, Timings
 from proxy_worker.ledger.broker import publish, publisher
 
 QUICK = Timings(
@@ -111,16 +111,24 @@ class Fleet:
         self.server = server
         self.key = Ed25519PrivateKey.generate()
         self.epoch = 1
-        self.ledger = Ledger(server.url, password=server.password)
+        self.ledger = Ledger(self.access())
         self.ledger.open_epoch(self.epoch, timings)
-        self.celery = publisher(server.url, server.password)
+        self.celery = publisher(self.access())
         self.proxies: dict[str, Proxy] = {}
+
+    def access(self) -> RedisAccess:
+        """How the scheduler's part reaches Redis."""
+        return RedisAccess(self.server.url, password=self.server.password)
+
+    def redis_table(self, secrets_dir: Path) -> str:
+        """The [redis] table of a proxy, whose secrets are put where it finds them."""
+        (secrets_dir / "redis").write_text(self.server.password)
+        return f'[redis]\nurl = "{self.server.url}"\ncredential = "redis"'
 
     def add_proxy(self, name: str, *, slots: int = 2, settings: Sequence[str] = (), tables: str = "") -> Proxy:
         """Configure a proxy; not yet started."""
         folder = self.folder / name
         (folder / "secrets").mkdir(parents=True)
-        (folder / "secrets/redis").write_text(self.server.password)
         configuration = folder / "proxy.toml"
         configuration.write_text(
             "\n".join(
@@ -131,9 +139,7 @@ class Fleet:
                     'secrets_dir = "secrets"',
                     f'scheduler_public_keys = ["{encode_public_key(self.key.public_key())}"]',
                     *settings,
-                    "[redis]",
-                    f'url = "{self.server.url}"',
-                    'credential = "redis"',
+                    self.redis_table(folder / "secrets"),
                     tables,
                 ]
             )

@@ -1,0 +1,52 @@
+"""The ledger's own tests once more, on Debian's Redis: the scheduler's calls as its user, a proxy's as its site's.
+
+What a call needs and isn't allowed fails here, so that the rights in `users.py` are known to be enough.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from proxy_worker.ledger import Ledger
+from proxy_worker.ledger.holding import ProxySide
+from tests.ledger import test_claims, test_leases, test_slots_and_caps, test_transitions
+from tests.ledger.calls import PROXY, TIMINGS, Clock, registration
+from tests.redis_server import SecureRedis
+
+OF_PROXIES = {name for name in vars(ProxySide) if not name.startswith("_")}
+
+
+class TwoUsers:
+    """A ledger that is called as the scheduler where the scheduler calls, and as a proxy where proxies do."""
+
+    def __init__(self, scheduler: Ledger, proxy: Ledger) -> None:
+        self._sides = scheduler, proxy
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._sides[name in OF_PROXIES], name)
+
+
+@pytest.fixture
+def ledger(server: SecureRedis) -> Iterator[TwoUsers]:
+    with server.client() as admin:
+        admin.flushall()
+    server.forget_refusals()
+    with Ledger(server.access("scheduler")) as scheduler, Ledger(server.access("site-primary")) as proxy:
+        scheduler.open_epoch(1, TIMINGS)
+        proxy.register(registration(), PROXY)
+        yield TwoUsers(scheduler, proxy)
+    assert server.refused() == []
+
+
+@pytest.fixture
+def clock(ledger: Ledger, server: SecureRedis) -> Iterator[Clock]:
+    with server.client() as admin:
+        ledger.reap()
+        yield Clock(ledger, admin)
+
+
+for module in (test_transitions, test_claims, test_leases, test_slots_and_caps):
+    globals().update({name: test for name, test in vars(module).items() if name.startswith("test_")})
