@@ -1,4 +1,4 @@
-"""The steps `restore.finish` and `restore.undo`: a restored VM handed over, or what was made deleted again."""
+"""The steps that end a restore: a VM handed over (`finish`), or what was made deleted again (`undo`, `sweep`)."""
 
 from __future__ import annotations
 
@@ -86,3 +86,5 @@ def undo(access: Access, request: EndRequest) -> Ended:
 
 FINISH: Final = StepKind("restore.finish", EndRequest, finish)
 UNDO: Final = StepKind("restore.undo", EndRequest, undo)
+SWEEP: Final = StepKind("restore.sweep", EndRequest, undo)
+"""Undone once more, later: a proxy that was frozen while it made the VM may have woken up since."""

@@ -16,12 +16,12 @@ from proxy_worker.contract.outcome import CreatedDisk, TaskFailure
 from proxy_worker.contract.specification import RepositoryReference, VcenterReference
 from scheduler.planning.places import TrackingMark
 from scheduler.restores import tasks
-from scheduler.restores.ending import FINISH, UNDO, EndRequest
+from scheduler.restores.ending import FINISH, SWEEP, UNDO, EndRequest
 from scheduler.restores.making_ready import ATTACH, READY, AttachRequest, ReadyDisk, ReadyRequest
 from scheduler.restores.original import original_of
 from scheduler.restores.placing import PLACE, PlaceRequest
 from scheduler.runs.journal import Journal
-from scheduler.runs.steps import account_of, open_step
+from scheduler.runs.steps import account_of, open_step, try_later
 from scheduler.runs.tasks import reference
 from scheduler.state.errors import NoSuchRepositoryError, NoSuchVcenterError
 from scheduler.state.models import (
@@ -34,6 +34,7 @@ from scheduler.state.models import (
     RestoredDisk,
     ServiceMark,
     Vcenter,
+    VcenterStep,
     VmRestore,
     VmRestoreKind,
     VmRestoreState,
@@ -42,6 +43,8 @@ from scheduler.state.restoring import OriginalPlace
 
 logger = logging.getLogger(__name__)
 
+SWEEP_S: Final = 600.0
+"""How long after a VM's making was given up it is looked for once more."""
 STEP_PRIORITY: Final = 20
 """Before snapshots, after what frees a vCenter."""
 _MARK_KEY: Final = 1
@@ -182,6 +185,14 @@ def undo(journal: Journal, restore: VmRestore, failure: TaskFailure | None) -> N
     _open(journal, restore, UNDO.name, request, f"undoing the restore of {restore.target_name}")
 
 
+def sweep_later(journal: Journal, restore: VmRestore) -> None:
+    """Look once more for a VM of which no proxy said that it was made: one that was frozen may make it yet."""
+    if restore.kind is VmRestoreKind.NEW and restore.vm_ref is None:
+        title = f"looking again for what is left of the restore of {restore.target_name}"
+        step = _open(journal, restore, SWEEP.name, _ending(restore, disks_of(journal, restore)), title)
+        try_later(journal, step, None, SWEEP_S)
+
+
 def end(journal: Journal, restore: VmRestore, state: VmRestoreState, failure: TaskFailure | None = None) -> None:
     """Bring it to a final state."""
     restore.state, restore.failure, restore.ended_at = state, failure or restore.failure, journal.now
@@ -230,8 +241,8 @@ def _open(
     kind: str,
     request: PlaceRequest | ReadyRequest | EndRequest,
     title: str,
-) -> None:
-    open_step(
+) -> VcenterStep:
+    return open_step(
         journal,
         kind,
         vcenter=restore.vcenter,

@@ -11,7 +11,7 @@ from sqlalchemy import ColumnElement, exists, or_, select
 from proxy_worker.contract.outcome import DiskRestoreResult, TaskFailure, VmCreateResult
 from proxy_worker.contract.specification import DiskRestore
 from scheduler.restores import flow
-from scheduler.restores.ending import FINISH, UNDO, Ended
+from scheduler.restores.ending import FINISH, SWEEP, UNDO, Ended
 from scheduler.restores.making_ready import ATTACH, READY, Ready
 from scheduler.restores.placing import PLACE, Placed
 from scheduler.runs.journal import Journal
@@ -170,6 +170,16 @@ def _record_undo(journal: Journal, step: VcenterStep, outcome: StepOutcome) -> N
         )
     state = VmRestoreState.CANCELLED if restore.cancelled else VmRestoreState.FAILED
     flow.end(journal, restore, state, restore.failure)
+    if not nobody:
+        flow.sweep_later(journal, restore)
+
+
+def _record_sweep(journal: Journal, step: VcenterStep, outcome: StepOutcome) -> None:
+    failure = outcome.failure
+    if failure is not None and failure.code != NOBODY and step.tries < FINISH_TRIES:
+        try_later(journal, step, failure, LATEST_S)
+    else:
+        journal.close_step(step)
 
 
 def _cancel_is_owed() -> ColumnElement[bool]:
@@ -190,7 +200,8 @@ HANDLING: Final[Mapping[str, StepHandling]] = {
     ATTACH.name: StepHandling(_record_ready),
     FINISH.name: StepHandling(_record_finish),
     UNDO.name: StepHandling(_record_undo),
+    SWEEP.name: StepHandling(_record_sweep),
 }
 """What the journal makes of a restore's steps."""
-KINDS: Final = (PLACE, READY, ATTACH, FINISH, UNDO)
+KINDS: Final = (PLACE, READY, ATTACH, FINISH, UNDO, SWEEP)
 """What the executor performs for restores."""

@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import select
 
 from proxy_worker.contract.errors import ProxyfleetError, SourceError, TargetError
-from proxy_worker.contract.names import TransportMode
+from proxy_worker.contract.names import Quiesce, TransportMode
 from proxy_worker.contract.outcome import (
     CreatedDisk,
     DiskRestoreResult,
@@ -28,9 +28,12 @@ from proxy_worker.vsphere.model import Vm
 from proxy_worker.vsphere.new_machine import EmptyDisk, NewMachine, make
 from proxy_worker.vsphere.restored import find, mark_of
 from proxy_worker.vsphere.session import Session
+from proxy_worker.vsphere.snapshots import Mark, create
+from scheduler.planning.places import TrackingMark
 from scheduler.restores.asking import RestoreActiveError, ask_for_disks_to_vm, ask_for_vm_restore
 from scheduler.service import Service
 from scheduler.state.models import (
+    ChangeBaseOfPoint,
     LedgerTask,
     Point,
     RestoreWishes,
@@ -154,7 +157,7 @@ class Restoring:
 def restoring(one: VsphereWorld) -> Restoring:
     """A VM with a restore point, in a world whose proxy answers."""
     name = next(_names)
-    vm = make_vm(one.session, 2 * MIB, 2 * MIB, name=name)
+    vm = make_vm(one.session, 2 * MIB, 2 * MIB, name=name, track_changes=True)
     one.declare(name)
     proxy = Proxy(one.session)
     one.world.fleet.answers[VmCreate] = proxy.create
@@ -171,6 +174,12 @@ def restoring(one: VsphereWorld) -> Restoring:
                 job="nightly",
                 created_at=1.0,
                 disks=disks,
+            )
+        )
+        kept = TrackingMark(change_id="52 de/1", disk_uuid=vm.disks[0].uuid or "", size_bytes=2 * MIB)
+        database.add(
+            ChangeBaseOfPoint(
+                repository="main", vm_id=vm.instance_uuid, point="point-1", disk_key="scsi0:0", mark=kept
             )
         )
     state.close()
@@ -251,6 +260,40 @@ def test_a_second_restore_to_the_same_vm_waits_for_nobody(vsphere_world: Vsphere
         asked.ask()
 
 
+def test_a_vm_that_a_frozen_proxy_makes_after_all_is_found_and_deleted(vsphere_world: VsphereWorld) -> None:
+    asked = restoring(vsphere_world)
+    late: list[VmCreate] = []
+
+    def freeze(body: VmCreate) -> TaskFailure:
+        late.append(body)
+        return TaskFailure.of(TargetError("the proxy", why="was frozen"))
+
+    vsphere_world.world.fleet.answers[VmCreate] = freeze
+    asked.ask()
+    service = vsphere_world.world.start()
+    vsphere_world.world.turn_until(service, lambda: asked.row.state.final, wait_out_retries=False)
+    asked.proxy.create(late[0])
+    assert asked.made() is not None
+
+    vsphere_world.world.turn_until(service, asked.settled)
+
+    assert (asked.row.state, asked.made()) == (VmRestoreState.FAILED, None)
+
+
+def test_over_a_vm_that_is_on_or_has_snapshots_nothing_is_written(vsphere_world: VsphereWorld) -> None:
+    asked = restoring(vsphere_world)
+    service = vsphere_world.world.start()
+    vsphere_world.world.turn_until(service, lambda: _is_catalogued(asked))
+    asked.ask(name=asked.vm.name, overwrite=True, wishes=RestoreWishes(power_off=True))
+    create(asked.one.session, asked.vm, Mark("somebody", "else"), Quiesce.NEVER, IMPATIENT)
+
+    vsphere_world.world.turn_until(service, asked.settled)
+
+    assert asked.row.state is VmRestoreState.FAILED
+    assert "it has the snapshot" in str(asked.row.failure)
+    assert not asked.row.touched
+
+
 @pytest.mark.parametrize("cancel_at", ["placing", "creating", "writing"])
 def test_cancelled_in_any_state_it_leaves_no_half_vm(vsphere_world: VsphereWorld, cancel_at: str) -> None:
     asked = restoring(vsphere_world)
@@ -292,7 +335,10 @@ def _kinds() -> dict[str, Callable[[Restoring], None]]:
             ).id
         state.close()
 
-    return {"new": new, "failing": failing, "disk": disk}
+    def overwrite(asked: Restoring) -> None:
+        asked.ask(name=None, overwrite=True, wishes=RestoreWishes(power_on=True))
+
+    return {"new": new, "failing": failing, "disk": disk, "overwrite": overwrite}
 
 
 @pytest.mark.parametrize("kind", list(_kinds()))
@@ -305,7 +351,7 @@ def test_killed_at_every_journalled_step_it_comes_to_the_same(
         one = new_vsphere_world()
         asked = restoring(one)
         service = one.world.start()
-        if kind == "disk":
+        if kind in {"disk", "overwrite"}:
             one.world.turn_until(service, lambda asked=asked: _is_catalogued(asked))
         _kinds()[kind](asked)
         died = _die_at(one, service, asked, number, monkeypatch)
@@ -319,8 +365,11 @@ def test_killed_at_every_journalled_step_it_comes_to_the_same(
         elif kind == "failing":
             assert asked.made() is None
             assert _named(one.session, f"{asked.vm.name}-copy") == 0
-        else:
+        elif kind == "disk":
             assert len(read_vm(one.session, asked.vm.ref).disks) == 3
+        else:
+            after = read_vm(one.session, asked.vm.ref)
+            assert (after.snapshots, after.tracks_changes, after.powered_on) == ((), True, True)
         if not died:
             break
         number += 1

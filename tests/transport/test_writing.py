@@ -161,7 +161,8 @@ def test_two_writers_of_one_disk_exclude_each_other(datastore: Path) -> None:
 def test_a_disk_of_several_files_is_not_written_in_place(datastore: Path) -> None:
     (datastore / "web/two.vmdk").write_text(
         "# Disk DescriptorFile\nversion=1\nCID=fffffffe\nparentCID=ffffffff\n"
-        f'createType="twoGbMaxExtentFlat"\n\nRW {SIZE // 512} FLAT "web-flat.vmdk" 0\nRW 8 ZERO\nddb.adapterType = "lsilogic"\n'
+        f'createType="twoGbMaxExtentFlat"\n\nRW {SIZE // 512} FLAT "web-flat.vmdk" 0\nRW 8 ZERO\n'
+        'ddb.adapterType = "lsilogic"\n'
     )
     with pytest.raises(NotFlatError):
         DirectSink(open_image(Datastore("ds", datastore), "web/two.vmdk"), reason="test")
