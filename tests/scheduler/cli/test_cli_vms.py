@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from proxy_worker.contract.outcome import PointDisk
+from scheduler.cli import completion
 from scheduler.state.models import Point
 from scheduler.state.scanning import store_scan
 from scheduler.state.store import open_state
@@ -159,3 +160,11 @@ def test_a_vcenter_narrows_whatever_a_job_selects(known: Program) -> None:
 def test_a_selection_that_is_wrong_is_named(known: Program, options: tuple[str, ...], expected: str) -> None:
     told = known("job", "create", "bad", "--repository", "main", *options)
     assert (told.code, expected in told.err) == (3, True), told.err
+
+
+def test_what_vcenters_showed_completes_names(known: Program) -> None:
+    assert known("vm", "list").code == 0
+    assert completion.vcenters("v") == ["vc1"]
+    assert completion.vms("") == ["base", "db01", "folder01", "nbd01", "web-old-name", "web01"]
+    assert completion.folders("Eu") == ["Europe/DC0/Linux"]
+    assert completion.tags("Backup/") == ["Backup/gold"]
