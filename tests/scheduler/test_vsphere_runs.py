@@ -3,15 +3,34 @@
 from __future__ import annotations
 
 import itertools
+import time
 
+from pyVmomi import vim
 from sqlalchemy import select
 
+from proxy_worker.contract.names import Quiesce
 from proxy_worker.contract.specification import Extent
 from proxy_worker.vsphere.changed_blocks import FullRead
-from scheduler.state.models import Run, RunState, SnapshotEntry, SnapshotState
+from proxy_worker.vsphere.tasks import finish
+from scheduler.runs.waiting import waiting_vms
+from scheduler.state.asking import ask_to_cancel, ask_to_retry
+from scheduler.state.models import (
+    DiskTask,
+    Job,
+    NbdDisk,
+    Run,
+    RunState,
+    SnapshotEntry,
+    SnapshotState,
+    Vcenter,
+    Vm,
+    VmRun,
+    VmRunState,
+)
+from scheduler.vcenters.choice import SNAPSHOTS_PER_DATASTORE
 from tests.scheduler.vcenters import VsphereWorld, new_vsphere_world, vsphere_world
-from tests.vsphere.conftest import endpoint, session, vsphere, vsphere_program, vsphere_server
-from tests.vsphere.machines import MIB, make_vm, write
+from tests.vsphere.conftest import IMPATIENT, endpoint, session, vsphere, vsphere_program, vsphere_server
+from tests.vsphere.machines import MIB, disk, make_vm, write
 
 __all__ = [
     "endpoint",
@@ -63,3 +82,183 @@ def test_a_full_run_and_an_incremental_one_read_what_changed_and_leave_no_snapsh
         assert {entry.state for entry in database.scalars(select(SnapshotEntry))} == {SnapshotState.GONE}
     assert {body.parent for body in one.backups()} == {body.run for body in backups}
     assert [one.snapshots(vm) for vm in vms] == [(), (), ()]
+
+
+def test_a_guest_that_cannot_be_quiesced_is_told_as_a_warning(vsphere_world: VsphereWorld) -> None:
+    one, name = vsphere_world, next(_names)
+    make_vm(one.session, MIB, name=name)
+    one.declare(name)
+    _back_up(one)
+    vm_run = one.vm_run(name)
+    assert vm_run.state is VmRunState.SUCCEEDED
+    assert vm_run.warning == "the snapshot is only crash-consistent: VMware Tools don't run in the guest"
+
+
+def test_a_vm_that_must_be_quiesced_and_cannot_fails_alone_by_name(vsphere_world: VsphereWorld) -> None:
+    one, name = vsphere_world, next(_names)
+    vm = make_vm(one.session, MIB, name=name)
+    one.declare(name, quiesce=Quiesce.REQUIRE, retry_count=1)
+    _back_up(one)
+    vm_run = one.vm_run(name)
+    assert vm_run.state is VmRunState.FAILED
+    assert "VMware Tools don't run in the guest" in (vm_run.reason or "")
+    assert (one.snapshots(vm), one.backups()) == ((), [])
+
+
+def test_a_connection_that_breaks_while_a_snapshot_is_made_is_tried_again(vsphere_world: VsphereWorld) -> None:
+    one, name = vsphere_world, next(_names)
+    vms = [make_vm(one.session, MIB, name=f"{name}-{letter}") for letter in "ab"]
+    one.declare(f"{name}-*")
+    one.simulator.go_wrong("CreateSnapshot_Task", "drop")
+    run_id = _back_up(one)
+    with one.read() as database:
+        assert database.get_one(Run, run_id).state is RunState.SUCCEEDED
+    assert [one.snapshots(vm) for vm in vms] == [(), ()]
+    assert one.world.clock.ahead_s >= 600
+
+
+def test_a_vcenter_that_cannot_be_read_is_named_and_the_rest_of_the_run_goes_on(
+    vsphere_world: VsphereWorld,
+) -> None:
+    one = vsphere_world
+    one.declare("elsewhere", "nobody")
+    with one.open().write() as database:
+        database.get_one(Vcenter, "vc1").credential = "missing"
+        database.add(Vm(name="elsewhere", disks=(NbdDisk(key="disk0", nbd_uri="nbd://127.0.0.1"),)))
+    run_id = _back_up(one)
+    with one.read() as database:
+        assert database.get_one(Run, run_id).state is RunState.PARTLY_FAILED
+    assert one.vm_run("elsewhere").state is VmRunState.SUCCEEDED
+    reason = one.vm_run("vCenter vc1").reason or ""
+    assert reason.startswith("its VMs are not known: password of backup@vsphere.local at vCenter vc1")
+
+
+def test_a_reset_of_tracking_and_disks_that_come_and_go_are_named(vsphere_world: VsphereWorld) -> None:
+    one, name = vsphere_world, next(_names)
+    vm = make_vm(one.session, MIB, MIB, name=name)
+    one.declare(name)
+    service = one.world.start()
+    first = one.ask()
+    one.world.turn_until(service, lambda: one.settled(first))
+    gone = vim.vm.device.VirtualDeviceSpec(
+        operation="remove", device=vim.vm.device.VirtualDisk(key=vm.disks[1].key)
+    )
+    new = disk((1000, 3), MIB, f"[LocalDS_0] {name}/d3.vmdk")
+    machine = vim.VirtualMachine(vm.ref, one.session.stub)
+    spec = vim.vm.ConfigSpec(deviceChange=[gone, new])
+    finish(one.session, "changing disks", lambda: machine.ReconfigVM_Task(spec), IMPATIENT)
+    one.simulator.reset_change_tracking(vm.ref)
+    one.world.fleet.specifications.clear()
+    second = one.ask()
+    one.world.turn_until(service, lambda: one.settled(second))
+    assert {body.disk.key: body.full_read_reason for body in one.backups()} == {
+        "scsi0:0": FullRead.RESET,
+        "scsi0:3": FullRead.FIRST,
+    }
+    assert "disk scsi0:1 of the last restore point isn't in the VM any more" in (one.vm_run(name).warning or "")
+
+
+def test_a_disk_that_is_tried_again_gets_the_same_areas_of_the_same_snapshot(vsphere_world: VsphereWorld) -> None:
+    one, name = vsphere_world, next(_names)
+    vm = make_vm(one.session, 2 * MIB, name=name)
+    one.declare(name)
+    service = one.world.start()
+    first = one.ask()
+    one.world.turn_until(service, lambda: one.settled(first))
+    write(one.simulator, vm.disks[0].path or "", MIB, b"once")
+    one.world.fleet.specifications.clear()
+    one.world.fleet.failures[f"disk.backup {name} scsi0:0"] = 1
+    second = one.ask()
+    one.world.turn_until(service, lambda: one.settled(second))
+    failed, again = one.backups()
+    assert failed.changed_areas == (Extent(offset=MIB, length=256 << 10),)
+    assert (failed.changed_areas, failed.parent, failed.disk) == (again.changed_areas, again.parent, again.disk)
+    with one.read() as database:
+        assert {task.changed_areas for task in database.scalars(select(DiskTask))} == {None}
+
+
+def test_a_failed_vm_that_is_tried_anew_gets_a_snapshot_of_its_own(vsphere_world: VsphereWorld) -> None:
+    one, name = vsphere_world, next(_names)
+    vm = make_vm(one.session, MIB, name=name)
+    one.declare(name, retry_count=0)
+    service = one.world.start()
+    one.world.fleet.failures[f"disk.backup {name} scsi0:0"] = 1
+    run_id = one.ask()
+    one.world.turn_until(service, lambda: one.settled(run_id))
+    assert one.vm_run(name).reason == "1 of 1 disks failed"
+    with one.open().write() as database:
+        ask_to_retry(database, run_id)
+    one.world.turn_until(service, lambda: one.settled(run_id))
+    assert one.vm_run(name).state is VmRunState.SUCCEEDED
+    snapshots = [body.disk.address.vsphere.snapshot for body in one.backups() if body.disk.address.vsphere]
+    assert len(set(snapshots)) == 2
+    assert one.snapshots(vm) == ()
+
+
+def test_no_datastore_has_more_than_four_snapshots_open_and_the_rest_says_why_it_waits(
+    vsphere_world: VsphereWorld,
+) -> None:
+    one, name = vsphere_world, next(_names)
+    vms = [make_vm(one.session, MIB, name=f"{name}-{letter}") for letter in "abcdef"]
+    one.declare(f"{name}-*")
+    service = one.world.start()
+    run_id = one.ask()
+
+    def frozen() -> int:
+        service.turn()
+        with one.read() as database:
+            present = select(SnapshotEntry).where(SnapshotEntry.state == SnapshotState.PRESENT)
+            return len(database.scalars(present).all())
+
+    deadline = time.monotonic() + 20
+    while frozen() < SNAPSHOTS_PER_DATASTORE:
+        assert time.monotonic() < deadline
+        assert service.executor is not None
+        service.executor.wait_for_one(0.2)
+    with one.read() as database:
+        reasons = waiting_vms(database, one.world.clock())
+    full = "waiting: datastore LocalDS_0 of vCenter vc1 has 4 of 4 snapshots open"
+    assert list(reasons.values()) == [full, full]
+    assert sum(len(one.snapshots(vm)) for vm in vms) == SNAPSHOTS_PER_DATASTORE
+    one.world.turn_until(service, lambda: one.settled(run_id))
+    with one.read() as database:
+        assert database.get_one(Run, run_id).state is RunState.SUCCEEDED
+
+
+def test_a_run_that_is_cancelled_while_vms_are_frozen_and_wait_to_be_leaves_no_snapshot(
+    vsphere_world: VsphereWorld,
+) -> None:
+    one, name = vsphere_world, next(_names)
+    vms = [make_vm(one.session, MIB, name=f"{name}-{letter}") for letter in "abcdef"]
+    one.declare(f"{name}-*")
+    service = one.world.start()
+    run_id = one.ask()
+
+    def begun() -> bool:
+        with one.read() as database:
+            return VmRunState.RUNNING in set(database.scalars(select(VmRun.state)))
+
+    one.world.fleet.identities.clear()  # nobody takes a disk
+    one.world.turn_until(service, begun, wait_out_retries=False)
+    with one.open().write() as database:
+        ask_to_cancel(database, run_id)
+    one.world.turn_until(service, lambda: one.settled(run_id), wait_out_retries=False)
+    with one.read() as database:
+        assert set(database.scalars(select(VmRun.state))) == {VmRunState.CANCELLED}
+        assert database.get_one(Run, run_id).state is RunState.CANCELLED
+    assert [one.snapshots(vm) for vm in vms] == [()] * 6
+
+
+def test_two_jobs_of_one_vm_take_turns_with_its_snapshot(vsphere_world: VsphereWorld) -> None:
+    one, name = vsphere_world, next(_names)
+    vm = make_vm(one.session, MIB, name=name)
+    one.declare(name)
+    with one.open().write() as database:
+        database.add(Job(name="hourly", vms=(name,), repository="main"))
+    service = one.world.start()
+    counts: list[int] = []
+    one.world.fleet.when_handled[f"disk.backup {name} scsi0:0"] = lambda: counts.append(len(one.snapshots(vm)))
+    runs = [one.ask("nightly"), one.ask("hourly")]
+    one.world.turn_until(service, lambda: all(one.settled(run) for run in runs))
+    assert counts == [1, 1]
+    assert one.snapshots(vm) == ()
