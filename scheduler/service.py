@@ -19,6 +19,7 @@ from sqlalchemy import select
 
 from proxy_worker.contract.errors import LedgerError
 from proxy_worker.ledger import FinishedTask, FleetView, Ledger, LedgerEmptyError, Timings
+from scheduler.dispatch.candidates import storage_snapshots
 from scheduler.dispatch.declared import DeclaredFleet
 from scheduler.dispatch.loop import Dispatcher, Publish
 from scheduler.dispatch.pending import OpenTask
@@ -30,6 +31,7 @@ from scheduler.runs.outcomes import record
 from scheduler.runs.scanned import scan_everything
 from scheduler.runs.schedules import Timetable
 from scheduler.runs.steps import record_steps, requeue_started, start_steps
+from scheduler.runs.thawing_storage import look_for_left
 from scheduler.runs.waiting import survey
 from scheduler.state.errors import StateError, StateLockedError
 from scheduler.state.models import LedgerTask, ServiceMark, WorkState
@@ -85,6 +87,10 @@ class Service:
         self._reaped_at = 0.0
         self._asked_at = 0.0
         self._version: int | None = None
+        self._storage: frozenset[str] | None = None
+        """Datastores with storage snapshots; None before the fleet was looked at."""
+        self._swept: set[str] = set()
+        """Those of which what a crash left was looked for in this life."""
 
     def attach(self) -> None:
         """Take the ledger over, and give it what the journal holds open. Raises `LedgerError` if it is away.
@@ -160,6 +166,10 @@ class Service:
         """Do everything that can be done now."""
         self._reap()
         self._collect()
+        if self._storage is None:  # what a snapshot is followed by depends on it
+            with self.state.read() as session:
+                declared = DeclaredFleet.load(session)
+            self._look_for_storage(self._view(), declared)
         self._collect_steps()
         self._advance()
         since = self.clock() - self._viewed_at
@@ -227,6 +237,7 @@ class Service:
         with self.state.read() as session:
             declared = DeclaredFleet.load(session)
             rest = unwanted(session)
+        self._look_for_storage(view, declared)
         self.dispatcher.give_orders(view, declared)
         self.dispatcher.release(view, declared, self.clock(), submitted=submitted)
         unserved = self.dispatcher.unserved(view, declared, self.clock() - self.unserved_s, rest)
@@ -234,6 +245,15 @@ class Service:
             with self._steps() as steps:
                 for task_id, reason in unserved.items():
                     give_up(steps, task_id, reason)
+
+    def _look_for_storage(self, view: FleetView, declared: DeclaredFleet) -> None:
+        """Note which datastores have storage snapshots; those seen first have what a crash left looked for."""
+        self._storage = storage_snapshots(declared.fleet(view, ()))
+        fresh = self._storage - self._swept
+        if fresh:
+            self._swept |= fresh
+            with self._steps() as steps:
+                look_for_left(steps, fresh)
 
     def _view(self) -> FleetView:
         view = self.ledger.view()
@@ -246,6 +266,7 @@ class Service:
     def _steps(self) -> Iterator[Journal]:
         """A journal whose consequences for the ledger are noted once it is committed."""
         with journal(self.state, self.clock) as steps:
+            steps.storage = self._storage or frozenset()
             yield steps
         self.dispatcher.drop(steps.closed)
         self.dispatcher.add(OpenTask.of(row) for row in steps.opened)

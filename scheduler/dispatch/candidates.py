@@ -71,6 +71,18 @@ class _Sieve:
             self.obstacle = None if self.proxies else obstacle
 
 
+def storage_snapshots(fleet: Fleet) -> frozenset[str]:
+    """The datastores of which some proxy that runs makes storage snapshots."""
+    mode = TransportMode.STORAGE_SNAPSHOT
+    return frozenset(
+        name
+        for proxy in fleet.proxies
+        if proxy.live and proxy.enabled
+        for name, modes in proxy.datastores.items()
+        if mode in modes
+    )
+
+
 def _sieve_by_repository(left: _Sieve, placement: Placement, repository: FleetRepository | None) -> None:
     if repository is None:
         left.keep(lambda _: False, f"repository {placement.repository} is not declared any more")

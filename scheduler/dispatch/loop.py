@@ -25,6 +25,8 @@ CLAIM_WITHIN_S = 300.0
 _ANSWERED = frozenset(
     {
         TaskKind.INVENTORY_SCAN,
+        TaskKind.STORAGE_SNAPSHOT_CREATE,
+        TaskKind.STORAGE_SNAPSHOT_LIST,
         TaskKind.DISK_RESTORE,
         TaskKind.VM_CREATE,
         TaskKind.REPOSITORY_LIST,

@@ -11,6 +11,7 @@ from sqlalchemy import func, select, update
 from scheduler.runs import tasks
 from scheduler.runs.journal import Journal
 from scheduler.runs.removing import thaw
+from scheduler.runs.thawing_storage import thaw_storage
 from scheduler.runs.warnings import warn
 from scheduler.state.errors import NoSuchRepositoryError
 from scheduler.state.models import DiskTask, DiskTaskState, Repository, Run, RunState, VmRun, VmRunState
@@ -35,6 +36,8 @@ def settle_vm_runs(journal: Journal, vm_run_ids: Collection[str]) -> None:
             continue
         run = runs.setdefault(vm_run.run_id, session.get_one(Run, vm_run.run_id))
         thaw(journal, vm_run.repository_run)
+        if vm_run.place is not None:
+            thaw_storage(journal, vm_run)
         _forget_areas(journal, vm_run)
         if set(states) == {DiskTaskState.SUCCEEDED}:
             _commit(journal, run, vm_run)

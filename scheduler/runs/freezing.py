@@ -1,7 +1,8 @@
 """VMs of vCenters: frozen in a snapshot before their disks are read.
 
 Where storage snapshots take a snapshot's place, they come between `_record` and `open_disks`: the VM run stays
-SNAPSHOTTING until the disks' addresses name them, and the snapshot is thawed then rather than at the end.
+SNAPSHOTTING until the disks' addresses name them, and the snapshot is thawed then rather than at the end; see
+`freezing_storage`.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from scheduler.planning.selection import PlannedVm
 from scheduler.runs import tasks
 from scheduler.runs.bases import bases_of, disks_of_newest_point
 from scheduler.runs.completion import end_vm_run
+from scheduler.runs.freezing_storage import cancel_on_storage, freeze_on_storage
 from scheduler.runs.journal import Journal
 from scheduler.runs.opening import Opened, open_disks
 from scheduler.runs.removing import discard, thaw
@@ -117,6 +119,7 @@ def cancel_freezing(journal: Journal, vm_run: VmRun) -> None:
         journal.stop(step)
         return
     entry = session.get(SnapshotEntry, vm_run.repository_run)
+    cancel_on_storage(journal, vm_run)
     if step is not None:
         journal.close_step(step)
     if entry is not None:
@@ -163,7 +166,7 @@ def _record(journal: Journal, step: VcenterStep, outcome: StepOutcome) -> None:
 
 
 def _frozen(journal: Journal, run: Run, vm_run: VmRun, made: SnapshotMade) -> None:
-    """SNAPSHOTTING -> RUNNING: the disks are as they stand still."""
+    """SNAPSHOTTING -> RUNNING, unless storage snapshots come between: the disks are as they stand still."""
     try:
         repository = tasks.repository_of(journal.session, run)
     except NoSuchRepositoryError as error:
@@ -173,10 +176,13 @@ def _frozen(journal: Journal, run: Run, vm_run: VmRun, made: SnapshotMade) -> No
     for text in made.warnings:
         warn(vm_run, text)
     vm_run.configuration = made.configuration
-    vm_run.state = VmRunState.RUNNING
     if vm_run.place is not None:
         vm_run.place = vm_run.place.model_copy(update={"ref": made.vm_ref})
-    open_disks(journal, run, vm_run, [_opened(disk) for disk in made.disks], repository)
+    disks = [_opened(disk) for disk in made.disks]
+    if made.snapshot is not None and freeze_on_storage(journal, run, vm_run, disks):
+        return
+    vm_run.state = VmRunState.RUNNING
+    open_disks(journal, run, vm_run, disks, repository)
 
 
 def _opened(disk: FrozenDisk) -> Opened:

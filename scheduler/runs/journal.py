@@ -21,6 +21,8 @@ class Journal:
         self.cancelling: list[str] = []
         self.closed: list[str] = []
         self.stopping: list[str] = []
+        self.storage: frozenset[str] = frozenset()
+        """Datastores of which some proxy that runs makes storage snapshots."""
 
     def open(self, task: LedgerTask) -> None:
         """Have the ledger given `task`."""

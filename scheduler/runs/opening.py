@@ -29,8 +29,20 @@ def open_disks(
     journal: Journal, run: Run, vm_run: VmRun, disks: Iterable[Opened], repository: RepositoryReference
 ) -> None:
     """Open a task per disk, in order of key, as retries find them."""
-    for number, disk in enumerate(sorted(disks, key=lambda disk: disk.key)):
-        row = DiskTask(
+    for number, row in enumerate(_add(journal, run, vm_run, disks, DiskTaskState.QUEUED)):
+        journal.open(tasks.backup_task(run, vm_run, row, repository, journal.now, configuration=number == 0))
+
+
+def hold_disks(journal: Journal, run: Run, vm_run: VmRun, disks: Iterable[Opened]) -> None:
+    """Keep what is known of the disks of a VM run that has to wait before its disks are opened."""
+    _add(journal, run, vm_run, disks, DiskTaskState.WAITING)
+
+
+def _add(
+    journal: Journal, run: Run, vm_run: VmRun, disks: Iterable[Opened], state: DiskTaskState
+) -> list[DiskTask]:
+    rows = [
+        DiskTask(
             id=f"{vm_run.id}.{disk.key}",
             vm_run_id=vm_run.id,
             run_id=run.id,
@@ -41,9 +53,11 @@ def open_disks(
             parent=disk.parent,
             full_read_reason=disk.full_read_reason,
             tracking=disk.tracking,
-            state=DiskTaskState.QUEUED,
+            state=state,
             tries=1,
             attempts=0,
         )
-        journal.session.add(row)
-        journal.open(tasks.backup_task(run, vm_run, row, repository, journal.now, configuration=number == 0))
+        for disk in sorted(disks, key=lambda disk: disk.key)
+    ]
+    journal.session.add_all(rows)
+    return rows

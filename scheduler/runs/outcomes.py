@@ -6,7 +6,8 @@ Recording is idempotent: a task that isn't in the journal any more has been reco
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final
 
 from sqlalchemy import select
 
@@ -25,8 +26,10 @@ from scheduler.runs.bases import keep_bases
 from scheduler.runs.beginning import plan_if_scanned
 from scheduler.runs.catalogue import add_point, add_point_of, replace_points
 from scheduler.runs.completion import end_vm_run, give_up_commit, settle_vm_runs
+from scheduler.runs.freezing_storage import record_creation
 from scheduler.runs.journal import Journal
 from scheduler.runs.outcome import Outcome
+from scheduler.runs.thawing_storage import record_list, record_removal
 from scheduler.runs.warnings import warn
 from scheduler.state.models import (
     DiskTask,
@@ -42,6 +45,11 @@ from scheduler.state.models import (
 
 logger = logging.getLogger(__name__)
 
+_STORAGE: Final[Mapping[TaskKind, Callable[[Journal, LedgerTask, Outcome], None]]] = {
+    TaskKind.STORAGE_SNAPSHOT_CREATE: record_creation,
+    TaskKind.STORAGE_SNAPSHOT_REMOVE: record_removal,
+    TaskKind.STORAGE_SNAPSHOT_LIST: record_list,
+}
 UPKEEP_RETRY_S = 60.0
 """At most this long passes before a scan, a commit or a tombstone is tried again: disks wait for them."""
 
@@ -70,6 +78,8 @@ def record(journal: Journal, outcomes: Sequence[Outcome]) -> None:
             _record_commit(journal, row, outcome)
         elif row.kind is TaskKind.REPOSITORY_ABANDON:
             _record_abandon(journal, row, outcome)
+        elif row.kind in _STORAGE:
+            _STORAGE[row.kind](journal, row, outcome)
         elif row.vm_restore_id is not None:
             record_task_of_restore(journal, row, outcome)
         elif row.kind is TaskKind.DISK_RESTORE:
