@@ -21,7 +21,7 @@ from scheduler.restores.making_ready import ATTACH, READY, AttachRequest, ReadyD
 from scheduler.restores.original import original_of
 from scheduler.restores.placing import PLACE, PlaceRequest
 from scheduler.runs.journal import Journal
-from scheduler.runs.steps import account_of, open_step, try_later
+from scheduler.runs.steps import account_of, open_step
 from scheduler.runs.tasks import reference
 from scheduler.state.errors import NoSuchRepositoryError, NoSuchVcenterError
 from scheduler.state.models import (
@@ -33,6 +33,7 @@ from scheduler.state.models import (
     Repository,
     RestoredDisk,
     ServiceMark,
+    StepState,
     Vcenter,
     VcenterStep,
     VmRestore,
@@ -190,7 +191,7 @@ def sweep_later(journal: Journal, restore: VmRestore) -> None:
     if restore.kind is VmRestoreKind.NEW and restore.vm_ref is None:
         title = f"looking again for what is left of the restore of {restore.target_name}"
         step = _open(journal, restore, SWEEP.name, _ending(restore, disks_of(journal, restore)), title)
-        try_later(journal, step, None, SWEEP_S)
+        step.state, step.retry_at = StepState.WAITING, journal.now + SWEEP_S
 
 
 def end(journal: Journal, restore: VmRestore, state: VmRestoreState, failure: TaskFailure | None = None) -> None:

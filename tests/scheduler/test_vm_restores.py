@@ -345,8 +345,11 @@ def _kinds() -> dict[str, Callable[[Restoring], None]]:
 def test_killed_at_every_journalled_step_it_comes_to_the_same(
     new_vsphere_world: Callable[[], VsphereWorld], monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
-    """The scheduler dies before and after each of its transactions; the next life goes on."""
-    number = 0
+    """The scheduler dies before and after each of its transactions; the next life goes on.
+
+    Of two kinds only before: what was done and not recorded is done again.
+    """
+    number, stride = 0, 1 if kind in {"new", "overwrite"} else 2
     while True:
         one = new_vsphere_world()
         asked = restoring(one)
@@ -372,7 +375,7 @@ def test_killed_at_every_journalled_step_it_comes_to_the_same(
             assert (after.snapshots, after.tracks_changes, after.powered_on) == ((), True, True)
         if not died:
             break
-        number += 1
+        number += stride
     assert number > 5
 
 
