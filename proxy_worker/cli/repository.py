@@ -12,6 +12,7 @@ import typer
 
 from proxy_worker.cli.opening import OptionError, open_repository
 from proxy_worker.cli.repository_keys import app as keys_app
+from proxy_worker.cli.repository_space import collect_repository, remove_point
 from proxy_worker.contract.errors import DamageError
 from proxy_worker.program.units import size
 from proxy_worker.repository.check import check
@@ -25,6 +26,8 @@ from proxy_worker.repository.store.local import LocalStore
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Make, list, check and mend repositories.")
 app.add_typer(keys_app, name="keys")
+app.command("remove")(remove_point)
+app.command("collect")(collect_repository)
 
 _SIZE = re.compile(r"(\d+)(KiB|MiB)?")
 _UNITS = {None: 1, "KiB": 1024, "MiB": 1024 * 1024}

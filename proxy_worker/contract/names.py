@@ -65,6 +65,8 @@ class TaskKind(StrEnum):
     REPOSITORY_ABANDON = "repository.abandon"
     REPOSITORY_LIST = "repository.list"
     REPOSITORY_CHECK = "repository.check"
+    REPOSITORY_COLLECT = "repository.collect"
+    POINT_DELETE = "point.delete"
     STORAGE_SNAPSHOT_CREATE = "storage_snapshot.create"
     STORAGE_SNAPSHOT_REMOVE = "storage_snapshot.remove"
     STORAGE_SNAPSHOT_LIST = "storage_snapshot.list"

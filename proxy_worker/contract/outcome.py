@@ -171,6 +171,40 @@ class RepositoryCheckResult(Frozen):
     """One line each: the object, what is wrong with it, and which restore points need it."""
 
 
+class KeptPacks(Frozen):
+    """Packs that a collection left."""
+
+    packs: int
+    size_bytes: int
+    why: str
+
+
+class RepositoryCollectResult(Frozen):
+    """What a collection freed and kept."""
+
+    kind: Literal[TaskKind.REPOSITORY_COLLECT] = TaskKind.REPOSITORY_COLLECT
+    dry_run: bool
+    points: int
+    packs: int
+    live_bytes: int
+    freed_packs: int
+    freed_bytes: int
+    rewritten_packs: int
+    moved_bytes: int
+    waiting_for: tuple[str, ...]
+    """Runs at work (VM id and run) that may need what is condemned; the next collection goes on."""
+    kept: tuple[KeptPacks, ...]
+    notes: tuple[str, ...]
+    duration_seconds: float
+
+
+class PointDeleteResult(Frozen):
+    """The restore point is gone; `found` unless it was before."""
+
+    kind: Literal[TaskKind.POINT_DELETE] = TaskKind.POINT_DELETE
+    found: bool
+
+
 class StorageSnapshotCreateResult(Frozen):
     """The disks are frozen on their storage, and the VM's own snapshot isn't needed for them any more."""
 
@@ -201,6 +235,8 @@ TaskResult = Annotated[
     | RepositoryAbandonResult
     | RepositoryListResult
     | RepositoryCheckResult
+    | RepositoryCollectResult
+    | PointDeleteResult
     | StorageSnapshotCreateResult
     | StorageSnapshotRemoveResult
     | StorageSnapshotListResult,

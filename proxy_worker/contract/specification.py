@@ -296,6 +296,25 @@ class RepositoryCheck(Frozen):
     """Compare stored checksums only, which needs no key."""
 
 
+class RepositoryCollect(Frozen):
+    """Free what no restore point needs; done again, it goes on where it was stopped."""
+
+    kind: Literal[TaskKind.REPOSITORY_COLLECT] = TaskKind.REPOSITORY_COLLECT
+    repository: RepositoryReference
+    dry_run: bool = False
+    bytes_per_s: Annotated[int, Field(gt=0)] | None = None
+    """A limit for what is read to be moved; None: none."""
+
+
+class PointDelete(Frozen):
+    """Remove one restore point; done again, it changes nothing."""
+
+    kind: Literal[TaskKind.POINT_DELETE] = TaskKind.POINT_DELETE
+    repository: RepositoryReference
+    vm: VmIdentity
+    run: Name
+
+
 class StorageSnapshotCreate(Frozen):
     """Freeze disks by a snapshot of the storage they lie on; done again, it finds what it made before."""
 
@@ -331,6 +350,8 @@ TaskBody = Annotated[
     | RepositoryAbandon
     | RepositoryList
     | RepositoryCheck
+    | RepositoryCollect
+    | PointDelete
     | StorageSnapshotCreate
     | StorageSnapshotRemove
     | StorageSnapshotList,

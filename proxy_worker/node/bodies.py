@@ -40,6 +40,7 @@ from proxy_worker.mover.restore import restore_disk
 from proxy_worker.node.bench import Bench
 from proxy_worker.node.lease import LeaseKeeper
 from proxy_worker.node.storage import create_storage_snapshot, list_storage_snapshots, remove_storage_snapshot
+from proxy_worker.node.upkeep import collect_repository, delete_point
 from proxy_worker.node.vm_creation import create_vm
 from proxy_worker.repository.check import check
 from proxy_worker.repository.points import Point
@@ -159,6 +160,8 @@ BODIES: Final[dict[TaskKind, Callable[[Any, Bench, Claim, LeaseKeeper], TaskResu
     TaskKind.REPOSITORY_ABANDON: _abandon,
     TaskKind.REPOSITORY_LIST: _list,
     TaskKind.REPOSITORY_CHECK: _check,
+    TaskKind.REPOSITORY_COLLECT: collect_repository,
+    TaskKind.POINT_DELETE: delete_point,
     TaskKind.STORAGE_SNAPSHOT_CREATE: create_storage_snapshot,
     TaskKind.STORAGE_SNAPSHOT_REMOVE: remove_storage_snapshot,
     TaskKind.STORAGE_SNAPSHOT_LIST: list_storage_snapshots,

@@ -137,3 +137,17 @@ def test_mistakes_have_their_exit_code(shell: Shell, arguments: tuple[str, ...],
 def test_without_encryption_no_passphrase_is_asked_for(shell: Shell) -> None:
     shell.run("repository", "init", "clear", "--no-encryption")
     shell.run("repository", "check", "clear")
+
+
+def test_points_are_removed_and_their_space_is_collected(shell: Shell) -> None:
+    key = ("--passphrase-file", shell.passphrase)
+    made = shell.back_up(shell.folder / "disk.raw", *key)
+    assert "removed" in shell.repository_command("remove", made["point"], *key)
+
+    foreseen = json.loads(shell.repository_command("collect", *key, "--dry-run", "--json"))
+    assert (foreseen["dry_run"], foreseen["freed_packs"]) == (True, 1)
+    assert list((shell.repository / "packs").glob("*/*"))
+    assert "freed" in shell.repository_command("collect", *key)
+    assert not list((shell.repository / "packs").glob("*/*"))
+
+    assert "there is none" in shell.repository_command("remove", "never", *key, exit_code=4)

@@ -1,0 +1,109 @@
+"""`proxy-worker repository remove` and `collect`: give up restore points, and free what none needs any more."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from proxy_worker.cli.opening import open_repository
+from proxy_worker.program.units import size
+from proxy_worker.repository.collector import CollectorSettings, collect
+from proxy_worker.repository.collector_report import CollectionReport
+from proxy_worker.repository.errors import PointNotFoundError
+from proxy_worker.repository.withdrawal import end_point
+
+_MIB = 1024 * 1024
+_HOUR_S = 3600.0
+
+Location = Annotated[str, typer.Argument(metavar="REPOSITORY", help="The repository's folder.")]
+PassphraseFile = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="A file with the passphrase, in one line.")
+]
+KeyFile = Annotated[Path | None, typer.Option(metavar="FILE", help="A write or read key.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def remove_point(
+    repository: Location,
+    point: Annotated[str, typer.Argument(metavar="POINT", help="The restore point, as `list` shows it.")],
+    *,
+    passphrase_file: PassphraseFile = None,
+    key_file: KeyFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Remove a restore point. No other point is touched; `collect` frees the space afterwards."""
+    with open_repository(repository, passphrase_file=passphrase_file, key_file=key_file) as opened:
+        # By names, so that a damaged point can be removed as well.
+        names = [name.split("/") for name in opened.access.store.list("points/")]
+        found = [vm_id for _, vm_id, run in names if run == point]
+        removed = [vm_id for vm_id in found if end_point(opened.access, vm_id=vm_id, run=point)]
+    if not removed:
+        raise PointNotFoundError(
+            f"restore point {point}",
+            why=f"there is none in {repository}",
+            remedy="See `proxy-worker repository list`.",
+        )
+    typer.echo(json.dumps({"removed": point}) if as_json else f"removed restore point {point}")
+
+
+def collect_repository(
+    repository: Location,
+    *,
+    passphrase_file: PassphraseFile = None,
+    key_file: KeyFile = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Change nothing, say what would be freed.")] = False,
+    wait: Annotated[
+        float,
+        typer.Option(metavar="SECONDS", min=0, help="How long to wait for backups at work; else the next time."),
+    ] = 0.0,
+    end_runs_after: Annotated[
+        float,
+        typer.Option(
+            metavar="HOURS", min=0, help="Give up backups that began so long ago and never ended; readers too."
+        ),
+    ] = 168.0,
+    unused: Annotated[
+        float, typer.Option(metavar="PERCENT", min=0, help="How much that is dead may stay, of what is live.")
+    ] = 5.0,
+    rate: Annotated[
+        float | None, typer.Option(metavar="MIB", min=0.1, help="Move at most so many MiB per second.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Free what no restore point needs, beside backups and restores; killed anywhere, the next one goes on."""
+    settings = CollectorSettings(
+        dry_run=dry_run,
+        unused_percent=unused,
+        wait_s=wait,
+        end_runs_after_s=end_runs_after * _HOUR_S,
+        bytes_per_s=int(rate * _MIB) if rate else None,
+    )
+    with open_repository(repository, passphrase_file=passphrase_file, key_file=key_file) as opened:
+        report = collect(opened, settings)
+    if as_json:
+        typer.echo(json.dumps(asdict(report), indent=2))
+    else:
+        _show(report)
+
+
+def _show(report: CollectionReport) -> None:
+    verb = "would free" if report.dry_run else "freed"
+    typer.echo(
+        f"{verb} {size(report.freed_bytes)} in {report.freed_packs} packs; restore points need "
+        f"{size(report.live_bytes)} ({report.points} points, {report.packs} packs, {report.duration_seconds:.1f} s)"
+    )
+    if report.rewritten_packs:
+        moved = "would move" if report.dry_run else "moved"
+        typer.echo(f"{moved} {size(report.moved_bytes)} out of {report.rewritten_packs} packs that are mostly dead")
+    for kept in report.kept:
+        typer.echo(f"kept: {kept.packs} packs, {size(kept.size_bytes)}: {kept.why}")
+    for run in report.ended_runs:
+        typer.echo(f"given up: run {run}")
+    for run in report.waiting_for:
+        typer.echo(f"waiting for: run {run}")
+    for note in report.notes:
+        typer.echo(f"note: {note}")
