@@ -48,8 +48,11 @@ def discard(journal: Journal, entry: SnapshotEntry) -> None:
         _open_removal(journal, entry)
 
 
-def sweep(journal: Journal, vcenter: str, found: Iterable[OurSnapshot]) -> None:
-    """Have removed what a vCenter shows of ours and no backup needs: what a crash, or a lost database, left."""
+def sweep(journal: Journal, vcenter: str, found: Iterable[OurSnapshot], *, seen_at: float) -> None:
+    """Have removed what a vCenter shows of ours and no backup needs: what a crash, or a lost database, left.
+
+    What was removed since it was `seen_at` (Unix seconds) is over.
+    """
     for one in found:
         entry = journal.session.get(SnapshotEntry, one.journal)
         if entry is None:
@@ -64,17 +67,18 @@ def sweep(journal: Journal, vcenter: str, found: Iterable[OurSnapshot]) -> None:
                 tries=0,
             )
             journal.session.add(entry)
-        elif not _is_over(entry, journal.now):
+        elif not _is_over(entry, journal.now, seen_at):
             continue
         logger.warning("VM %s of vCenter %s has snapshot %s of ours left", one.vm_name, vcenter, one.journal)
         entry.tries, entry.last_try_at = 0, None
         _open_removal(journal, entry)
 
 
-def _is_over(entry: SnapshotEntry, now: float) -> bool:
+def _is_over(entry: SnapshotEntry, now: float, seen_at: float) -> bool:
+    """Whether the journal has nothing more to do with a snapshot that was there then."""
     if entry.state is SnapshotState.GIVEN_UP:
         return now - (entry.last_try_at or 0.0) >= GIVEN_UP_FOR_S
-    return entry.state is SnapshotState.GONE
+    return entry.state is SnapshotState.GONE and (entry.removed_at or 0.0) < seen_at
 
 
 def _open_removal(journal: Journal, entry: SnapshotEntry) -> None:

@@ -44,7 +44,7 @@ def _record(journal: Journal, step: VcenterStep, outcome: StepOutcome) -> None:
     if isinstance(scanned, Scanned):
         summary = store_scan(session, step.vcenter, scanned.vms, journal.now)
         step.state, step.failure, step.ended_at = StepState.SUCCEEDED, None, journal.now
-        sweep(journal, step.vcenter, scanned.ours)
+        sweep(journal, step.vcenter, scanned.ours, seen_at=step.started_at or journal.now)
     elif failure is not None and failure.retryable and (wait_s := _patience(session, step)) is not None:
         logger.warning("%s: %s", step.title, failure)
         try_later(journal, step, failure, wait_s)

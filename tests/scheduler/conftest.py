@@ -10,12 +10,13 @@ from pathlib import Path
 import pytest
 import redis
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from sqlalchemy import select
 
 from ops.demo.valkey import EmbeddedValkey
 from proxy_worker.contract.specification import DiskAddress, DiskIdentity, InventoryVm, VmIdentity
 from proxy_worker.ledger import Ledger, Timings
 from scheduler.service import Service
-from scheduler.state.models import Datastore, Job, Repository, Site
+from scheduler.state.models import Datastore, Job, Repository, Site, VmRun
 from scheduler.state.store import State, open_state
 from scheduler.vcenters.executor import Executor
 from tests.simulators.proxies import Lanes, SimulatedFleet
@@ -67,7 +68,7 @@ class World:
         deadline = time.monotonic() + 20
         idle = 0
         while not reached():
-            assert time.monotonic() < deadline, "the scheduler did not get there"
+            assert time.monotonic() < deadline, f"the scheduler did not get there: {self._standstill(service)}"
             service.turn()
             busy = self.fleet.work() or self.lanes.messages
             if not busy and service.executor is not None and service.executor.running:
@@ -76,6 +77,15 @@ class World:
             idle = 0 if busy else idle + 1
             if idle > 2 and wait_out_retries:
                 self.clock.ahead_s += 200
+
+    def _standstill(self, service: Service) -> str:
+        """What is going on, for whoever asks why a test doesn't end."""
+        view = service.ledger.view()
+        steps = sorted(service.executor.running) if service.executor is not None else []
+        with service.state.read() as session:
+            vm_runs = [f"{one.name} {one.state}" for one in session.scalars(select(VmRun))]
+        live = [f"{name} {'up' if proxy.live else 'down'}" for name, proxy in view.proxies.items()]
+        return f"{vm_runs}, steps {steps}, tasks {sorted(view.tasks)}, proxies {live}"
 
     def declare(self, **changes: object) -> None:
         """A site, a repository, the fleet's datastores, and the job `nightly`."""
