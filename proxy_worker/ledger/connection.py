@@ -35,7 +35,8 @@ from proxy_worker.ledger.errors import (
 KEY_PREFIX: Final = "{pf}:"
 """In front of every key; the braces make Redis keep them together."""
 SOCKET_TIMEOUT_S: Final = 5.0
-_CERTIFICATE_TROUBLE: Final = re.compile(r"certificate|\[SSL|tls|alert ", re.IGNORECASE)
+_CERTIFICATE_TROUBLE: Final = re.compile(r"certificate|\[SSL|_ssl\.c|tls|alert ", re.IGNORECASE)
+_NOT_ALLOWED_IN_SCRIPT: Final = re.compile(r"ACL failure in script|The user executing the script")
 REPEATS: Final = 2
 """Every script may be repeated, so a call whose connection broke is; more patience is the caller's decision."""
 
@@ -123,7 +124,8 @@ class Connection:
     def _explained(self, error: Exception) -> LedgerError:
         what = f"ledger in Redis at {self.where}"
         text = str(error)
-        if isinstance(error, (AuthenticationError, AuthorizationError, NoPermissionError)):
+        refused = isinstance(error, (AuthenticationError, AuthorizationError, NoPermissionError))
+        if refused or _NOT_ALLOWED_IN_SCRIPT.search(text):
             return LedgerPasswordError(
                 what,
                 why=f"Redis refuses the password or the user ({text})",

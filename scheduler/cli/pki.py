@@ -11,6 +11,7 @@ from rich.text import Text
 from proxy_worker.contract.errors import ConfigurationError
 from proxy_worker.contract.names import is_name
 from scheduler.cli.arguments import AsJson
+from scheduler.cli.expiry import expiry_warnings
 from scheduler.cli.opening import configuration
 from scheduler.cli.printing import iso, moment, note, print_json, show_rows, state
 from scheduler.pki.authority import Authority, Bundle, Issued, PkiFolderError
@@ -166,18 +167,8 @@ def list_certificates(
         },
         spare=("SERIAL", "ADDRESSES"),
     )
-    for one in shown:
-        if one.state(now) in {"expires soon", "expired"}:
-            note(f"warning: {expiry_warning(one)}")
-
-
-def expiry_warning(one: Issued) -> str:
-    """A sentence about a certificate that is about to expire, or has."""
-    verb = "expired" if one.until <= now_utc() else "expires"
-    return (
-        f"certificate of {one.peer.role} {one.peer.name} {verb} {moment(one.until.timestamp())}; "
-        f"`scheduler pki renew {one.peer.name}`"
-    )
+    for warning in expiry_warnings(configuration().pki_dir):
+        note(f"warning: {warning}")
 
 
 def _hand_out(bundle: Bundle, out: Path, *, as_json: bool) -> None:

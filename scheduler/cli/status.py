@@ -15,8 +15,9 @@ from rich.text import Text
 
 from proxy_worker.program.units import size
 from scheduler.cli.arguments import AsJson
+from scheduler.cli.expiry import expiry_warnings
 from scheduler.cli.live import LedgerWindow
-from scheduler.cli.opening import opened_state
+from scheduler.cli.opening import configuration, opened_state
 from scheduler.cli.printing import (
     ago,
     clock,
@@ -71,7 +72,8 @@ def status(
 
 def status_view(record: StatusRecord, out: Console, *, room: int | None) -> RenderableType:
     """The whole picture; with `room`, at most so many lines of disks."""
-    parts: list[RenderableType] = [*_health(record), "", _proxies(record), ""]
+    warnings = [_reason(f"warning: {warning}") for warning in record.warnings]
+    parts: list[RenderableType] = [*_health(record), *warnings, "", _proxies(record), ""]
     if not record.runs and not record.restores:
         parts.append(Text("Nothing is running.", style="dim"))
     for run in record.runs:
@@ -165,7 +167,8 @@ def _look(opened: State, window: LedgerWindow) -> StatusRecord:
     serving = is_served(opened)
     with opened.read() as session:
         live = window.look(session)
-        return status_record(session, live, serving=serving, problem=window.problem)
+        warnings = expiry_warnings(configuration().pki_dir)
+        return status_record(session, live, serving=serving, problem=window.problem, warnings=warnings)
 
 
 def _live(opened: State, window: LedgerWindow, out: Console) -> None:

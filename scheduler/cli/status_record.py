@@ -54,12 +54,16 @@ class StatusRecord(Shown):
     proxies: tuple[ProxyRecord, ...]
     slots: int
     used: int
+    warnings: tuple[str, ...] = ()
+    """What needs somebody's attention: certificates that expire soon."""
 
 
 ENDED_SHOWN = 3
 
 
-def status_record(session: Session, live: Live, *, serving: bool, problem: str | None) -> StatusRecord:
+def status_record(
+    session: Session, live: Live, *, serving: bool, problem: str | None, warnings: tuple[str, ...] = ()
+) -> StatusRecord:
     """What the database and, where it answers, the ledger say now."""
     now = time.time()
     active_runs = [state for state in RunState if not state.final]
@@ -85,6 +89,7 @@ def status_record(session: Session, live: Live, *, serving: bool, problem: str |
         proxies=tuple(proxies),
         slots=sum(proxy.slots or 0 for proxy in proxies if proxy.state == "up"),
         used=sum(proxy.used for proxy in proxies),
+        warnings=warnings,
     )
 
 

@@ -35,6 +35,7 @@ from scheduler.pki.certificates import (
 from scheduler.pki.files import PRIVATE, private_folder, write_whole
 
 EXPIRES_SOON: Final = timedelta(days=30)
+AUTHORITY_EXPIRES_SOON: Final = timedelta(days=180)
 
 
 class NoAuthorityError(NotFoundError):
@@ -130,6 +131,10 @@ class Authority:
                 write_whole(folder / "ca.pem", _trust(certificate, key, []))
                 write_whole(folder / "ca.key", key_pem(key), PRIVATE)  # last: with it, the authority exists
         return cls(folder)
+
+    def expires_soon(self, now: datetime) -> bool:
+        """Whether its own time is nearly over: no certificate outlives it."""
+        return self.certificate.not_valid_after_utc - now < AUTHORITY_EXPIRES_SOON
 
     @property
     def trust(self) -> bytes:

@@ -25,7 +25,7 @@ from proxy_worker.contract.errors import ConfigurationError
 from scheduler.pki.authority import EXPIRES_SOON, Authority
 from scheduler.pki.certificates import Peer, Role, now_utc
 from scheduler.pki.files import PRIVATE, private_folder, write_whole
-from scheduler.redis_setup.users import FLOWER, MONITOR, SCHEDULER, User, users_of
+from scheduler.redis_setup.users import FLOWER, MONITOR, NOBODY, SCHEDULER, User, users_of
 
 _ROLES: Final = {SCHEDULER: Role.SCHEDULER, FLOWER: Role.FLOWER, MONITOR: Role.MONITOR}
 PASSWORD_BYTES: Final = 32
@@ -77,7 +77,7 @@ def configure(plan: RedisPlan, authority: Authority) -> Configured:
         _certificate(authority, server, private_folder(plan.out / "tls"), ("redis.pem", "redis-key.pem"), made)
         write_whole(plan.out / "tls/ca.pem", authority.trust)
         lines = [
-            "user default off resetkeys resetchannels -@all",
+            NOBODY,
             *(_kit(plan, one, authority, made) for one in users),
         ]
         write_whole(plan.out / "users.acl", ("\n".join(lines) + "\n").encode(), PRIVATE)

@@ -19,6 +19,9 @@ from proxy_worker.contract.names import is_name
 SCHEDULER: Final = "scheduler"
 FLOWER: Final = "flower"
 MONITOR: Final = "monitor"
+NOBODY: Final = "user default off resetpass ~* &* +@all"
+"""The default user, whom nobody can be: off and without a password. Its rights are those that Redis replays its own
+append-only file with: without them it would lose, at a restart, everything that was written in transactions."""
 _SITE: Final = "site-"
 
 _EVENTS: Final = "&/0.celeryev*"
@@ -52,9 +55,16 @@ _SCRIPTS_OF_A_PROXY: Final = (
     *("zadd", "zrem", "zrange", "zcard", "zremrangebyscore", "lpush", "ltrim"),
 )
 _CELERY_OF_A_PROXY: Final = (
-    *("brpop", "rpush", "rpop", "llen", "exists", "smembers", "zrevrangebyscore"),
-    *("get", "set", "del", "pexpire"),
+    "brpop",
+    "rpush",
+    "rpop",
+    "llen",
+    "exists",
+    "smembers",
+    "zrangebyscore",
+    "zrevrangebyscore",
 )
+_LOCKING: Final = ("get", "set", "del", "pexpire")
 
 
 class SiteNamesError(ConfigurationError):
@@ -106,12 +116,14 @@ def _of_proxies(site: str) -> str:
         *_LEDGER_OF_A_PROXY,
         *(f"%RW~{kind}.{site}.*" for kind in ("disk", "proxy")),
         "%RW~repository.*",
-        *(f"%RW~{key}.{site}" for key in ("unacked", "unacked_index", "unacked_mutex")),
+        *(f"%RW~{key}.{site}" for key in ("unacked", "unacked_index")),
         *_BINDINGS,
+        "%R~proxy@*.celery.pidbox*",
         "%RW~*.reply.celery.pidbox*",
     )
     commands = (*_TRANSACTIONS, *_LISTENING, *_SCRIPTS_OF_A_PROXY, *_CELERY_OF_A_PROXY)
-    return f"{' '.join(keys)} {_QUESTIONS} {_CONNECTING} {_allowed(commands)} (+publish {_EVENTS})"
+    selectors = f"(+publish {_EVENTS}) ({_allowed((*_LOCKING, 'evalsha'))} %RW~unacked_mutex.{site})"
+    return f"{' '.join(keys)} {_QUESTIONS} {_CONNECTING} {_allowed(commands)} {selectors}"
 
 
 def _of_the_scheduler() -> str:
