@@ -69,7 +69,7 @@ class Source:
     """A VM to be backed up, with a snapshot that froze its disks."""
 
     def __init__(self, vsphere: VsphereSimulator, session: Session, sizes: tuple[int, ...]) -> None:
-        self._session = session
+        self.session = session
         self.vcenter = VcenterReference(
             name="vc1",
             host=vsphere.host,
@@ -103,7 +103,7 @@ class Source:
         return DiskAddress(vsphere=VsphereDisk.model_validate(settings | changes))
 
     def thaw(self) -> bool:
-        return remove(self._session, self.vm.ref, self.snapshot.ref, "installation-h", IMPATIENT)
+        return remove(self.session, self.vm.ref, self.snapshot.ref, "installation-h", IMPATIENT)
 
 
 @pytest.fixture
