@@ -47,6 +47,7 @@ func main() {
 	if *esx {
 		model = simulator.ESX()
 	}
+	model.ServiceContent.About.FullName += " (simulated)"
 	model.Machine, model.Datastore = *machines, *datastores
 	must(model.Create())
 	model.Service.TLS = new(tls.Config)
