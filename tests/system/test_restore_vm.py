@@ -21,7 +21,7 @@ from proxy_worker.vsphere.restored import mark_of
 from proxy_worker.vsphere.session import Session
 from proxy_worker.vsphere.tasks import finish
 from tests.simulators.vsphere.simulator import vsphere_program
-from tests.system.live_fleet import BIN, wait_until
+from tests.system.live_fleet import BIN, SCHEDULER, wait_until
 from tests.system.vsphere_fleet import NFS, VMFS, VsphereFleet, snapshots_of_ours, vsphere_fleet
 from tests.vsphere.machines import MIB, make_vm
 
@@ -44,7 +44,7 @@ FOLDER = """[[datastore]]
 name = "ds"
 site = "primary"
 """
-NAMES = ("elsewhere", "gone", "rolled-back", "cancelled", "failing", "target", "refused")
+NAMES = ("elsewhere", "gone", "rolled-back", "cancelled", "killed", "failing", "target", "refused")
 _chance = random.Random(5)
 _numbers = itertools.count(1)
 
@@ -215,6 +215,28 @@ def test_cancelled_in_the_middle_no_half_vm_is_left(fleet: VsphereFleet, session
     assert vm_named(session, "half") is None
     assert list(fleet.simulator.datastores[VMFS].glob("half*/*.vmdk")) == []
     wait_until(lambda: fleet.nbdkits() == [], "every nbdkit to end")
+
+
+def test_scheduler_and_proxy_killed_while_disks_are_written_finish_it(
+    fleet: VsphereFleet, session: Session
+) -> None:
+    vm, images = backed_up(fleet, session, "killed")
+    (fleet.simulator.frozen / "slow").write_text("0.3")
+    asked = fleet.read_json("scheduler", "restore", "vm", "--vm", vm.name, "--name", "revived", "--json")
+
+    def show() -> dict[str, Any]:
+        shown: dict[str, Any] = fleet.read_json("scheduler", "restore", "show", asked["restore"], "--json")
+        return shown
+
+    wait_until(lambda: any(disk["state"] == "running" for disk in show()["disks"]), "a disk to be written")
+    fleet.kill(SCHEDULER, whole_group=True)
+    (fleet.simulator.frozen / "slow").unlink()
+    fleet.start(SCHEDULER)
+
+    wait_until(lambda: show()["state"] == "succeeded", "the restore to be finished", timeout_s=90)
+    revived = read_vm(session, show()["target_ref"])
+    assert contents(fleet, revived) == images
+    assert mark_of(session, revived.ref) is None
 
 
 def test_a_disk_that_fails_undoes_the_vm(fleet: VsphereFleet, session: Session) -> None:
