@@ -63,6 +63,11 @@ class ProxySide(Connection):
         text = self._run("timings")
         return Timings.model_validate_json(text) if text else Timings()
 
+    def heard_ago_s(self, proxy: str) -> float | None:
+        """How long ago the ledger last heard of a proxy; None when it isn't registered, or has left."""
+        age = self._run("heard", proxy)
+        return float(age) if age else None
+
     def depart(self, identity: ProxyIdentity) -> None:
         """End a life in order."""
         self._run("depart", identity.name, identity.life)

@@ -92,6 +92,6 @@ def configure_redis(
         print_json({"url": done.url, "folder": str(out), "users": users, "certificates": list(done.made)})
         return
     note(f"Start Redis with {out / 'redis.conf'}; clients reach it at {done.url}.")
-    users = ", ".join(names_of(done.users))
-    note(f"Kits in {out / 'kits'}, each for the secrets_dir of its user's machines: {users}.")
+    names = ", ".join(names_of(done.users))
+    note(f"Kits in {out / 'kits'}, each for the secrets_dir of its user's machines: {names}.")
     note(f"New certificates: {', '.join(done.made) or 'none'}.")

@@ -21,6 +21,7 @@ from scheduler.cli.opening import opened_state, require_service, warn_without_se
 from scheduler.cli.printing import Columns, console, iso, note, print_json, show_rows
 from scheduler.cli.printing import show as print_view
 from scheduler.cli.upkeep import UpkeepRecord, upkeep_record, upkeep_summary, watch_of_upkeep
+from scheduler.dispatch.fleet import stands_at
 from scheduler.fleet.editing import declare
 from scheduler.state.asking import ask_for_upkeep
 from scheduler.state.models import Point, Repository, Request, RequestKind
@@ -33,6 +34,7 @@ app = typer.Typer(
     help="Add repositories, rescan and check them.",
 )
 
+Wait = Annotated[bool, typer.Option("--wait", help="Show progress until it is done.")]
 NoWait = Annotated[bool, typer.Option("--no-wait", help="Ask for it and return at once.")]
 
 
@@ -145,12 +147,25 @@ def check(
     _ask(RequestKind.SCRUB if scrub else RequestKind.CHECK, name, no_wait=no_wait, as_json=as_json)
 
 
+@app.command()
+def collect(name: RepositoryName, wait: Wait = False, as_json: AsJson = False) -> None:
+    """Have a proxy free what no restore point needs any more.
+
+    Backups and restores go on meanwhile. What a backup at work may need stays until the next collection.
+
+    \b
+    Examples:
+      scheduler repository collect main --wait
+    """
+    _ask(RequestKind.COLLECT, name, no_wait=not wait, as_json=as_json)
+
+
 def _ask(kind: RequestKind, repository: str, *, no_wait: bool, as_json: bool) -> None:
     with opened_state() as state:
         with state.read() as session:
             find_repository(session, repository)
         if not no_wait:
-            require_service(state, f"repository {repository!r} was not read")
+            require_service(state, f"{kind.value} {repository!r} was not asked for")
         with state.write() as session:
             request_id = ask_for_upkeep(session, kind, repository, now=time.time()).id
         if not no_wait:
@@ -195,6 +210,7 @@ def _as_json(session: Session, repository: Repository, view: FleetView | None) -
         "proxies": _reached_by(repository, view),
         "last_rescan": _last(session, repository.name, RequestKind.RESCAN),
         "last_check": _last(session, repository.name, RequestKind.CHECK, RequestKind.SCRUB),
+        "last_collection": _last(session, repository.name, RequestKind.COLLECT),
     }
 
 
@@ -205,11 +221,7 @@ def _reached_by(repository: Repository, view: FleetView | None) -> list[str]:
         for proxy in (view.proxies.values() if view is not None else ())
         if proxy.live
         and (repository.credential is None or repository.credential in proxy.registration.credentials)
-        and (
-            proxy.registration.site == repository.site
-            if repository.proxies is None
-            else proxy.name in repository.proxies
-        )
+        and stands_at(repository.site, repository.proxies, proxy.registration.site, proxy.name)
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
+from fnmatch import fnmatchcase
 from typing import Literal
 
 from proxy_worker.contract.names import (
@@ -119,7 +120,7 @@ class FleetRepository:
 
     def reached_by(self, proxy: FleetProxy) -> bool:
         """Whether `proxy` stands where this repository can be read and written."""
-        return proxy.site == self.site if self.proxies is None else proxy.name in self.proxies
+        return stands_at(self.site, self.proxies, proxy.site, proxy.name)
 
     def opened_by(self, proxy: FleetProxy, *, to_read: bool = False) -> bool:
         """Whether `proxy` can write to it, or restore from it with `to_read`."""
@@ -127,6 +128,13 @@ class FleetRepository:
             return True
         held = proxy.credentials.get(self.credential)
         return held == "read" if to_read else held is not None
+
+
+def stands_at(site: str, proxies: tuple[str, ...] | None, proxy_site: str, proxy: str) -> bool:
+    """Whether a proxy is one of those that reach a repository: by name or pattern, or else by site."""
+    if proxies is None:
+        return proxy_site == site
+    return any(fnmatchcase(proxy, pattern) for pattern in proxies)
 
 
 @dataclass(frozen=True, slots=True)

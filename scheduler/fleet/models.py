@@ -18,7 +18,8 @@ from proxy_worker.contract.names import CompressionLevel, Quiesce, TransportMode
 from proxy_worker.contract.specification import DiskKey, Name
 from proxy_worker.vsphere.trust import ThumbprintError, normalised, with_colons
 from scheduler.planning.criteria import DiskExclusionText, VmSelector
-from scheduler.state.declared import DatastoreKind, JobKind, Priority
+from scheduler.planning.retention import Retention
+from scheduler.state.declared import DatastoreKind, JobKind, NamePattern, Priority
 
 Slots = Annotated[int, Field(ge=1, le=256)]
 
@@ -154,6 +155,17 @@ class Datastore(Declared):
         return self
 
 
+class Collection(Declared):
+    """When a repository is rid of what no restore point needs."""
+
+    cron: Annotated[str, AfterValidator(_cron)]
+    """Five cron fields: minute, hour, day, month, weekday."""
+    timezone: Annotated[str, AfterValidator(_timezone)] = "UTC"
+    """The time zone that the fields are meant in."""
+    mib_per_second: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
+    """How fast it may read what it moves, in MiB per second; without this key, as fast as it goes."""
+
+
 class Repository(Declared):
     """Where restore points go."""
 
@@ -167,10 +179,12 @@ class Repository(Declared):
     """The secret that opens it: `<credential>.key` or `<credential>.passphrase` in each proxy's secrets folder.
     Without this key it must have been made with `--no-encryption`: one that is encrypted is refused, and the other
     way round."""
-    proxies: tuple[Name, ...] | None = None
-    """The proxies that reach it; without this key, all of its site."""
+    proxies: tuple[NamePattern, ...] | None = None
+    """The proxies that reach it, by name or pattern (`"remote-*"`); without this key, all of its site."""
     max_concurrent_tasks: Slots | None = None
     """How many disk tasks may use it at once; without this key, as many as slots allow."""
+    collect: Collection | None = None
+    """When it is collected by itself; without this key, only when asked to."""
 
 
 class Proxy(Declared):
@@ -261,6 +275,8 @@ class Job(Declared):
     """When it starts by itself; without this key, only when asked to."""
     retries: Retries = Retries()
     """What happens to disks that failed."""
+    retention: Retention = Retention()
+    """How long its restore points are kept."""
     enabled: bool = True
     """Whether its schedule starts it; it can always be started by hand."""
 

@@ -21,7 +21,7 @@ def warnings_of(fleet: Fleet) -> list[str]:
         f"repository {repository.name!r}: proxy {name!r} is not declared; it counts once one of that name registers"
         for repository in fleet.repository
         for name in repository.proxies or ()
-        if name not in declared
+        if name not in declared and not {"*", "?"}.intersection(name)
     ]
 
 

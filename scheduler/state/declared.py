@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 from sqlalchemy import String
 from sqlalchemy.orm import Mapped, mapped_column
 
 from proxy_worker.contract.names import AUTOMATIC, CompressionLevel, Quiesce
 from proxy_worker.contract.specification import DiskKey, Name
 from scheduler.planning.criteria import Criteria
+from scheduler.planning.retention import Retention
 from scheduler.state.columns import Json, Record, choice, reference
+
+NamePattern = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9*?][A-Za-z0-9._*?-]{0,62}$")]
+"""A name, or one with `*` and `?` in it that matches several."""
 
 
 class DatastoreKind(StrEnum):
@@ -97,10 +102,18 @@ class Repository(Record):
     site: Mapped[str] = mapped_column(reference("sites.name"))
     credential: Mapped[str | None] = mapped_column(String(63), default=None)
     """None: it isn't encrypted."""
-    proxies: Mapped[tuple[str, ...] | None] = mapped_column(Json(tuple[Name, ...]), default=None)
-    """The proxies that reach it; None: all of its site."""
+    proxies: Mapped[tuple[str, ...] | None] = mapped_column(Json(tuple[NamePattern, ...]), default=None)
+    """The proxies that reach it, by name or pattern; None: all of its site."""
     max_concurrent_tasks: Mapped[int | None] = mapped_column(default=None)
     """Disks moved to or from it at once; None: no limit."""
+    collect_cron: Mapped[str | None] = mapped_column(default=None)
+    """When it is collected by itself; None: only when asked to."""
+    collect_timezone: Mapped[str] = mapped_column(default="UTC")
+    """The IANA time zone that `collect_cron` is meant in."""
+    collect_mib_per_s: Mapped[int | None] = mapped_column(default=None)
+    """How fast a collection may move chunks; None: no limit."""
+    collect_at: Mapped[float | None] = mapped_column(default=None)
+    """When it is collected next; the service's own mark, not declared. None: to be found out."""
     repository_id: Mapped[str | None] = mapped_column(default=None)
     """Its own identity, learned by the first rescan."""
 
@@ -153,6 +166,8 @@ class Job(Record):
     """The IANA time zone that `cron` is meant in."""
     retry_count: Mapped[int] = mapped_column(default=3)
     retry_wait_seconds: Mapped[float] = mapped_column(default=600.0)
+    retention: Mapped[Retention] = mapped_column(Json(Retention), default=Retention())
+    """How long its restore points are kept."""
     enabled: Mapped[bool] = mapped_column(default=True)
     """Whether its schedule starts runs; it can always be started by hand."""
     scheduled_after: Mapped[float | None] = mapped_column(default=None)

@@ -21,6 +21,7 @@ from scheduler.dispatch.fleet import (
     Placement,
     Urgency,
     repository_cap,
+    stands_at,
     subscribed_lanes,
 )
 from scheduler.dispatch.policy import decide
@@ -355,3 +356,14 @@ def test_the_same_question_gets_the_same_answer() -> None:
     everyone = fleet(proxy("p1"), proxy("p2"))
 
     assert decide(pending, everyone, Limits(), NOW) == decide(pending[::-1], everyone, Limits(), NOW)
+
+
+@pytest.mark.parametrize(
+    ("proxies", "reach"),
+    [(None, {"p1"}), (("p2",), {"p2"}), (("*",), {"p1", "p2", "q1"}), (("p*", "x"), {"p1", "p2"}), ((), set())],
+)
+def test_a_repository_is_reached_from_its_site_or_by_name_or_pattern(
+    proxies: tuple[str, ...] | None, reach: set[str]
+) -> None:
+    sites = {"p1": "primary", "p2": "remote", "q1": "remote"}
+    assert {name for name, site in sites.items() if stands_at("primary", proxies, site, name)} == reach
