@@ -18,7 +18,8 @@ from proxy_worker.contract.outcome import DiskReport
 from proxy_worker.ledger import TaskState, TaskView
 from scheduler.cli.live import Live
 from scheduler.cli.printing import iso, moment
-from scheduler.state.models import DiskTask, DiskTaskState, LedgerTask, Run, RunState, VmRun
+from scheduler.runs.waiting import waiting_scans, waiting_vms
+from scheduler.state.models import DiskTask, DiskTaskState, LedgerTask, Run, RunState, VmRun, VmRunState
 
 Moment = Annotated[float, PlainSerializer(iso, when_used="json")]
 
@@ -136,11 +137,13 @@ def run_record(session: Session, run: Run, live: Live, *, now: float) -> RunReco
     records = [_disk_record(names[disk.vm_run_id], disk, tasks.get(disk.id, ()), live, now=now) for disk in disks]
     duration = _span(run.started_at, run.ended_at, now)
     processed = sum(disk.processed_bytes for disk in records)
+    freezing = any(vm_run.state is VmRunState.SNAPSHOTTING for vm_run in vm_runs)
+    unfrozen = waiting_vms(session, now) if freezing else {}
     return RunRecord(
         run=run.id,
         job=run.job,
         state=run.state.value,
-        reason=run.reason,
+        reason=run.reason or _scanning(session, run, now),
         trigger=run.trigger.value,
         repository=run.repository,
         created=run.created_at,
@@ -154,7 +157,7 @@ def run_record(session: Session, run: Run, live: Live, *, now: float) -> RunReco
         stored_bytes=sum(disk.stored_bytes for disk in records),
         rate=processed / duration if duration else None,
         bottleneck=_bottleneck(records),
-        vms=tuple(_vm_record(vm_run) for vm_run in vm_runs),
+        vms=tuple(_vm_record(vm_run, unfrozen.get(vm_run.id)) for vm_run in vm_runs),
         disks=tuple(sorted(records, key=lambda disk: (disk.vm, disk.disk))),
     )
 
@@ -169,13 +172,20 @@ def _ledger_tasks(session: Session, run: Run) -> Mapping[str, Sequence[str]]:
     return by_disk
 
 
-def _vm_record(vm_run: VmRun) -> VmRecord:
+def _scanning(session: Session, run: Run, now: float) -> str | None:
+    """What a run that isn't planned yet waits for at vCenters."""
+    if run.state is not RunState.SCANNING:
+        return None
+    return "; ".join(dict.fromkeys(waiting_scans(session, now).values())) or None
+
+
+def _vm_record(vm_run: VmRun, waits_for: str | None) -> VmRecord:
     return VmRecord(
         vm=vm_run.name,
         vm_id=vm_run.vm_id,
         state=vm_run.state.value,
         point=vm_run.repository_run if vm_run.state.value == RunState.SUCCEEDED else None,
-        reason=vm_run.reason,
+        reason=vm_run.reason or (waits_for and waits_for.removeprefix("waiting: ")),
         warning=vm_run.warning,
     )
 
