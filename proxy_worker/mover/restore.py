@@ -69,9 +69,7 @@ def restore_disk(
 class _Restore:
     """The runs of a disk, written by a thread for each core; the caller's thread watches them."""
 
-    def __init__(
-        self, reader: PointReader, request: DiskRestore, target: RestoreTarget, control: Control
-    ) -> None:
+    def __init__(self, reader: PointReader, request: DiskRestore, target: RestoreTarget, control: Control) -> None:
         self._reader = reader
         self._request = request
         self._target = target

@@ -154,9 +154,7 @@ class NbdConnection:
     def zero(self, offset: int, length: int) -> None:
         """Let a range read as zeros, without sending them; the server may make a hole of it."""
         starts = range(0, length, ZERO_BYTES)
-        self._change(
-            _WRITE_ZEROES, [_Request(offset + start, min(ZERO_BYTES, length - start)) for start in starts]
-        )
+        self._change(_WRITE_ZEROES, [_Request(offset + start, min(ZERO_BYTES, length - start)) for start in starts])
 
     def flush(self) -> None:
         """Return once everything that was answered before is durable."""
