@@ -20,6 +20,12 @@ from scheduler.cli.job_options import (
     ExcludedVms,
     Exclusions,
     Folders,
+    KeepDays,
+    KeepMinimum,
+    KeepMonthly,
+    KeepPoints,
+    KeepWeekly,
+    KeepYearly,
     OfVcenter,
     Pools,
     Tags,
@@ -27,7 +33,7 @@ from scheduler.cli.job_options import (
     exclusion_keys,
     selection_keys,
 )
-from scheduler.cli.job_view import describe_job, job_as_json, job_columns, newest_run
+from scheduler.cli.job_view import describe_job, job_as_json, job_columns, job_with_preview, newest_run
 from scheduler.cli.opening import opened_state, require_service, warn_without_service
 from scheduler.cli.printing import note, print_json, show_rows
 from scheduler.cli.printing import show as print_view
@@ -88,6 +94,12 @@ def create(
     timezone: Annotated[str, typer.Option(metavar="ZONE", help="The time zone that --cron is meant in.")] = "UTC",
     retries: Annotated[int, typer.Option(metavar="COUNT", help="How often failed disks are tried again.")] = 3,
     retry_wait: Annotated[float, typer.Option(metavar="MINUTES", help="How long to wait before that.")] = 10,
+    keep_points: KeepPoints = 7,
+    keep_days: KeepDays = None,
+    keep_weekly: KeepWeekly = 0,
+    keep_monthly: KeepMonthly = 0,
+    keep_yearly: KeepYearly = 0,
+    keep_minimum: KeepMinimum = 1,
     disabled: Annotated[bool, typer.Option("--disabled", help="Don't let the schedule start it yet.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -102,7 +114,7 @@ def create(
           --exclude-disk independent --quiesce require --repository main
       scheduler job create all --vcenter vc1 --exclude tag=Backup/never --repository main
       scheduler job create hourly --vm db01 --repository main --level fast \\
-          --cron '0 * * * *' --timezone Europe/Berlin
+          --cron '0 * * * *' --timezone Europe/Berlin --keep-points 24 --keep-weekly 4 --keep-monthly 12
     """
     selected = {
         "folder": folders,
@@ -125,6 +137,14 @@ def create(
         "priority": priority.value,
         "schedule": {"cron": cron, "timezone": timezone} if cron is not None else None,
         "retries": {"count": retries, "wait_minutes": retry_wait},
+        "retention": {
+            "points": keep_points,
+            "days": keep_days,
+            "weekly": keep_weekly,
+            "monthly": keep_monthly,
+            "yearly": keep_yearly,
+            "minimum": keep_minimum,
+        },
         "enabled": not disabled,
     }
     with opened_state() as state, state.write() as session:
@@ -160,17 +180,17 @@ def list_jobs(as_json: AsJson = False) -> None:
 
 @app.command()
 def show(name: JobName, as_json: AsJson = False) -> None:
-    """Show a job's settings, its schedule and its last runs.
+    """Show a job's settings, its last runs, and which restore points the next run removes and why.
 
     \b
     Examples:
       scheduler job show nightly
-      scheduler job show nightly --json
+      scheduler job show nightly --json | jq '.points_after_next_run[] | select(.kept | not)'
     """
     with opened_state() as state, state.read() as session:
         job = find_job(session, name)
         if as_json:
-            print_json(job_as_json(session, job))
+            print_json(job_with_preview(session, job))
         else:
             print_view(describe_job(session, job))
 

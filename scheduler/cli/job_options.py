@@ -91,6 +91,14 @@ ExcludedDisks = Annotated[
         help="Leave out disks: 'scsi0:1', 'independent', '>500GiB'; of some VMs only: 'db*/scsi0:1'.",
     ),
 ]
+KeepPoints = Annotated[
+    int, typer.Option(metavar="COUNT", min=0, help="Keep the newest so many restore points of each VM.")
+]
+KeepDays = Annotated[int | None, typer.Option(metavar="DAYS", min=1, help="Keep all that are no older.")]
+KeepWeekly = Annotated[int, typer.Option(metavar="COUNT", min=0, help="Keep the newest of so many weeks.")]
+KeepMonthly = Annotated[int, typer.Option(metavar="COUNT", min=0, help="Keep the newest of so many months.")]
+KeepYearly = Annotated[int, typer.Option(metavar="COUNT", min=0, help="Keep the newest of so many years.")]
+KeepMinimum = Annotated[int, typer.Option(metavar="COUNT", min=1, help="Never leave fewer of a VM.")]
 
 
 def selection_keys(

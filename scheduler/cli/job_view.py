@@ -12,6 +12,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from scheduler.cli.printing import duration, facts, iso, moment, state, table
+from scheduler.cli.retention_view import describe_preview, preview_as_json, retention_words
 from scheduler.fleet.stored import stored_job
 from scheduler.planning.schedule import Schedule
 from scheduler.state.models import Job, Run
@@ -60,6 +61,11 @@ def job_as_json(session: Session, job: Job) -> dict[str, Any]:
     }
 
 
+def job_with_preview(session: Session, job: Job) -> dict[str, Any]:
+    """The same, and what becomes of its VMs' restore points after the next run."""
+    return {**job_as_json(session, job), "points_after_next_run": preview_as_json(session, job)}
+
+
 def describe_job(session: Session, job: Job) -> RenderableType:
     """The job's settings and its last runs."""
     schedule = f"{job.cron} ({job.timezone})" if job.cron is not None else "none"
@@ -76,6 +82,7 @@ def describe_job(session: Session, job: Job) -> RenderableType:
         ("quiesce", job.quiesce.value),
         ("priority", job.priority.value),
         ("retries", f"{job.retry_count}, after {duration(job.retry_wait_seconds)}"),
+        ("keeps", retention_words(job)),
     ]
     runs = table("RUN", "STATE", "STARTED", "TIME", keep=("RUN",))
     newest = _newest_runs(session, job.name, LAST_RUNS)
@@ -83,7 +90,8 @@ def describe_job(session: Session, job: Job) -> RenderableType:
         ended = run.ended_at or time.time()
         took = duration(ended - run.started_at) if run.started_at is not None else "-"
         runs.add_row(run.id, state(run.state.value), moment(run.started_at), took)
-    return Group(facts(rows), "", runs if newest else Text("It has not run yet.", style="dim"))
+    shown = runs if newest else Text("It has not run yet.", style="dim")
+    return Group(facts(rows), "", shown, "", describe_preview(session, job))
 
 
 def _newest_runs(session: Session, job: str, count: int) -> list[Run]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Annotated, Any
 
 import typer
@@ -13,13 +14,24 @@ from proxy_worker.program.units import size
 from scheduler.cli import completion
 from scheduler.cli.arguments import AsJson
 from scheduler.cli.finding import find_repository
-from scheduler.cli.opening import opened_state
+from scheduler.cli.opening import opened_state, warn_without_service
 from scheduler.cli.printing import Columns, facts, iso, moment, note, print_json, show_rows, table
 from scheduler.cli.printing import show as print_view
-from scheduler.state.asking import find_point, points_of
+from scheduler.state.asking import ask_to_delete, find_point, points_of
+from scheduler.state.asking import pin as set_pin
 from scheduler.state.models import Point
 
-app = typer.Typer(rich_markup_mode=None, add_completion=False, no_args_is_help=True, help="Look at restore points.")
+app = typer.Typer(
+    rich_markup_mode=None,
+    add_completion=False,
+    no_args_is_help=True,
+    help="Look at, pin and remove restore points.",
+)
+
+VmName = Annotated[str, typer.Argument(metavar="VM", help="The VM's name or id.", autocompletion=completion.vms)]
+PointName = Annotated[
+    str, typer.Argument(metavar="POINT", help="The restore point.", autocompletion=completion.points)
+]
 
 
 @app.command("list")
@@ -98,10 +110,65 @@ def show(
         ("created", moment(found.created_at)),
         ("repository", found.repository),
         ("job", found.job or "-"),
+        ("pinned", "yes" if found.pinned else "no"),
     ]
     first = found.disks[0].key if found.disks else "KEY"
     print_view(Group(facts(rows), "", disks))
     note(f"Restore with `scheduler restore disk --vm {vm} --point {found.point} --disk {first} --to PATH --wait`.")
+
+
+@app.command()
+def delete(vm: VmName, point: PointName, as_json: AsJson = False) -> None:
+    """Remove a restore point; no other point is touched. The next collection frees what only it needed.
+
+    \b
+    Examples:
+      scheduler point delete web01 20261122T190102Z-1a2b3c4d
+    """
+    with opened_state() as state:
+        with state.write() as session:
+            request = ask_to_delete(session, find_point(session, vm, point), now=time.time(), reason="by hand")
+            asked = {"request": request.id, "vm": request.vm_name, "point": request.point}
+        if as_json:
+            print_json(asked)
+        else:
+            note(f"Restore point {point} of {vm} is to be removed; `scheduler point list` shows when it is gone.")
+        warn_without_service(state, "it is removed")
+
+
+@app.command()
+def pin(vm: VmName, point: PointName, as_json: AsJson = False) -> None:
+    """Have a restore point stay, whatever its job keeps.
+
+    \b
+    Examples:
+      scheduler point pin web01 20261122T190102Z-1a2b3c4d
+    """
+    _pin(vm, point, pinned=True, as_json=as_json)
+
+
+@app.command()
+def unpin(vm: VmName, point: PointName, as_json: AsJson = False) -> None:
+    """Leave a restore point to what its job keeps again.
+
+    \b
+    Examples:
+      scheduler point unpin web01 20261122T190102Z-1a2b3c4d
+    """
+    _pin(vm, point, pinned=False, as_json=as_json)
+
+
+def _pin(vm: str, point: str, *, pinned: bool, as_json: bool) -> None:
+    with opened_state() as state, state.write() as session:
+        found = find_point(session, vm, point)
+        set_pin(session, found, pinned=pinned)
+        shown = _as_json(found)
+    if as_json:
+        print_json(shown)
+    else:
+        note(
+            f"Restore point {point} of {vm} " + ("stays until it is unpinned." if pinned else "is pinned no more.")
+        )
 
 
 def _as_json(point: Point) -> dict[str, Any]:
@@ -112,6 +179,7 @@ def _as_json(point: Point) -> dict[str, Any]:
         "repository": point.repository,
         "job": point.job,
         "created": iso(point.created_at),
+        "pinned": point.pinned,
         "disks": [
             {"disk": disk.key, "size_bytes": disk.size_bytes, "stored_bytes": disk.stored_bytes}
             for disk in point.disks

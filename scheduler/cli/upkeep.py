@@ -1,4 +1,4 @@
-"""What is known of a rescan or a check at one moment, how people see it, and how it is watched."""
+"""What is known of a rescan, a check or a collection at one moment, how people see it, and how it is watched."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from proxy_worker.contract.errors import CancelledError, DamageError, ProxyfleetError
-from proxy_worker.contract.outcome import RepositoryCheckResult
+from proxy_worker.contract.outcome import RepositoryCheckResult, RepositoryCollectResult
 from proxy_worker.program.units import size
 from scheduler.cli.live import Live
 from scheduler.cli.printing import duration, plural, state
@@ -20,7 +20,7 @@ from scheduler.state.models import LedgerTask, Request, WorkState
 
 
 class UpkeepRecord(Shown):
-    """One rescan or check of a repository; also what `--json` prints."""
+    """One rescan, check or collection of a repository; also what `--json` prints."""
 
     request: str
     kind: str
@@ -35,6 +35,10 @@ class UpkeepRecord(Shown):
     packs: int | None
     read_bytes: int | None
     duration_seconds: Seconds | None
+    freed_bytes: int | None
+    """By a collection."""
+    kept: tuple[str, ...]
+    """What a collection left, and why, one line each."""
     exit_code: int
     """Of a command that waits for it."""
     created: Moment
@@ -51,6 +55,7 @@ def upkeep_record(session: Session, request: Request, live: Live) -> UpkeepRecor
     tasks = session.scalars(select(LedgerTask.id).where(LedgerTask.request_id == request.id)).all()
     task = live.task(tasks)
     found = request.result if isinstance(request.result, RepositoryCheckResult) else None
+    collected = request.result if isinstance(request.result, RepositoryCollectResult) else None
     return UpkeepRecord(
         request=request.id,
         kind=request.kind.value,
@@ -62,6 +67,10 @@ def upkeep_record(session: Session, request: Request, live: Live) -> UpkeepRecor
         packs=found.packs if found is not None else None,
         read_bytes=found.read_bytes if found is not None else None,
         duration_seconds=found.duration_seconds if found is not None else None,
+        freed_bytes=collected.freed_bytes if collected is not None else None,
+        kept=tuple(f"{plural(kept.packs, 'pack')}, {size(kept.size_bytes)}: {kept.why}" for kept in collected.kept)
+        if collected is not None
+        else (),
         exit_code=_exit_code(request, found),
         created=request.created_at,
         ended=request.ended_at,
@@ -77,7 +86,8 @@ def upkeep_line(record: UpkeepRecord) -> Text:
 
 def upkeep_summary(record: UpkeepRecord) -> RenderableType:
     """The outcome, with everything that is damaged."""
-    return Group(upkeep_line(record), *(Text(f"  {line}", style="red") for line in record.damage))
+    damage = (Text(f"  {line}", style="red") for line in record.damage)
+    return Group(upkeep_line(record), *damage, *(Text(f"  kept {line}") for line in record.kept))
 
 
 def watch_of_upkeep(look: Callable[[], UpkeepRecord]) -> Watch[UpkeepRecord]:
@@ -107,7 +117,16 @@ def _outcome(request: Request, found: RepositoryCheckResult | None, note: str) -
             f"{verdict}, {plural(found.packs, 'pack')}, {size(found.read_bytes)} read "
             f"in {duration(found.duration_seconds)}"
         )
+    if isinstance(request.result, RepositoryCollectResult):
+        return _collected(request.result)
     return request.summary or note
+
+
+def _collected(result: RepositoryCollectResult) -> str:
+    freed = f"freed {size(result.freed_bytes)}, {size(result.live_bytes)} needed by restore points"
+    if result.waiting_for:
+        return f"{freed}; more when {plural(len(result.waiting_for), 'backup')} at work will have ended"
+    return f"{freed}, in {duration(result.duration_seconds)}"
 
 
 def _exit_code(request: Request, found: RepositoryCheckResult | None) -> int:

@@ -31,6 +31,8 @@ _ANSWERED = frozenset(
         TaskKind.VM_CREATE,
         TaskKind.REPOSITORY_LIST,
         TaskKind.REPOSITORY_CHECK,
+        TaskKind.REPOSITORY_COLLECT,
+        TaskKind.POINT_DELETE,
     }
 )
 

@@ -47,6 +47,13 @@ def stored_fleet(session: Session) -> models.Fleet:
                 credential=row.credential,
                 proxies=row.proxies,
                 max_concurrent_tasks=row.max_concurrent_tasks,
+                collect=models.Collection(
+                    cron=row.collect_cron,
+                    timezone=row.collect_timezone,
+                    mib_per_second=row.collect_mib_per_s,
+                )
+                if row.collect_cron is not None
+                else None,
             )
             for row in session.scalars(select(Repository).order_by(Repository.name))
         ),
@@ -105,6 +112,7 @@ def stored_job(row: Job) -> models.Job:
         priority=row.priority,
         schedule=models.Schedule(cron=row.cron, timezone=row.timezone) if row.cron is not None else None,
         retries=models.Retries(count=row.retry_count, wait_minutes=row.retry_wait_seconds / _SECONDS_PER_MINUTE),
+        retention=row.retention,
         enabled=row.enabled,
     )
 
@@ -156,6 +164,12 @@ def _columns(declared: models.Declaration) -> dict[str, Any]:
     columns = {key: getattr(declared, key) for key in type(declared).model_fields}
     if isinstance(declared, models.Vm):
         columns["disks"] = tuple(NbdDisk(key=disk.key, nbd_uri=disk.nbd_uri) for disk in declared.disks)
+    if isinstance(declared, models.Repository):
+        collect = columns.pop("collect")
+        columns["collect_cron"] = collect.cron if collect is not None else None
+        columns["collect_timezone"] = collect.timezone if collect is not None else "UTC"
+        columns["collect_mib_per_s"] = collect.mib_per_second if collect is not None else None
+        columns["collect_at"] = None
     if isinstance(declared, models.Job):
         columns["criteria"] = Criteria(**{key: columns.pop(key) for key in Criteria.model_fields})
         schedule, retries = columns.pop("schedule"), columns.pop("retries")

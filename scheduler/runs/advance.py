@@ -16,6 +16,7 @@ from scheduler.runs.beginning import begin_run, plan_if_scanned
 from scheduler.runs.completion import settle_vm_runs
 from scheduler.runs.freezing import cancel_freezing
 from scheduler.runs.journal import Journal
+from scheduler.runs.retention import apply_retention, collect_when_due, collection_is_due, retention_is_due
 from scheduler.runs.scanned import begin_scans
 from scheduler.runs.waiting import SNAPSHOT
 from scheduler.state.errors import NoSuchRepositoryError
@@ -54,6 +55,8 @@ def is_due(session: Session, now: float) -> bool:
         exists().where(_scanning_is_cancelled()),
         exists().where(VcenterScan.state == WorkState.REQUESTED),
         restores.due(now),
+        exists().where(retention_is_due()),
+        exists().where(collection_is_due(now)),
     )
     return bool(session.scalar(select(or_(*questions))))
 
@@ -63,6 +66,9 @@ def advance(journal: Journal) -> None:
     session = journal.session
     for run in session.scalars(select(Run).where(Run.state == RunState.REQUESTED).order_by(Run.created_at)).all():
         begin_run(journal, run)
+    apply_retention(journal)
+    collect_when_due(journal)
+    session.flush()
     _begin_restores(journal)
     _begin_requests(journal)
     begin_scans(journal)
@@ -167,7 +173,12 @@ def _begin_requests(journal: Journal) -> None:
             request.state, request.failure, request.ended_at = WorkState.FAILED, TaskFailure.of(error), journal.now
             continue
         request.state = WorkState.RUNNING
-        journal.open(tasks.request_task(request, repository, journal.now))
+        journal.open(tasks.request_task(request, repository, journal.now, mib_per_s=_pace_of(session, request)))
+
+
+def _pace_of(session: Session, request: Request) -> int | None:
+    repository = session.get(Repository, request.repository)
+    return repository.collect_mib_per_s if repository is not None else None
 
 
 def _cancel(journal: Journal) -> None:

@@ -15,6 +15,7 @@ from proxy_worker.contract.names import TaskKind
 from proxy_worker.contract.outcome import (
     DiskBackupResult,
     DiskRestoreResult,
+    PointDeleteResult,
     RepositoryAbandonResult,
     RepositoryCommitResult,
     RepositoryListResult,
@@ -29,6 +30,7 @@ from scheduler.runs.completion import end_vm_run, give_up_commit, settle_vm_runs
 from scheduler.runs.freezing_storage import record_creation
 from scheduler.runs.journal import Journal
 from scheduler.runs.outcome import Outcome
+from scheduler.runs.retention import forget_point
 from scheduler.runs.thawing_storage import record_list, record_removal
 from scheduler.runs.warnings import warn
 from scheduler.state.models import (
@@ -204,6 +206,8 @@ def _record_request(journal: Journal, row: LedgerTask, outcome: Outcome) -> None
     elif outcome.result is not None:
         request.result = outcome.result
         request.state = WorkState.SUCCEEDED
+        if isinstance(outcome.result, PointDeleteResult):
+            forget_point(journal.session, request, outcome.result)
     else:
         request.state = WorkState.CANCELLED if request.failure is None else WorkState.FAILED
 

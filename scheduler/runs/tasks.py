@@ -13,8 +13,10 @@ from proxy_worker.contract.specification import (
     DiskRestore,
     FinishedDisk,
     InventoryScan,
+    PointDelete,
     RepositoryAbandon,
     RepositoryCheck,
+    RepositoryCollect,
     RepositoryCommit,
     RepositoryList,
     RepositoryReference,
@@ -35,6 +37,7 @@ from scheduler.state.models import (
     VmRun,
 )
 
+_MIB = 1024 * 1024
 _URGENCY = {Priority.HIGH: Urgency.HIGH, Priority.REGULAR: Urgency.REGULAR}
 
 
@@ -171,17 +174,28 @@ def restore_task(restore: Restore, repository: RepositoryReference, now: float) 
     )
 
 
-def request_task(request: Request, repository: RepositoryReference, now: float) -> LedgerTask:
-    """Rescan, check or scrub a repository."""
-    body: RepositoryList | RepositoryCheck
+def request_task(
+    request: Request, repository: RepositoryReference, now: float, *, mib_per_s: int | None = None
+) -> LedgerTask:
+    """Rescan, check, scrub or collect a repository, or remove a restore point of it."""
+    body: RepositoryList | RepositoryCheck | RepositoryCollect | PointDelete
+    what = repository.name
     if request.kind is RequestKind.RESCAN:
         body = RepositoryList(repository=repository)
+    elif request.kind is RequestKind.COLLECT:
+        body = RepositoryCollect(repository=repository, bytes_per_s=mib_per_s * _MIB if mib_per_s else None)
+    elif request.kind is RequestKind.DELETE_POINT:
+        name = request.vm_name or ""
+        body = PointDelete(
+            repository=repository, vm=VmIdentity(vm_id=request.vm_id or "", name=name), run=request.point or ""
+        )
+        what = f"{name} {request.point}"
     else:
         body = RepositoryCheck(repository=repository, scrub_only=request.kind is RequestKind.SCRUB)
     return LedgerTask(
         id=f"{request.id}.upkeep",
         kind=body.kind,
-        title=f"{body.kind} {repository.name}",
+        title=f"{body.kind} {what}",
         job=f"upkeep {repository.name}",
         priority=Urgency.UPKEEP,
         body=body,

@@ -22,6 +22,8 @@ from scheduler.state.errors import (
     NoSuchRunError,
     NoSuchVcenterError,
     NoSuchVmError,
+    PointLeavingError,
+    PointPinnedError,
     RunActiveError,
     RunEndedError,
 )
@@ -39,6 +41,7 @@ from scheduler.state.models import (
     VcenterScan,
     VmRun,
     VmRunState,
+    WorkState,
 )
 
 
@@ -123,6 +126,7 @@ def ask_to_retry(session: Session, run_id: str) -> Run:
         raise RunEndedError(f"run {run.id}", why="all of it succeeded, there is nothing to retry")
     run.state = RunState.REQUESTED
     run.cancel_requested = False
+    run.retention_applied = False
     run.reason = None
     run.ended_at = None
     return run
@@ -225,7 +229,7 @@ def ask_to_cancel_restore(session: Session, restore_id: str) -> Restore:
 
 
 def ask_for_upkeep(session: Session, kind: RequestKind, repository: str, *, now: float) -> Request:
-    """Ask for a repository to be rescanned, checked or scrubbed; raises `NoSuchRepositoryError`."""
+    """Ask for a repository to be rescanned, checked, scrubbed or collected; raises `NoSuchRepositoryError`."""
     if session.get(Repository, repository) is None:
         raise NoSuchRepositoryError(
             f"repository {repository!r}",
@@ -235,6 +239,53 @@ def ask_for_upkeep(session: Session, kind: RequestKind, repository: str, *, now:
     request = Request(id=new_id(now), kind=kind, repository=repository, created_at=now)
     session.add(request)
     return request
+
+
+def ask_to_delete(session: Session, point: Point, *, now: float, reason: str | None = None) -> Request:
+    """Ask for a restore point to be removed; asked for twice, it is one request. Raises `PointPinnedError`."""
+    if point.pinned:
+        raise PointPinnedError(
+            f"restore point {point.point} of VM {point.vm_name}",
+            why="it is pinned",
+            remedy=f"`scheduler point unpin {point.vm_name} {point.point}` allows it.",
+        )
+    asked = deletion_of(session, point)
+    if asked is None:
+        asked = Request(
+            id=new_id(now),
+            kind=RequestKind.DELETE_POINT,
+            repository=point.repository,
+            vm_id=point.vm_id,
+            vm_name=point.vm_name,
+            point=point.point,
+            reason=reason,
+            created_at=now,
+        )
+        session.add(asked)
+    return asked
+
+
+def pin(session: Session, point: Point, *, pinned: bool) -> None:
+    """Have a restore point stay whatever its job says, or no more. Raises `PointLeavingError`."""
+    if pinned and deletion_of(session, point) is not None:
+        raise PointLeavingError(
+            f"restore point {point.point} of VM {point.vm_name}",
+            why="it is being removed",
+            remedy="`scheduler point list` shows which others there are.",
+        )
+    point.pinned = pinned
+
+
+def deletion_of(session: Session, point: Point) -> Request | None:
+    """The request to remove a point that hasn't ended, if any."""
+    asked = select(Request).where(
+        Request.kind == RequestKind.DELETE_POINT,
+        Request.repository == point.repository,
+        Request.vm_id == point.vm_id,
+        Request.point == point.point,
+        Request.state.in_([state for state in WorkState if not state.final]),
+    )
+    return session.scalars(asked).first()
 
 
 def ask_for_scan(session: Session, vcenter: str, *, now: float) -> VcenterScan:

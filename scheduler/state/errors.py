@@ -77,6 +77,14 @@ class NoSuchRequestError(NotFoundError):
     """No request of that id was recorded."""
 
 
+class PointPinnedError(ConflictError):
+    """A restore point that is pinned was to be removed."""
+
+
+class PointLeavingError(ConflictError):
+    """A restore point that is being removed was to be pinned."""
+
+
 class RunActiveError(ConflictError):
     """The job, or the run, is still running."""
 

@@ -102,6 +102,8 @@ class RequestKind(StrEnum):
     RESCAN = "repository.rescan"
     CHECK = "repository.check"
     SCRUB = "repository.scrub"
+    COLLECT = "repository.collect"
+    DELETE_POINT = "point.delete"
 
 
 class Run(Record):
@@ -132,6 +134,8 @@ class Run(Record):
     """What vCenters show has to be at least so new to plan it."""
     criteria: Mapped[Criteria] = mapped_column(Json(Criteria), default=Criteria())
     quiesce: Mapped[Quiesce] = mapped_column(choice(Quiesce), default=Quiesce.PREFER)
+    retention_applied: Mapped[bool] = mapped_column(default=False)
+    """Whether what its job doesn't keep any more has been asked for, since it ended."""
 
 
 class VmRun(Record):
@@ -282,6 +286,12 @@ class Request(Record):
     id: Mapped[str] = mapped_column(String(63), primary_key=True)
     kind: Mapped[RequestKind] = mapped_column(choice(RequestKind))
     repository: Mapped[str] = mapped_column(String(63))
+    vm_id: Mapped[str | None] = mapped_column(String(63), default=None)
+    """With the next two: which restore point is to be removed."""
+    vm_name: Mapped[str | None] = mapped_column(String(255), default=None)
+    point: Mapped[str | None] = mapped_column(String(63), default=None)
+    reason: Mapped[str | None] = mapped_column(default=None)
+    """Why it is."""
     state: Mapped[WorkState] = mapped_column(choice(WorkState), default=WorkState.REQUESTED)
     result: Mapped[TaskResult | None] = mapped_column(Json(TaskResult), default=None)
     """A check's findings; a rescan's are in the catalogue, and `summary` counts them."""
@@ -304,6 +314,8 @@ class Point(Record):
     job: Mapped[str]
     created_at: Mapped[float]
     disks: Mapped[tuple[PointDisk, ...]] = mapped_column(Json(tuple[PointDisk, ...]))
+    pinned: Mapped[bool] = mapped_column(default=False)
+    """Whether it stays whatever its job says."""
 
 
 class ServiceMark(Record):

@@ -1,0 +1,103 @@
+"""Giving up restore points after a run, and collecting repositories when their schedule says so.
+
+What a run's job doesn't keep any more is asked for as requests, in the transaction that marks the run: killed
+anywhere, it is done once. A request that fails is made anew after the next run, as long as the catalogue still
+knows the point.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Final
+
+from sqlalchemy import ColumnElement, and_, or_, select
+from sqlalchemy.orm import Session
+
+from proxy_worker.contract.outcome import PointDeleteResult
+from scheduler.planning.retention import HeldPoint, Verdict, judge
+from scheduler.planning.schedule import Schedule, ScheduleError
+from scheduler.runs.journal import Journal
+from scheduler.state.asking import ask_for_upkeep, ask_to_delete
+from scheduler.state.models import (
+    Job,
+    Point,
+    Repository,
+    Request,
+    RequestKind,
+    Run,
+    RunState,
+    VmRun,
+    VmRunState,
+    WorkState,
+)
+
+logger = logging.getLogger(__name__)
+
+_NEVER: Final = 1e12
+
+
+def retention_is_due() -> ColumnElement[bool]:
+    """Whether a run has ended whose job's policy hasn't been applied since."""
+    ended = [state for state in RunState if state.final]
+    return and_(Run.state.in_(ended), Run.retention_applied.is_(False))
+
+
+def collection_is_due(now: float) -> ColumnElement[bool]:
+    """Whether a repository is to be collected, or its next collection isn't known."""
+    return and_(
+        Repository.collect_cron.is_not(None), or_(Repository.collect_at.is_(None), Repository.collect_at <= now)
+    )
+
+
+def apply_retention(journal: Journal) -> None:
+    """Ask for the removal of what jobs don't keep, of each VM that their last run has backed up."""
+    session = journal.session
+    for run in session.scalars(select(Run).where(retention_is_due())).all():
+        run.retention_applied = True
+        job = session.get(Job, run.job)
+        if job is None or job.repository != run.repository:
+            continue
+        backed_up = select(VmRun.vm_id).where(VmRun.run_id == run.id, VmRun.state == VmRunState.SUCCEEDED)
+        for vm_id in sorted({vm_id for vm_id in session.scalars(backed_up) if vm_id}):
+            for verdict in verdicts(session, job, vm_id, now=journal.now):
+                if not verdict.kept:
+                    point = session.get_one(Point, (job.repository, vm_id, verdict.point.point))
+                    ask_to_delete(session, point, now=journal.now, reason=verdict.why)
+
+
+def verdicts(session: Session, job: Job, vm_id: str, *, now: float, next_run: bool = False) -> list[Verdict]:
+    """What becomes of a VM's points in the job's repository; with `next_run`, once it has made one more."""
+    rows = session.scalars(select(Point).where(Point.repository == job.repository, Point.vm_id == vm_id)).all()
+    held = [HeldPoint(row.point, row.created_at, pinned=row.pinned, own=row.job == job.name) for row in rows]
+    if next_run:
+        held.append(HeldPoint("", max([now, *(point.created_at for point in held)])))
+    found = judge(held, job.retention, now=now, timezone=job.timezone)
+    return [verdict for verdict in found if verdict.point.point]
+
+
+def collect_when_due(journal: Journal) -> None:
+    """Ask for the collection of repositories whose time has come; one that is still at it is left alone."""
+    session = journal.session
+    for repository in session.scalars(select(Repository).where(collection_is_due(journal.now))).all():
+        try:
+            coming = Schedule(repository.collect_cron or "", repository.collect_timezone).next_after(journal.now)
+        except ScheduleError as error:
+            logger.warning("repository %s is never collected by its schedule: %s", repository.name, error)
+            coming = None
+        is_due, repository.collect_at = repository.collect_at is not None, coming or _NEVER
+        at_work = (WorkState.REQUESTED, WorkState.RUNNING, WorkState.WAITING)
+        active = select(Request.id).where(
+            Request.repository == repository.name, Request.kind == RequestKind.COLLECT, Request.state.in_(at_work)
+        )
+        if is_due and session.scalars(active.limit(1)).first() is None:
+            ask_for_upkeep(session, RequestKind.COLLECT, repository.name, now=journal.now)
+
+
+def forget_point(session: Session, request: Request, result: PointDeleteResult) -> None:
+    """The catalogue forgets a point that is gone."""
+    point = session.get(Point, (request.repository, request.vm_id, request.point))
+    if point is not None:
+        session.delete(point)
+    request.summary = f"restore point {request.point} of {request.vm_name} " + (
+        "removed" if result.found else "was gone already"
+    )
