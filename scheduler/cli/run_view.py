@@ -26,6 +26,8 @@ from scheduler.cli.records import DiskRecord, RunRecord
 
 LIVE_ORDER = ("running", "paused", "failed", "waiting", "queued", "cancelled", "succeeded")
 """Which disks a view that has no room for all shows first."""
+DISKS_NAMED = 3
+"""Of those that were read whole for one reason; more of them are counted."""
 LINES_BESIDE_DISKS = 8
 
 
@@ -141,8 +143,15 @@ def _figures(run: RunRecord) -> list[tuple[str, str | Text]]:
 
 
 def _remarks(run: RunRecord) -> list[RenderableType]:
+    whole = [disk for disk in run.disks if disk.full_read_reason]
+    many = Counter(disk.full_read_reason for disk in whole)
     lines = [
-        f"{disk.vm} {disk.disk}: read whole: {disk.full_read_reason}" for disk in run.disks if disk.full_read_reason
+        f"{plural(count, 'disk')} read whole: {reason}" for reason, count in many.items() if count > DISKS_NAMED
+    ]
+    lines += [
+        f"{disk.vm} {disk.disk}: read whole: {disk.full_read_reason}"
+        for disk in whole
+        if many[disk.full_read_reason] <= DISKS_NAMED
     ]
     lines += [f"{vm.vm}: {vm.warning}" for vm in run.vms if vm.warning]
     remarks: list[RenderableType] = [Text(line, style="yellow") for line in lines]
