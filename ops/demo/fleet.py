@@ -50,8 +50,11 @@ def compare(what: str, expected: str, found: str) -> None:
     say(f"  [green]equal[/]  {what}  {found[:16]}…")
 
 
-def start_server(supervisor: Supervisor, layout: Layout) -> None:
-    """Start Valkey and the scheduler, and wait for the key that proxies are deployed with."""
+def start_server(supervisor: Supervisor, layout: Layout, *, extra: Mapping[str, str] | None = None) -> None:
+    """Start Valkey and the scheduler, and wait for the key that proxies are deployed with.
+
+    The scheduler, and with it the server's own proxy, has `extra` in its environment.
+    """
     server = EmbeddedValkey(
         layout.state / "valkey", layout.redis_password.read_text().strip(), port=layout.redis_port
     )
@@ -64,7 +67,7 @@ def start_server(supervisor: Supervisor, layout: Layout) -> None:
     )
     supervisor.wait_until("Valkey to answer", server.answers)
     say(f"  valkey         127.0.0.1:{layout.redis_port}, password, every write on disk at once")
-    _start_scheduler(supervisor, layout)
+    _start_scheduler(supervisor, layout, extra or {})
     supervisor.wait_until("the scheduler to make its signing key", layout.public_key.exists)
     say("  scheduler      scheduler serve, with a proxy of its own for restores: server")
 
@@ -119,7 +122,6 @@ def wait_for_flower(supervisor: Supervisor, layout: Layout) -> None:
     supervisor.wait_until("Flower to answer", answers)
 
 
-def _start_scheduler(supervisor: Supervisor, layout: Layout) -> None:
-    supervisor.start(
-        "scheduler", [str(BIN / "scheduler"), "serve"], extra={"SCHEDULER_CONFIG": str(layout.scheduler_config)}
-    )
+def _start_scheduler(supervisor: Supervisor, layout: Layout, extra: Mapping[str, str]) -> None:
+    config = {"SCHEDULER_CONFIG": str(layout.scheduler_config)}
+    supervisor.start("scheduler", [str(BIN / "scheduler"), "serve"], extra=config | dict(extra))

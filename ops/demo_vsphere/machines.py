@@ -10,7 +10,7 @@ from pyVim.connect import Disconnect, SmartConnect
 from pyVmomi import vim
 
 from ops.demo.errors import DemoError
-from ops.demo.machines import MIB, Disk, Machine, change_disk, files_of_this_machine, fill
+from ops.demo.machines import MIB, Disk, Machine, change_disk, descriptor_path, files_of_this_machine, fill
 from ops.demo_vsphere.layout import USER
 from tests.simulators.vsphere.program import GuestDisk, VsphereSimulator
 
@@ -53,8 +53,10 @@ def make_machines(account: Account, scratch: Path) -> None:
 
 def guest_disk(simulator: VsphereSimulator, machine: Machine, disk: Disk) -> GuestDisk:
     """A disk as its VM uses it now."""
-    key = _key(disk)
-    return next(found for found in simulator.disks() if found.name == machine.name and found.path.endswith(key))
+    name = descriptor_path(Path(machine.name), disk).name
+    return next(
+        found for found in simulator.disks() if found.name == machine.name and found.path.endswith(f"/{name}")
+    )
 
 
 def guest_disks(simulator: VsphereSimulator, vm: str) -> list[GuestDisk]:
@@ -67,17 +69,12 @@ def let_a_day_pass(simulator: VsphereSimulator, machine: Machine, disk: Disk, sc
     return change_disk(guest_disk(simulator, machine, disk).file, disk, scratch)
 
 
-def _key(disk: Disk) -> str:
-    number = disk.key.partition(":")[2]
-    return f"disk{number}.vmdk"
-
-
 def _spec(machine: Machine) -> Any:
     controller = _device.ParaVirtualSCSIController(key=_SCSI, busNumber=0, sharedBus="noSharing")
     devices = [_device.VirtualDeviceSpec(operation="add", device=controller)]
     for unit, disk in enumerate(machine.disks):
         backing = _device.VirtualDisk.FlatVer2BackingInfo(
-            fileName=f"[{machine.datastore}] {machine.name}/{_key(disk)}",
+            fileName=f"[{machine.datastore}] {descriptor_path(Path(machine.name), disk)}",
             diskMode="persistent",
             thinProvisioned=True,
         )

@@ -71,9 +71,9 @@ class VsphereStory:
         heading("An encrypted repository; proxies get a key that can write and not read")
         fleet.make_repository(self._shell, layout)
         heading("A backup server, three proxies and Flower")
-        fleet.start_server(self._supervisor, layout)
         path = f"{nbdkit_folder()}:{os.environ['PATH']}"
         extra = environment_of_vddk(layout, simulator) | {"PATH": path}
+        fleet.start_server(self._supervisor, layout, extra=extra)
         for proxy in PROXIES:
             fleet.start_proxy(self._supervisor, proxy.name, layout.write_proxy(proxy), extra=extra)
             say(f"  {proxy.name:<14} proxy-worker run, 2 slots: {proxy.reaches} (simulated)")
@@ -85,10 +85,10 @@ class VsphereStory:
         heading("The vCenter, its certificate pinned; the password is a file of its own")
         self._shell.run(
             *("scheduler", "vcenter", "add", VCENTER, "--host", simulator.host, "--port", str(simulator.port)),
-            *("--user", USER, "--credential", VCENTER, "--thumbprint", thumbprint(simulator), "--site", "primary"),
+            *("--user", USER, "--credential", VCENTER, "--thumbprint", thumbprint(simulator)),
         )
         self._shell.run("scheduler", "vcenter", "check", VCENTER)
-        self._shell.run("scheduler", "vcenter", "rescan", VCENTER, "--wait")
+        self._shell.run("scheduler", "vcenter", "rescan", VCENTER)
         self._shell.run("scheduler", "vm", "list")
         heading("The fleet as one file declares it: datastores, a job for all VMs")
         self._shell.run("scheduler", "apply", "-f", str(self._layout.fleet_file))
