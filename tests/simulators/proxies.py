@@ -17,11 +17,14 @@ from proxy_worker.contract.outcome import (
     DiskReport,
     DiskRestoreResult,
     InventoryScanResult,
+    KeptPacks,
+    PointDeleteResult,
     PointDisk,
     PointSummary,
     ProxyRegistration,
     RepositoryAbandonResult,
     RepositoryCheckResult,
+    RepositoryCollectResult,
     RepositoryCommitResult,
     RepositoryListResult,
     TaskFailure,
@@ -33,8 +36,10 @@ from proxy_worker.contract.specification import (
     DiskRestore,
     InventoryScan,
     InventoryVm,
+    PointDelete,
     RepositoryAbandon,
     RepositoryCheck,
+    RepositoryCollect,
     RepositoryCommit,
     RepositoryList,
     TaskBody,
@@ -93,6 +98,27 @@ class SimulatedRepository:
         if key not in self.points:
             self.tombstones.add(key)
         return RepositoryAbandonResult(committed=key in self.points)
+
+    def delete(self, body: PointDelete) -> TaskResult:
+        """Remove a point, if it is there."""
+        return PointDeleteResult(found=self.points.pop((body.vm.vm_id, body.run), None) is not None)
+
+    def collect(self, body: RepositoryCollect) -> TaskResult:
+        """Say that there is nothing to free."""
+        return RepositoryCollectResult(
+            dry_run=body.dry_run,
+            points=len(self.points),
+            packs=1,
+            live_bytes=1,
+            freed_packs=0,
+            freed_bytes=0,
+            rewritten_packs=0,
+            moved_bytes=0,
+            waiting_for=(),
+            kept=(KeptPacks(packs=1, size_bytes=1, why="restore points need all of them"),),
+            notes=(),
+            duration_seconds=0.1,
+        )
 
 
 class SimulatedFleet:
@@ -196,6 +222,8 @@ class SimulatedFleet:
             ),
             RepositoryCommit: self.repository.commit,
             RepositoryAbandon: self.repository.abandon,
+            PointDelete: self.repository.delete,
+            RepositoryCollect: self.repository.collect,
             RepositoryCheck: lambda _: RepositoryCheckResult(
                 packs=1, read_bytes=1, duration_seconds=0.1, damage=self.repository.damage
             ),

@@ -1,0 +1,174 @@
+"""Restore points given up after runs, pinned and removed by hand; repositories collected when it is time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from proxy_worker.contract.errors import SourceError
+from proxy_worker.contract.outcome import TaskFailure
+from proxy_worker.contract.specification import PointDelete
+from scheduler.planning.retention import Retention
+from scheduler.runs.retention import verdicts
+from scheduler.state.asking import ask_for_run, ask_to_delete, pin
+from scheduler.state.errors import PointLeavingError, PointPinnedError
+from scheduler.state.models import Job, LedgerTask, Point, Repository, Request, RequestKind, Run, WorkState
+from scheduler.state.store import open_state
+from tests.scheduler.conftest import World
+
+WEB = "id-web01"
+
+
+@contextmanager
+def writing(world: World) -> Iterator[Session]:
+    state = open_state(world.url)
+    with state.write() as session:
+        yield session
+    state.close()
+
+
+def back_up(world: World, turn: Callable[[Callable[[], bool]], None]) -> str:
+    """One run, from request until nothing is left to do, an hour later; its id."""
+    world.clock.ahead_s += 3600
+    with writing(world) as session:
+        run_id = ask_for_run(session, "nightly", now=world.clock()).id
+
+    def at_rest() -> bool:
+        with writing(world) as session:
+            run = session.get_one(Run, run_id)
+            return run.state.final and run.retention_applied and not session.scalars(select(LedgerTask)).all()
+
+    turn(at_rest)
+    return run_id
+
+
+def points(world: World) -> list[str]:
+    """Those of web01 that the catalogue knows, the oldest first."""
+    with writing(world) as session:
+        return [row.point for row in session.scalars(select(Point).order_by(Point.created_at)) if row.vm_id == WEB]
+
+
+def in_repository(world: World) -> set[str]:
+    return {run for vm_id, run in world.fleet.repository.points if vm_id == WEB}
+
+
+@pytest.fixture
+def turn(world: World) -> Callable[[Callable[[], bool]], None]:
+    world.declare(vms=("web01",), retention=Retention(points=2))
+    world.fleet.join("proxy-1")
+    service = world.start()
+    return lambda reached: world.turn_until(service, reached)
+
+
+def test_after_a_run_points_beyond_the_policy_go(world: World, turn: Callable[[Callable[[], bool]], None]) -> None:
+    for _ in range(4):
+        back_up(world, turn)
+
+    assert len(points(world)) == 2
+    assert in_repository(world) == set(points(world))
+    with writing(world) as session:
+        asked = session.scalars(select(Request).where(Request.kind == RequestKind.DELETE_POINT)).all()
+        assert [request.state for request in asked] == [WorkState.SUCCEEDED] * 2
+        assert asked[0].reason == "older than what is kept: the newest 2"
+
+
+def test_what_is_foreseen_is_what_happens(world: World, turn: Callable[[Callable[[], bool]], None]) -> None:
+    back_up(world, turn)
+    back_up(world, turn)
+    with writing(world) as session:
+        found = verdicts(session, session.get_one(Job, "nightly"), WEB, now=world.clock(), next_run=True)
+        foreseen = {verdict.point.point for verdict in found if not verdict.kept}
+    before = set(points(world))
+
+    back_up(world, turn)
+
+    assert before - set(points(world)) == foreseen
+    assert len(foreseen) == 1
+
+
+def test_a_pinned_point_stays_until_it_is_unpinned(
+    world: World, turn: Callable[[Callable[[], bool]], None]
+) -> None:
+    back_up(world, turn)
+    [oldest] = points(world)
+    with writing(world) as session:
+        pin(session, session.get_one(Point, ("main", WEB, oldest)), pinned=True)
+    for _ in range(3):
+        back_up(world, turn)
+    assert points(world)[0] == oldest
+    with writing(world) as session:
+        row = session.get_one(Point, ("main", WEB, oldest))
+        with pytest.raises(PointPinnedError):
+            ask_to_delete(session, row, now=world.clock())
+        pin(session, row, pinned=False)
+
+    back_up(world, turn)
+    assert oldest not in points(world)
+
+
+def test_another_jobs_points_stay(world: World, turn: Callable[[Callable[[], bool]], None]) -> None:
+    back_up(world, turn)
+    [foreign] = points(world)
+    with writing(world) as session:
+        session.get_one(Point, ("main", WEB, foreign)).job = "weekly"
+    for _ in range(3):
+        back_up(world, turn)
+
+    assert foreign in points(world)
+    assert len(points(world)) == 3
+
+
+def test_a_removal_that_failed_is_made_up_for_after_the_next_run(
+    world: World, turn: Callable[[Callable[[], bool]], None]
+) -> None:
+    world.fleet.answers[PointDelete] = lambda _: TaskFailure.of(SourceError("point", why="the store is away"))
+    for _ in range(3):
+        back_up(world, turn)
+    assert len(points(world)) == 3
+    del world.fleet.answers[PointDelete]
+
+    back_up(world, turn)
+    assert len(points(world)) == 2
+
+
+def test_a_point_is_removed_by_hand_once(world: World, turn: Callable[[Callable[[], bool]], None]) -> None:
+    back_up(world, turn)
+    [point] = points(world)
+    with writing(world) as session:
+        row = session.get_one(Point, ("main", WEB, point))
+        first = ask_to_delete(session, row, now=world.clock())
+        session.flush()
+        assert ask_to_delete(session, row, now=world.clock()) is first
+        with pytest.raises(PointLeavingError):
+            pin(session, row, pinned=True)
+
+    turn(lambda: not points(world))
+    assert in_repository(world) == set()
+
+
+def test_a_repository_is_collected_when_it_is_time(
+    world: World, turn: Callable[[Callable[[], bool]], None]
+) -> None:
+    with writing(world) as session:
+        session.get_one(Repository, "main").collect_cron = "0 * * * *"
+
+    def collected(times: int) -> bool:
+        with writing(world) as session:
+            asked = session.scalars(select(Request).where(Request.kind == RequestKind.COLLECT)).all()
+            return [request.state for request in asked] == [WorkState.SUCCEEDED] * times
+
+    turn(lambda: _marked(world))
+    assert collected(0)
+    world.clock.ahead_s += 3600
+    turn(lambda: collected(1))
+    world.clock.ahead_s += 3600
+    turn(lambda: collected(2))
+
+
+def _marked(world: World) -> bool:
+    with writing(world) as session:
+        return session.get_one(Repository, "main").collect_at is not None
