@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 import logging
 import os
 import signal
@@ -41,7 +42,10 @@ WORKER_SETTINGS: Final[dict[str, Any]] = {
     "worker_redirect_stdouts": False,
 }
 ANSWERED: Final = frozenset(
-    {"ping", "stats", "active", "reserved", "scheduled", "registered", "revoked", "active_queues", "conf", "report"}
+    {
+        *("ping", "stats", "active", "reserved", "scheduled", "registered", "revoked", "active_queues", "conf"),
+        "enable_events",
+    }
 )
 """Questions of Celery's remote control that a proxy answers; it obeys the ledger's signed tasks alone."""
 _PR_SET_PDEATHSIG: Final = 1
@@ -130,7 +134,12 @@ def _keep_logging(**_: object) -> None:
 def _only_answer() -> None:
     """Leave of Celery's remote control what Flower asks: whoever can publish in Redis must not command a proxy."""
     for name in set(Panel.data) - ANSWERED:
-        del Panel.data[name]
+        Panel.data[name] = functools.partial(_refuse, name)
+
+
+def _refuse(name: str, *_: object, **_arguments: object) -> dict[str, str]:
+    log.warning("refused %s, which came through Celery's remote control", name)
+    return {"error": "proxies take no commands this way"}
 
 
 def _die_with_parent(**_: object) -> None:

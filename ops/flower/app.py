@@ -15,7 +15,7 @@ from celery import Celery
 
 from ops.flower.secret import read_secret
 from proxy_worker.ledger import RedisAccess
-from proxy_worker.ledger.broker import SETTINGS, broker_settings
+from proxy_worker.ledger.broker import SETTINGS, broker_settings, site_options
 
 
 def make_app() -> Celery:
@@ -33,6 +33,7 @@ def make_app() -> Celery:
     )
     flower = Celery("proxyfleet")
     flower.conf.update(SETTINGS | broker_settings(access))
+    flower.conf.broker_transport_options = site_options("flower")
     return flower
 
 

@@ -53,7 +53,7 @@ def broker_settings(access: RedisAccess) -> dict[str, Any]:
 
 
 def site_options(site: str) -> dict[str, Any]:
-    """The transport's options for a proxy: what its site has taken and not yet acknowledged is the site's own."""
+    """The transport's options of who consumes: what a site took and hasn't acknowledged yet is the site's own."""
     keys = {key: f"{key.removesuffix('_key')}.{site}" for key in ("unacked_key", "unacked_index_key")}
     return TRANSPORT_OPTIONS | keys | {"unacked_mutex_key": f"unacked_mutex.{site}"}
 

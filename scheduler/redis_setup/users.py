@@ -116,18 +116,18 @@ def _of_proxies(site: str) -> str:
         *_LEDGER_OF_A_PROXY,
         *(f"%RW~{kind}.{site}.*" for kind in ("disk", "proxy")),
         "%RW~repository.*",
-        *(f"%RW~{key}.{site}" for key in ("unacked", "unacked_index")),
+        *_unacknowledged(site),
         *_BINDINGS,
         "%R~proxy@*.celery.pidbox*",
         "%RW~*.reply.celery.pidbox*",
     )
     commands = (*_TRANSACTIONS, *_LISTENING, *_SCRIPTS_OF_A_PROXY, *_CELERY_OF_A_PROXY)
-    selectors = f"(+publish {_EVENTS}) ({_allowed((*_LOCKING, 'evalsha'))} %RW~unacked_mutex.{site})"
-    return f"{' '.join(keys)} {_QUESTIONS} {_CONNECTING} {_allowed(commands)} {selectors}"
+    return f"{' '.join(keys)} {_QUESTIONS} {_CONNECTING} {_allowed(commands)} (+publish {_EVENTS}) {_locking(site)}"
 
 
 def _of_the_scheduler() -> str:
-    lanes = ("~disk.*", "~proxy.*", "~repository.*", "~unacked*")
+    # The server's own proxy runs with the scheduler's configuration, and so as its user.
+    lanes = ("~disk.*", "~proxy.*", "~repository.*", "~unacked*", "~proxy@*.celery.pidbox*")
     groups = "+@read +@write +@pubsub +@scripting +@transaction +@connection +@blocking +time -@dangerous +info"
     return (
         f"~{{pf}}:* {' '.join(lanes)} {' '.join(_BINDINGS)} ~*.reply.celery.pidbox* {_QUESTIONS} {_EVENTS} {groups}"
@@ -135,30 +135,35 @@ def _of_the_scheduler() -> str:
 
 
 def _of_flower() -> str:
-    keys = (*_BINDINGS, "%RW~*.reply.celery.pidbox*", *(f"%R~{kind}.*" for kind in ("disk", "proxy", "repository")))
+    keys = (
+        *_BINDINGS,
+        *_unacknowledged(FLOWER),
+        "%RW~*.reply.celery.pidbox*",
+        "%RW~celeryev.*",
+        *(f"%R~{kind}.*" for kind in ("disk", "proxy", "repository")),
+    )
     commands = (
         *(*_TRANSACTIONS, *_LISTENING, "publish"),
-        *(
-            "brpop",
-            "lpush",
-            "rpush",
-            "llen",
-            "exists",
-            "sadd",
-            "srem",
-            "smembers",
-            "del",
-            "pexpire",
-            "zadd",
-            "zrem",
-        ),
-        *("evalsha", "script|load", "script|exists", "time", "zrange", "zrevrangebyscore"),
+        *("brpop", "lpush", "rpush", "llen", "exists", "sadd", "srem", "smembers", "hset", "hget", "hdel"),
+        *("evalsha", "script|load", "script|exists", "time"),
+        *("zadd", "zrem", "zrange", "zrangebyscore", "zrevrangebyscore"),
     )
-    return f"{' '.join(keys)} {_QUESTIONS} {_EVENTS} {_EVENTS_WATCHED} {_CONNECTING} {_allowed(commands)}"
+    channels = f"{_QUESTIONS} {_EVENTS} {_EVENTS_WATCHED}"
+    return f"{' '.join(keys)} {channels} {_CONNECTING} {_allowed(commands)} {_locking(FLOWER, '%RW~celeryev.*')}"
 
 
 def _of_a_monitor() -> str:
     return f"{_CONNECTING} +info"
+
+
+def _unacknowledged(holder: str) -> tuple[str, ...]:
+    return tuple(f"%RW~{key}.{holder}" for key in ("unacked", "unacked_index"))
+
+
+def _locking(holder: str, *more: str) -> str:
+    """A selector: what would destroy any key is for these alone."""
+    keys = (f"%RW~unacked_mutex.{holder}", "%RW~_kombu.binding.*", "%RW~*.reply.celery.pidbox*", *more)
+    return f"({_allowed((*_LOCKING, 'evalsha'))} {' '.join(keys)})"
 
 
 def _allowed(commands: Iterable[str]) -> str:
