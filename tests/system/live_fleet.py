@@ -76,9 +76,7 @@ class LiveFleet:
     def _begin(self) -> None:
         layout = self.layout
         self._write_files()
-        self.valkey = EmbeddedValkey(
-            layout.state / "valkey", layout.redis_password.read_text().strip(), port=layout.redis_port
-        ).start()
+        self._start_redis()
         passphrase = ("--passphrase-file", str(layout.passphrase))
         self.command("proxy-worker", "repository", "init", str(layout.repository), *passphrase)
         self.command(
@@ -97,6 +95,12 @@ class LiveFleet:
         self.supervisor.stop()
         if hasattr(self, "valkey"):
             self.valkey.kill()
+
+    def _start_redis(self) -> None:
+        layout = self.layout
+        self.valkey = EmbeddedValkey(
+            layout.state / "valkey", layout.redis_password.read_text().strip(), port=layout.redis_port
+        ).start()
 
     def _write_files(self) -> None:
         """Write what has to be there before the scheduler starts."""
