@@ -17,7 +17,7 @@ COMPILE := $(BIN)/uv pip compile -q --universal --python-version 3.11 --generate
 	--no-emit-index-url --no-annotate --custom-compile-command 'make lock'
 
 .PHONY: help install system lock test lint format demo demo-stop demo-vsphere demo-vsphere-stop bench docs chaos fuzz clean
-.PHONY: vsphere-scale test-vsphere
+.PHONY: audit vsphere-scale test-vsphere
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-17s %s\n", $$1, $$2}'
@@ -76,6 +76,10 @@ vsphere-scale: system ## VMS=200 of a simulated vCenter with 500 disks through 3
 test-vsphere: install ## Ask a real vCenter: VCENTER_URL=https://user@host VCENTER_PASSWORD_FILE=… [VCENTER_TEST_VM=…]
 	@[[ -n "$${VCENTER_URL:-}" ]] || { echo 'VCENTER_URL=https://user@host is needed; docs/vsphere.md says more' >&2; exit 2; }
 	$(BIN)/python -m pytest -v $(if $(VCENTER_TEST_VM),,-m 'not touches_vm') tests/vcenter
+
+audit: install ## Known vulnerabilities in the locked packages, and their licences (asks PyPI)
+	@$(BIN)/pip-audit --strict --disable-pip --require-hashes -r requirements-dev.lock
+	$(BIN)/pip-licenses --order license --summary
 
 bench: system ## Speed and memory beside restic and borg; a missed target exits 1
 	@exec $(BIN)/python -m benchmarks
