@@ -39,6 +39,12 @@ AT_WORK = OLD[2 * BLOCK : 4 * BLOCK] + noise(1, 3)
 OTHER = VmIdentity(vm_id="vm-2", name="db01")
 
 
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The store stops, the machine goes on."""
+    monkeypatch.setattr("os.fsync", lambda _: None)
+
+
 @pytest.fixture(scope="module")
 def template(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """Packs to delete, to rewrite and to keep, one without a fragment; a run at work that needs what will go."""
