@@ -1,0 +1,85 @@
+"""Points pinned and removed, policies shown before they act, repositories collected, as people type it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.scheduler.cli.conftest import Program, serving
+from tests.scheduler.conftest import World
+
+
+@pytest.fixture
+def backed_up(applied: Program, world: World) -> Program:
+    """With one restore point of each VM."""
+    world.fleet.join("proxy-1")
+    with serving(world):
+        assert applied("job", "start", "nightly", "--wait", "--json").code == 0
+    return applied
+
+
+def until(reached: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 20
+    while not reached():
+        assert time.monotonic() < deadline
+
+
+def points(program: Program) -> list[str]:
+    return [point["point"] for point in program("point", "list", "--vm", "web01", "--json").json]
+
+
+def test_a_point_is_pinned_unpinned_and_removed(backed_up: Program, world: World) -> None:
+    [point] = points(backed_up)
+    assert "stays until it is unpinned" in backed_up("point", "pin", "web01", point).err
+    assert backed_up("point", "show", "web01", "--json").json["pinned"]
+
+    refused = backed_up("point", "delete", "web01", point)
+    assert refused.code == 9
+    assert "it is pinned" in refused.err
+
+    assert backed_up("point", "unpin", "web01", point, "--json").json["pinned"] is False
+    with serving(world):
+        assert backed_up("point", "delete", "web01", point, "--json").json["point"] == point
+        until(lambda: point not in backed_up("point", "list").out)
+    assert backed_up("point", "delete", "web01", point).code == 4
+
+
+def test_job_show_says_what_the_next_run_removes_and_why(backed_up: Program) -> None:
+    shown = backed_up("job", "show", "nightly")
+    assert "the newest 7; never fewer than 1" in shown.out
+    assert "The next run removes no restore point" in shown.out
+
+    made = ("job", "create", "short", "--vm", "web01", "--repository", "main", "--keep-points", "1", "--json")
+    assert backed_up(*made).json["retention"]["points"] == 1
+
+
+def test_what_the_next_run_removes_is_listed(applied: Program, world: World, configured: Path) -> None:
+    fleet = configured / "fleet.toml"
+    fleet.write_text(fleet.read_text() + "retention = { points = 1 }\n")
+    assert applied("apply", "-f", str(fleet)).code == 0
+    assert "retention = {points = 1}" in applied("export").out
+    world.fleet.join("proxy-1")
+    with serving(world):
+        assert applied("job", "start", "nightly", "--wait", "--json").code == 0
+
+    [point] = points(applied)
+    foreseen = {
+        one["point"]: one for one in applied("job", "show", "nightly", "--json").json["points_after_next_run"]
+    }
+    assert (foreseen[point]["kept"], foreseen[point]["why"]) == (False, "older than what is kept: the newest 1")
+    assert point in applied("job", "show", "nightly").out
+
+
+def test_a_repository_is_collected(backed_up: Program, world: World) -> None:
+    assert "asked for" in backed_up("repository", "collect", "main").err
+    with serving(world):
+        collected = backed_up("repository", "collect", "main", "--wait")
+        as_json = backed_up("repository", "collect", "main", "--wait", "--json").json
+    assert collected.code == 0
+    assert "freed 0 B" in collected.out
+    assert "kept 1 pack, 1 B: restore points need all of them" in collected.out
+    assert (as_json["state"], as_json["freed_bytes"]) == ("succeeded", 0)
+    assert backed_up("repository", "list", "--json").json[0]["last_collection"]["state"] == "succeeded"
