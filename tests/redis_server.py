@@ -34,10 +34,14 @@ class SecureRedis:
         self.state_dir = state_dir or folder / "state"
         self.process: subprocess.Popen[bytes] | None = None
         (folder / "data").mkdir(parents=True)
+        self.configure(*options)
+
+    def configure(self, *options: str) -> None:
+        """Run `scheduler redis configure`, at first or again."""
         sites = [word for site in SITES for word in ("--site", site)]
         self.scheduler(
             *("redis", "configure", *sites, "--host", "localhost", "--port", str(self.port), "--bind", "127.0.0.1"),
-            *("--out", str(self.made), "--data-dir", str(folder / "data"), *options),
+            *("--out", str(self.made), "--data-dir", str(self.folder / "data"), *options),
         )
         with (self.made / "users.acl").open("a") as users:
             users.write(f"user {ADMIN} on nopass ~* &* +@all\n")

@@ -121,7 +121,9 @@ def _still_good(path: Path, peer: Peer, authority: Authority) -> bool:
     known = next((one for one in authority.issued() if one.serial == serial), None)
     if known is None or known.revoked_at is not None or known.until - now_utc() < EXPIRES_SOON:
         return False
-    return known.peer == peer
+    return (known.peer.role, known.peer.site) == (peer.role, peer.site) and (
+        {known.peer.name, *known.peer.addresses} == {peer.name, *peer.addresses}
+    )
 
 
 def _redis_conf(plan: RedisPlan) -> str:

@@ -13,7 +13,13 @@ from cryptography.hazmat.primitives.serialization import Encoding, load_pem_priv
 from cryptography.x509 import load_pem_x509_certificate
 
 from proxy_worker.contract.names import TaskKind
-from proxy_worker.ledger import Ledger, LedgerCertificateError, LedgerUnavailableError, RedisAccess
+from proxy_worker.ledger import (
+    Ledger,
+    LedgerCertificateError,
+    LedgerPasswordError,
+    LedgerUnavailableError,
+    RedisAccess,
+)
 from proxy_worker.ledger.broker import publish, publisher
 from scheduler.pki.certificates import Peer, Role, certify, key_pem, now_utc
 from tests.redis_server import SecureRedis
@@ -71,6 +77,36 @@ def test_revoked_server_is_refused_where_the_new_trust_file_is(tmp_path: Path) -
         access = dataclasses.replace(own.access("scheduler"), ca_file=own.state_dir / "pki/ca.pem")
 
         assert "revoked" in refusal(access)
+
+
+def test_new_passwords_shut_a_thief_out(tmp_path: Path) -> None:
+    with SecureRedis(tmp_path) as own:
+        stolen = own.access("site-primary")
+        kept = (own.kit("site-primary") / "redis-key.pem").read_bytes()
+        own.configure("--new-passwords")
+        with own.client() as admin:
+            admin.acl_load()
+
+        with Ledger(stolen) as ledger, pytest.raises(LedgerPasswordError):
+            ledger.timings()
+        with Ledger(own.access("site-primary")) as ledger:
+            assert ledger.timings()
+        assert (own.kit("site-primary") / "redis-key.pem").read_bytes() == kept, "certificates go on"
+
+
+def test_configured_again_it_keeps_passwords_and_certificates_and_adds_sites(tmp_path: Path) -> None:
+    own = SecureRedis(tmp_path)
+    before = {path: path.read_bytes() for path in own.made.rglob("*") if path.is_file()}
+
+    own.configure("--site", "third")
+
+    for path, content in before.items():
+        if path.name not in {"users.acl", "redis.toml"}:
+            assert path.read_bytes() == content, path
+    users = (own.made / "users.acl").read_text()
+    assert "user site-third on #" in users
+    assert own.password("scheduler") not in users
+    assert "on nopass" not in users.replace("user test-admin on nopass", "")
 
 
 def test_expired_certificates_are_refused_on_both_sides_and_renewed_ones_used_at_once(tmp_path: Path) -> None:
