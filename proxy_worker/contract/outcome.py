@@ -199,7 +199,7 @@ class RepositoryCollectResult(Frozen):
 
 
 class PointDeleteResult(Frozen):
-    """The restore point is gone; `found` unless it was before."""
+    """There is no such restore point any more; `found` unless there never was."""
 
     kind: Literal[TaskKind.POINT_DELETE] = TaskKind.POINT_DELETE
     found: bool

@@ -99,5 +99,5 @@ def forget_point(session: Session, request: Request, result: PointDeleteResult) 
     if point is not None:
         session.delete(point)
     request.summary = f"restore point {request.point} of {request.vm_name} " + (
-        "removed" if result.found else "was gone already"
+        "removed" if result.found else "was not there"
     )

@@ -8,7 +8,14 @@ from typing import cast
 import pytest
 
 from proxy_worker.contract.errors import CancelledError
-from proxy_worker.contract.specification import RepositoryCheck, RepositoryReference
+from proxy_worker.contract.outcome import PointDeleteResult, RepositoryCollectResult
+from proxy_worker.contract.specification import (
+    PointDelete,
+    RepositoryCheck,
+    RepositoryCollect,
+    RepositoryReference,
+    VmIdentity,
+)
 from proxy_worker.ledger import Claim, Fence
 from proxy_worker.mover.control import Verdict
 from proxy_worker.node.bench import Bench
@@ -46,3 +53,22 @@ def test_a_check_stops_when_it_is_told_to(tmp_path: Path, scrub_only: bool) -> N
         assert perform(body, bench, CLAIM, cast("LeaseKeeper", Told(Verdict.RUN))).kind == "repository.check"
         with pytest.raises(CancelledError, match=r"repository.check main: it was told to stop"):
             perform(body, bench, CLAIM, cast("LeaseKeeper", Told(Verdict.STOP)))
+
+
+def test_a_point_is_removed_and_its_space_collected(tmp_path: Path) -> None:
+    with make_repository(tmp_path / "main", encrypted=False) as repository:
+        point = back_up(repository, noise(3), run=new_run_id())
+        reference = RepositoryReference(name="main", location=str(tmp_path / "main"))
+        bench, run = cast("Bench", OneRepository(repository)), cast("LeaseKeeper", Told(Verdict.RUN))
+        vm = VmIdentity(vm_id=point.vm_id, name=point.vm_name)
+        delete = PointDelete(repository=reference, vm=vm, run=point.run)
+        collect = RepositoryCollect(repository=reference)
+
+        assert perform(delete, bench, CLAIM, run) == PointDeleteResult(found=True)
+        assert perform(delete, bench, CLAIM, run) == PointDeleteResult(found=True)
+        with pytest.raises(CancelledError, match="the next collection goes on"):
+            perform(collect, bench, CLAIM, cast("LeaseKeeper", Told(Verdict.STOP)))
+        collected = perform(collect, bench, CLAIM, run)
+        assert isinstance(collected, RepositoryCollectResult)
+        assert (collected.freed_packs, collected.live_bytes, collected.kept) == (2, 0, ())
+        assert collected.freed_bytes > len(noise(3))

@@ -1,7 +1,7 @@
 """The table of what may happen at the same time, cell by cell.
 
-What a collector does is done here by hand, with the objects that writers and readers heed; the collector itself is in
-`test_collector*.py`.
+What a collector does is done here by hand, with the objects that writers and readers heed; the collector itself is
+tested in `test_collector*.py`.
 """
 
 from __future__ import annotations
