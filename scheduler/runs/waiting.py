@@ -17,6 +17,8 @@ from scheduler.state.models import (
     StepState,
     Vcenter,
     VcenterStep,
+    VmRestore,
+    VmRestoreState,
     VmRun,
     VmRunState,
 )
@@ -49,7 +51,7 @@ def survey(session: Session, now: float) -> Choice:
         if entry.state.open or (entry.state is SnapshotState.REMOVING and not entry.tries)
     ]
     sessions = {row.name: row.max_sessions for row in session.scalars(select(Vcenter))}
-    return choose(pending, running, snapshots, sessions)
+    return choose(pending, running, snapshots, sessions, restoring=_restoring(session))
 
 
 def waiting_vms(session: Session, now: float) -> dict[str, str]:
@@ -74,6 +76,18 @@ def waiting_scans(session: Session, now: float) -> dict[str, str]:
         for step in session.scalars(scans)
         if not step.state.final
     }
+
+
+def _restoring(session: Session) -> dict[tuple[str, str], str]:
+    """VMs whose disks are, or may be, written by a restore: beneath a snapshot that would be lost."""
+    under_way = (
+        VmRestoreState.CREATING,
+        VmRestoreState.WRITING,
+        VmRestoreState.FINISHING,
+        VmRestoreState.UNDOING,
+    )
+    rows = session.scalars(select(VmRestore).where(VmRestore.state.in_(under_way), VmRestore.vm_ref.is_not(None)))
+    return {(row.vcenter, row.vm_ref or ""): row.id for row in rows}
 
 
 def _reason(step: VcenterStep, obstacle: str | None, now: float) -> str:
