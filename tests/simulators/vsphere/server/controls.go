@@ -1,7 +1,9 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
+	"io"
 	"net/http"
 	"os"
 	"regexp"
@@ -29,6 +31,8 @@ var (
 // controls is the tests' own interface, in plain HTTP: JSON in, JSON out.
 func (d *frontDoor) controls() http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body) // left unread, it would let the connection end in a reset
+		r.Body = io.NopCloser(bytes.NewReader(body))
 		d.mu.Lock()
 		defer d.mu.Unlock()
 		answer, status := d.control(r)
