@@ -65,11 +65,10 @@ def ask_for_vm_restore(
     Raises `NoSuchVmError`, `NoSuchPointError`, `AmbiguousVmError`, and this module's errors.
     """
     source = find_point(session, vm, point, repository=repository)
-    original = original_of(session, source.vm_id, source.point)
     if overwrite:
-        there = original.catalogued if original is not None and name is None else None
-        target = there or find_target(session, name or source.vm_name, vcenter)
+        target = find_target(session, name or _known_as(session, source, vcenter), vcenter)
         return _add_existing(session, source, target, wishes, now=now)
+    original = original_of(session, source.vm_id, source.point)
     where = _which(session, vcenter, original)
     restore = _restore(source, VmRestoreKind.NEW, (where, name or source.vm_name), wishes, now)
     restore.same_machine = name is None
@@ -116,7 +115,9 @@ def find_target(session: Session, name: str, vcenter: str | None = None) -> Vcen
         )
     if len(found) > 1:
         where = ", ".join(f"{one.vm_id} in {one.vcenter}" for one in found)
-        raise WhichVcenterError(f"VM {name!r}", why=f"there are several: {where}", remedy="Name it by its id.")
+        raise WhichVcenterError(
+            f"VM {name!r}", why=f"there are several: {where}", remedy="Name it by its id, or say which vCenter."
+        )
     return found[0]
 
 
@@ -126,6 +127,14 @@ def find_vm_restore(session: Session, restore_id: str) -> VmRestore | None:
     found = session.scalars(starting).all()
     exact = [one for one in found if one.id == restore_id] or list(found)
     return exact[0] if len(exact) == 1 else None
+
+
+def _known_as(session: Session, source: Point, vcenter: str | None) -> str:
+    """What a point's own VM is found by: its id where it is still catalogued, else the name it had."""
+    same = select(VcenterVm.ref).where(VcenterVm.vm_id == source.vm_id)
+    if vcenter is not None:
+        same = same.where(VcenterVm.vcenter == vcenter)
+    return source.vm_id if session.scalars(same.limit(1)).first() is not None else source.vm_name
 
 
 def _add_existing(
