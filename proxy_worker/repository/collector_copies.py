@@ -92,12 +92,12 @@ def give_up_copies(
     leaving: set[int],
     *,
     go_on: Callable[[], None] = lambda: None,
-) -> set[tuple[int, int]]:
-    """For packs that are `leaving`, the (pack, offset) of copies that may go; the rest counts as live from now on.
+) -> set[tuple[bytes, int, int]]:
+    """For packs that are `leaving`, the (id, pack, offset) of copies that may go; the rest counts as live from now.
 
     Copies in packs that stay are left as they are, proven or not.
     """
-    dropped: set[tuple[int, int]] = set()
+    dropped: set[tuple[bytes, int, int]] = set()
     for group in groups:
         stays = preferred(packs, group)
         going = [copy for copy in group.copies if copy != stays and copy.pack in leaving]
@@ -111,14 +111,14 @@ def give_up_copies(
             if whole is not None:
                 packs.live_bytes[whole.pack] += whole.stored_length
                 going = [copy for copy in group.copies if copy != whole and copy.pack in leaving]
-                dropped.update((copy.pack, copy.offset) for copy in going)
+                dropped.update((group.content_id, copy.pack, copy.offset) for copy in going)
                 continue
             # None can be opened: only what is the same chunk as the one that stays may go.
             for copy in going:
                 if judge.same(group, stays, copy):
-                    dropped.add((copy.pack, copy.offset))
+                    dropped.add((group.content_id, copy.pack, copy.offset))
                 else:
                     packs.live_bytes[copy.pack] += copy.stored_length
             continue
-        dropped.update((copy.pack, copy.offset) for copy in going)
+        dropped.update((group.content_id, copy.pack, copy.offset) for copy in going)
     return dropped

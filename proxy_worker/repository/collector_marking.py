@@ -61,12 +61,12 @@ class Marking:
             most_bytes -= packs.chunk_bytes[number]
         return chosen
 
-    def give_up_copies(self, leaving: set[int], *, go_on: Callable[[], None]) -> set[tuple[int, int]]:
+    def give_up_copies(self, leaving: set[int], *, go_on: Callable[[], None]) -> set[tuple[bytes, int, int]]:
         """See `collector_copies.give_up_copies`."""
         judge = CopyJudge(self.access, self.packs)
         return give_up_copies(judge, self.packs, self.marks.groups(), leaving, go_on=go_on)
 
-    def chunks_to_move(self, packs: set[int], dropped: set[tuple[int, int]]) -> dict[int, array[int]]:
+    def chunks_to_move(self, packs: set[int], dropped: set[tuple[bytes, int, int]]) -> dict[int, array[int]]:
         """See `collector_marks.chunks_to_move`."""
         return chunks_to_move(self.index, self.needs, self.also, packs, dropped)
 

@@ -125,14 +125,17 @@ class Marks:
 
 
 def chunks_to_move(
-    index: Index, needs: Needs, also: Needs, packs: set[int], dropped: set[tuple[int, int]]
+    index: Index, needs: Needs, also: Needs, packs: set[int], dropped: set[tuple[bytes, int, int]]
 ) -> dict[int, array[int]]:
-    """By pack, the offsets of chunks that stay needed when `dropped` (pack, offset) copies are given up."""
+    """By pack, the offsets of chunks that stay needed when `dropped` (id, pack, offset) copies are given up.
+
+    A chunk of several blocks stays needed for any one of them.
+    """
     offsets: dict[int, array[int]] = {number: array("I") for number in packs}
     for part in range(needs.parts):
         wanted = [first | second for first, second in zip(needs.part(part), also.part(part), strict=True)]
         for content_id, kind, copy in index.records(part, needs.parts):
             moves = copy.pack in offsets and content_id in wanted[kind]
-            if moves and (copy.pack, copy.offset) not in dropped:
+            if moves and (content_id, copy.pack, copy.offset) not in dropped:
                 offsets[copy.pack].append(copy.offset)
     return offsets
