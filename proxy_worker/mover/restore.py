@@ -122,7 +122,7 @@ class _Restore:
     def _obey(self) -> None:
         self._verdict = self._control.verdict()
         if self._verdict is Verdict.STOP:
-            raise CancelledError(f"the restore to {self._target.name} was stopped", why="its run was cancelled")
+            raise self._stopped()
         if self._verdict is Verdict.PAUSE:
             self._released.clear()
         else:
@@ -157,26 +157,27 @@ class _Restore:
                 view = buffer[: run.length]
                 read_bytes = self._reader.read_blocks_into(run.ids, view)
                 read_s = time.monotonic() - started_s
-                if not self._may_write():
-                    return
+                self._await_leave()
                 self._target.write(run.offset, view)
                 self._count(run, read_bytes, read_s, time.monotonic() - started_s - read_s)
                 continue
-            if not self._may_write():
-                return
+            self._await_leave()
             self._target.zero(run.offset, run.length)
             self._count(run, 0, 0.0, time.monotonic() - started_s)
 
-    def _may_write(self) -> bool:
-        """Wait until the control lets it run; False when it says stop.
+    def _await_leave(self) -> None:
+        """Wait until the control lets it write; raises `CancelledError` when it says stop.
 
-        Asked again right before each write: a machine that was suspended may wake up here without its lease.
+        Asked again right before each write: a machine that was suspended may wake up here without its lease. An
+        error, so that a run that was left out is never taken for one that is written.
         """
-        while (verdict := self._control.verdict()) is Verdict.PAUSE:
-            if self._verdict is Verdict.STOP:
-                return False
+        while (verdict := self._control.verdict()) is not Verdict.RUN:
+            if verdict is Verdict.STOP or self._verdict is Verdict.STOP:
+                raise self._stopped()
             time.sleep(POLL_S)
-        return verdict is Verdict.RUN
+
+    def _stopped(self) -> CancelledError:
+        return CancelledError(f"the restore to {self._target.name} was stopped", why="its run was cancelled")
 
     def _count(self, run: _Run, read_bytes: int, read_s: float, write_s: float) -> None:
         with self._lock:

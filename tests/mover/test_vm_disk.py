@@ -158,6 +158,23 @@ def test_nothing_is_written_without_a_lease(repository: Repository, point: tuple
     assert (sink.written, sink.zeroed, sink.flushed) == ([], [], 0)
 
 
+class _TellsWritersFirst(Unattended):
+    """Told to stop between two looks of the thread that watches: only those who write hear it."""
+
+    def verdict(self) -> Verdict:
+        watches = threading.current_thread() is threading.main_thread()
+        return Verdict.RUN if watches else Verdict.STOP
+
+
+def test_what_is_left_out_because_writers_were_stopped_is_never_called_done(
+    repository: Repository, point: tuple[Point, bytes]
+) -> None:
+    sink = MemorySink(bytearray(SIZE))
+    with pytest.raises(CancelledError):
+        restore(repository, point[0], sink, _TellsWritersFirst())
+    assert sink.flushed == 0
+
+
 @given(
     areas=st.lists(st.tuples(st.integers(0, 400), st.integers(1, 50)), max_size=8),
     offset=st.integers(0, 450),
