@@ -158,7 +158,7 @@ class VsphereSimulator:
 def running(program: Path, root: Path, *options: str) -> Iterator[VsphereSimulator]:
     """Start it with its datastores below `root`; it ends with the block."""
     root.mkdir(parents=True, exist_ok=True)
-    arguments = [program, "-root", root, "-user", USER, "-password", PASSWORD, *options]
+    arguments = [str(program), "-root", str(root), "-user", USER, "-password", PASSWORD, *options]
     process = subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert process.stdin is not None
     assert process.stdout is not None
