@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -24,6 +25,7 @@ from proxy_worker.repository.collector_rescue import packs_still_needed
 from proxy_worker.repository.keyring import Secrets
 from proxy_worker.repository.pack_layout import pack_name
 from proxy_worker.repository.repository import Repository
+from proxy_worker.repository.store import ObjectNotFoundError
 from proxy_worker.repository.withdrawal import remove_ended_points
 
 _LOOK_AGAIN_S: Final = 1.0
@@ -141,23 +143,28 @@ class _Collection:
             doomed = lists.settle(number, condemned - needed)
             self._note(rescued_packs=len(condemned - doomed))
         access.index.refresh()
-        sizes: dict[bytes, int] = {}
-        fragments: set[bytes] = set()
-        for run in access.index.runs:
-            for place, (pack_id, size_bytes) in enumerate(run.pack_sizes()):
-                if pack_id in doomed:
-                    sizes[pack_id] = size_bytes
-                    fragments.add(run.fragment_of(place))
-        present = [pack_id for pack_id in doomed if access.store.exists(pack_name(pack_id))]
-        freed = sum(sizes.get(pack_id) or access.store.size(pack_name(pack_id)) for pack_id in present)
+        fragments = {
+            run.fragment_of(place)
+            for run in access.index.runs
+            for place, (pack_id, _) in enumerate(run.pack_sizes())
+            if pack_id in doomed
+        }
+        present = dict(self._present(doomed))
         left = withdraw_from_index(access, fragments, doomed.__contains__)
         if left:
             self._note(notes=(*self._report.notes, f"{left} fragments of other trust groups name deleted packs"))
         delete_packs(access, present, go_on=self._go_on)
         lists.finish(number)
         report = self._report
-        self._note(freed_packs=report.freed_packs + len(present), freed_bytes=report.freed_bytes + freed)
+        freed_bytes = report.freed_bytes + sum(present.values())
+        self._note(freed_packs=report.freed_packs + len(present), freed_bytes=freed_bytes)
         return True
+
+    def _present(self, packs: Iterable[bytes]) -> Iterator[tuple[bytes, int]]:
+        """Those that are there, with their size in bytes; other collectors may be deleting them just now."""
+        for pack_id in packs:
+            with suppress(ObjectNotFoundError):
+                yield pack_id, self._access.store.size(pack_name(pack_id))
 
     def _wait(self, runs: tuple[tuple[str, str], ...]) -> list[tuple[str, str]]:
         """Wait for runs to end; those that haven't when time is up."""

@@ -338,6 +338,31 @@ def test_an_earlier_list_is_completed_first(repository: Repository) -> None:
     assert restore(repository, point) == noise(5)
 
 
+def test_packs_that_another_collector_deletes_first_are_no_error(
+    repository: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    back_up(repository, noise(6, 1), run="old")
+    end_point(repository.access, vm_id="vm-1", run="old")
+    store = repository.access.store
+    seen = store.exists
+    for fragment_id in list(fragments_in(store)):
+        store.delete(f"index/{fragment_id.hex()}")
+
+    def seen_last(name: str) -> bool:
+        there = seen(name)
+        if name.startswith("packs/"):
+            store.delete(name)
+        return there
+
+    monkeypatch.setattr(store, "exists", seen_last)
+    doomed = packs(repository)
+    condemn(repository, 1, doomed)
+    report = collect(repository)
+
+    assert packs(repository) == set()
+    assert report.waiting_for == ()
+
+
 def test_it_can_be_stopped_and_goes_on_later(repository: Repository) -> None:
     back_up(repository, noise(6, 1), run="old")
     end_point(repository.access, vm_id="vm-1", run="old")
