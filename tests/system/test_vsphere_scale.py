@@ -30,7 +30,7 @@ from proxy_worker.vsphere.model import Vm
 from proxy_worker.vsphere.session import Session
 from tests.simulators.vsphere.simulator import vsphere_program
 from tests.system.live_fleet import wait_until
-from tests.system.vsphere_fleet import NFS, VMFS, VsphereFleet, mounts, snapshots_of_ours, vsphere_fleet
+from tests.system.vsphere_fleet import NFS, VMFS, VsphereFleet, mounts_of, snapshots_of_ours, vsphere_fleet
 from tests.vsphere.machines import MIB, controller, disk, make_vm
 
 __all__ = ["vsphere_program"]
@@ -134,12 +134,12 @@ def assert_all_is_well(run: Mapping[str, Any], vms: Sequence[Vm]) -> None:
     assert {disk["attempts"] for disk in run["disks"]} == {1}
 
 
-def assert_nothing_is_left(fleet: VsphereFleet, session: Session, before: Sequence[str]) -> None:
+def assert_nothing_is_left(fleet: VsphereFleet, session: Session, folder: Path) -> None:
     wait_until(lambda: snapshots_of_ours(session) == [], "all snapshots to be removed")
     assert [folder.name for folder in fleet.simulator.frozen.glob("snapshot-*")] == []
     assert len([disk for disk in fleet.simulator.disks() if disk.name == "proxy-3"]) == 1
     wait_until(lambda: fleet.nbdkits() == [], "every nbdkit to end")
-    assert mounts() == list(before)
+    assert mounts_of(folder) == []
 
 
 def assert_points_are_what_snapshots_froze(fleet: VsphereFleet, vms: Sequence[Vm], folder: Path) -> int:
@@ -187,7 +187,7 @@ def restore(repository: Repository, point: Point, key: str, target: Path) -> byt
 
 @pytest.mark.timeout(7200)
 def test_every_restore_point_is_what_its_snapshot_froze(vsphere_program: Path, tmp_path: Path) -> None:
-    chance, before = random.Random(SEED), mounts()
+    chance = random.Random(SEED)
     with vsphere_fleet(tmp_path, vsphere_program, JOB) as (fleet, session):
         vms = make_vms(session, VMS)
         scribble(fleet, vms, chance)
@@ -209,6 +209,6 @@ def test_every_restore_point_is_what_its_snapshot_froze(vsphere_program: Path, t
         assert_all_is_well(second, vms)
         assert {disk["vm"] for disk in second["disks"] if disk["full_read_reason"]} == reset
 
-        assert_nothing_is_left(fleet, session, before)
+        assert_nothing_is_left(fleet, session, tmp_path)
         disks = sum(len(vm.disks) for vm in vms)
         assert assert_points_are_what_snapshots_froze(fleet, vms, tmp_path / "restored") == 3 * disks

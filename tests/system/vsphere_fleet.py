@@ -122,6 +122,6 @@ def snapshots_of_ours(session: Session) -> list[str]:
     return [vm.name for vm in vms if any(Mark.of(node) is not None for node in vm.snapshots)]
 
 
-def mounts() -> list[str]:
-    """What is mounted on this machine."""
-    return sorted(line.split()[1] for line in Path("/proc/self/mounts").read_text().splitlines())
+def mounts_of(folder: Path) -> list[str]:
+    """What is mounted on this machine from or to somewhere in a folder."""
+    return [line for line in Path("/proc/self/mounts").read_text().splitlines() if str(folder) in line]
