@@ -98,10 +98,12 @@ class HotAddedSource(DirectSource):
 
     def close(self) -> None:
         """Close the device and detach the disk. May be called again."""
-        super().close()
-        detach, self._detach = self._detach, None
-        if detach is not None:
-            detach()
+        try:
+            super().close()
+        finally:
+            detach, self._detach = self._detach, None
+            if detach is not None:
+                detach()
 
 
 class _Hand:

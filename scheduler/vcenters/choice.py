@@ -58,15 +58,14 @@ def choose(
     snapshots: Iterable[OpenSnapshot],
     sessions: Mapping[str, int],
     *,
+    restoring: Mapping[tuple[str, str], str],
     per_datastore: int = SNAPSHOTS_PER_DATASTORE,
-    restoring: Mapping[tuple[str, str], str] | None = None,
 ) -> Choice:
     """Choose among `pending`; `sessions` are how many steps each declared vCenter bears at once.
 
     `restoring` are VMs whose disks are written, by vCenter and managed object id, with the restore.
     """
-    room = _Room(running, list(snapshots), sessions, per_datastore)
-    room.restoring = restoring or {}
+    room = _Room(running, list(snapshots), sessions, restoring, per_datastore)
     start: list[str] = []
     waiting: dict[str, str] = {}
     undeclared: list[str] = []
@@ -90,11 +89,12 @@ class _Room:
         running: Iterable[Pending],
         snapshots: Sequence[OpenSnapshot],
         sessions: Mapping[str, int],
+        restoring: Mapping[tuple[str, str], str],
         per_datastore: int,
     ) -> None:
         self.sessions = sessions
         self.per_datastore = per_datastore
-        self.restoring: Mapping[tuple[str, str], str] = {}
+        self.restoring = restoring
         self.busy: Counter[str] = Counter()
         self.vms: set[tuple[str, str]] = set()
         self.open = {one.entry: one for one in snapshots}

@@ -37,45 +37,51 @@ def held(name: str, *, vm: str = "", store: str = "ds") -> OpenSnapshot:
 
 
 def test_removals_go_first_and_older_steps_before_younger() -> None:
-    chosen = choose([snapshot("b", at=2), snapshot("a", at=1), removal("old")], [], [], SESSIONS)
+    chosen = choose([snapshot("b", at=2), snapshot("a", at=1), removal("old")], [], [], SESSIONS, restoring={})
     assert chosen == Choice(("old.remove", "a", "b"), {})
 
 
 def test_a_datastore_with_four_snapshots_open_gets_no_fifth_from_any_job() -> None:
     others = [held(str(number)) for number in range(3)]
-    chosen = choose([snapshot("a", at=1), snapshot("b", at=2), snapshot("c", store="else")], [], others, SESSIONS)
+    chosen = choose(
+        [snapshot("a", at=1), snapshot("b", at=2), snapshot("c", store="else")], [], others, SESSIONS, restoring={}
+    )
     assert chosen.start == ("c", "a")
     assert chosen.waiting == {"b": "waiting: datastore ds of vCenter vc1 has 4 of 4 snapshots open"}
 
 
 def test_a_snapshot_that_is_tried_again_keeps_the_place_it_holds() -> None:
     others = [held(str(number)) for number in range(3)]
-    assert choose([snapshot("a")], [], [*others, held("a")], SESSIONS).start == ("a",)
+    assert choose([snapshot("a")], [], [*others, held("a")], SESSIONS, restoring={}).start == ("a",)
 
 
 def test_a_vm_waits_for_the_snapshot_that_another_backup_of_it_holds() -> None:
-    chosen = choose([snapshot("a", vm="vm-1")], [], [held("other", vm="vm-1")], SESSIONS)
+    chosen = choose([snapshot("a", vm="vm-1")], [], [held("other", vm="vm-1")], SESSIONS, restoring={})
     assert chosen.waiting == {"a": "waiting: another backup of VM a still has its snapshot (other)"}
 
 
 def test_a_vm_is_dealt_with_by_one_step_at_a_time() -> None:
     going_on = replace(removal("x", vm="vm-1"), vm_name="x")
-    chosen = choose([snapshot("a", vm="vm-1")], [going_on], [], SESSIONS)
+    chosen = choose([snapshot("a", vm="vm-1")], [going_on], [], SESSIONS, restoring={})
     assert chosen.waiting == {"a": "waiting: vCenter vc1 is doing something else with VM a"}
 
 
 def test_the_ladder_is_not_climbed_while_a_backup_reads_the_vm() -> None:
     old = removal("old", vm="vm-1", climbs=True)
-    chosen = choose([old], [], [held("new", vm="vm-1")], SESSIONS)
+    chosen = choose([old], [], [held("new", vm="vm-1")], SESSIONS, restoring={})
     assert chosen.start == ()
-    assert choose([replace(old, climbs=False)], [], [held("new", vm="vm-1")], SESSIONS).start == ("old.remove",)
+    assert choose([replace(old, climbs=False)], [], [held("new", vm="vm-1")], SESSIONS, restoring={}).start == (
+        "old.remove",
+    )
 
 
 def test_no_more_steps_go_on_than_a_vcenter_has_sessions_for() -> None:
-    chosen = choose([snapshot("a", vcenter="vc2"), snapshot("b", at=1, vcenter="vc2")], [], [], SESSIONS)
+    chosen = choose(
+        [snapshot("a", vcenter="vc2"), snapshot("b", at=1, vcenter="vc2")], [], [], SESSIONS, restoring={}
+    )
     assert chosen.start == ("a",)
     assert chosen.waiting == {"b": "waiting: all 1 sessions of vCenter vc2 are in use"}
 
 
 def test_steps_at_a_vcenter_that_is_not_declared_any_more_are_told_apart() -> None:
-    assert choose([snapshot("a", vcenter="gone")], [], [], SESSIONS) == Choice((), {}, ("a",))
+    assert choose([snapshot("a", vcenter="gone")], [], [], SESSIONS, restoring={}) == Choice((), {}, ("a",))
