@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from typing import assert_never
 
 from celery import Celery
 from kombu.exceptions import OperationalError
@@ -14,8 +15,10 @@ from proxy_worker.contract.outcome import (
     DiskProgress,
     DiskRestoreResult,
     InventoryScanResult,
+    PointDeleteResult,
     RepositoryAbandonResult,
     RepositoryCheckResult,
+    RepositoryCollectResult,
     RepositoryCommitResult,
     RepositoryListResult,
     StorageSnapshotCreateResult,
@@ -92,10 +95,27 @@ def figures(result: TaskResult) -> str:
             line = f"{len(points)} restore points"
         case RepositoryCheckResult(packs=packs, damage=damage):
             line = f"{packs} packs, {len(damage)} damaged objects"
+        case RepositoryCollectResult(freed_bytes=freed, freed_packs=packs, dry_run=dry_run):
+            line = f"{freed / MIB:.1f} MiB in {packs} packs {'to free' if dry_run else 'freed'}"
+        case PointDeleteResult(found=found):
+            line = "restore point removed" if found else "there was no such restore point"
+        case StorageSnapshotCreateResult() | StorageSnapshotRemoveResult() | StorageSnapshotListResult():
+            line = _figures_of_storage(result)
+        case _:
+            assert_never(result)
+    return line
+
+
+def _figures_of_storage(
+    result: StorageSnapshotCreateResult | StorageSnapshotRemoveResult | StorageSnapshotListResult,
+) -> str:
+    match result:
         case StorageSnapshotCreateResult(duration_seconds=duration_s):
             line = f"storage snapshot made in {duration_s:.2f} s"
         case StorageSnapshotRemoveResult(existed=existed):
             line = "storage snapshot removed" if existed else "storage snapshot was gone already"
         case StorageSnapshotListResult(journals=journals):
             line = f"{len(journals)} storage snapshots"
+        case _:
+            assert_never(result)
     return line
