@@ -19,6 +19,7 @@ from proxy_worker.vsphere.devices import VirtualDisk, disks
 from proxy_worker.vsphere.faults import VsphereObjectGoneError, translate, words_of
 from proxy_worker.vsphere.inventory import snapshot_nodes
 from proxy_worker.vsphere.model import Inventory, SnapshotNode, Vm
+from proxy_worker.vsphere.power import is_on
 from proxy_worker.vsphere.properties import read
 from proxy_worker.vsphere.session import Session
 from proxy_worker.vsphere.tasks import TaskFault, Waiting, attempt, finish
@@ -85,11 +86,14 @@ def create(
 ) -> Snapshot:
     """Make a snapshot without memory. One that fails after all is removed; where that fails too, its error says so.
 
-    Journal `mark` first, so that what stays all the same is found. Raises `QuiesceError`,
+    A VM that is off has nothing to bring to rest: its snapshot is as good as a quiesced one. Journal `mark` first,
+    so that what stays all the same is found. Raises `QuiesceError`,
     `SnapshotError`, or what `faults` names.
     """
     what = f"snapshot of {vm.name}"
     warning = None
+    if quiesce is not Quiesce.NEVER and not vm.tools_running and not is_on(session, vm.ref):
+        quiesce = Quiesce.NEVER
     if quiesce is not Quiesce.NEVER and not vm.tools_running:
         warning = "VMware Tools don't run in the guest"
     elif quiesce is not Quiesce.NEVER:

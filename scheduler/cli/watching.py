@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 import time
 from collections.abc import Callable, Hashable, Iterable
 from typing import Generic, TypeVar
@@ -13,7 +14,7 @@ from rich.live import Live
 
 from proxy_worker.program.commands import INTERRUPTED
 from scheduler.cli.printing import note
-from scheduler.cli.records import DiskRecord, RunRecord
+from scheduler.cli.records import DiskRecord, RunRecord, VmRecord
 from scheduler.cli.run_view import headline, live_view, progress_line
 
 LOOK_EVERY_S = 0.3
@@ -90,6 +91,7 @@ class Told:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._told: dict[Hashable, tuple[Hashable, float]] = {}
+        self._since: dict[Hashable, tuple[Hashable, float]] = {}
 
     def is_news(self, subject: Hashable, what: Hashable, *, moving: bool = False) -> bool:
         """Whether to say `what` about `subject`: it is another thing than before, or moving and due again."""
@@ -100,6 +102,15 @@ class Told:
         self._told[subject] = (what, now)
         return True
 
+    def lasts(self, subject: Hashable, what: Hashable) -> bool:
+        """Whether to say `what` about `subject`, once: it has been so for a while, which most of it never is."""
+        now = self._clock()
+        before, since = self._since.get(subject, (None, now))
+        if before != what:
+            self._since[subject] = (what, now)
+            return False
+        return now - since >= LINE_EVERY_S and self.is_news(subject, what)
+
     def knows(self, subject: Hashable) -> bool:
         """Whether anything has been said about `subject`."""
         return subject in self._told
@@ -108,7 +119,17 @@ class Told:
 def news_of_run(told: Told, run: RunRecord) -> list[str]:
     """What is new about a run and its disks."""
     lines = [headline(run).plain] if not run.final and told.is_news(run.run, run.state) else []
-    return lines + [progress_line(disk) for disk in run.disks if _is_news(told, disk)]
+    lines += [progress_line(disk) for disk in run.disks if _is_news(told, disk)]
+    by_disk = {disk.vm for disk in run.disks if disk.reason}
+    lines += [f"{vm.vm}: {vm.state}: {vm.reason}" for vm in run.vms if vm.vm not in by_disk and _holds_up(told, vm)]
+    return lines
+
+
+def _holds_up(told: Told, vm: VmRecord) -> bool:
+    if not vm.reason or vm.reason == vm.state:
+        return False
+    apart_from_seconds = re.sub(r"\d+ s\b", "", vm.reason)
+    return told.lasts(("VM", vm.vm_id or vm.vm), (vm.state, apart_from_seconds))
 
 
 def _is_news(told: Told, disk: DiskRecord) -> bool:

@@ -14,6 +14,7 @@ from proxy_worker.contract.errors import CancelledError
 from proxy_worker.vsphere.faults import DatastoreFullError, MissingPrivilegeError
 from proxy_worker.vsphere.inventory import read_inventory, read_vm
 from proxy_worker.vsphere.model import SnapshotNode, Vm
+from proxy_worker.vsphere.power import switch_off, switch_on
 from proxy_worker.vsphere.session import Session
 from proxy_worker.vsphere.snapshots import (
     ForeignSnapshotError,
@@ -80,9 +81,19 @@ def test_a_guest_that_cannot_be_quiesced_is_taken_crash_consistent_with_a_warnin
 
 def test_a_guest_without_tools_is_not_asked_to_be_quiesced(session: Session, vm: Vm, mark: Mark) -> None:
     bare = dataclasses.replace(vm, tools_running=False)
+    switch_on(session, vm.ref, vm.name, IMPATIENT)
     assert "VMware Tools don't run" in (create(session, bare, mark, waiting=IMPATIENT).warning or "")
     with pytest.raises(QuiesceError, match="VMware Tools don't run"):
         create(session, bare, mark, Quiesce.REQUIRE, IMPATIENT)
+
+
+@pytest.mark.parametrize("quiesce", [Quiesce.PREFER, Quiesce.REQUIRE])
+def test_a_vm_that_is_off_is_at_rest_without_being_quiesced(
+    session: Session, vm: Vm, mark: Mark, quiesce: Quiesce
+) -> None:
+    switch_off(session, vm.ref, vm.name, IMPATIENT)
+    made = create(session, dataclasses.replace(vm, tools_running=False), mark, quiesce, IMPATIENT)
+    assert (made.quiesced, made.warning) == (False, None)
 
 
 def test_quiescing_that_is_required_or_never_wanted_is_taken_at_its_word(

@@ -20,7 +20,7 @@ from rich.console import Console
 import scheduler.cli
 from scheduler.cli import completion
 from scheduler.cli.printing import clock, compared, duration, size
-from scheduler.cli.records import DiskRecord, RunRecord
+from scheduler.cli.records import DiskRecord, RunRecord, VmRecord
 from scheduler.cli.run_view import live_view, summary
 from scheduler.cli.watching import LINE_EVERY_S, Told, news_of_run
 from scheduler.state.store import open_state
@@ -141,6 +141,23 @@ def test_a_log_gets_states_at_once_and_progress_now_and_then() -> None:
     (line,) = news_of_run(told, run(disk(state="failed", reason="it shrank")))
     assert line.startswith("web00 scsi0:0: failed")
     assert line.endswith(": it shrank")
+
+
+def test_a_log_tells_why_a_vm_without_disks_yet_is_held_up_once_it_lasts() -> None:
+    now = [0.0]
+    told = Told(clock=lambda: now[0])
+
+    def held_up(seconds: int) -> RunRecord:
+        why = f"tried again in {seconds} s, since it failed: VMware Tools don't run"
+        known = {"vm": "web01", "vm_id": "web01", "state": "snapshotting", "reason": why}
+        return run(vms=(VmRecord.model_validate(_absent(VmRecord) | known),))
+
+    assert len(news_of_run(told, held_up(600))) == 1
+    now[0] = LINE_EVERY_S
+    (line,) = news_of_run(told, held_up(590))
+    assert line == "web01: snapshotting: tried again in 590 s, since it failed: VMware Tools don't run"
+    now[0] *= 2
+    assert news_of_run(told, held_up(580)) == []
 
 
 def commands() -> Iterator[tuple[tuple[str, ...], bool]]:
