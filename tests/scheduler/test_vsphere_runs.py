@@ -11,6 +11,7 @@ from sqlalchemy import select
 from proxy_worker.contract.names import Quiesce
 from proxy_worker.contract.specification import Extent
 from proxy_worker.vsphere.changed_blocks import FullRead
+from proxy_worker.vsphere.power import switch_on
 from proxy_worker.vsphere.tasks import finish
 from scheduler.runs.waiting import waiting_vms
 from scheduler.state.asking import ask_to_cancel, ask_to_retry
@@ -86,7 +87,7 @@ def test_a_full_run_and_an_incremental_one_read_what_changed_and_leave_no_snapsh
 
 def test_a_guest_that_cannot_be_quiesced_is_told_as_a_warning(vsphere_world: VsphereWorld) -> None:
     one, name = vsphere_world, next(_names)
-    make_vm(one.session, MIB, name=name)
+    switch_on(one.session, make_vm(one.session, MIB, name=name).ref, name)
     one.declare(name)
     _back_up(one)
     vm_run = one.vm_run(name)
@@ -97,6 +98,7 @@ def test_a_guest_that_cannot_be_quiesced_is_told_as_a_warning(vsphere_world: Vsp
 def test_a_vm_that_must_be_quiesced_and_cannot_fails_alone_by_name(vsphere_world: VsphereWorld) -> None:
     one, name = vsphere_world, next(_names)
     vm = make_vm(one.session, MIB, name=name)
+    switch_on(one.session, vm.ref, name)
     one.declare(name, quiesce=Quiesce.REQUIRE, retry_count=1)
     _back_up(one)
     vm_run = one.vm_run(name)
