@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import signal
 import subprocess
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-
-import psutil
 
 HOST = "127.0.0.1"
 _DEADLINE_S = 30.0
@@ -23,7 +23,8 @@ _START = """set -e
 mount -t tmpfs none /run
 mkdir -p /var/lib/nfs && mount -t tmpfs none /var/lib/nfs
 ip link set lo up
-rpcbind -w
+rpcbind -f -w &
+until rpcinfo -p 127.0.0.1 >/dev/null 2>&1; do sleep 0.05; done
 exec ganesha.nfsd -F -f {folder}/ganesha.conf -L {folder}/ganesha.log -p /run/ganesha.pid
 """
 
@@ -56,8 +57,9 @@ def serving(export: Path, folder: Path, *, squash: str = "No_Root_Squash") -> It
     """Serve `export` until the block ends; `folder` is for the server's own files."""
     (folder / "ganesha.conf").write_text(_CONFIGURATION.format(export=export, squash=squash))
     (folder / "start.sh").write_text(_START.format(folder=folder))
-    apart = ["unshare", "--net", "--mount", "--pid", "--fork", "--kill-child"]
-    process = subprocess.Popen(["setpriv", "--pdeathsig", "KILL", *apart, "sh", str(folder / "start.sh")])
+    # Without --fork, which Debian 12's unshare fails at now and then: "sigprocmask unblock failed".
+    apart = ["unshare", "--net", "--mount", "sh", str(folder / "start.sh")]
+    process = subprocess.Popen(["setpriv", "--pdeathsig", "KILL", *apart], start_new_session=True)
     server = NfsServer(export, process)
     deadline = time.monotonic() + _DEADLINE_S
     try:
@@ -67,8 +69,7 @@ def serving(export: Path, folder: Path, *, squash: str = "No_Root_Squash") -> It
             time.sleep(0.05)
         yield server
     finally:
-        for server_itself in psutil.Process(process.pid).children():
-            server_itself.kill()  # the first of its processes, so that all the others end with it
+        os.killpg(process.pid, signal.SIGKILL)  # the portmapper, too
         process.wait(_DEADLINE_S)
 
 
