@@ -54,9 +54,13 @@ class NfsServer:
 
 @contextlib.contextmanager
 def serving(export: Path, folder: Path, *, squash: str = "No_Root_Squash") -> Iterator[NfsServer]:
-    """Serve `export` until the block ends; `folder` is for the server's own files."""
+    """Serve a tmpfs at `export` until the block ends; `folder` is for the server's own files.
+
+    A tmpfs, since the server opens files by handles, which an overlay file system (a container's) doesn't give.
+    """
     (folder / "ganesha.conf").write_text(_CONFIGURATION.format(export=export, squash=squash))
     (folder / "start.sh").write_text(_START.format(folder=folder))
+    subprocess.run(["mount", "-t", "tmpfs", "none", export], check=True)
     # Without --fork, which Debian 12's unshare fails at now and then: "sigprocmask unblock failed".
     apart = ["unshare", "--net", "--mount", "sh", str(folder / "start.sh")]
     process = subprocess.Popen(["setpriv", "--pdeathsig", "KILL", *apart], start_new_session=True)
@@ -71,6 +75,7 @@ def serving(export: Path, folder: Path, *, squash: str = "No_Root_Squash") -> It
     finally:
         os.killpg(process.pid, signal.SIGKILL)  # the portmapper, too
         process.wait(_DEADLINE_S)
+        subprocess.run(["umount", "--lazy", export], check=True)
 
 
 def _registered(server: NfsServer) -> bytes:
