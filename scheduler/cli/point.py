@@ -17,6 +17,7 @@ from scheduler.cli.finding import find_repository
 from scheduler.cli.opening import opened_state, warn_without_service
 from scheduler.cli.printing import Columns, facts, iso, moment, note, print_json, show_rows, table
 from scheduler.cli.printing import show as print_view
+from scheduler.restores.left_out import left_out
 from scheduler.state.asking import ask_to_delete, find_point, points_of
 from scheduler.state.asking import pin as set_pin
 from scheduler.state.models import Point
@@ -98,8 +99,9 @@ def show(
     """
     with opened_state() as state, state.read() as session:
         found = find_point(session, vm, point)
+        missing = left_out(session, found)
     if as_json:
-        print_json(_as_json(found))
+        print_json({**_as_json(found), "left_out": list(missing)})
         return
     disks = table("DISK", "SIZE", "STORED", right=("SIZE", "STORED"))
     for disk in found.disks:
@@ -112,6 +114,8 @@ def show(
         ("job", found.job or "-"),
         ("pinned", "yes" if found.pinned else "no"),
     ]
+    if missing:
+        rows.append(("left out", Text(f"{', '.join(missing)}, by the job", style="yellow")))
     first = found.disks[0].key if found.disks else "KEY"
     print_view(Group(facts(rows), "", disks))
     note(f"Restore with `scheduler restore disk --vm {vm} --point {found.point} --disk {first} --to PATH --wait`.")

@@ -5,18 +5,25 @@ from __future__ import annotations
 import re
 from typing import Annotated, Final, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from proxy_worker.contract.specification import DiskKey, Name
+from proxy_worker.contract.specification import Name
 
 INDEPENDENT: Final = "independent"
 _KIB: Final = 1024
 _UNITS: Final = {"MiB": _KIB**2, "GiB": _KIB**3, "TiB": _KIB**4}
 _SIZE: Final = re.compile(rf"> ?(?P<number>\d+(?:\.\d+)?) ?(?P<unit>{'|'.join(_UNITS)})")
-_DISK_KEY: Final[TypeAdapter[str]] = TypeAdapter(DiskKey)
+_PLACE: Final = re.compile(r"(?:scsi|sata|nvme|ide)\d+:\d+")
 
 Pattern = Annotated[str, Field(min_length=1)]
 """A name, or a shell pattern of names: `*`, `?` and `[…]` match as in a shell."""
+
+
+def _with_category(tag: str) -> str:
+    category, _, name = tag.partition("/")
+    if not (category and name):
+        raise ValueError(f"expected a tag with its category, such as 'Backup/gold', got {tag!r}")
+    return tag
 
 
 class VmSelector(BaseModel):
@@ -36,7 +43,7 @@ class VmSelector(BaseModel):
     """A datastore that some of it lies on: as vCenter calls it, or as it is declared."""
     attribute: Pattern | None = None
     """A custom attribute with its value, `Owner=ops`; without a value, any that isn't empty."""
-    tag: Pattern | None = None
+    tag: Annotated[str, AfterValidator(_with_category)] | None = None
     """A tag with its category: `Backup/gold`."""
     vcenter: Name | None = None
     """Only VMs of this vCenter; alone, all of them."""
@@ -75,10 +82,9 @@ class DiskExclusion(BaseModel):
             return cls(vm=of, independent=True)
         if size := _SIZE.fullmatch(which):
             return cls(vm=of, larger_than_bytes=round(float(size["number"]) * _UNITS[size["unit"]]))
-        try:
-            return cls(vm=of, key=_DISK_KEY.validate_python(which))
-        except ValidationError as error:
-            raise _not_an_exclusion(text) from error
+        if _PLACE.fullmatch(which):
+            return cls(vm=of, key=which)
+        raise _not_an_exclusion(text)
 
 
 def _not_an_exclusion(text: str) -> ValueError:

@@ -14,6 +14,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from proxy_worker.contract.errors import ConfigurationError, ConflictError, NotFoundError
+from scheduler.restores.left_out import warning
 from scheduler.restores.original import Original, original_of
 from scheduler.state.asking import find_point, new_id
 from scheduler.state.errors import NoSuchDiskError, NoSuchVcenterError
@@ -189,6 +190,8 @@ def _add(session: Session, restore: VmRestore, source: Point) -> VmRestore:
                 why=f"restore point {source.point} has {', '.join(known)}",
             )
     _require_alone(session, restore)
+    if wishes.disks is None and (missing := warning(session, source)) is not None:
+        restore.warnings = (missing,)
     session.add(restore)
     for key in wanted:
         session.add(

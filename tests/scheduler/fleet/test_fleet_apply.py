@@ -50,7 +50,8 @@ def unique_names(kind: st.SearchStrategy[str] = names, least: int = 0) -> st.Sea
 
 
 def selectors(vcenters: list[str]) -> st.SearchStrategy[tuple[VmSelector, ...]]:
-    conditions = dict.fromkeys(("vm", "folder", "pool", "cluster", "datastore", "attribute", "tag"), patterns)
+    conditions = dict.fromkeys(("vm", "folder", "pool", "cluster", "datastore", "attribute"), patterns)
+    conditions["tag"] = patterns.map(lambda pattern: pattern and f"Backup/{pattern}")
     one = st.fixed_dictionaries(
         conditions | {"vcenter": st.none() | st.sampled_from(vcenters) if vcenters else st.none()}
     ).map(lambda keys: {key: value for key, value in keys.items() if value is not None})

@@ -168,6 +168,8 @@ def test_a_job_selects_by_tables_and_a_vcenter_is_pinned() -> None:
             "job 'nightly', key 'exclude[0]': expected at least one condition, got none: vm,",
         ),
         ('"independent"', '"indep endent"', "key 'exclude_disks[0]': expected a disk's key such as 'scsi0:1'"),
+        ('"independent"', '"bogus"', "key 'exclude_disks[0]': expected a disk's key such as 'scsi0:1'"),
+        ('tag = "Backup/gold"', 'tag = "gold"', "key 'select[1].tag': expected a tag with its category"),
         ('">500GiB"', '">500GB"', "or a size such as '>500GiB'"),
         ('"require"', '"always"', "key 'quiesce': expected 'prefer', 'require' or 'never', got 'always'"),
         ('vcenter = "vc1"\n\n', 'vcenter = "vc2"\n\n', "key 'select[0].vcenter': vcenter 'vc2' is not declared"),

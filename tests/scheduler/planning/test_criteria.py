@@ -65,7 +65,7 @@ def names(planned: Plan) -> list[str]:
         ({"datastore": "slow"}, False),
         ({"tag": "Backup/gold"}, True),
         ({"tag": "Backup/*"}, True),
-        ({"tag": "gold"}, False),
+        ({"tag": "Backup/silver"}, False),
         ({"attribute": "Owner=ops"}, True),
         ({"attribute": "Owner=o*"}, True),
         ({"attribute": "Owner"}, True),
@@ -181,7 +181,7 @@ def test_one_vm_in_two_vcenters_is_backed_up_once_and_named() -> None:
     assert ([one.vcenter for one in chosen.vms], chosen.unplanned) == (["vc2"], ())
 
 
-@pytest.mark.parametrize("text", ["", "/scsi0:0", "a b", ">5", ">5GB", "> 5  GiB", "scsi0:0/", "-1"])
+@pytest.mark.parametrize("text", ["", "/scsi0:0", "a b", ">5", ">5GB", "> 5  GiB", "scsi0:0/", "-1", "bogus"])
 def test_a_text_that_excludes_no_disk_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="expected a disk's key"):
         DiskExclusion.parse(text)
