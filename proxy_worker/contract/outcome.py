@@ -270,6 +270,29 @@ class TaskFailure(Frozen):
         return str(ProxyfleetError(self.what, why=self.why, remedy=self.remedy))
 
 
+class AttemptOutcome(StrEnum):
+    """How a proxy's attempt at a task ended."""
+
+    DONE = "done"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    REQUEUED = "requeued"
+    """It was handed back, or its lease was lost; the task was ready again."""
+
+
+class TaskAttempt(Frozen):
+    """One time that a proxy held a task. Times are Unix seconds, of Redis' clock."""
+
+    proxy: str
+    started_at: float
+    ended_at: float | None = None
+    outcome: AttemptOutcome | None = None
+    note: str = ""
+    """Why, where the proxy couldn't say."""
+    processed_bytes: int | None = None
+    """As far as it had told."""
+
+
 class VsphereOffer(Frozen):
     """What a proxy can do with the disks of any vCenter whose password it has, wherever they lie."""
 

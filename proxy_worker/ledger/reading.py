@@ -12,7 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from proxy_worker.contract.errors import LedgerError
 from proxy_worker.contract.names import TaskKind
-from proxy_worker.contract.outcome import DiskProgress, ProxyRegistration, TaskFailure, TaskResult
+from proxy_worker.contract.outcome import DiskProgress, ProxyRegistration, TaskAttempt, TaskFailure, TaskResult
 from proxy_worker.ledger.records import (
     Fence,
     FinishedTask,
@@ -26,6 +26,7 @@ from proxy_worker.ledger.records import (
 log = logging.getLogger(__name__)
 
 TASK_RESULT: TypeAdapter[TaskResult] = TypeAdapter(TaskResult)
+_HISTORY: TypeAdapter[tuple[TaskAttempt, ...]] = TypeAdapter(tuple[TaskAttempt, ...])
 
 
 class HoldersLostError(LedgerError):
@@ -75,7 +76,7 @@ def task_view(row: list[Any]) -> TaskView:
 
 def proxy_view(row: list[Any]) -> ProxyView | None:
     """A row of `view.lua`'s proxies; None when its registration can't be read."""
-    name, text, live, draining, age_s, used, lanes, enabled, limit = row
+    name, text, live, draining, age_s, used, lanes, enabled, limit, lost = row
     try:
         registration = ProxyRegistration.model_validate_json(text)
     except ValidationError as error:
@@ -89,6 +90,7 @@ def proxy_view(row: list[Any]) -> ProxyView | None:
         draining=draining == "1",
         heartbeat_age_s=float(age_s),
         slots_used=int(used),
+        lost_leases=int(lost),
     )
 
 
@@ -103,7 +105,7 @@ def proxy_orders(lanes: str | None, enabled: str | None, limit: str | None) -> P
 
 def finished_task(row: list[Any]) -> FinishedTask:
     """A row of `finished.lua`."""
-    (kind, title, state, epoch, counter, proxy, attempts, started, ended, outcome, checkpoint, note, task_id) = row
+    (kind, title, state, epoch, counter, proxy, attempts, started, ended, outcome, checkpoint, note, history, task_id) = row
     result, failure = None, None
     try:
         if state == TaskState.DONE:
@@ -125,7 +127,15 @@ def finished_task(row: list[Any]) -> FinishedTask:
         result=result,
         failure=failure,
         checkpoint=checkpoint,
+        history=_history(history),
     )
+
+
+def _history(text: str | None) -> tuple[TaskAttempt, ...]:
+    try:
+        return _HISTORY.validate_json(text) if text else ()
+    except ValidationError:
+        return ()  # only reports look at it
 
 
 def _fence_number(task_id: str, epoch: str | None, counter: str | None) -> int | None:

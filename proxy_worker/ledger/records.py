@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from proxy_worker.contract.names import TaskKind
-from proxy_worker.contract.outcome import DiskProgress, ProxyRegistration, TaskFailure, TaskResult
+from proxy_worker.contract.outcome import DiskProgress, ProxyRegistration, TaskAttempt, TaskFailure, TaskResult
 
 
 class TaskState(StrEnum):
@@ -143,6 +143,8 @@ class ProxyView:
     heartbeat_age_s: float
     slots_used: int
     """Held by running tasks, by reservations, and by tasks of a former epoch whose lease isn't over."""
+    lost_leases: int = 0
+    """How often a task of its was given up without a word from it, since Redis last lost its data."""
 
     @property
     def slots(self) -> int:
@@ -195,6 +197,8 @@ class FleetView:
     proxies: Mapping[str, ProxyView]
     caps: Mapping[str, int]
     """How many tasks hold each cap; those that nobody holds are absent."""
+    refused_fences: int = 0
+    """How often a holder was told that its fence holds no more, since Redis last lost its data."""
 
 
 @dataclass(frozen=True)
@@ -216,6 +220,8 @@ class FinishedTask:
     failure: TaskFailure | None
     checkpoint: str | None
     """What a new task of the same run can go on from."""
+    history: tuple[TaskAttempt, ...] = ()
+    """The newest of its attempts, the last one last."""
 
 
 @dataclass(frozen=True)

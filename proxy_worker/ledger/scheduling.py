@@ -98,7 +98,7 @@ class SchedulerSide(Connection):
 
     def view(self) -> FleetView:
         """Everything that runs or waits, at one moment."""
-        epoch, now, quiet, tasks, proxies, caps = self._run("view")
+        epoch, now, quiet, tasks, proxies, caps, refused = self._run("view")
         return FleetView(
             epoch=int(epoch) if epoch else None,
             server_time=float(now),
@@ -106,6 +106,7 @@ class SchedulerSide(Connection):
             tasks={view.task_id: view for view in map(task_view, tasks)},
             proxies={view.name: view for view in map(proxy_view, proxies) if view is not None},
             caps={name: int(count) for name, count in caps},
+            refused_fences=int(refused),
         )
 
     def finished(self, limit: int = 200) -> list[FinishedTask]:

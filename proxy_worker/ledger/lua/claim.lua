@@ -44,6 +44,7 @@ local counter = tostring(redis.call('HINCRBY', META, 'counter', 1))
 redis.call('HSET', key, 'state', 'running', 'since', stamp(now), 'started_at', stamp(now), 'proxy', proxy,
   'life', life, 'epoch', epoch, 'counter', counter, 'token', token, 'note', '')
 redis.call('HINCRBY', key, 'attempts', 1)
+begin_attempt(id, proxy)
 redis.call('ZREM', DEADLINES, id)
 redis.call('ZADD', LEASES, stamp(clock + times.lease_s), id)
 return granted(counter)

@@ -4,7 +4,7 @@
 local id, epoch, counter, token, checkpoint, progress = unpack(ARGV)
 local key = task_key(id)
 local task = fields(key, 'state', 'verdict')
-if task.state ~= 'running' or not fence_holds(id, epoch, counter, token) then return 'lost' end
+if task.state ~= 'running' or not fence_holds(id, epoch, counter, token) then return refuse_fence() end
 local times = timings()
 redis.call('ZADD', LEASES, stamp(ledger_time(times.tick_s) + times.lease_s), id)
 if progress ~= '' then redis.call('HSET', key, 'progress', progress) end

@@ -3,15 +3,16 @@
 -- time; ledger time is a clock of its own that only `reap.lua` moves, by at most one tick a pass.
 --
 --   meta                hash  epoch, counter (of fences), clock, passed_at, run_id, quiet_until,
---                             timings (JSON)
+--                             timings (JSON), refused_fences (how many)
 --   tasks               set   ids of tasks that have not ended
 --   task:<id>           hash  kind title takes_slot caps(JSON) state since n lane spec proxy instance life
 --                             epoch counter token attempts lost checkpoint progress verdict note
---                             started_at ended_at outcome(JSON)
+--                             started_at ended_at outcome(JSON) history(JSON)
 --   deadlines, leases   zset  task id -> ledger time at which its message, or its holder, is given up
 --   finished            zset  ids of tasks that ended and are not acknowledged -> Unix time
 --   proxies             set   names
 --   proxy:<name>        hash  registration(JSON) instance life lock heartbeat draining left
+--                             lost_leases (how many)
 --   orders:<name>       hash  lanes(JSON) enabled max_concurrent_tasks
 --   slots:<name>        set   ids of tasks that hold one
 --   residue:<name>      zset  tasks of a former epoch -> ledger time until which their slot stays taken
@@ -81,8 +82,31 @@ local function let_go(id)
   redis.call('ZREM', LEASES, id)
 end
 
+-- A task's history has one entry for each time it was claimed, the newest ones only.
+local ATTEMPTS_KEPT = 20
+
+local function begin_attempt(id, proxy)
+  local history = cjson.decode(redis.call('HGET', task_key(id), 'history') or '[]')
+  history[#history + 1] = {proxy = proxy, started_at = now}
+  if #history > ATTEMPTS_KEPT then table.remove(history, 1) end
+  redis.call('HSET', task_key(id), 'history', cjson.encode(history))
+end
+
+local function end_attempt(id, outcome, note)
+  local task = fields(task_key(id), 'state', 'history', 'progress')
+  if task.state ~= 'running' or not task.history then return end
+  local history = cjson.decode(task.history)
+  local attempt = history[#history]
+  attempt.ended_at, attempt.outcome, attempt.note = now, outcome, note
+  -- A proxy wrote it, and nothing that a proxy writes may stand in the way of giving its task up.
+  local readable, progress = pcall(cjson.decode, task.progress or '')
+  if readable and type(progress) == 'table' then attempt.processed_bytes = progress.processed_bytes end
+  redis.call('HSET', task_key(id), 'history', cjson.encode(history))
+end
+
 local function make_ready(id, note)
   let_go(id)
+  end_attempt(id, 'requeued', note)
   local key = task_key(id)
   redis.call('HDEL', key, 'lane', 'spec', 'proxy', 'instance', 'life', 'epoch', 'counter', 'token', 'progress')
   redis.call('HSET', key, 'state', 'ready', 'since', stamp(now), 'note', note)
@@ -104,6 +128,7 @@ end
 local function finish(id, state, outcome)
   let_go(id)
   local key = task_key(id)
+  end_attempt(id, state, redis.call('HGET', key, 'note') or '')
   redis.call('HDEL', key, 'spec', 'progress')
   redis.call('HSET', key, 'state', state, 'since', stamp(now), 'ended_at', stamp(now), 'outcome', outcome)
   redis.call('SREM', TASKS, id)
@@ -115,6 +140,8 @@ end
 local function lose_holder(id, note)
   local key = task_key(id)
   local lost = redis.call('HINCRBY', key, 'lost', 1)
+  local proxy = redis.call('HGET', key, 'proxy')
+  if proxy then redis.call('HINCRBY', proxy_key(proxy), 'lost_leases', 1) end
   redis.call('HSET', key, 'note', note)
   if redis.call('HGET', key, 'verdict') == 'cancel' then
     finish(id, 'cancelled', '')
@@ -132,6 +159,12 @@ end
 local function fence_holds(id, epoch, counter, token)
   local task = fields(task_key(id), 'epoch', 'counter', 'token')
   return task.token == token and task.epoch == epoch and task.counter == counter
+end
+
+-- What a holder is told whose fence holds no more.
+local function refuse_fence()
+  redis.call('HINCRBY', META, 'refused_fences', 1)
+  return 'lost'
 end
 
 local function epoch_is(epoch)
