@@ -17,6 +17,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 from proxy_worker.contract.names import CompressionLevel, Quiesce, TransportMode
 from proxy_worker.contract.specification import DiskKey, Name
 from proxy_worker.vsphere.trust import ThumbprintError, normalised, with_colons
+from scheduler.deployment.server import ProxyServer
 from scheduler.planning.criteria import DiskExclusionText, VmSelector
 from scheduler.planning.retention import Retention
 from scheduler.state.declared import DatastoreKind, JobKind, NamePattern, Priority
@@ -202,6 +203,10 @@ class Proxy(Declared):
     """The datastores it may read; without this key, all that it reaches."""
     enabled: bool = True
     """Whether it gets tasks."""
+    description: Annotated[str, Field(max_length=255)] = ""
+    """What people should know of it."""
+    server: ProxyServer | None = None
+    """The machine that the scheduler puts it on; without this key, whoever installs it does."""
 
 
 class VmDisk(Declared):

@@ -65,6 +65,8 @@ def stored_fleet(session: Session) -> models.Fleet:
                 transport_mode=models.ModeChoice(row.transport_mode),
                 datastores=row.datastores,
                 enabled=row.enabled,
+                description=row.description,
+                server=row.server,
             )
             for row in session.scalars(select(Proxy).order_by(Proxy.name))
         ),

@@ -11,6 +11,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from proxy_worker.contract.names import AUTOMATIC, CompressionLevel, Quiesce
 from proxy_worker.contract.specification import DiskKey, Name
+from scheduler.deployment.server import ProxyServer
 from scheduler.planning.criteria import Criteria
 from scheduler.planning.retention import Retention
 from scheduler.state.columns import Json, Record, choice, reference
@@ -133,6 +134,9 @@ class Proxy(Record):
     datastores: Mapped[tuple[str, ...] | None] = mapped_column(Json(tuple[Name, ...]), default=None)
     """The datastores it may be used for; None: all it registered."""
     enabled: Mapped[bool] = mapped_column(default=True)
+    description: Mapped[str] = mapped_column(default="")
+    server: Mapped[ProxyServer | None] = mapped_column(Json(ProxyServer), default=None)
+    """The machine that the scheduler puts it on; None: it is installed by others."""
 
 
 class Vm(Record):

@@ -16,6 +16,7 @@ from scheduler.state.declared import (
     Vcenter,
     Vm,
 )
+from scheduler.state.deployed import DeploymentState, ProxyDeployment
 from scheduler.state.recorded import (
     DiskTask,
     DiskTaskState,
@@ -40,6 +41,7 @@ __all__ = [
     "ChangeBaseOfPoint",
     "Datastore",
     "DatastoreKind",
+    "DeploymentState",
     "DiskTask",
     "DiskTaskState",
     "Job",
@@ -49,6 +51,7 @@ __all__ = [
     "Point",
     "Priority",
     "Proxy",
+    "ProxyDeployment",
     "Record",
     "Repository",
     "Request",
