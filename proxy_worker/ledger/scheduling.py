@@ -22,29 +22,35 @@ class SchedulerSide(Connection):
     """
 
     _epoch: int | None = None
+    _term = 0
 
     def epoch(self) -> int | None:
         """The epoch in force; None when this ledger is new or has lost its data."""
         return self.view().epoch
 
-    def open_epoch(self, epoch: int, timings: Timings = DEFAULT_TIMINGS) -> None:
+    def open_epoch(self, epoch: int, timings: Timings = DEFAULT_TIMINGS, *, term: int = 0) -> None:
         """Begin `epoch`, which must be higher than any before; keep it durably elsewhere first.
+
+        Where several schedulers stand by, `term` is higher for each that takes over.
 
         Tasks that have not ended are forgotten and must be submitted again; their holders are answered lost,
         and their slots stay taken for one lease. When the ledger had lost its data and so doesn't know them, no
         slot is given out for one lease. Tasks that ended stay until they are acknowledged.
         """
-        answer, current = self._run("open_epoch", epoch, timings.model_dump_json())
+        answer, current = self._run("open_epoch", epoch, timings.model_dump_json(), term)
         if answer != "ok":
             raise _stale(epoch, current)
-        self._epoch = epoch
+        self._epoch, self._term = epoch, term
 
-    def join_epoch(self, epoch: int, timings: Timings = DEFAULT_TIMINGS) -> None:
-        """Go on with what the ledger holds, as after a restart of the scheduler alone; sets the timings anew."""
-        answer, current = self._run("join_epoch", epoch, timings.model_dump_json())
+    def join_epoch(self, epoch: int, timings: Timings = DEFAULT_TIMINGS, *, term: int = 0) -> None:
+        """Go on with what the ledger holds, as after a restart of the scheduler alone; sets the timings anew.
+
+        A scheduler of an earlier `term` is refused from now on, though the epoch is the same.
+        """
+        answer, current = self._run("join_epoch", epoch, timings.model_dump_json(), term)
         if answer != "ok":
             raise _stale(epoch, current)
-        self._epoch = epoch
+        self._epoch, self._term = epoch, term
 
     def submit(self, task: NewTask) -> None:
         """Make a task ready to be dispatched. A task id that is known already is left as it is."""
@@ -135,7 +141,7 @@ class SchedulerSide(Connection):
         return self._bell(timeout_s)
 
     def _guarded(self, script: str, *arguments: str | float) -> Any:
-        answer = self._run(script, self._epoch or 0, *arguments)
+        answer = self._run(script, f"{self._epoch or 0}.{self._term}", *arguments)
         if answer[0] == "stale":
             raise _stale(self._epoch, self.epoch())
         return answer
@@ -147,6 +153,8 @@ def _stale(epoch: int | None, current: str | int | None) -> StaleEpochError | Le
         return LedgerEmptyError(what, why="the ledger is empty, since Redis has lost its data")
     return StaleEpochError(
         what,
-        why=f"epoch {current} is in force, so another scheduler has taken over",
+        why="another scheduler has taken over within it"
+        if str(current) == str(epoch)
+        else f"epoch {current} is in force, so another scheduler has taken over",
         remedy="Stop one of the two schedulers.",
     )

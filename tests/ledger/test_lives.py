@@ -83,6 +83,20 @@ def test_scheduler_of_a_lower_epoch_can_do_nothing(ledger: Ledger, valkey: Embed
         ledger.open_epoch(2, TIMINGS)
 
 
+def test_scheduler_that_stood_by_goes_on_with_what_runs_and_the_former_one_can_do_nothing(
+    ledger: Ledger, valkey: EmbeddedValkey
+) -> None:
+    claimed = held(ledger)
+    with Ledger(valkey.url, password=valkey.password) as other:
+        other.join_epoch(1, TIMINGS, term=2)
+        assert ledger.renew(claimed.fence) is RenewAnswer.OK
+        with pytest.raises(StaleEpochError, match="another scheduler has taken over within it"):
+            ledger.cancel("t1")
+        with pytest.raises(StaleEpochError):
+            ledger.join_epoch(1, TIMINGS, term=1)
+        assert other.cancel("t1")
+
+
 def test_ledger_that_lost_its_data_gives_out_no_slot_for_one_lease(ledger: Ledger, clock: Clock) -> None:
     held(ledger)
     clock.lose_everything()

@@ -1,6 +1,6 @@
 -- Begin an epoch: tasks that have not ended are forgotten (the caller submits them again), and what they held
 -- stays taken for one lease. A ledger that had nothing gives out no slot for that long, unless it is a first one.
--- ARGV: epoch, timings(JSON). Answers 'ok' or 'stale' and the epoch in force.
+-- ARGV: epoch, timings(JSON), term. Answers 'ok' or 'stale' and the epoch in force.
 local epoch, limits = ARGV[1], cjson.decode(ARGV[2])
 local current = redis.call('HGET', META, 'epoch')
 if current and tonumber(current) >= tonumber(epoch) then return {'stale', current} end
@@ -19,6 +19,6 @@ if not current then
   redis.call('HSET', META, 'clock', stamp(clock))
   if tonumber(epoch) > 1 then redis.call('HSET', META, 'quiet_until', stamp(clock + limits.lease_s)) end
 end
-redis.call('HSET', META, 'epoch', epoch, 'timings', ARGV[2], 'clock', stamp(clock), 'passed_at', stamp(now))
+redis.call('HSET', META, 'epoch', epoch, 'term', ARGV[3], 'timings', ARGV[2], 'clock', stamp(clock), 'passed_at', stamp(now))
 ring()
 return {'ok', epoch}

@@ -2,7 +2,7 @@
 -- All keys begin with KEYS[1], whose braces put them into one hash slot. Times: `now` is the server's Unix
 -- time; ledger time is a clock of its own that only `reap.lua` moves, by at most one tick a pass.
 --
---   meta                hash  epoch, counter (of fences), clock, passed_at, run_id, quiet_until,
+--   meta                hash  epoch, term (of the scheduler that leads), counter (of fences), clock, passed_at, run_id, quiet_until,
 --                             timings (JSON), refused_fences (how many)
 --   tasks               set   ids of tasks that have not ended
 --   task:<id>           hash  kind title takes_slot caps(JSON) state since n lane spec proxy instance life
@@ -167,8 +167,10 @@ local function refuse_fence()
   return 'lost'
 end
 
-local function epoch_is(epoch)
-  return redis.call('HGET', META, 'epoch') == epoch
+-- Whether a scheduler's call counts, by its `<epoch>.<term>`: another one may have taken over within the epoch.
+local function epoch_is(claimed)
+  local meta = fields(META, 'epoch', 'term')
+  return (meta.epoch or '') .. '.' .. (meta.term or '0') == claimed
 end
 
 -- How long no slot may be given out, because holders that this ledger doesn't know may still be at work.
