@@ -288,4 +288,5 @@ def _outcome(task: FinishedTask) -> Outcome:
         attempts=task.attempts,
         started_at=task.started_at,
         checkpoint=task.checkpoint,
+        history=task.history,
     )

@@ -138,11 +138,19 @@ class PointSummary(Frozen):
     disks: tuple[PointDisk, ...]
 
 
+class StoreSpace(Frozen):
+    """Of the file system that a repository lies on."""
+
+    size_bytes: int
+    free_bytes: int
+
+
 class RepositoryCommitResult(Frozen):
     """The restore point exists."""
 
     kind: Literal[TaskKind.REPOSITORY_COMMIT] = TaskKind.REPOSITORY_COMMIT
     point: PointSummary
+    space: StoreSpace | None = None
 
 
 class RepositoryAbandonResult(Frozen):
@@ -158,6 +166,7 @@ class RepositoryListResult(Frozen):
     kind: Literal[TaskKind.REPOSITORY_LIST] = TaskKind.REPOSITORY_LIST
     repository_id: str
     points: tuple[PointSummary, ...]
+    space: StoreSpace | None = None
 
 
 class RepositoryCheckResult(Frozen):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import posixpath
+import shutil
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -18,6 +19,7 @@ from proxy_worker.contract.outcome import (
     RepositoryCheckResult,
     RepositoryCommitResult,
     RepositoryListResult,
+    StoreSpace,
     TaskResult,
 )
 from proxy_worker.contract.specification import (
@@ -29,6 +31,7 @@ from proxy_worker.contract.specification import (
     RepositoryCheck,
     RepositoryCommit,
     RepositoryList,
+    RepositoryReference,
     TaskBody,
     VmIdentity,
 )
@@ -109,7 +112,7 @@ def _commit(body: RepositoryCommit, bench: Bench, *_: object) -> RepositoryCommi
         disks=[(stored.disk, stored.fence, stored.sealed_result) for stored in body.disks],
         started_at=body.started_at,
     )
-    return RepositoryCommitResult(point=_summary(point))
+    return RepositoryCommitResult(point=_summary(point), space=_space(body.repository))
 
 
 def _abandon(body: RepositoryAbandon, bench: Bench, *_: object) -> RepositoryAbandonResult:
@@ -122,7 +125,9 @@ def _abandon(body: RepositoryAbandon, bench: Bench, *_: object) -> RepositoryAba
 def _list(body: RepositoryList, bench: Bench, *_: object) -> RepositoryListResult:
     repository = bench.repository(body.repository, "write")
     return RepositoryListResult(
-        repository_id=repository.id, points=tuple(_summary(point) for point in repository.points())
+        repository_id=repository.id,
+        points=tuple(_summary(point) for point in repository.points()),
+        space=_space(body.repository),
     )
 
 
@@ -141,6 +146,14 @@ def _check(body: RepositoryCheck, bench: Bench, claim: Claim, keeper: LeaseKeepe
         duration_seconds=report.duration_seconds,
         damage=tuple(map(str, report.findings)),
     )
+
+
+def _space(repository: RepositoryReference) -> StoreSpace | None:
+    try:
+        usage = shutil.disk_usage(repository.location)
+    except OSError:
+        return None  # nothing that the task is about
+    return StoreSpace(size_bytes=usage.total, free_bytes=usage.free)
 
 
 def _configuration_file(address: DiskAddress, bench: Bench) -> ConfigurationFile:

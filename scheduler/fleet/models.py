@@ -18,6 +18,7 @@ from proxy_worker.contract.names import CompressionLevel, Quiesce, TransportMode
 from proxy_worker.contract.specification import DiskKey, Name
 from proxy_worker.vsphere.trust import ThumbprintError, normalised, with_colons
 from scheduler.deployment.server import ProxyServer
+from scheduler.planning.addressees import CaFile, EmailTarget, NotifyWhen, WebhookTarget
 from scheduler.planning.criteria import DiskExclusionText, VmSelector
 from scheduler.planning.retention import Retention
 from scheduler.state.declared import DatastoreKind, JobKind, NamePattern, Priority
@@ -56,12 +57,6 @@ def _timezone(text: str) -> str:
 def _absolute_path(text: str) -> str:
     if not text.startswith("/"):
         raise ValueError(f"expected an absolute path on the proxies, got {text!r}")
-    return text
-
-
-def _absolute_file(text: str) -> str:
-    if not text.startswith("/"):
-        raise ValueError(f"expected an absolute path, got {text!r}")
     return text
 
 
@@ -113,7 +108,7 @@ class Vcenter(Declared):
     of each proxy that reads over virtual appliance or network mode."""
     thumbprint: Annotated[str, AfterValidator(_thumbprint)] | None = None
     """The SHA-1 or SHA-256 of its certificate, which is pinned by it instead of being verified."""
-    ca_file: Annotated[str, AfterValidator(_absolute_file)] | None = None
+    ca_file: CaFile | None = None
     """A file of certificate authorities, as an absolute path, that verify its certificate; without this key, the
     system's do."""
     max_sessions: Annotated[int, Field(ge=1, le=64)] = 4
@@ -292,6 +287,30 @@ class Job(Declared):
         return self
 
 
+class Notification(Declared):
+    """Who is told of runs' ends."""
+
+    name: Name
+    """The notification's name."""
+    when: NotifyWhen = NotifyWhen.WARNING
+    """Which runs: `always` all, `warning` those that failed, wholly or in part, and those with warnings, `failure`
+    only the former."""
+    jobs: Annotated[tuple[NamePattern, ...], Field(min_length=1)] = ("*",)
+    """Of which jobs, by name or pattern."""
+    webhook: WebhookTarget | None = None
+    """A server to tell; either this or `email`."""
+    email: EmailTarget | None = None
+    """People to tell."""
+    enabled: bool = True
+    """Whether anything is sent."""
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Self:
+        if (self.webhook is None) == (self.email is None):
+            raise ValueError("expected either 'webhook' or 'email'")
+        return self
+
+
 class Fleet(Declared):
     """All declarations; the attributes are the names of the file's arrays of tables."""
 
@@ -302,9 +321,10 @@ class Fleet(Declared):
     proxy: tuple[Proxy, ...] = ()
     vm: tuple[Vm, ...] = ()
     job: tuple[Job, ...] = ()
+    notification: tuple[Notification, ...] = ()
 
 
-Declaration = Site | Vcenter | Datastore | Repository | Proxy | Vm | Job
+Declaration = Site | Vcenter | Datastore | Repository | Proxy | Vm | Job | Notification
 KINDS: tuple[str, ...] = tuple(Fleet.model_fields)
 """The kinds of declarations, those first that others refer to."""
 

@@ -14,6 +14,7 @@ from scheduler.planning.criteria import Criteria
 from scheduler.state.columns import Record
 from scheduler.state.declared import Datastore, Job, NbdDisk, Proxy, Repository, Site, Vcenter, Vm
 from scheduler.state.errors import RunActiveError
+from scheduler.state.notifying import Notification
 from scheduler.state.recorded import Point, Run, RunState
 
 _ROWS: dict[str, type[Record]] = {
@@ -24,6 +25,7 @@ _ROWS: dict[str, type[Record]] = {
     "proxy": Proxy,
     "vm": Vm,
     "job": Job,
+    "notification": Notification,
 }
 _SECONDS_PER_MINUTE = 60
 
@@ -78,6 +80,17 @@ def stored_fleet(session: Session) -> models.Fleet:
             for row in session.scalars(select(Vm).order_by(Vm.name))
         ),
         job=tuple(stored_job(row) for row in session.scalars(select(Job).order_by(Job.name))),
+        notification=tuple(
+            models.Notification(
+                name=row.name,
+                when=row.when,
+                jobs=row.jobs,
+                webhook=row.webhook,
+                email=row.email,
+                enabled=row.enabled,
+            )
+            for row in session.scalars(select(Notification).order_by(Notification.name))
+        ),
     )
 
 

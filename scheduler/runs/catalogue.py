@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
-from proxy_worker.contract.outcome import PointDisk, PointSummary, RepositoryListResult
+from proxy_worker.contract.outcome import PointDisk, PointSummary, RepositoryListResult, StoreSpace
 from scheduler.state.models import DiskTask, Point, Repository, Run, VmRun
 
 CLOCK_DIFFERENCE_S = 300.0
@@ -29,6 +29,13 @@ class Rescanned:
 def add_point(session: Session, repository: str, summary: PointSummary) -> None:
     """Record a restore point; recording it again changes nothing."""
     session.merge(_row(repository, summary))
+
+
+def note_space(session: Session, repository: str, space: StoreSpace | None, now: float) -> None:
+    """Record how much room a repository has, as a proxy saw it."""
+    row = session.get(Repository, repository)
+    if row is not None and space is not None:
+        row.size_bytes, row.free_bytes, row.measured_at = space.size_bytes, space.free_bytes, now
 
 
 def add_point_of(session: Session, run: Run, vm_run: VmRun, now: float) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from proxy_worker.contract.outcome import TaskFailure, TaskResult
+from proxy_worker.contract.outcome import TaskAttempt, TaskFailure, TaskResult
 
 
 @dataclass(frozen=True)
@@ -20,3 +20,4 @@ class Outcome:
     attempts: int = 0
     started_at: float | None = None
     checkpoint: str | None = None
+    history: tuple[TaskAttempt, ...] = ()

@@ -25,7 +25,7 @@ from proxy_worker.contract.specification import RepositoryAbandon
 from scheduler.restores.outcomes import record_task as record_task_of_restore
 from scheduler.runs.bases import keep_bases
 from scheduler.runs.beginning import plan_if_scanned
-from scheduler.runs.catalogue import add_point, add_point_of, replace_points
+from scheduler.runs.catalogue import add_point, add_point_of, note_space, replace_points
 from scheduler.runs.completion import end_vm_run, give_up_commit, settle_vm_runs
 from scheduler.runs.freezing_storage import record_creation
 from scheduler.runs.journal import Journal
@@ -70,6 +70,7 @@ def record(journal: Journal, outcomes: Sequence[Outcome]) -> None:
         outcome = by_id[row.id]
         if row.kind is TaskKind.DISK_BACKUP and row.disk_task_id in disks:
             disk = disks[row.disk_task_id]
+            disk.queued_at = disk.queued_at or row.created_at
             _record_disk(runs[disk.run_id], disk, outcome, journal.now)
             vm_run_ids.add(disk.vm_run_id)
             journal.close(row)
@@ -96,6 +97,7 @@ def record(journal: Journal, outcomes: Sequence[Outcome]) -> None:
 
 def _record_disk(run: Run, disk: DiskTask, outcome: Outcome, now: float) -> None:
     disk.attempts += outcome.attempts
+    disk.history += outcome.history
     disk.proxy = outcome.proxy or disk.proxy
     disk.started_at = outcome.started_at or disk.started_at
     disk.ended_at = outcome.ended_at
@@ -137,6 +139,7 @@ def _record_commit(journal: Journal, row: LedgerTask, outcome: Outcome) -> None:
     run = session.get_one(Run, vm_run.run_id)
     if isinstance(outcome.result, RepositoryCommitResult):
         add_point(session, run.repository, outcome.result.point)
+        note_space(session, run.repository, outcome.result.space, journal.now)
         keep_bases(session, run, vm_run)
         journal.close(row)
         end_vm_run(journal, vm_run, VmRunState.SUCCEEDED)
@@ -202,6 +205,7 @@ def _record_request(journal: Journal, row: LedgerTask, outcome: Outcome) -> None
     if isinstance(outcome.result, RepositoryListResult):
         rescanned = replace_points(journal.session, request.repository, outcome.result, asked_at=request.created_at)
         request.summary = str(rescanned)
+        note_space(journal.session, request.repository, outcome.result.space, journal.now)
         request.state = WorkState.SUCCEEDED
     elif outcome.result is not None:
         request.result = outcome.result

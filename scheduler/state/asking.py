@@ -127,6 +127,7 @@ def ask_to_retry(session: Session, run_id: str) -> Run:
     run.state = RunState.REQUESTED
     run.cancel_requested = False
     run.retention_applied = False
+    run.notified = False
     run.reason = None
     run.ended_at = None
     return run

@@ -117,6 +117,10 @@ class Repository(Record):
     """When it is collected next; the service's own mark, not declared. None: to be found out."""
     repository_id: Mapped[str | None] = mapped_column(default=None)
     """Its own identity, learned by the first rescan."""
+    size_bytes: Mapped[int | None] = mapped_column(default=None)
+    """Of the file system it lies on, as a proxy saw it last; not declared. So are the next two."""
+    free_bytes: Mapped[int | None] = mapped_column(default=None)
+    measured_at: Mapped[float | None] = mapped_column(default=None)
 
 
 class Proxy(Record):

@@ -17,6 +17,7 @@ from scheduler.state.declared import (
     Vm,
 )
 from scheduler.state.deployed import DeploymentState, ProxyDeployment
+from scheduler.state.notifying import Delivery, DeliveryState, Notification
 from scheduler.state.recorded import (
     DiskTask,
     DiskTaskState,
@@ -41,6 +42,8 @@ __all__ = [
     "ChangeBaseOfPoint",
     "Datastore",
     "DatastoreKind",
+    "Delivery",
+    "DeliveryState",
     "DeploymentState",
     "DiskTask",
     "DiskTaskState",
@@ -48,6 +51,7 @@ __all__ = [
     "JobKind",
     "LedgerTask",
     "NbdDisk",
+    "Notification",
     "Point",
     "Priority",
     "Proxy",

@@ -11,7 +11,14 @@ from sqlalchemy import Index, String, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column
 
 from proxy_worker.contract.names import CompressionLevel, Quiesce, TaskKind
-from proxy_worker.contract.outcome import DiskBackupResult, DiskReport, PointDisk, TaskFailure, TaskResult
+from proxy_worker.contract.outcome import (
+    DiskBackupResult,
+    DiskReport,
+    PointDisk,
+    TaskAttempt,
+    TaskFailure,
+    TaskResult,
+)
 from proxy_worker.contract.specification import DiskAddress, Extent, TaskBody
 from scheduler.planning.criteria import Criteria
 from scheduler.planning.places import TrackingMark, VcenterPlace
@@ -136,6 +143,8 @@ class Run(Record):
     quiesce: Mapped[Quiesce] = mapped_column(choice(Quiesce), default=Quiesce.PREFER)
     retention_applied: Mapped[bool] = mapped_column(default=False)
     """Whether what its job doesn't keep any more has been asked for, since it ended."""
+    notified: Mapped[bool] = mapped_column(default=False)
+    """Whether all that is to be told of its end is in the outbox."""
 
 
 class VmRun(Record):
@@ -202,6 +211,10 @@ class DiskTask(Record):
     """Of the last try that failed."""
     checkpoint: Mapped[str | None] = mapped_column(default=None)
     """Sealed: where the next try of the same attempt can go on."""
+    queued_at: Mapped[float | None] = mapped_column(default=None)
+    """When it was first put into the ledger."""
+    history: Mapped[tuple[TaskAttempt, ...]] = mapped_column(Json(tuple[TaskAttempt, ...]), default=())
+    """When which proxy held it, over all tries."""
     started_at: Mapped[float | None] = mapped_column(default=None)
     ended_at: Mapped[float | None] = mapped_column(default=None)
 
