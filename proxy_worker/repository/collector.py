@@ -230,7 +230,9 @@ class _Collection:
             yield Counted(len(whole), sum(map(packs.measure, whole)), "restore points need all of them")
         if partly:
             dead = sum(map(packs.dead_bytes, partly))
-            yield Counted(len(partly), dead, "too little in them is dead to be worth rewriting them")
+            size = sum(map(packs.measure, partly))
+            why = f"{dead * 100 // size}% of that is dead, too little to rewrite them for"
+            yield Counted(len(partly), size, why)
         if waiting := self._report.waiting_for:
             size = sum(map(packs.measure, gone))
             yield Counted(len(gone), size, f"condemned, until {len(waiting)} runs have ended")

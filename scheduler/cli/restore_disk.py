@@ -102,7 +102,10 @@ def disk(
       scheduler restore disk --vm web01 --disk scsi0:1 --to-vm web01-test --wait
     """
     if (to is None) == (to_vm is None):
-        raise RestoreTargetError("--to or --to-vm", why="one of them says where the disk goes, not both")
+        why = "nothing says where the disk goes" if to is None else "both were given"
+        raise RestoreTargetError(
+            "--to or --to-vm", why=why, remedy="Give --to PATH for a file, or --to-vm VM for a disk of a VM."
+        )
     if to_vm is not None:
         wishes = RestoreWishes(datastore=datastore, disk_format=disk_format, power_off=power_off, power_on=power_on)
         _into_vm(vm, disk_key, to_vm, wishes, point=point, overwrite=overwrite, wait=wait, as_json=as_json)

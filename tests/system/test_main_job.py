@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -78,6 +79,34 @@ def test_full_backup_incremental_and_restores_of_both(fleet: LiveFleet, tmp_path
     assert stored[1] < stored[0] / 2
     assert _restored_digests(fleet, tmp_path / "old", points[0]) == before
     assert _restored_digests(fleet, tmp_path / "new", points[1]) == after
+
+
+def test_a_deleted_point_gives_its_room_back_and_takes_nothing_from_the_others(
+    fleet: LiveFleet, tmp_path: Path
+) -> None:
+    def points() -> list[str]:
+        listed = fleet.read_json("scheduler", "point", "list", "--vm", "web01", "--json")
+        return [point["point"] for point in listed]
+
+    with _flat(fleet, MACHINES[0], MACHINES[0].disks[1]).open("r+b") as raw:
+        raw.write(os.urandom(8 << 20))
+    fleet.command("scheduler", "job", "start", "everything", "--wait")
+    newest, *older = points()
+    before = _stored_bytes(fleet)
+    for point in older:
+        fleet.command("scheduler", "point", "delete", "web01", point)
+    wait_until(lambda: points() == [newest], "the points to be gone", timeout_s=60)
+    fleet.command("scheduler", "repository", "collect", "main", "--wait")
+
+    assert _stored_bytes(fleet) < before
+    checked = fleet.read_json("scheduler", "repository", "check", "main", "--json")
+    assert (checked["state"], checked["damage"]) == ("succeeded", [])
+    left = {point["vm"]: point["point"] for point in fleet.read_json("scheduler", "point", "list", "--json")[::-1]}
+    assert _restored_digests(fleet, tmp_path / "left", left) == _digests(fleet)
+
+
+def _stored_bytes(fleet: LiveFleet) -> int:
+    return sum(path.stat().st_size for path in fleet.layout.repository.rglob("packs/*/*"))
 
 
 def test_what_fails_is_named_and_harms_nobody(fleet: LiveFleet) -> None:
