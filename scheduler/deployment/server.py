@@ -75,7 +75,7 @@ class ProxyServer(_Declared):
     """Who logs in: root, or somebody whom `sudo` asks no password."""
     credential: Name | None = None
     """The secret that logs in: `<credential>.ssh-key` or `<credential>.ssh-password` in the scheduler's secrets
-    folder (a key's passphrase: `<credential>.ssh-passphrase`). Without this key, the SSH agent and your own keys."""
+    folder (with a passphrase in `<credential>.ssh-passphrase`). Without this key, the SSH agent and your own."""
     host_key: Fingerprint | None = None
     """The fingerprint that its SSH host key is pinned by. Without this key it is shown and asked about."""
     install_dir: AbsolutePath | None = None

@@ -1,0 +1,271 @@
+"""Runs on the machine that is to be a proxy, as `python3 -c <this text> VERB`: JSON in, JSON out.
+
+It may use nothing but Python's own library. Each verb can be done again: what is as it should be is left alone.
+A refusal is `{"problem": …}`; anything else that goes wrong there comes back as one line on stderr.
+"""
+
+from __future__ import annotations
+
+import base64
+import grp
+import json
+import os
+import platform
+import pwd
+import shutil
+import socket
+import subprocess
+import sys
+import tarfile
+import time
+from pathlib import Path
+from typing import Any
+
+COMPLETE = ".complete"
+"""Marks a release whose installation came to its end."""
+CONNECT_TIMEOUT_S = 10
+
+
+def look(asked: dict[str, Any]) -> dict[str, Any]:
+    """What the machine has, and what it reaches."""
+    status = os.statvfs(_existing(Path(asked["software"])))
+    software = Path(asked["software"])
+    current = software / "current"
+    certificate = Path(asked["config"]) / "secrets/redis-certificate.pem"
+    owner = software / "name"
+    return {
+        "cores": len(os.sched_getaffinity(0)),
+        "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        "free_bytes": status.f_bavail * status.f_frsize,
+        "clock": time.time(),
+        "libc": list(platform.libc_ver()),
+        "systemd": Path("/run/systemd/system").is_dir() and shutil.which("systemctl") is not None,
+        "release": current.readlink().name if current.is_symlink() else None,
+        "proxy": owner.read_text().strip() if owner.exists() else None,
+        "certificate": certificate.read_text() if certificate.exists() else None,
+        "unreached": {name: _problem(way) for name, way in asked["reach"].items()},
+        "folders": {
+            name: [one for one in places if Path(one).is_dir()] for name, places in asked["places"].items()
+        },
+        "mounts": _mounts(),
+    }
+
+
+def unpack(asked: dict[str, Any], stream: Any) -> dict[str, Any]:
+    """Unpack the tar archive that follows into a new folder."""
+    folder = Path(asked["folder"])
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    with tarfile.open(fileobj=stream, mode="r|") as archive:
+        for member in archive:
+            if not member.isfile() or "/" in member.name:
+                raise ValueError(f"an unexpected member of the archive: {member.name}")
+            archive.extract(member, folder)
+    return {}
+
+
+def has_release(asked: dict[str, Any]) -> dict[str, Any]:
+    """Whether a release is installed whole."""
+    return {"installed": (Path(asked["folder"]) / COMPLETE).exists()}
+
+
+def install(asked: dict[str, Any]) -> dict[str, Any]:
+    """Make a release: an environment of its own, from the wheels that were unpacked, each by its digest."""
+    folder, wheels = Path(asked["folder"]), Path(asked["wheels"])
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    _run(sys.executable, "-m", "venv", "--without-pip", str(folder))
+    python = folder / "bin/python"
+    pip = next(wheels.glob("pip-*.whl"))
+    _run(
+        *(str(python), str(pip / "pip"), "install", "--quiet", "--no-index", "--find-links", str(wheels)),
+        *("--no-deps", "--require-hashes", "--no-compile", "--no-cache-dir", "--disable-pip-version-check"),
+        *("-r", str(wheels / "requirements.lock")),
+    )
+    _run(str(python), "-m", "compileall", "-q", "-j", "0", str(folder / "lib"))
+    (folder / COMPLETE).touch()
+    shutil.rmtree(wheels)
+    return {}
+
+
+def account(asked: dict[str, Any]) -> dict[str, Any]:
+    """Make sure of the system user that the proxy runs as."""
+    name = asked["account"]
+    try:
+        pwd.getpwnam(name)
+    except KeyError:
+        home = ("--no-create-home", "--home-dir", asked["state"], "--shell", "/usr/sbin/nologin")
+        _run("useradd", "--system", "--user-group", *home, name)
+        return {"made": True}
+    return {"made": False}
+
+
+def write(asked: dict[str, Any]) -> dict[str, Any]:
+    """Make folders and files what they are to be; says what the changed ones were, unless they are secret."""
+    for folder in asked["folders"]:
+        path = Path(folder["path"])
+        path.mkdir(parents=True, exist_ok=True)
+        path.chmod(folder["mode"])
+        _give(path, folder["owner"])
+    changed: dict[str, str | None] = {}
+    for file in asked["files"]:
+        path, content = Path(file["path"]), _decoded(file["content"])
+        before = path.read_bytes() if path.exists() else None
+        if content is None:
+            path.unlink(missing_ok=True)
+        elif before != content:
+            _write_whole(path, content, file["mode"], file["owner"])
+        else:
+            path.chmod(file["mode"])
+            _give(path, file["owner"])
+        if before != content:
+            kept = before is not None and not file["secret"]
+            changed[file["path"]] = base64.b64encode(before).decode() if kept and before is not None else None
+    return {"changed": changed}
+
+
+def activate(asked: dict[str, Any]) -> dict[str, Any]:
+    """Let `current` be a release, in one step; keeps this one, the one before it, and no other."""
+    releases, current = Path(asked["releases"]), Path(asked["current"])
+    before = current.readlink().name if current.is_symlink() else None
+    draft = current.with_name(".current")
+    draft.unlink(missing_ok=True)
+    draft.symlink_to(f"releases/{asked['release']}")
+    draft.replace(current)
+    for other in releases.iterdir():
+        if other.name not in {asked["release"], before}:
+            shutil.rmtree(other, ignore_errors=True)
+    return {"before": before}
+
+
+def systemd(asked: dict[str, Any]) -> dict[str, Any]:
+    """Start, stop or look at the unit."""
+    unit, what = asked["unit"], asked["what"]
+    if what == "start":
+        _run("systemctl", "daemon-reload")
+        _run("systemctl", "enable", "--quiet", unit)
+        _run("systemctl", "restart", unit)
+    elif what == "stop" and _said("systemctl", "is-enabled", unit).strip():
+        _run("systemctl", "disable", "--quiet", unit)
+        _run("systemctl", "stop", unit)
+    running = _said("systemctl", "is-active", unit).strip() in {"active", "activating"}
+    log = _said("journalctl", "--unit", unit, "--lines", "15", "--no-pager", "--output", "cat")
+    return {"running": running, "log": log}
+
+
+def supervisor(asked: dict[str, Any]) -> dict[str, Any]:
+    """Start, stop or look at the supervisor that keeps the proxy running where there is no systemd."""
+    script = Path(asked["script"])
+    answer = {"running": False}
+    if script.exists():
+        answer = json.loads(_run(sys.executable, "-I", str(script), asked["what"]))
+    log = script.with_name("proxy.log")
+    lines = log.read_text(errors="replace").splitlines()[-15:] if log.exists() else []
+    return {**answer, "log": "\n".join(lines)}
+
+
+def remove(asked: dict[str, Any]) -> dict[str, Any]:
+    """Remove files and folders."""
+    removed = []
+    for text in asked["paths"]:
+        path = Path(text)
+        if path.is_symlink() or path.is_file():
+            path.unlink()
+        elif path.is_dir():
+            shutil.rmtree(path)
+        else:
+            continue
+        removed.append(text)
+    if asked["unit"] and shutil.which("systemctl"):
+        subprocess.run(["systemctl", "daemon-reload"], check=False, capture_output=True)
+    if asked["account"]:
+        subprocess.run(["userdel", asked["account"]], check=False, capture_output=True)
+    return {"removed": removed}
+
+
+def _problem(way: dict[str, Any]) -> str | None:
+    """Why something isn't reached; None when it is."""
+    if "path" in way:
+        path = Path(way["path"])
+        if not path.is_dir():
+            return f"there is no folder {path}"
+        return None if os.access(path, os.R_OK | os.X_OK) else f"{path} can't be read"
+    if "command" in way:
+        return None if shutil.which(way["command"]) else f"there is no command {way['command']}"
+    try:
+        socket.create_connection((way["host"], way["port"]), CONNECT_TIMEOUT_S).close()
+    except OSError as error:
+        return f"{way['host']}:{way['port']}: {error.strerror or error}"
+    return None
+
+
+def _mounts() -> list[str]:
+    """Where network and local storage is mounted."""
+    fields = [line.split() for line in Path("/proc/self/mounts").read_text().splitlines()]
+    return [one[1] for one in fields if one[0].startswith("/dev/") or one[2].startswith(("nfs", "vmfs", "btrfs"))]
+
+
+def _existing(path: Path) -> Path:
+    return path if path.exists() else _existing(path.parent)
+
+
+def _decoded(text: str | None) -> bytes | None:
+    return None if text is None else base64.b64decode(text)
+
+
+def _write_whole(path: Path, content: bytes, mode: int, owner: str | None) -> None:
+    draft = path.with_name(f".{path.name}.new")
+    draft.unlink(missing_ok=True)
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(descriptor)
+    _give(draft, owner)
+    draft.chmod(mode)
+    draft.replace(path)
+
+
+def _give(path: Path, owner: str | None) -> None:
+    if owner is not None and os.geteuid() == 0:
+        user, _, group = owner.partition(":")
+        os.chown(path, pwd.getpwnam(user).pw_uid, grp.getgrnam(group).gr_gid, follow_symlinks=False)
+
+
+def _run(*command: str) -> str:
+    done = subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
+    if done.returncode:
+        said = (done.stderr or done.stdout).strip().splitlines()[-3:]
+        raise OSError(f"`{' '.join(command[:3])} …` failed: {' '.join(said) or f'code {done.returncode}'}")
+    return done.stdout
+
+
+def _said(*command: str) -> str:
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=False).stdout
+    except OSError:
+        return ""
+
+
+VERBS = {
+    verb.__name__: verb
+    for verb in (look, has_release, install, account, write, activate, systemd, supervisor, remove)
+}
+
+
+def main() -> int:
+    """Do what is asked for; the first line of the input is JSON, an archive may follow."""
+    os.umask(0o022)
+    stream = sys.stdin.buffer
+    asked = json.loads(stream.readline())
+    try:
+        answer = unpack(asked, stream) if sys.argv[1] == "unpack" else VERBS[sys.argv[1]](asked)
+    except (OSError, ValueError, KeyError, tarfile.TarError, StopIteration) as error:
+        print(str(error) or type(error).__name__, file=sys.stderr)
+        return 1
+    print(json.dumps(answer))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
