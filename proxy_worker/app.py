@@ -20,6 +20,7 @@ from proxy_worker.contract.names import proxy_lane
 from proxy_worker.ledger.broker import SETTINGS, broker_settings, lane_queue, site_options
 from proxy_worker.node.bench import Bench
 from proxy_worker.node.heart import Heart
+from proxy_worker.node.task_log import forget_logs
 from proxy_worker.tasks import enlist, task_and_number
 
 log = logging.getLogger(__name__)
@@ -70,6 +71,7 @@ class Node:
         self._app = app
         self._bench = bench
         _only_answer()
+        forget_logs(bench.configuration.state_dir)
         self._worker = Worker(
             app=app,
             hostname=f"proxy@{bench.identity.name}",
@@ -96,7 +98,7 @@ class Node:
         def failed(exception: BaseException, args: Any, **_: object) -> None:
             named = task_and_number(args)
             if isinstance(exception, WorkerLostError) and named is not None:
-                heart.process_died(*named)
+                heart.process_died(*named, str(exception))
 
         worker_ready.connect(ready, weak=False)
         worker_shutting_down.connect(shutting_down, weak=False)

@@ -18,8 +18,8 @@ from celery import Celery, Task
 
 from proxy_worker.contract.errors import CancelledError, LedgerError, ProxyfleetError
 from proxy_worker.contract.names import TaskKind
-from proxy_worker.contract.outcome import TaskFailure
-from proxy_worker.contract.signing import SpecificationError, verify
+from proxy_worker.contract.outcome import DiskProgress, TaskFailure
+from proxy_worker.contract.signing import SpecificationError, SpecificationExpiredError, verify
 from proxy_worker.contract.specification import TaskBody
 from proxy_worker.ledger import Claim, Refused
 from proxy_worker.node.bench import Bench
@@ -27,15 +27,26 @@ from proxy_worker.node.bodies import perform
 from proxy_worker.node.events import Announcer, figures
 from proxy_worker.node.lease import AFTER_FAILURE_S, Ending, LeaseKeeper, awake_s, until_answered
 from proxy_worker.node.memory import give_back
+from proxy_worker.node.obeyed import ClockAheadError, MemoryLostError
+from proxy_worker.node.task_log import TaskLog
 
 log = logging.getLogger(__name__)
 
+NOT_HERE_NOW: Final = (SpecificationExpiredError, ClockAheadError, MemoryLostError)
+"""Errors that say nothing of the task, only of this proxy, or of Redis' clock."""
+REST_POLL_S: Final = 0.2
 CLAIM_PATIENCE_S: Final = 10.0
 """How long a message is held while the ledger doesn't answer; its deadline makes the task ready again anyway."""
 
 
 class UnexpectedError(ProxyfleetError):
     """A defect of this program; the proxy's log has the traceback."""
+
+
+class OutOfMemoryError(ProxyfleetError):
+    """The proxy's process was refused memory while it worked on a task."""
+
+    retryable = True
 
 
 class TaskEndedError(Exception):
@@ -99,11 +110,18 @@ def _handle(task: Task, bench: Bench, announcer: Announcer, kind: TaskKind) -> s
     if isinstance(claim, Refused):
         log.log(logging.INFO if claim.requeued else logging.WARNING, "refused %s: %s", message, claim.code)
         return f"refused: {claim.code}"
-    with _DefectsReported(bench, claim):
+    task_log = TaskLog(bench.configuration.state_dir, message.task_id, message.number)
+    with _DefectsReported(bench, claim), task_log:
         announce = functools.partial(announcer.announce, task.request.hostname, task.request.id, claim.title)
+
+        def tell_progress(progress: DiskProgress) -> None:
+            task_log.note(progress)
+            announce(progress)
+
         keeper = LeaseKeeper(
-            bench.ledger, claim, claimed_at_s=asked_at_s, draining=bench.draining, on_progress=announce
+            bench.ledger, claim, claimed_at_s=asked_at_s, draining=bench.draining, on_progress=tell_progress
         )
+        log.info("%s: begins, as task %s", claim.title, message)
         with keeper:
             outcome = _work(bench, claim, keeper, message)
         accepted = _tell(bench, claim, outcome.tell)
@@ -137,8 +155,19 @@ def _claim(bench: Bench, message: Message) -> Claim | Refused:
 
 def _work(bench: Bench, claim: Claim, keeper: LeaseKeeper, message: Message) -> _Outcome:
     ledger, fence = bench.ledger, claim.fence
+    began_s = awake_s()
     try:
         result = perform(_verified(bench, claim, message), bench, claim, keeper)
+    except NOT_HERE_NOW as error:
+        return _not_now(bench, claim, keeper, error)
+    except MemoryError:
+        bench.forget_repositories()
+        exhausted = OutOfMemoryError(
+            claim.title,
+            why=f"proxy {bench.identity.name} has no memory left for it",
+            remedy="Give the proxy more memory, or fewer max_concurrent_tasks: about 1 GiB for each.",
+        )
+        return _Outcome(lambda: ledger.fail(fence, TaskFailure.of(exhausted)), str(exhausted), failed=True)
     except ProxyfleetError as error:
         if keeper.ending is Ending.LOST:
             return _Outcome(lambda: False, f"stopped, its lease was lost: {error}", failed=True)
@@ -148,9 +177,30 @@ def _work(bench: Bench, claim: Claim, keeper: LeaseKeeper, message: Message) -> 
             return _Outcome(lambda: ledger.release(fence, checkpoint, note), "handed back")
         if not isinstance(error, CancelledError):
             bench.forget_repositories()
+            bench.failures_in_a_row += 1
+            if error.retryable and bench.failures_in_a_row > 1:
+                _rest(keeper, until_s=began_s + claim.lease_s / 3)
         failure = TaskFailure.of(error)
         return _Outcome(lambda: ledger.fail(fence, failure), str(error), failed=True)
+    bench.failures_in_a_row = 0
     return _Outcome(lambda: ledger.complete(fence, result), figures(result))
+
+
+def _not_now(bench: Bench, claim: Claim, keeper: LeaseKeeper, error: ProxyfleetError) -> _Outcome:
+    """Hand a task back that nothing was done for: it is this proxy's clock or disk that is wrong, not the task."""
+    log.error("%s: handed back: %s", claim.title, error)
+    _rest(keeper, until_s=awake_s() + AFTER_FAILURE_S)  # by then the heart says that this proxy is unfit
+    note = f"{bench.identity.name} could not take it: {error.why or error.what}"
+    return _Outcome(lambda: bench.ledger.release(claim.fence, claim.checkpoint, note), "handed back")
+
+
+def _rest(keeper: LeaseKeeper, *, until_s: float) -> None:
+    """Keep the slot for a while, unless the task is to stop.
+
+    A proxy that fails at once, e.g. since it has lost a mount, must not get all the tasks that others could do.
+    """
+    while awake_s() < until_s and keeper.ending is None:
+        time.sleep(REST_POLL_S)
 
 
 def _verified(bench: Bench, claim: Claim, message: Message) -> TaskBody:

@@ -67,6 +67,7 @@ def run(
             detacher.limited(registration),
             identity,
             bench.draining,
+            state_dir=configuration.state_dir,
             subscribe=node.subscribe,
             name_lost=name_lost,
         )

@@ -262,6 +262,8 @@ class TaskFailure(Frozen):
     remedy: str = ""
     retryable: bool = False
     exit_code: int = 1
+    log: tuple[str, ...] = ()
+    """The last lines that the task wrote, where it couldn't say itself why it failed."""
 
     @classmethod
     def of(cls, error: ProxyfleetError) -> TaskFailure:
@@ -334,6 +336,3 @@ class ProxyRegistration(Frozen):
     """Modes that its proxy.toml doesn't allow it."""
     version: str
     contract_version: int
-
-
-CONTRACT_VERSION = 1

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import json
 from collections.abc import Iterable
 
 from cryptography.exceptions import InvalidSignature
@@ -15,12 +16,17 @@ from pydantic import ValidationError
 
 from proxy_worker.contract.errors import CredentialError
 from proxy_worker.contract.specification import TaskSpecification
+from proxy_worker.contract.versions import CONTRACT_VERSION, ContractVersionError
 
 _DOMAIN = b"proxyfleet task specification 1\0"
 
 
 class SpecificationError(CredentialError):
     """A task specification isn't signed by a scheduler this proxy knows, or isn't the one that was asked for."""
+
+
+class SpecificationExpiredError(SpecificationError):
+    """A task specification was claimed too late, e.g. since Redis' clock was set in between."""
 
 
 def encode_public_key(key: Ed25519PublicKey) -> str:
@@ -52,7 +58,7 @@ def verify(
     """Return the specification that `signed` holds, if it is the one that a message announced.
 
     Raises `SpecificationError` when no key in `keys` signed it, when it belongs to another task or dispatch,
-    or when it has expired at `now` (Unix seconds).
+    or when it has expired at `now` (Unix seconds); `ContractVersionError` when only a newer proxy can read it.
     """
     signature, payload = signed[:64], signed[64:]
     subject = f"specification of task {task_id}"
@@ -68,6 +74,7 @@ def verify(
             why="it is not signed by a scheduler this proxy knows",
             remedy="If the scheduler's key was replaced, put the new public half into proxy.toml.",
         )
+    _require_version(payload, subject)
     try:
         specification = TaskSpecification.model_validate_json(payload)
     except ValidationError as error:
@@ -79,5 +86,19 @@ def verify(
     if (specification.task_id, specification.dispatch_number) != (task_id, dispatch_number):
         raise SpecificationError(subject, why="it was signed for another task or dispatch")
     if now > specification.expires_at:
-        raise SpecificationError(subject, why="it expired before it was claimed")
+        raise SpecificationExpiredError(subject, why="it expired before it was claimed")
     return specification
+
+
+def _require_version(payload: bytes, subject: str) -> None:
+    """Raise `ContractVersionError` for what is written in a version to come, before anything of it is read."""
+    try:
+        version = json.loads(payload).get("contract_version") or 1
+    except ValueError:
+        return
+    if version > CONTRACT_VERSION:
+        raise ContractVersionError(
+            subject,
+            why=f"it is written in version {version} of the contract, and this proxy speaks {CONTRACT_VERSION}",
+            remedy="Upgrade this proxy.",
+        )

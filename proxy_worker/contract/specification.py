@@ -369,4 +369,6 @@ class TaskSpecification(Frozen):
     """The lane it was published to."""
     expires_at: float
     """After this, a proxy that has not claimed it yet refuses it."""
+    contract_version: int | None = None
+    """The version of the contract that it is written in; None: the first, which didn't say so."""
     body: TaskBody

@@ -15,12 +15,13 @@ from redis.exceptions import RedisError
 
 from proxy_worker.contract.names import TaskKind
 from proxy_worker.ledger.access import FleetConnection, RedisAccess, reached
+from proxy_worker.ledger.connection import KEEPALIVE
 from proxy_worker.ledger.errors import LedgerUnavailableError
 
 TRANSPORT_OPTIONS: Final[dict[str, Any]] = {
     "visibility_timeout": 86400,
     "queue_order_strategy": "priority",
-    "socket_keepalive": True,
+    **KEEPALIVE,
     "socket_timeout": 30,
     "socket_connect_timeout": 5,
     "health_check_interval": 10,

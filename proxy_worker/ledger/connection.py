@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import importlib.resources
 import re
+import socket
 from collections.abc import Callable
 from typing import Any, Final, Self
 
@@ -15,6 +16,7 @@ from redis.exceptions import (
     AuthorizationError,
     NoPermissionError,
     OutOfMemoryError,
+    ReadOnlyError,
     RedisError,
     ResponseError,
 )
@@ -29,6 +31,7 @@ from proxy_worker.ledger.errors import (
     LedgerFullError,
     LedgerPasswordError,
     LedgerProtocolError,
+    LedgerReadOnlyError,
     LedgerUnavailableError,
 )
 
@@ -37,6 +40,15 @@ KEY_PREFIX: Final = "{pf}:"
 SOCKET_TIMEOUT_S: Final = 5.0
 _CERTIFICATE_TROUBLE: Final = re.compile(r"certificate|\[SSL|_ssl\.c|tls|alert ", re.IGNORECASE)
 _NOT_ALLOWED_IN_SCRIPT: Final = re.compile(r"ACL failure in script|The user executing the script")
+KEEPALIVE: Final[dict[str, Any]] = {
+    "socket_keepalive": True,
+    "socket_keepalive_options": {
+        getattr(socket, name): value
+        for name, value in {"TCP_KEEPIDLE": 10, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}.items()
+        if hasattr(socket, name)
+    },
+}
+"""A peer that vanished without a word, as behind a cut cable, is noticed within 25 s; by default, in hours."""
 REPEATS: Final = 2
 """Every script may be repeated, so a call whose connection broke is; more patience is the caller's decision."""
 
@@ -64,7 +76,7 @@ class Connection:
                 decode_responses=True,
                 socket_timeout=SOCKET_TIMEOUT_S,
                 socket_connect_timeout=SOCKET_TIMEOUT_S,
-                socket_keepalive=None if access.url.startswith("unix:") else True,
+                **({} if access.url.startswith("unix:") else KEEPALIVE),
                 retry=Retry(ExponentialWithJitterBackoff(base=0.05, cap=0.5), REPEATS),
                 **options,
             )
@@ -131,18 +143,10 @@ class Connection:
                 why=f"Redis refuses the password or the user ({text})",
                 remedy="Put the right password into the secret that [redis] credential names.",
             )
-        if isinstance(error, OutOfMemoryError) or text.startswith("OOM"):
-            return LedgerFullError(
-                what,
-                why="Redis has reached its maxmemory and evicts nothing",
-                remedy="Raise maxmemory, or remove from that Redis what isn't proxyfleet's.",
-            )
-        if text.startswith("MISCONF"):
-            return LedgerFullError(
-                what, why=f"Redis can't write to its own disk ({text})", remedy="Make room on the Redis server."
-            )
+        if unwritable := _unwritable(what, error, text):
+            return unwritable
         if isinstance(error, (RedisConnectionError, RedisTimeoutError, OSError)) or text.startswith(
-            ("LOADING", "READONLY", "MASTERDOWN", "BUSY")
+            ("LOADING", "MASTERDOWN", "BUSY")
         ):
             return self._unreached(text)
         if isinstance(error, ResponseError):
@@ -150,3 +154,24 @@ class Connection:
                 what, why=f"unexpected answer ({text})", remedy="Use Redis 7 or Valkey 8 or newer, with Lua."
             )
         return LedgerUnavailableError(what, why=text)
+
+
+def _unwritable(what: str, error: Exception, text: str) -> LedgerError | None:
+    """What keeps a server that answers from writing."""
+    if isinstance(error, OutOfMemoryError) or text.startswith("OOM"):
+        return LedgerFullError(
+            what,
+            why="Redis has reached its maxmemory and evicts nothing",
+            remedy="Raise maxmemory, or remove from that Redis what isn't proxyfleet's.",
+        )
+    if text.startswith("MISCONF"):
+        return LedgerFullError(
+            what, why=f"Redis can't write to its own disk ({text})", remedy="Make room on the Redis server."
+        )
+    if isinstance(error, ReadOnlyError) or text.startswith(("READONLY", "NOREPLICAS")):
+        return LedgerReadOnlyError(
+            what,
+            why=f"Redis answers and takes no writes ({text})",
+            remedy="Make it a primary again (REPLICAOF NO ONE), or see to the replicas that it waits for.",
+        )
+    return None

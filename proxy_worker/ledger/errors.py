@@ -23,6 +23,10 @@ class LedgerFullError(LedgerError):
     """Redis is at its memory limit and evicts nothing, so that nothing can be written."""
 
 
+class LedgerReadOnlyError(LedgerError):
+    """Redis answers and takes no writes: it has become a replica, or lacks those it must have."""
+
+
 class LedgerEmptyError(LedgerError):
     """Redis answers, and has lost what the ledger held."""
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+import json
 import secrets
+from collections.abc import Sequence
 from typing import Any
 
 from proxy_worker.contract.names import TaskKind
@@ -11,7 +13,7 @@ from proxy_worker.contract.outcome import DiskProgress, ProxyRegistration, TaskF
 from proxy_worker.ledger.connection import Connection
 from proxy_worker.ledger.errors import ProxyNameTakenError
 from proxy_worker.ledger.reading import TASK_RESULT, proxy_orders
-from proxy_worker.ledger.records import Claim, Fence, ProxyIdentity, ProxyOrders, Refused, RenewAnswer
+from proxy_worker.ledger.records import Claim, Fence, Forfeited, ProxyIdentity, ProxyOrders, Refused, RenewAnswer
 from proxy_worker.ledger.timings import Timings
 
 
@@ -44,12 +46,14 @@ class ProxySide(Connection):
         error.heard_ago_s = float(age)
         raise error
 
-    def heartbeat(self, identity: ProxyIdentity, *, draining: bool = False) -> ProxyOrders | None:
+    def heartbeat(self, identity: ProxyIdentity, *, draining: bool = False, note: str = "") -> ProxyOrders | None:
         """Say that this life goes on. Returns the scheduler's orders; None when the registration was lost.
+
+        While `draining` it gets nothing new; `note` says why, where there is more to say.
 
         Raises `ProxyNameTakenError` when another life has taken the name.
         """
-        answer = self._run("heartbeat", identity.name, identity.life, int(draining))
+        answer = self._run("heartbeat", identity.name, identity.life, int(draining), note)
         if answer[0] == "taken":
             raise ProxyNameTakenError(
                 f"proxy name {identity.name!r}",
@@ -117,9 +121,16 @@ class ProxySide(Connection):
         """Hand a task back, ready for anybody; False when it is no longer this holder's."""
         return bool(self._fenced("release", fence, checkpoint or "", note) == "ok")
 
-    def forfeit(self, task_id: str, number: int, identity: ProxyIdentity) -> bool:
-        """Say that the process of this proxy that had taken a message is dead; False when nothing had to change."""
-        return bool(self._run("forfeit", task_id, number, identity.name, identity.life) == "ok")
+    def forfeit(
+        self, task_id: str, number: int, identity: ProxyIdentity, *, why: str = "died", log: Sequence[str] = ()
+    ) -> Forfeited | None:
+        """Say that the process of this proxy that had taken a message is dead; None when nothing had to change.
+
+        `why` goes on after "its process", and `log` is what it last wrote: the outcome of a task over which
+        processes die again and again.
+        """
+        answer = self._run("forfeit", task_id, number, identity.name, identity.life, why, json.dumps(list(log)))
+        return None if answer == "lost" else Forfeited(answer)
 
     def _fenced(self, script: str, fence: Fence, *arguments: str) -> Any:
         return self._run(script, fence.task_id, fence.epoch, fence.counter, fence.token, *arguments)

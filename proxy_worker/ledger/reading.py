@@ -10,9 +10,10 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from proxy_worker.contract.errors import LedgerError
+from proxy_worker.contract.errors import LedgerError, ProxyfleetError
 from proxy_worker.contract.names import TaskKind
 from proxy_worker.contract.outcome import DiskProgress, ProxyRegistration, TaskAttempt, TaskFailure, TaskResult
+from proxy_worker.contract.versions import CONTRACT_VERSION, why_not_served
 from proxy_worker.ledger.records import (
     Fence,
     FinishedTask,
@@ -31,6 +32,10 @@ _HISTORY: TypeAdapter[tuple[TaskAttempt, ...]] = TypeAdapter(tuple[TaskAttempt, 
 
 class HoldersLostError(LedgerError):
     """One proxy process after the other vanished while it worked on the same task."""
+
+
+class QuarantinedError(ProxyfleetError):
+    """A task's processes died over it one after the other: it isn't tried again until somebody has looked."""
 
 
 class UnreadableOutcomeError(LedgerError):
@@ -76,9 +81,9 @@ def task_view(row: list[Any]) -> TaskView:
 
 def proxy_view(row: list[Any]) -> ProxyView | None:
     """A row of `view.lua`'s proxies; None when its registration can't be read."""
-    name, text, live, draining, age_s, used, lanes, enabled, limit, lost = row
+    name, text, live, draining, age_s, used, lanes, enabled, limit, lost, note = row
     try:
-        registration = ProxyRegistration.model_validate_json(text)
+        registration = _registration(text)
     except ValidationError as error:
         _warn_once(f"proxy {name} gets no tasks: this version can't read its registration ({_first(error)})")
         return None
@@ -91,27 +96,60 @@ def proxy_view(row: list[Any]) -> ProxyView | None:
         heartbeat_age_s=float(age_s),
         slots_used=int(used),
         lost_leases=int(lost),
+        note=note,
+        refusal=why_not_served(registration.contract_version),
     )
 
 
-def proxy_orders(lanes: str | None, enabled: str | None, limit: str | None) -> ProxyOrders:
+def _registration(text: str) -> ProxyRegistration:
+    """Of a proxy that is newer than this program, only what is known here: it gets no tasks, and is to be seen."""
+    said = json.loads(text)
+    if said.get("contract_version", 0) > CONTRACT_VERSION:
+        text = json.dumps({key: value for key, value in said.items() if key in ProxyRegistration.model_fields})
+    return ProxyRegistration.model_validate_json(text)
+
+
+def proxy_orders(
+    lanes: str | None, enabled: str | None, limit: str | None, server_time: str | None = None
+) -> ProxyOrders:
     """What `orders:<name>` says; a proxy nobody has given orders yet is enabled and has only its own lane."""
     return ProxyOrders(
         lanes=tuple(json.loads(lanes or "[]")),
         enabled=enabled != "0",
         max_concurrent_tasks=int(limit) if limit else None,
+        server_time=float(server_time) if server_time else None,
     )
 
 
 def finished_task(row: list[Any]) -> FinishedTask:
     """A row of `finished.lua`."""
-    (kind, title, state, epoch, counter, proxy, attempts, started, ended, outcome, checkpoint, note, history, task_id) = row
+    (
+        kind,
+        title,
+        state,
+        epoch,
+        counter,
+        proxy,
+        attempts,
+        started,
+        ended,
+        outcome,
+        checkpoint,
+        note,
+        history,
+        deaths,
+        last_log,
+        task_id,
+    ) = row
     result, failure = None, None
     try:
         if state == TaskState.DONE:
             result = TASK_RESULT.validate_json(outcome)
         elif state == TaskState.FAILED:
-            failure = TaskFailure.model_validate_json(outcome) if outcome else _lost(title, attempts, note)
+            if outcome:
+                failure = TaskFailure.model_validate_json(outcome)
+            else:
+                failure = _quarantined(title, deaths, note, last_log) if deaths else _lost(title, attempts, note)
     except ValidationError as error:
         failure = _unreadable(title, proxy, error)
     return FinishedTask(
@@ -150,6 +188,18 @@ def _lost(title: str, attempts: str, note: str) -> TaskFailure:
             remedy="Look into the proxies' logs for what kills their processes, e.g. a lack of memory.",
         )
     )
+
+
+def _quarantined(title: str, deaths: str, note: str, last_log: str) -> TaskFailure:
+    failure = TaskFailure.of(
+        QuarantinedError(
+            title,
+            why=f"{deaths} processes in a row died over it, at last: {note}",
+            remedy="It isn't tried again by itself. Look at the last lines of its log; when the cause is gone, "
+            "retry the run.",
+        )
+    )
+    return failure.model_copy(update={"log": tuple(json.loads(last_log))})
 
 
 def _unreadable(title: str, proxy: str, error: ValidationError) -> TaskFailure:

@@ -8,6 +8,7 @@ from enum import StrEnum
 
 from proxy_worker.contract.names import TaskKind
 from proxy_worker.contract.outcome import DiskProgress, ProxyRegistration, TaskAttempt, TaskFailure, TaskResult
+from proxy_worker.contract.versions import written_for
 
 
 class TaskState(StrEnum):
@@ -106,6 +107,15 @@ class Claim:
     lease_s: float
 
 
+class Forfeited(StrEnum):
+    """What becomes of a task whose process died."""
+
+    READY = "ok"
+    """Somebody else may take it."""
+    ENDED = "ended"
+    """It was cancelled, or is quarantined."""
+
+
 @dataclass(frozen=True)
 class ProxyIdentity:
     """One life of one proxy."""
@@ -127,6 +137,8 @@ class ProxyOrders:
     enabled: bool = True
     max_concurrent_tasks: int | None = None
     """None: as registered."""
+    server_time: float | None = None
+    """The ledger's Unix time when it gave them."""
 
 
 @dataclass(frozen=True)
@@ -145,6 +157,10 @@ class ProxyView:
     """Held by running tasks, by reservations, and by tasks of a former epoch whose lease isn't over."""
     lost_leases: int = 0
     """How often a task of its was given up without a word from it, since Redis last lost its data."""
+    note: str = ""
+    """Why it takes nothing new although nobody told it so, e.g. that its disk is full."""
+    refusal: str = ""
+    """Why this version gives it no tasks: it speaks another version of the contract."""
 
     @property
     def slots(self) -> int:
@@ -156,7 +172,7 @@ class ProxyView:
     @property
     def slots_free(self) -> int:
         """How many disk tasks it could take now; none while it is away, disabled or draining."""
-        if not (self.live and self.orders.enabled) or self.draining:
+        if not (self.live and self.orders.enabled) or self.draining or self.refusal:
             return 0
         return max(0, self.slots - self.slots_used)
 
@@ -199,6 +215,11 @@ class FleetView:
     """How many tasks hold each cap; those that nobody holds are absent."""
     refused_fences: int = 0
     """How often a holder was told that its fence holds no more, since Redis last lost its data."""
+
+    @property
+    def contract_version(self) -> int:
+        """The version that specifications have to be written in while every proxy is to read them."""
+        return written_for(proxy.registration.contract_version for proxy in self.proxies.values() if proxy.live)
 
 
 @dataclass(frozen=True)

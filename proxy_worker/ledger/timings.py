@@ -30,6 +30,10 @@ class Timings(Frozen):
     max_lost_attempts: Annotated[int, Field(ge=1)] = 10
     """How many holders of a task may vanish in a row, without a checkpoint, before the task fails by itself."""
 
+    max_deaths: Annotated[int, Field(ge=1)] = 3
+    """How many processes may die in a row over a task, without a checkpoint, before it is quarantined: it fails,
+    and isn't tried again by itself."""
+
     @property
     def renew_s(self) -> float:
         """How often a lease is renewed at least."""

@@ -43,6 +43,8 @@ class Bench:
         self.draining = draining
         self.public_keys: tuple[Ed25519PublicKey, ...] = configuration.public_keys()
         self.obeyed = Obeyed(configuration.state_dir)
+        self.failures_in_a_row = 0
+        """Tasks of this process that failed since the last one that didn't."""
         self._vsphere_offer = vsphere or VsphereOffer()
         self._repositories: dict[tuple[str, str | None, str], Repository] = {}
 

@@ -7,12 +7,15 @@ import queue
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 from proxy_worker.contract.errors import LedgerError
 from proxy_worker.contract.names import proxy_lane
 from proxy_worker.contract.outcome import ProxyRegistration
-from proxy_worker.ledger import Ledger, ProxyIdentity, ProxyNameTakenError
+from proxy_worker.ledger import Forfeited, Ledger, ProxyIdentity, ProxyNameTakenError
 from proxy_worker.node.draining import Draining
+from proxy_worker.node.fitness import why_unfit
+from proxy_worker.node.task_log import Coroner, last_words
 
 log = logging.getLogger(__name__)
 
@@ -27,10 +30,14 @@ class Heart:
         identity: ProxyIdentity,
         draining: Draining,
         *,
+        state_dir: Path,
         subscribe: Callable[[frozenset[str]], None],
         name_lost: Callable[[ProxyNameTakenError], None],
     ) -> None:
         """`subscribe` gets all lanes to be consumed, at every beat; `name_lost` hears of a life that took over."""
+        self._state_dir = state_dir
+        self._coroner = Coroner()
+        self._unfit = ""
         self._ledger = ledger
         self._registration = registration
         self._anew: Callable[[], ProxyRegistration] | None = None
@@ -39,7 +46,7 @@ class Heart:
         self._subscribe = subscribe
         self._name_lost = name_lost
         self._stopping = threading.Event()
-        self._dead: queue.SimpleQueue[tuple[str, int] | None] = queue.SimpleQueue()
+        self._dead: queue.SimpleQueue[tuple[str, int, str] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._beat, name="heart", daemon=True)
         self._told = False
 
@@ -54,9 +61,12 @@ class Heart:
         if self._thread.ident is not None:
             self._thread.join()
 
-    def process_died(self, task_id: str, number: int) -> None:
-        """Hear that the pool process that had taken this message is dead; doesn't wait for the ledger."""
-        self._dead.put((task_id, number))
+    def process_died(self, task_id: str, number: int, said: str) -> None:
+        """Hear that the pool process that had taken this message is dead, and what is `said` of its end.
+
+        Doesn't wait for the ledger.
+        """
+        self._dead.put((task_id, number, said))
 
     def beat_now(self) -> None:
         """Beat without waiting for the next time, e.g. to announce that the proxy drains."""
@@ -87,7 +97,9 @@ class Heart:
         if fresh != self._registration:
             self._ledger.register(fresh, self._identity)
             self._registration = fresh
-        orders = self._ledger.heartbeat(self._identity, draining=self._draining.draining)
+        orders = self._ledger.heartbeat(
+            self._identity, draining=self._draining.draining or bool(self._unfit), note=self._unfit
+        )
         if orders is None:
             log.warning("the ledger has forgotten this proxy; registering again")
             self._ledger.register(self._registration, self._identity)
@@ -95,7 +107,18 @@ class Heart:
         if self._told:
             log.info("the ledger hears this proxy again")
             self._told = False
+        self._examine(orders.server_time)
         self._subscribe(frozenset({proxy_lane(self._registration.site, self._identity.name), *orders.lanes}))
+
+    def _examine(self, server_time_s: float | None) -> None:
+        unfit = why_unfit(self._state_dir, server_time_s)
+        if bool(unfit) != bool(self._unfit):
+            if unfit:
+                log.error("this proxy takes nothing new: %s", unfit)
+            else:
+                log.info("this proxy is fit for work again")
+            self.beat_now()
+        self._unfit = unfit
 
     def _wait(self, timeout_s: float) -> None:
         deadline = time.monotonic() + timeout_s
@@ -108,9 +131,14 @@ class Heart:
                 return
             self._forfeit(*dead)
 
-    def _forfeit(self, task_id: str, number: int) -> None:
+    def _forfeit(self, task_id: str, number: int, said: str) -> None:
+        words = last_words(self._state_dir, task_id, number)
+        why = self._coroner.cause(said, words)
         try:
-            if self._ledger.forfeit(task_id, number, self._identity):
-                log.warning("task %s: its process died; it is ready again", task_id)
+            match self._ledger.forfeit(task_id, number, self._identity, why=why, log=words):
+                case Forfeited.READY:
+                    log.warning("task %s: its process %s; it is ready again", task_id, why)
+                case Forfeited.ENDED:
+                    log.error("task %s: its process %s; it isn't tried again", task_id, why)
         except LedgerError as error:
             log.warning("task %s: its process died, and its lease has to run out: %s", task_id, error)

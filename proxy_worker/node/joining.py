@@ -10,7 +10,8 @@ from typing import Final
 from proxy_worker.config import ProxyConfiguration
 from proxy_worker.contract.errors import LedgerError
 from proxy_worker.contract.names import TransportMode
-from proxy_worker.contract.outcome import CONTRACT_VERSION, ProxyRegistration
+from proxy_worker.contract.outcome import ProxyRegistration
+from proxy_worker.contract.versions import CONTRACT_VERSION
 from proxy_worker.ledger import Ledger, ProxyIdentity, ProxyNameTakenError
 from proxy_worker.node.bench import held_credentials
 from proxy_worker.transport.probing import probe_vsphere

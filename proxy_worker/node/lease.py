@@ -167,7 +167,8 @@ class LeaseKeeper:
 def until_answered(call: Callable[[], bool], *, what: str, draining: Draining, patience_s: float) -> bool | None:
     """Repeat a report to the ledger until it is answered, and return the answer.
 
-    While the proxy hands its tasks back, patience ends after `patience_s`: None, and the lease has to run out.
+    While the proxy hands its tasks back, and against a refusal such as a wrong password, patience ends after
+    `patience_s`: None, and the lease has to run out.
     """
     started_s = awake_s()
     told = False
@@ -175,9 +176,8 @@ def until_answered(call: Callable[[], bool], *, what: str, draining: Draining, p
         try:
             return call()
         except LedgerError as error:
-            if not error.retryable:
-                raise
-            if draining.handing_back and awake_s() - started_s > patience_s:
+            hopeless = draining.handing_back or not error.retryable
+            if hopeless and awake_s() - started_s > patience_s:
                 log.error("%s: gave up reporting: %s", what, error)  # noqa: TRY400 - the cause is in the message
                 return None
             if not told:

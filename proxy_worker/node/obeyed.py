@@ -28,6 +28,10 @@ class ReplayedSpecificationError(SpecificationError):
     """A specification that the scheduler once signed is shown again, or too late."""
 
 
+class ClockAheadError(ReplayedSpecificationError):
+    """By this machine's own clock a specification has long expired: either it has, or the clock is wrong."""
+
+
 class MemoryLostError(ConfigurationError):
     """What this proxy has obeyed can't be read or kept."""
 
@@ -51,11 +55,12 @@ class Obeyed:
         """Remember a verified specification as obeyed.
 
         Raises `ReplayedSpecificationError` for one of an epoch that is over, one that was obeyed before, and one
-        that by this machine's own clock has long expired; `MemoryLostError` when it can't be remembered.
+        that by this machine's own clock has long expired (`ClockAheadError`); `MemoryLostError` when it can't be
+        remembered.
         """
         subject = f"specification of task {specification.task_id}"
         if time.time() > specification.expires_at + CLOCK_TOLERANCE_S:
-            raise ReplayedSpecificationError(
+            raise ClockAheadError(
                 subject,
                 why="by this machine's clock it has long expired, whatever Redis says",
                 remedy="If the clocks of this machine and the scheduler's are hours apart, set them right.",

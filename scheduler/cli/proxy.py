@@ -77,6 +77,7 @@ def show(name: ProxyName, as_json: AsJson = False) -> None:
     rows: list[tuple[str, str | Text]] = [
         ("proxy", record.name),
         ("state", state(record.state)),
+        *([("note", record.note)] if record.note else []),
         ("enabled", "yes" if record.enabled else "no"),
         ("site", record.site or "-"),
         ("slots", _slots(record)),

@@ -16,7 +16,10 @@ class ProxyRecord(Shown):
     name: str
     site: str | None
     state: str
-    """`up`, `draining`, `disabled`, `down` (no recent heartbeat), or `never seen`."""
+    """`up`, `draining`, `unfit` or `refused` (`note` says why), `disabled`, `down` (no recent heartbeat), or `never
+    seen`."""
+    note: str
+    """Why it gets no tasks although nobody told it so; empty otherwise."""
     slots: int | None
     used: int
     tasks: tuple[str, ...]
@@ -49,6 +52,7 @@ def _record(name: str, declared: Proxy | None, seen: ProxyView | None, view: Fle
     return ProxyRecord(
         name=name,
         site=registration.site if registration is not None else declared.site if declared is not None else None,
+        note=(seen.refusal or seen.note) if seen is not None and seen.live else "",
         state=_state(seen, enabled=enabled, ledger_answers=view is not None),
         slots=seen.slots if seen is not None else declared.max_concurrent_tasks if declared is not None else None,
         used=seen.slots_used if seen is not None else 0,
@@ -74,4 +78,6 @@ def _state(seen: ProxyView | None, *, enabled: bool, ledger_answers: bool) -> st
         return "down"
     if not enabled:
         return "disabled"
+    if seen.refusal or seen.note:
+        return "refused" if seen.refusal else "unfit"
     return "draining" if seen.draining else "up"

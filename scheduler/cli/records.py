@@ -47,6 +47,8 @@ class DiskRecord(Shown):
     attempts: int
     reason: str | None
     """Why it failed, or what it waits for."""
+    log: tuple[str, ...]
+    """The last lines that the task wrote, where its processes died over it."""
     size_bytes: int | None
     processed_bytes: int
     read_bytes: int
@@ -206,6 +208,7 @@ def _disk_record(vm: str, disk: DiskTask, task_ids: Sequence[str], live: Live, *
         mode=mode.value if mode is not None else None,
         attempts=disk.attempts + (task.attempts if task is not None else 0),
         reason=_reason(disk, live.reason(task_ids)),
+        log=disk.failure.log if disk.failure is not None and disk.state is DiskTaskState.FAILED else (),
         size_bytes=figures.size_bytes if figures else disk.size_bytes,
         processed_bytes=report.size_bytes if report else progress.processed_bytes if progress else 0,
         read_bytes=figures.read_bytes if figures else 0,

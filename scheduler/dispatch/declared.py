@@ -84,7 +84,7 @@ class DeclaredFleet:
             modes=tuple(mode for mode in registration.modes if mode in allowed),
             credentials=registration.credentials,
             live=seen.live and not seen.draining,
-            enabled=declared.enabled and declared.site in {None, registration.site},
+            enabled=declared.enabled and declared.site in {None, registration.site} and not seen.refusal,
             restricted=restricted,
             vsphere=offer.vsphere,
             left_out=offer.left_out,

@@ -156,6 +156,7 @@ class Dispatcher:
                 lane=release.lane,
                 expires_at=view.server_time + CLAIM_WITHIN_S,
                 mode=release.mode if release.name_mode else None,
+                contract_version=view.contract_version,
             )
             return sign(specification, self.key)
 

@@ -56,7 +56,14 @@ class OpenTask:
         return PendingTask(self.new.task_id, self.placement, self.job, self.urgency, self.created_at, vm_started)
 
     def specification(
-        self, *, epoch: int, number: int, lane: str, expires_at: float, mode: TransportMode | None
+        self,
+        *,
+        epoch: int,
+        number: int,
+        lane: str,
+        expires_at: float,
+        mode: TransportMode | None,
+        contract_version: int,
     ) -> TaskSpecification:
         """What is signed for dispatch `number`; with `mode`, the transport mode that its proxy has to use."""
         body = self.body
@@ -68,6 +75,7 @@ class OpenTask:
             dispatch_number=number,
             audience=lane,
             expires_at=expires_at,
+            contract_version=contract_version if contract_version > 1 else None,
             body=body,
         )
 

@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from proxy_worker.contract.errors import SourceError
 from proxy_worker.contract.names import TaskKind, TransportMode
 from proxy_worker.contract.outcome import (
-    CONTRACT_VERSION,
     DiskBackupResult,
     DiskReport,
     DiskRestoreResult,
@@ -45,6 +44,7 @@ from proxy_worker.contract.specification import (
     TaskBody,
     TaskSpecification,
 )
+from proxy_worker.contract.versions import CONTRACT_VERSION
 from proxy_worker.ledger import Claim, Ledger, ProxyIdentity
 
 DISK_BYTES = 1 << 30

@@ -155,7 +155,6 @@ def test_specification_that_the_scheduler_did_not_sign_so_is_refused(running: Fl
             running, made, audience="proxy.primary.other"
         ),
         "it was signed for epoch 9, not 1": lambda made: resigned(running, made, epoch=9),
-        "it expired before it was claimed": lambda made: resigned(running, made, expires_at=1.0),
     }
     for why, tamper in tampered.items():
         task_id = running.submit(SCAN)
@@ -173,6 +172,28 @@ def test_specification_that_the_scheduler_did_not_sign_so_is_refused(running: Fl
         assert ended.failure is not None
         assert (ended.failure.code, ended.failure.exit_code) == ("specification", 6)
         assert ended.failure.why == why.strip()
+
+
+def test_task_whose_specification_expired_on_its_way_is_given_back(running: Fleet) -> None:
+    """As when Redis' clock is set between dispatch and claim: the task has done nothing wrong."""
+    task_id = running.submit(SCAN)
+    running.ledger.dispatch(
+        task_id,
+        lane=LANE,
+        proxy="proxy-1",
+        sign=lambda number: resigned(running, running.specification(task_id, SCAN, LANE, number), expires_at=1.0),
+    )
+    announce(running, task_id)
+
+    wait_until(lambda: running.ledger.view().tasks[task_id].note, "it is given back")
+
+    task = running.ledger.view().tasks[task_id]
+    assert (task.state, task.note) == (
+        TaskState.READY,
+        "proxy-1 could not take it: it expired before it was claimed",
+    )
+    running.dispatch(task_id, SCAN, proxy="proxy-1")
+    assert running.outcome(task_id).state is TaskState.DONE
 
 
 def test_redis_that_shows_a_specification_again_is_not_obeyed(running: Fleet) -> None:

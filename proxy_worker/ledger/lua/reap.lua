@@ -23,7 +23,7 @@ for _, id in ipairs(redis.call('ZRANGEBYSCORE', DEADLINES, '-inf', stamp(clock))
 end
 for _, id in ipairs(redis.call('ZRANGEBYSCORE', LEASES, '-inf', stamp(clock))) do
   local proxy = redis.call('HGET', task_key(id), 'proxy')
-  local over = lose_holder(id, proxy .. ' stopped renewing its lease')
+  local over = lose_holder(id, proxy .. ' stopped renewing its lease', false)
   if over then ended[#ended + 1] = id else requeued[#requeued + 1] = id end
 end
 return {'ok', requeued, ended}

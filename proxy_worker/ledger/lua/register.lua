@@ -19,13 +19,13 @@ if proven_over and former.life ~= life then
   for _, id in ipairs(redis.call('ZRANGE', LEASES, 0, -1)) do
     local task = fields(task_key(id), 'proxy', 'life')
     if task.proxy == name and task.life == former.life then
-      lose_holder(id, name .. ' was restarted')
+      lose_holder(id, name .. ' was restarted', false)
       freed[#freed + 1] = id
     end
   end
 end
 redis.call('SADD', PROXIES, name)
 redis.call('HSET', proxy_key(name), 'registration', registration, 'instance', instance, 'life', life, 'lock', lock,
-  'heartbeat', stamp(now), 'draining', 0, 'left', 0)
+  'heartbeat', stamp(now), 'draining', 0, 'note', '', 'left', 0)
 ring()
 return {'ok', freed}

@@ -4,6 +4,6 @@ local id, epoch, counter, token, checkpoint, note = unpack(ARGV)
 local key = task_key(id)
 local task = fields(key, 'state', 'verdict')
 if task.state ~= 'running' or not fence_holds(id, epoch, counter, token) then return refuse_fence() end
-if checkpoint ~= '' then redis.call('HSET', key, 'checkpoint', checkpoint, 'lost', 0) end
+if checkpoint ~= '' then keep_checkpoint(id, checkpoint) end
 if task.verdict == 'cancel' then finish(id, 'cancelled', '') else make_ready(id, note) end
 return 'ok'

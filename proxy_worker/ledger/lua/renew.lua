@@ -8,5 +8,5 @@ if task.state ~= 'running' or not fence_holds(id, epoch, counter, token) then re
 local times = timings()
 redis.call('ZADD', LEASES, stamp(ledger_time(times.tick_s) + times.lease_s), id)
 if progress ~= '' then redis.call('HSET', key, 'progress', progress) end
-if checkpoint ~= '' then redis.call('HSET', key, 'checkpoint', checkpoint, 'lost', 0) end
+if checkpoint ~= '' then keep_checkpoint(id, checkpoint) end
 return task.verdict == 'run' and 'ok' or task.verdict

@@ -6,12 +6,13 @@
 --                             timings (JSON), refused_fences (how many)
 --   tasks               set   ids of tasks that have not ended
 --   task:<id>           hash  kind title takes_slot caps(JSON) state since n lane spec proxy instance life
---                             epoch counter token attempts lost checkpoint progress verdict note
+--                             epoch counter token attempts lost died checkpoint progress verdict note log(JSON)
+--                             quarantined (after so many deaths)
 --                             started_at ended_at outcome(JSON) history(JSON)
 --   deadlines, leases   zset  task id -> ledger time at which its message, or its holder, is given up
 --   finished            zset  ids of tasks that ended and are not acknowledged -> Unix time
 --   proxies             set   names
---   proxy:<name>        hash  registration(JSON) instance life lock heartbeat draining left
+--   proxy:<name>        hash  registration(JSON) instance life lock heartbeat draining note left
 --                             lost_leases (how many)
 --   orders:<name>       hash  lanes(JSON) enabled max_concurrent_tasks
 --   slots:<name>        set   ids of tasks that hold one
@@ -136,10 +137,21 @@ local function finish(id, state, outcome)
   ring()
 end
 
--- A holder is gone without a word. Answers whether the task has ended with it.
-local function lose_holder(id, note)
+-- A holder got somewhere: what vanished before it doesn't count any more.
+local function keep_checkpoint(id, checkpoint)
+  redis.call('HSET', task_key(id), 'checkpoint', checkpoint, 'lost', 0, 'died', 0)
+end
+
+-- A holder is gone without a word; `log` (JSON) is what it last wrote when its process alone died, else false.
+-- Answers whether the task has ended with it.
+local function lose_holder(id, note, log)
   local key = task_key(id)
   local lost = redis.call('HINCRBY', key, 'lost', 1)
+  local died = 0
+  if log then
+    died = redis.call('HINCRBY', key, 'died', 1)
+    redis.call('HSET', key, 'log', log)
+  end
   local proxy = redis.call('HGET', key, 'proxy')
   if proxy then redis.call('HINCRBY', proxy_key(proxy), 'lost_leases', 1) end
   redis.call('HSET', key, 'note', note)
@@ -147,7 +159,9 @@ local function lose_holder(id, note)
     finish(id, 'cancelled', '')
     return true
   end
-  if lost >= tonumber(timings().max_lost_attempts) then
+  local times = timings()
+  if died >= times.max_deaths then redis.call('HSET', key, 'quarantined', died) end
+  if lost >= times.max_lost_attempts or died >= times.max_deaths then
     finish(id, 'failed', '')
     return true
   end
@@ -196,5 +210,6 @@ local function is_enabled(name)
 end
 
 local function is_live(proxy, proxy_timeout_s)
-  return proxy.left == '0' and now - tonumber(proxy.heartbeat or 0) < proxy_timeout_s
+  -- The server's clock may have been set back: a heartbeat from the future says nothing.
+  return proxy.left == '0' and math.abs(now - tonumber(proxy.heartbeat or 0)) < proxy_timeout_s
 end

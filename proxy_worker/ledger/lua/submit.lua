@@ -5,7 +5,7 @@ if not epoch_is(epoch) then return {'stale'} end
 local key = task_key(id)
 if redis.call('EXISTS', key) == 1 then return {'known'} end
 redis.call('HSET', key, 'kind', kind, 'title', title, 'takes_slot', takes_slot, 'caps', caps, 'state', 'ready',
-  'since', stamp(now), 'n', 0, 'attempts', 0, 'lost', 0, 'verdict', 'run', 'note', '')
+  'since', stamp(now), 'n', 0, 'attempts', 0, 'lost', 0, 'died', 0, 'verdict', 'run', 'note', '')
 if checkpoint ~= '' then redis.call('HSET', key, 'checkpoint', checkpoint) end
 redis.call('SADD', TASKS, id)
 return {'ok'}

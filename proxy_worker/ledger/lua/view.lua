@@ -10,13 +10,13 @@ for _, id in ipairs(redis.call('SMEMBERS', TASKS)) do
   tasks[#tasks + 1] = task
 end
 for _, name in ipairs(redis.call('SMEMBERS', PROXIES)) do
-  local proxy = fields(proxy_key(name), 'registration', 'heartbeat', 'draining', 'left', 'lost_leases')
+  local proxy = fields(proxy_key(name), 'registration', 'heartbeat', 'draining', 'left', 'lost_leases', 'note')
   local orders = redis.call('HMGET', orders_key(name), 'lanes', 'enabled', 'max_concurrent_tasks')
   local live = is_live(proxy, times.proxy_timeout_s or 0) and 1 or 0
   local age = stamp(now - tonumber(proxy.heartbeat))
   proxies[#proxies + 1] = {
     name, proxy.registration, live, proxy.draining, age, slots_used(name, clock), orders[1], orders[2], orders[3],
-    tonumber(proxy.lost_leases or 0),
+    tonumber(proxy.lost_leases or 0), proxy.note or '',
   }
 end
 for _, cap in ipairs(redis.call('SMEMBERS', CAPS)) do

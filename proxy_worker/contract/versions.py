@@ -1,0 +1,44 @@
+"""Versions of the contract: which proxies a scheduler serves while a fleet is upgraded one by one.
+
+The scheduler is upgraded first. It serves proxies of its own version and of older ones down to `OLDEST_SERVED`,
+and writes specifications no newer than the oldest proxy that may read them. A proxy that is newer than its
+scheduler gets nothing until the scheduler is upgraded too: it may say what nobody here understands.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+
+from proxy_worker.contract.errors import ConflictError
+
+CONTRACT_VERSION: Final = 2
+"""Of this program. 2: a specification says which version it is written in."""
+OLDEST_SERVED: Final = 1
+"""The oldest that a scheduler of this version still gives tasks to."""
+
+
+class ContractVersionError(ConflictError):
+    """A task's specification is written in a version of the contract that this proxy doesn't speak."""
+
+    retryable = True
+
+
+def why_not_served(version: int) -> str:
+    """Why a proxy that speaks `version` gets no tasks from this scheduler; empty when it does."""
+    if version > CONTRACT_VERSION:
+        return (
+            f"it speaks version {version} of the contract and this scheduler {CONTRACT_VERSION}: "
+            "upgrade the scheduler"
+        )
+    if version < OLDEST_SERVED:
+        return (
+            f"it speaks version {version} of the contract, and this scheduler serves {OLDEST_SERVED} to "
+            f"{CONTRACT_VERSION}: upgrade the proxy"
+        )
+    return ""
+
+
+def written_for(versions: Iterable[int]) -> int:
+    """The version to write specifications in, so that each of the proxies that is served at all can read them."""
+    return min((version for version in versions if not why_not_served(version)), default=CONTRACT_VERSION)
