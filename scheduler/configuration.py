@@ -10,17 +10,24 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Final
+from urllib.parse import urlsplit
 
 from pydantic import Field
 
+from proxy_worker.contract.errors import ConfigurationError
 from proxy_worker.contract.names import TransportMode
 from proxy_worker.contract.specification import Name
 from proxy_worker.ledger import RedisAccess
-from proxy_worker.program.settings import RedisSettings, Settings, read_settings
+from proxy_worker.program.settings import RedisSettings, Settings, read_secret, read_settings
+from scheduler.state.access import DatabaseAccess
 
 SEARCHED: Final = (Path("scheduler.toml"), Path("/etc/proxyfleet/scheduler.toml"))
 PATH_VARIABLE: Final = "SCHEDULER_CONFIG"
 _PREFIX: Final = "SCHEDULER_"
+
+
+class DatabasePasswordError(ConfigurationError):
+    """`database_url` holds a password."""
 
 
 class LocalDatastore(Settings):
@@ -56,7 +63,12 @@ class SchedulerConfiguration(Settings):
     state_dir: Path = Path("/var/lib/proxyfleet/scheduler")
     """The database, the signing key, the lock, and the local proxy's own folder."""
     database_url: str | None = None
-    """An SQLAlchemy URL; none: `scheduler.db` in `state_dir`."""
+    """An SQLAlchemy URL without a password: `postgresql+pg8000://user@host/name`; none: `scheduler.db` in
+    `state_dir`."""
+    database_credential: Name | None = None
+    """Names the file in `secrets_dir` that holds the database user's password; none: no password."""
+    database_ca_file: Path | None = None
+    """The authority that must have certified the database server, for TLS; none: no TLS."""
     secrets_dir: Path = Path("/etc/proxyfleet/secrets")
     """One file per secret, readable by the scheduler's user alone."""
     redis: RedisSettings = RedisSettings()
@@ -78,6 +90,22 @@ class SchedulerConfiguration(Settings):
         return self.state_dir / "signing.pub"
 
     @property
+    def database_access(self) -> DatabaseAccess:
+        """How the database is reached, its password read anew each time.
+
+        Raises `SecretError` when that can't be read, `DatabasePasswordError` when it stands in the URL.
+        """
+        if ":" in urlsplit(self.database).netloc.rpartition("@")[0]:
+            raise DatabasePasswordError(
+                "database_url",
+                why="it holds a password, which logs and process lists would show",
+                remedy="Put the password into a file in `secrets_dir` and name that by `database_credential`.",
+            )
+        password = None
+        if self.database_credential is not None:
+            password = read_secret(self.secrets_dir / self.database_credential, "password of the database")
+        return DatabaseAccess(self.database, password, self.database_ca_file)
+
     def pki_dir(self) -> Path:
         """The fleet's authority, if it has one."""
         return self.state_dir / "pki"
@@ -135,3 +163,4 @@ def _absolute(configuration: SchedulerConfiguration, folder: Path) -> SchedulerC
             "local_proxy": local.model_copy(update={"datastores": datastores}),
         }
     )
+            "database_ca_file": configuration.database_ca_file and folder / configuration.database_ca_file,

@@ -86,6 +86,12 @@ class LocalProxy:
         _end_group(process.pid)
         process.wait()
 
+    def tell_to_end(self) -> None:
+        """Have it finish or hand back its disks, without waiting; may be called by any thread."""
+        process = self._process
+        if process is not None:
+            process.terminate()
+
     def _rest(self, what_happened: str) -> None:
         logger.warning("the local proxy %s; it is started again in %.0f s", what_happened, self._pause_s)
         self._start_at = time.monotonic() + self._pause_s

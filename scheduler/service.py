@@ -70,14 +70,19 @@ class Service:
         clock: Callable[[], float] = time.time,
         unserved_s: float = UNSERVED_S,
         executor: Executor | None = None,
+        term: int = 0,
     ) -> None:
-        """Without an `executor`, nothing that vCenters are to do is done."""
+        """Without an `executor`, nothing that vCenters are to do is done.
+
+        `term` tells this leader from earlier ones, where several schedulers share the database.
+        """
         self.state = state
         self.ledger = ledger
         self.timings = timings if timings is not None else Timings()
         self.clock = clock
         self.unserved_s = unserved_s
         self.executor = executor
+        self.term = term
         self.dispatcher = Dispatcher(ledger, publish, key)
         self.timetable = Timetable()
         self._attached = False
@@ -110,9 +115,9 @@ class Service:
             if self.executor is not None:
                 self.executor.installation = mark.installation
         if joined:
-            self.ledger.join_epoch(epoch, self.timings)
+            self.ledger.join_epoch(epoch, self.timings, term=self.term)
         else:
-            self.ledger.open_epoch(epoch, self.timings)
+            self.ledger.open_epoch(epoch, self.timings, term=self.term)
         logger.info("%s epoch %d of the ledger", "joined" if joined else "opened", epoch)
         self.dispatcher.epoch = epoch
         self.dispatcher.forget_ledger()

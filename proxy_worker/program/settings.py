@@ -79,15 +79,19 @@ class RedisSettings(Settings):
         """The password, read anew each time; raises `SecretError` when its file can't be read."""
         if self.credential is None:
             return None
-        path = secrets_dir / self.credential
-        try:
-            return path.read_text().strip()
-        except OSError as error:
-            raise SecretError(
-                f"password of Redis in {path}",
-                why=error.strerror or str(error),
-                remedy="Put the password into that file, or set `secrets_dir`.",
-            ) from error
+        return read_secret(secrets_dir / self.credential, "password of Redis")
+
+
+def read_secret(path: Path, what: str) -> str:
+    """The one line that a secret's file holds; raises `SecretError`, which says `what` it is."""
+    try:
+        return path.read_text().strip()
+    except OSError as error:
+        raise SecretError(
+            f"{what} in {path}",
+            why=error.strerror or str(error),
+            remedy="Put it into that file, readable by this user, or set `secrets_dir`.",
+        ) from error
 
 
 S = TypeVar("S", bound=Settings)

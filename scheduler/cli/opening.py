@@ -25,7 +25,7 @@ def configuration() -> SchedulerConfiguration:
 @contextmanager
 def opened_state(*, migrate: bool = False) -> Iterator[State]:
     """The database; with `migrate`, made or brought up to date first. Raises the errors of `scheduler.state`."""
-    state = open_state(configuration().database, migrate=migrate)
+    state = open_state(configuration().database_access(), migrate=migrate)
     try:
         yield state
     finally:

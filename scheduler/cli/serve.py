@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
 import os
 import signal
+import sys
 import threading
 from pathlib import Path
 from types import FrameType
@@ -14,13 +16,14 @@ from typing import Annotated
 import typer
 
 from proxy_worker.contract.signing import encode_public_key
-from proxy_worker.ledger import Ledger
+from proxy_worker.ledger import Ledger, StaleEpochError
 from proxy_worker.ledger.broker import publish, publisher
 from scheduler.configuration import PATH_VARIABLE, SchedulerConfiguration, load_configuration
 from scheduler.local_proxy import LocalProxy
 from scheduler.runs.handling import KINDS
 from scheduler.service import Service
 from scheduler.signing import signing_key
+from scheduler.state.leadership import Leadership
 from scheduler.state.lock import only_scheduler
 from scheduler.state.store import open_state, reach_state
 from scheduler.vcenters.executor import Executor
@@ -44,6 +47,7 @@ def serve(
 ) -> None:
     """Run schedules, dispatch tasks to proxies, record what becomes of them; in the foreground.
 
+    On PostgreSQL several may serve from one database: one leads, the others stand by and take over in 15 seconds.
     SIGTERM or Ctrl-C: stop, and let the local proxy finish or hand back its disks. A second one: at once.
 
     \b
@@ -66,31 +70,71 @@ def serve(
 def _serve(
     configuration: SchedulerConfiguration, stop: threading.Event, hurry: threading.Event, *, with_proxy: bool
 ) -> None:
+    database = configuration.database_access()
+    anew = _BeginAnew()
+    with contextlib.ExitStack() as held:
+        state = reach_state(database)
+        if state.shared:
+            leadership = Leadership(database, anew)
+            if not leadership.wait_for_it(stop):
+                return
+            held.callback(leadership.resign)
+            try:
+                _lead(configuration, stop, hurry, anew, leadership, with_proxy=with_proxy)
+            except StaleEpochError as error:
+                logger.error("%s", error)  # noqa: TRY400 - no traceback: it is foreseen, and nobody's defect
+                anew()
+        else:
+            held.enter_context(only_scheduler(state))
+            _lead(configuration, stop, hurry, anew, None, with_proxy=with_proxy)
+
+
+def _lead(
+    configuration: SchedulerConfiguration,
+    stop: threading.Event,
+    hurry: threading.Event,
+    anew: _BeginAnew,
+    leadership: Leadership | None,
+    *,
+    with_proxy: bool,
+) -> None:
     key = signing_key(configuration)
     access = configuration.redis_access()
-    with (
-        only_scheduler(reach_state(configuration.database)),
-        Ledger(access) as ledger,
-    ):
-        state = open_state(configuration.database, migrate=True)
+    with Ledger(access) as ledger:
+        state = open_state(configuration.database_access(), migrate=True)
+        term = 0
+        if leadership is not None:
+            state.guard, term = leadership.guard, leadership.term
         broker = publisher(access)
         executor = Executor(KINDS, configuration.secrets_dir)
-        service = Service(state, ledger, functools.partial(publish, broker), key, executor=executor)
+        service = Service(state, ledger, functools.partial(publish, broker), key, executor=executor, term=term)
         service.attach()
         service.load()
-        local = None
         if with_proxy and configuration.local_proxy.enabled:
-            local = LocalProxy(configuration, encode_public_key(key.public_key()))
+            anew.local = LocalProxy(configuration, encode_public_key(key.public_key()))
         logger.info("serving from %s", state.name)
         try:
-            service.serve(stop, local.watch if local is not None else _nothing)
+            service.serve(stop, anew.local.watch if anew.local is not None else _nothing)
         finally:
             logger.info("stopping")
-            if local is not None:
-                local.stop(hurry)
             executor.close()
             broker.close()
             state.close()
+            if leadership is not None:
+                leadership.resign()  # its disks may be moved on while another scheduler leads
+            if anew.local is not None:
+                anew.local.stop(hurry)
+
+
+class _BeginAnew:
+    """What a scheduler does that doesn't lead any more: with all its threads gone at once, it stands by."""
+
+    local: LocalProxy | None = None
+
+    def __call__(self) -> None:
+        if self.local is not None:
+            self.local.tell_to_end()
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606 - this very command again
 
 
 def _nothing() -> None:

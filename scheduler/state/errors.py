@@ -2,11 +2,25 @@
 
 from __future__ import annotations
 
-from proxy_worker.contract.errors import ConfigurationError, ConflictError, NotFoundError, ProxyfleetError
+from proxy_worker.contract.errors import (
+    ConfigurationError,
+    ConflictError,
+    CredentialError,
+    NotFoundError,
+    ProxyfleetError,
+)
 
 
 class StateError(ProxyfleetError):
     """The scheduler's database can't be used."""
+
+
+class StateUnreachableError(StateError):
+    """The database server doesn't answer now; it may later."""
+
+
+class StatePasswordError(CredentialError):
+    """The database server refuses the user, the password, or what the user wants."""
 
 
 class StateUrlError(ConfigurationError):
@@ -35,6 +49,10 @@ class StateVersionError(StateError):
 
 class SchedulerRunningError(ConflictError):
     """Another scheduler serves from this database."""
+
+
+class LeadershipLostError(ConflictError):
+    """Another scheduler has taken over, or may have: this one must not write any more."""
 
 
 class NoSuchJobError(NotFoundError):

@@ -1,4 +1,7 @@
-"""The lock that only one scheduler holds, so that nobody dispatches the same tasks twice."""
+"""The lock of an SQLite database that only one scheduler holds, so that nobody dispatches the same tasks twice.
+
+Schedulers that share a PostgreSQL database stand by instead: see `leadership`.
+"""
 
 from __future__ import annotations
 
@@ -11,12 +14,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from sqlalchemy import text
-
 from scheduler.state.errors import SchedulerRunningError, StateReadOnlyError
-from scheduler.state.store import State, sqlite_file
+from scheduler.state.leadership import look_at_servers
+from scheduler.state.sqlite import sqlite_file
+from scheduler.state.store import State
 
-_ADVISORY_KEY = 0x70726F787966  # "proxyf": PostgreSQL's advisory locks are told apart by numbers
 _REPEATS = 3
 _REPEAT_AFTER_S = 0.05
 
@@ -28,28 +30,22 @@ def only_scheduler(state: State) -> Iterator[None]:
     Raises `SchedulerRunningError`, which names the holder, when another process has it.
     """
     path = sqlite_file(state.engine)
-    if path is not None:
-        with _file_lock(path.with_name(f"{path.name}.lock"), state.name):
-            yield
-    elif state.engine.dialect.name == "postgresql":
-        with _advisory_lock(state):
-            yield
-    else:
+    if path is None:
+        yield
+        return
+    with _file_lock(path.with_name(f"{path.name}.lock"), state.name):
         yield
 
 
 def is_served(state: State) -> bool:
-    """Whether a scheduler holds the lock of the database now. Looks without getting in its way."""
+    """Whether a scheduler serves from the database now. Looks without getting in its way."""
     path = sqlite_file(state.engine)
     if path is not None:
         return _file_is_locked(path.with_name(f"{path.name}.lock"))
     if state.engine.dialect.name != "postgresql":
         return False
-    with state.engine.connect() as connection:
-        if not connection.scalar(text("SELECT pg_try_advisory_lock_shared(:key)"), {"key": _ADVISORY_KEY}):
-            return True
-        connection.scalar(text("SELECT pg_advisory_unlock_shared(:key)"), {"key": _ADVISORY_KEY})
-    return False
+    with state.read() as session:
+        return look_at_servers(session).leader is not None
 
 
 def _file_is_locked(path: Path) -> bool:
@@ -95,14 +91,6 @@ def _lock(descriptor: int) -> None:
             return
         time.sleep(_REPEAT_AFTER_S)
     fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-
-
-@contextmanager
-def _advisory_lock(state: State) -> Iterator[None]:
-    with state.engine.connect() as connection:
-        if not connection.scalar(text("SELECT pg_try_advisory_lock(:key)"), {"key": _ADVISORY_KEY}):
-            raise _running(state.name, "another session of the database")
-        yield
 
 
 def _myself() -> str:

@@ -36,6 +36,7 @@ from scheduler.state.recorded import (
 )
 from scheduler.state.restoring import RestoredDisk, RestoreWishes, VmRestore, VmRestoreKind, VmRestoreState
 from scheduler.state.scanned import VcenterScan, VcenterVm
+from scheduler.state.serving import SchedulerProcess
 from scheduler.state.steps import ChangeBaseOfPoint, SnapshotEntry, SnapshotState, StepState, VcenterStep
 
 __all__ = [
@@ -66,6 +67,7 @@ __all__ = [
     "Run",
     "RunState",
     "RunTrigger",
+    "SchedulerProcess",
     "ServiceMark",
     "Site",
     "SnapshotEntry",

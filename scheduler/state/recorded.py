@@ -341,3 +341,9 @@ class ServiceMark(Record):
     """Of the ledger."""
     installation: Mapped[str | None] = mapped_column(String(63), default=None)
     """Random, made once: what our snapshots in vCenters are marked with."""
+    backup_tried_at: Mapped[float | None] = mapped_column(default=None)
+    """When the server's own backup was last begun."""
+    backed_up_at: Mapped[float | None] = mapped_column(default=None)
+    """When the newest backup of the server that succeeded was begun."""
+    backup_failure: Mapped[str | None] = mapped_column(default=None)
+    """Why the last one failed; None: it didn't, or it is under way."""

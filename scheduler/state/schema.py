@@ -34,9 +34,14 @@ def require_current(connection: Connection, name: str) -> None:
         )
 
 
-def migrate(connection: Connection, name: str) -> None:
-    """Bring the schema up to date; raises `StateVersionError` when a newer version made it."""
-    if _refuse_newer(connection, name) == known_revisions()[-1]:
+def is_current(connection: Connection, name: str) -> bool:
+    """Whether the schema is this version's; raises `StateVersionError` when a newer version made it."""
+    return _refuse_newer(connection, name) == known_revisions()[-1]
+
+
+def migrate(connection: Connection, name: str, revision: str = "head") -> None:
+    """Bring the schema up to date, or to a `revision`; raises `StateVersionError` when a newer version made it."""
+    if is_current(connection, name):
         return
     from alembic import command  # noqa: PLC0415 - a fifth of every command's start, needed once per upgrade
     from alembic.config import Config  # noqa: PLC0415 - as above
@@ -45,7 +50,7 @@ def migrate(connection: Connection, name: str) -> None:
     config = Config()
     config.set_main_option("script_location", str(_MIGRATIONS))
     config.attributes["connection"] = connection
-    command.upgrade(config, "head")
+    command.upgrade(config, revision)
     connection.commit()
 
 

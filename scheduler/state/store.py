@@ -1,32 +1,26 @@
 """The scheduler's database: opened, brought up to date, and used in short transactions.
 
 SQLite in write-ahead mode by default: readers (the CLI) never wait for the writer, and a writer waits up to
-`BUSY_TIMEOUT_S` for another. PostgreSQL by URL works with the same models.
+`BUSY_TIMEOUT_S` for another. PostgreSQL by URL works with the same models (`postgresql`).
 """
 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from typing import Any
 
-from sqlalchemy import Connection, Engine, PoolProxiedConnection, create_engine, event, make_url
-from sqlalchemy.exc import ArgumentError, DatabaseError, NoSuchModuleError
+from sqlalchemy import Engine, PoolProxiedConnection, make_url
+from sqlalchemy.exc import ArgumentError, DatabaseError, DBAPIError, NoSuchModuleError
 from sqlalchemy.orm import Session
 
 from proxy_worker.contract.errors import ProxyfleetError
-from scheduler.state.errors import (
-    StateDamagedError,
-    StateError,
-    StateFullError,
-    StateLockedError,
-    StateReadOnlyError,
-    StateUrlError,
-)
+from scheduler.state.access import DatabaseAccess
+from scheduler.state.errors import StateUrlError
+from scheduler.state.postgresql import SOCKET_TIMEOUT_S, explain_postgresql, postgresql_engine
+from scheduler.state.schema import is_current, not_set_up, require_current
 from scheduler.state.schema import migrate as migrate_schema
-from scheduler.state.schema import not_set_up, require_current
+from scheduler.state.sqlite import explain_sqlite, prepare_folder, sqlite_engine, sqlite_file
 
 BUSY_TIMEOUT_S = 10.0
 
@@ -37,19 +31,28 @@ class State:
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
         self.name = database_name(engine)
+        self.guard: Callable[[Session], None] | None = None
+        """Called first in every transaction that writes; raises when its user may not write any more."""
         self._watching: PoolProxiedConnection | None = None
+
+    @property
+    def shared(self) -> bool:
+        """Whether several schedulers may use it, of which one leads."""
+        return sqlite_file(self.engine) is None
 
     @contextmanager
     def read(self) -> Iterator[Session]:
         """A session that sees one consistent state and writes nothing."""
-        with self._explained(), Session(self.engine, expire_on_commit=False, autoflush=False) as session:
+        with self.explained(), Session(self.engine, expire_on_commit=False, autoflush=False) as session:
             yield session
 
     @contextmanager
     def write(self) -> Iterator[Session]:
         """A transaction, committed at the end unless an exception passes; it holds the write lock throughout."""
-        with self._explained(), Session(self.engine, expire_on_commit=False) as session:
+        with self.explained(), Session(self.engine, expire_on_commit=False) as session:
             session.connection(execution_options={"immediate": True})
+            if self.guard is not None:
+                self.guard(session)
             yield session
             session.commit()
 
@@ -77,45 +80,57 @@ class State:
         self.engine.dispose()
 
     @contextmanager
-    def _explained(self) -> Iterator[None]:
+    def explained(self) -> Iterator[None]:
+        """Have the database's failures raised as errors of `scheduler.state.errors`."""
         try:
             yield
-        except DatabaseError as error:
-            raise explain(error, self.name) from error
+        except DBAPIError as error:
+            raise _explain(error, self.name) from error
 
 
-def reach_state(url: str, *, busy_timeout_s: float = BUSY_TIMEOUT_S) -> State:
-    """The database at `url` as it is, perhaps still empty: what its lock is taken on before it is migrated.
+def reach_state(
+    database: str | DatabaseAccess,
+    *,
+    busy_timeout_s: float = BUSY_TIMEOUT_S,
+    socket_timeout_s: float = SOCKET_TIMEOUT_S,
+) -> State:
+    """The database as it is, perhaps still empty: what its lock is taken on before it is migrated.
 
-    Raises `StateUrlError`, or `StateReadOnlyError` when there is no place for it.
+    `database` is a URL, or all that it takes to reach it. Raises `StateUrlError`, or `StateReadOnlyError` when
+    there is no place for it.
     """
-    engine = _engine(url, busy_timeout_s)
-    _prepare_folder(engine)
+    engine = _engine(database, busy_timeout_s, socket_timeout_s)
+    prepare_folder(engine)
     return State(engine)
 
 
-def open_state(url: str, *, migrate: bool = False, busy_timeout_s: float = BUSY_TIMEOUT_S) -> State:
-    """Open the database at `url`; with `migrate`, create it or bring it up to date first.
+def open_state(
+    database: str | DatabaseAccess, *, migrate: bool = False, busy_timeout_s: float = BUSY_TIMEOUT_S
+) -> State:
+    """Open the database; with `migrate`, create it or bring it up to date first.
 
     Raises `StateUrlError`, `StateVersionError` when it was never set up or a newer version made it, and the
     other errors of `scheduler.state.errors` when it can't be used.
     """
-    engine = _engine(url, busy_timeout_s)
+    engine = _engine(database, busy_timeout_s)
     name = database_name(engine)
     try:
         if migrate:
-            _prepare_folder(engine)
+            prepare_folder(engine)
             with engine.connect() as connection:
-                migrate_schema(connection, name)
+                current = is_current(connection, name)
+            if not current:
+                with engine.connect().execution_options(immediate=True) as connection:
+                    migrate_schema(connection, name)
         else:
             path = sqlite_file(engine)
             if path is not None and not path.exists():
                 raise not_set_up(name)
             with engine.connect() as connection:
                 require_current(connection, name)
-    except DatabaseError as error:
+    except DBAPIError as error:
         engine.dispose()
-        raise explain(error, name) from error
+        raise _explain(error, name) from error
     return State(engine)
 
 
@@ -124,80 +139,27 @@ def database_name(engine: Engine) -> str:
     return engine.url.database or "in memory" if sqlite_file(engine) else engine.url.render_as_string()
 
 
-def sqlite_file(engine: Engine) -> Path | None:
-    """The file of an SQLite database; None for any other."""
-    database = engine.url.database
-    if engine.dialect.name != "sqlite" or not database or database == ":memory:":
-        return None
-    return Path(database)
+def _explain(error: DBAPIError, name: str) -> ProxyfleetError:
+    if isinstance(error.orig, sqlite3.Error):
+        return explain_sqlite(error, name)
+    return explain_postgresql(error, name)
 
 
-def explain(error: DatabaseError, name: str) -> ProxyfleetError:
-    """The error that says what `error` means for whoever runs the scheduler."""
-    what = f"database {name}"
-    original = error.orig
-    text = str(original)
-    code = getattr(original, "sqlite_errorcode", -1) & 0xFF
-    if code in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}:
-        return StateLockedError(
-            what,
-            why=f"another process has held its write lock for more than {BUSY_TIMEOUT_S:.0f} s",
-            remedy="Find it with `fuser` on the file, end it, and try again.",
-        )
-    if code == sqlite3.SQLITE_FULL:
-        return StateFullError(what, why="its file system is full", remedy="Free some space and try again.")
-    if code in {sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM}:
-        return StateReadOnlyError(
-            what, why=text, remedy="Check that the file and its folder exist and belong to the scheduler's user."
-        )
-    if code in {sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT}:
-        return StateDamagedError(
-            what,
-            why=text,
-            remedy="Restore it from its backup; `scheduler repository rescan` brings back the restore points.",
-        )
-    if code == sqlite3.SQLITE_IOERR:
-        return StateError(what, why=f"reading or writing failed: {text}", remedy="Check its file system.")
-    return StateError(what, why=text or type(error).__name__)
-
-
-def _engine(url: str, busy_timeout_s: float) -> Engine:
+def _engine(
+    database: str | DatabaseAccess, busy_timeout_s: float, socket_timeout_s: float = SOCKET_TIMEOUT_S
+) -> Engine:
+    access = database if isinstance(database, DatabaseAccess) else DatabaseAccess(database)
     try:
-        parsed = make_url(url)
-        if parsed.get_backend_name() != "sqlite":
-            return create_engine(parsed, pool_pre_ping=True)
-        engine = create_engine(parsed, connect_args={"timeout": busy_timeout_s})
+        url = make_url(access.url)
+        if url.get_backend_name() == "sqlite":
+            return sqlite_engine(url, busy_timeout_s=busy_timeout_s)
+        if url.get_backend_name() == "postgresql":
+            return postgresql_engine(access, url, busy_timeout_s=busy_timeout_s, socket_timeout_s=socket_timeout_s)
+        why = f"{url.get_backend_name()} is neither sqlite nor postgresql"
     except (ArgumentError, NoSuchModuleError, ModuleNotFoundError) as error:
-        raise StateUrlError(
-            "database_url",
-            why=str(error).splitlines()[0],
-            remedy="Use e.g. sqlite:////var/lib/proxyfleet/scheduler.db or postgresql+psycopg://user@host/name.",
-        ) from error
-    event.listen(engine, "connect", _configure_sqlite)
-    event.listen(engine, "begin", _begin_sqlite)
-    return engine
-
-
-def _configure_sqlite(connection: sqlite3.Connection, _record: Any) -> None:
-    connection.isolation_level = None  # the driver begins nothing by itself: `_begin_sqlite` does
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
-        connection.execute(f"PRAGMA {pragma}").close()
-
-
-def _begin_sqlite(connection: Connection) -> None:
-    # A transaction that reads first and then writes could not wait for another writer, only fail.
-    immediate = connection.get_execution_options().get("immediate", False)
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if immediate else "BEGIN")
-
-
-def _prepare_folder(engine: Engine) -> None:
-    path = sqlite_file(engine)
-    if path is None:
-        return
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch(mode=0o600, exist_ok=True)
-    except OSError as error:
-        raise StateReadOnlyError(
-            f"database {path}", why=str(error.strerror), remedy="Check `state_dir` and who owns it."
-        ) from error
+        why = str(error).splitlines()[0]
+    raise StateUrlError(
+        "database_url",
+        why=why,
+        remedy="Use e.g. sqlite:////var/lib/proxyfleet/scheduler.db or postgresql+pg8000://user@host/name.",
+    )
