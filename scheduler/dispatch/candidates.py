@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from proxy_worker.contract.names import AUTOMATIC, MODE_PREFERENCE, TaskKind, TransportMode
 from proxy_worker.contract.selection import ModeChoice, choose
-from scheduler.dispatch.fleet import Fleet, FleetProxy, FleetRepository, Placement
+from scheduler.dispatch.fleet import Fleet, FleetProxy, FleetRepository, Placement, is_one_of
+from scheduler.dispatch.limits import NO_TERMS, JobTerms
 
 _STORAGE_SNAPSHOTS: Final = frozenset(
     {TaskKind.STORAGE_SNAPSHOT_CREATE, TaskKind.STORAGE_SNAPSHOT_REMOVE, TaskKind.STORAGE_SNAPSHOT_LIST}
@@ -18,16 +19,33 @@ _MOST_NAMES: Final = 3
 
 
 @dataclass(frozen=True, slots=True)
-class Candidates:
-    """Proxies that could take a task if they were free, best transport mode first."""
+class Tier:
+    """Proxies that are equally good for a task."""
 
-    by_mode: tuple[tuple[TransportMode | None, tuple[FleetProxy, ...]], ...]
-    """Each proxy once, under the best mode it has for the task; None where no mode is involved."""
+    mode: TransportMode | None
+    """The best transport mode that each has for it; None where no mode is involved."""
+    proxies: tuple[FleetProxy, ...]
+    names: frozenset[str]
+    preferences: int = 0
+    """How many of job and repository prefer them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Candidates:
+    """Proxies that could take a task if they were free."""
+
+    tiers: tuple[Tier, ...]
+    """Preferred proxies first, then by transport mode, best first. Each proxy is in one, and none is empty."""
     described: str
     """What they have in common: `that reach datastore ds1`."""
 
+    @property
+    def by_mode(self) -> tuple[tuple[TransportMode | None, tuple[FleetProxy, ...]], ...]:
+        """Each tier's transport mode and proxies."""
+        return tuple((tier.mode, tier.proxies) for tier in self.tiers)
 
-def candidates(placement: Placement, fleet: Fleet) -> Candidates | str:
+
+def candidates(placement: Placement, fleet: Fleet, terms: JobTerms = NO_TERMS) -> Candidates | str:
     """Whom a task of this placement can go to; or why nobody, as a line for people without `waiting: `."""
     left = _Sieve(fleet.proxies)
     if placement.pinned_proxy is not None:
@@ -39,16 +57,35 @@ def candidates(placement: Placement, fleet: Fleet) -> Candidates | str:
         left.keep(lambda proxy: proxy.live, "no proxy is running")
         left.keep(lambda proxy: proxy.enabled, "every running proxy is disabled")
     best = _sieve_by_source(left, placement)
+    repository = fleet.repositories.get(placement.repository or "")
     if placement.repository is not None:
-        _sieve_by_repository(left, placement, fleet.repositories.get(placement.repository))
+        _sieve_by_repository(left, placement, repository)
+    wanted = terms.proxies if placement.kind is TaskKind.DISK_BACKUP else None
+    if wanted is not None:
+        left.keep(
+            lambda proxy: is_one_of(wanted, proxy.name),
+            f"no proxy {left.such} is one of those that the job may use ({', '.join(wanted)})",
+        )
     if left.obstacle is not None:
         return left.obstacle
-    if not best:
-        return Candidates(((None, tuple(left.proxies)),), left.described)
-    grouped = (
-        (mode, tuple(proxy for proxy in left.proxies if best[proxy.name] is mode)) for mode in MODE_PREFERENCE
-    )
-    return Candidates(tuple((mode, group) for mode, group in grouped if group), left.described)
+    preferences = (terms.preferred, repository.preferred if repository is not None else ())
+    return Candidates(tuple(_tiers(left.proxies, best, preferences, placement)), left.described)
+
+
+def _tiers(
+    proxies: Sequence[FleetProxy],
+    best: Mapping[str, TransportMode],
+    preferences: Sequence[tuple[str, ...]],
+    placement: Placement,
+) -> Iterator[Tier]:
+    grouped: dict[tuple[int, TransportMode | None], list[FleetProxy]] = {}
+    for proxy in proxies:
+        preferred = sum(is_one_of(names, proxy.name) for names in preferences) if placement.kind.takes_slot else 0
+        grouped.setdefault((preferred, best.get(proxy.name)), []).append(proxy)
+    for count in sorted({count for count, _ in grouped}, reverse=True):
+        for mode in (None, *MODE_PREFERENCE):
+            if group := grouped.get((count, mode)):
+                yield Tier(mode, tuple(group), frozenset(proxy.name for proxy in group), count)
 
 
 class _Sieve:

@@ -11,7 +11,8 @@ from sqlalchemy.orm import Session
 from proxy_worker.contract.names import AUTOMATIC, TransportMode
 from proxy_worker.contract.selection import Offer
 from proxy_worker.ledger import FleetView, ProxyView
-from scheduler.dispatch.fleet import Fleet, FleetProxy, FleetRepository, InFlight, Limits, repository_cap
+from scheduler.dispatch.fleet import Fleet, FleetProxy, FleetRepository, InFlight
+from scheduler.dispatch.limits import Limits, repository_cap
 from scheduler.state.models import Proxy, Repository
 
 _DEFAULT = Limits()

@@ -1,4 +1,4 @@
-"""What the policy decides about: pending tasks, proxies, repositories, limits. All immutable."""
+"""What the policy decides about: pending tasks, proxies, repositories, what is in flight. All immutable."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from proxy_worker.contract.names import (
 )
 from proxy_worker.contract.outcome import VsphereOffer
 from proxy_worker.contract.selection import OFFERED_BY_NBD, DiskTraits, Offer, in_datastore
+from scheduler.dispatch.limits import datastore_cap, repository_cap
 
 
 class Urgency(IntEnum):
@@ -75,6 +76,10 @@ class PendingTask:
     """When it became ready to be released, Unix seconds."""
     vm_started: bool = False
     """Whether another disk of its VM is in flight or done: such VMs are finished before others begin."""
+    vm: str | None = None
+    """What it has in common with the other disks of its VM."""
+    work_bytes: int = 0
+    """How much there is to read, as far as that is known; what takes longest begins first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +122,8 @@ class FleetRepository:
     """None: it isn't encrypted, and whoever reaches it can open it."""
     proxies: tuple[str, ...] | None = None
     """None: all of its site."""
+    preferred: tuple[str, ...] = ()
+    """Proxies that are to have its disks while they have slots to spare, by name or pattern."""
 
     def reached_by(self, proxy: FleetProxy) -> bool:
         """Whether `proxy` stands where this repository can be read and written."""
@@ -132,9 +139,12 @@ class FleetRepository:
 
 def stands_at(site: str, proxies: tuple[str, ...] | None, proxy_site: str, proxy: str) -> bool:
     """Whether a proxy is one of those that reach a repository: by name or pattern, or else by site."""
-    if proxies is None:
-        return proxy_site == site
-    return any(fnmatchcase(proxy, pattern) for pattern in proxies)
+    return proxy_site == site if proxies is None else is_one_of(proxies, proxy)
+
+
+def is_one_of(patterns: tuple[str, ...], proxy: str) -> bool:
+    """Whether a proxy's name is one of these, or matches a pattern among them."""
+    return any(fnmatchcase(proxy, pattern) for pattern in patterns)
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,18 +166,8 @@ class Fleet:
     proxies: tuple[FleetProxy, ...]
     repositories: Mapping[str, FleetRepository]
     in_flight: tuple[InFlight, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What is allowed at once, and how long a better mode is waited for."""
-
-    caps: Mapping[str, int] = field(default_factory=dict)
-    """By cap name (`repository_cap`, `datastore_cap`); a cap that isn't here has no limit."""
-    patience_s: float = 60.0
-    """How long a task waits for a full better transport mode before it takes a worse one."""
-    upkeep_per_proxy: int = 2
-    """Tasks without a slot that may be in flight per proxy that can take them: one runs, one is at hand."""
+    latency_ms: Mapping[str, float] = field(default_factory=dict)
+    """How long datastores take to answer, where that is known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,16 +191,6 @@ class Decision:
     releases: tuple[Release, ...]
     waiting: Mapping[str, str]
     """By task id: one line each that starts with `waiting: `."""
-
-
-def repository_cap(repository: str) -> str:
-    """The cap on disks moved to or from a repository at once."""
-    return f"repository:{repository}"
-
-
-def datastore_cap(datastore: str) -> str:
-    """The cap on disks of a datastore moved at once."""
-    return f"datastore:{datastore}"
 
 
 def subscribed_lanes(proxy: FleetProxy, repositories: Mapping[str, FleetRepository]) -> tuple[str, ...]:

@@ -11,12 +11,15 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from proxy_worker.contract.errors import LedgerError
 from proxy_worker.contract.names import TaskKind
 from proxy_worker.contract.signing import sign
-from proxy_worker.ledger import FleetView, Ledger, Refusal, TaskState, TaskVerdict
+from proxy_worker.ledger import FleetView, Ledger, Refusal, TaskState, TaskVerdict, TaskView
+from scheduler.dispatch.backlog import Backlog
 from scheduler.dispatch.candidates import candidates
 from scheduler.dispatch.declared import DeclaredFleet
-from scheduler.dispatch.fleet import Decision, InFlight, PendingTask, Release, subscribed_lanes
+from scheduler.dispatch.fleet import InFlight, Release, subscribed_lanes
 from scheduler.dispatch.pending import OpenTask
-from scheduler.dispatch.policy import decide
+from scheduler.dispatch.policy import choose
+from scheduler.dispatch.reach import Reach
+from scheduler.dispatch.room import Room
 
 logger = logging.getLogger(__name__)
 
@@ -54,8 +57,11 @@ class Dispatcher:
         self.epoch = 0
         self.tasks: dict[str, OpenTask] = {}
         self.cancelling: set[str] = set()
+        self.backlog = Backlog()
+        """What is ready."""
         self.started_vms: set[str | None] = set()
         self.orders: dict[str, tuple[tuple[str, ...], bool, int | None]] = {}
+        self._reach: Reach | None = None
 
     def add(self, tasks: Iterable[OpenTask]) -> None:
         """Take tasks over from the journal."""
@@ -69,11 +75,13 @@ class Dispatcher:
         """Forget tasks whose outcome is recorded."""
         for task_id in task_ids:
             self.tasks.pop(task_id, None)
+            self.backlog.discard(task_id)
             self.cancelling.discard(task_id)
 
     def forget_tasks(self) -> None:
         """Know of no task, before the journal is mirrored anew."""
         self.tasks.clear()
+        self.backlog = Backlog()
         self.cancelling.clear()
 
     def forget_ledger(self) -> None:
@@ -111,14 +119,16 @@ class Dispatcher:
                 self.ledger.cancel(task_id)
         return {task.new.task_id for task in missing}.difference(cancelled)
 
-    def release(self, view: FleetView, declared: DeclaredFleet, now: float, *, submitted: set[str]) -> Decision:
+    def release(self, view: FleetView, declared: DeclaredFleet, now: float, *, submitted: set[str]) -> None:
         """Dispatch and publish what the policy chooses among tasks that are ready in `view` or just `submitted`."""
         self.started_vms &= {task.vm_run_id for task in self.tasks.values()}
+        self.started_vms |= begun_vms(view, self.tasks)
+        self._keep_backlog(view, submitted)
         fleet = declared.fleet(view, in_flight(view, self.tasks))
-        decision = decide(self._pending(view, submitted), fleet, declared.limits, now)
-        for release in decision.releases:
+        if self._reach is None or not self._reach.holds_for(fleet):
+            self._reach = Reach(fleet)
+        for release in choose(self.backlog, Room(fleet, declared.limits, self._reach), now):
             self._dispatch(self.tasks[release.task_id], release, view, declared.limits.caps)
-        return decision
 
     def unserved(
         self, view: FleetView, declared: DeclaredFleet, before: float, unwanted: Collection[str]
@@ -141,12 +151,16 @@ class Dispatcher:
                 reasons[task_id] = obstacle
         return reasons
 
-    def _pending(self, view: FleetView, submitted: set[str]) -> list[PendingTask]:
-        return [
-            task.pending(vm_started=task.vm_run_id in self.started_vms)
-            for task_id, task in self.tasks.items()
-            if task_id in submitted or ((seen := view.tasks.get(task_id)) and seen.state is TaskState.READY)
-        ]
+    def _keep_backlog(self, view: FleetView, submitted: set[str]) -> None:
+        """Have the backlog hold exactly what is ready."""
+        ready = {task_id for task_id, seen in view.tasks.items() if seen.state is TaskState.READY} | submitted
+        for task_id in [task_id for task_id in self.backlog if task_id not in ready]:
+            self.backlog.discard(task_id)
+        known = set(self.backlog)
+        for task_id in ready - known:
+            task = self.tasks.get(task_id)
+            if task is not None:
+                self.backlog.add(task.pending(vm_started=task.vm_run_id in self.started_vms))
 
     def _dispatch(self, task: OpenTask, release: Release, view: FleetView, caps: Mapping[str, int]) -> None:
         def specify(number: int) -> bytes:
@@ -177,10 +191,20 @@ class Dispatcher:
             logger.warning("%s was not announced and will be again: %s", task.new.title, error)
 
 
+def begun_vms(view: FleetView, tasks: Mapping[str, OpenTask]) -> set[str]:
+    """The VM runs that have a disk in flight."""
+    begun = (tasks[task_id].vm_run_id for task_id, seen in view.tasks.items() if task_id in tasks and _flies(seen))
+    return {vm_run_id for vm_run_id in begun if vm_run_id is not None}
+
+
+def _flies(seen: TaskView) -> bool:
+    return seen.state in {TaskState.DISPATCHED, TaskState.RUNNING}
+
+
 def in_flight(view: FleetView, tasks: Mapping[str, OpenTask]) -> Iterable[InFlight]:
     """What has been released and hasn't ended, as the policy counts it."""
     for task_id, seen in view.tasks.items():
-        if seen.state in {TaskState.DISPATCHED, TaskState.RUNNING}:
+        if _flies(seen):
             task = tasks.get(task_id)
             yield InFlight(
                 lane=seen.lane or "",

@@ -52,8 +52,17 @@ class OpenTask:
         )
 
     def pending(self, *, vm_started: bool) -> PendingTask:
-        """What the policy sees of it."""
-        return PendingTask(self.new.task_id, self.placement, self.job, self.urgency, self.created_at, vm_started)
+        """What the policy sees of it. A vCenter's disk is frozen by now, so that its VM has begun in any case."""
+        return PendingTask(
+            task_id=self.new.task_id,
+            placement=self.placement,
+            job=self.job,
+            urgency=self.urgency,
+            since=self.created_at,
+            vm_started=vm_started or self.placement.vsphere is not None,
+            vm=self.vm_run_id,
+            work_bytes=_work_bytes(self.body),
+        )
 
     def specification(
         self,
@@ -78,6 +87,15 @@ class OpenTask:
             contract_version=contract_version if contract_version > 1 else None,
             body=body,
         )
+
+
+def _work_bytes(body: TaskBody) -> int:
+    """How much of a disk there is to read, as far as that is known."""
+    if not isinstance(body, DiskBackup):
+        return 0
+    if body.changed_areas is not None:
+        return sum(area.length for area in body.changed_areas)
+    return body.disk.size_bytes or 0
 
 
 def placement_of(body: TaskBody, pinned_proxy: str | None) -> Placement:

@@ -7,7 +7,7 @@ from sqlalchemy.orm import Session
 
 from proxy_worker.ledger import FleetView, TaskState
 from scheduler.dispatch.declared import DeclaredFleet
-from scheduler.dispatch.loop import in_flight
+from scheduler.dispatch.loop import begun_vms, in_flight
 from scheduler.dispatch.pending import OpenTask
 from scheduler.dispatch.policy import decide
 from scheduler.state.models import LedgerTask, WorkState
@@ -21,7 +21,12 @@ def waiting_reasons(session: Session, view: FleetView, now: float) -> dict[str, 
     rows = session.scalars(select(LedgerTask).where(LedgerTask.state == WorkState.RUNNING))
     tasks = {row.id: OpenTask.of(row) for row in rows}
     declared = DeclaredFleet.load(session)
-    pending = [task.pending(vm_started=False) for task_id, task in tasks.items() if _is_ready(view, task_id)]
+    begun = begun_vms(view, tasks)
+    pending = [
+        task.pending(vm_started=task.vm_run_id in begun)
+        for task_id, task in tasks.items()
+        if _is_ready(view, task_id)
+    ]
     decision = decide(pending, declared.fleet(view, in_flight(view, tasks)), declared.limits, now)
     reasons = dict(decision.waiting)
     for release in decision.releases:

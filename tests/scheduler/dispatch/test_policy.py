@@ -16,14 +16,13 @@ from scheduler.dispatch.fleet import (
     FleetProxy,
     FleetRepository,
     InFlight,
-    Limits,
     PendingTask,
     Placement,
     Urgency,
-    repository_cap,
     stands_at,
     subscribed_lanes,
 )
+from scheduler.dispatch.limits import Limits, repository_cap
 from scheduler.dispatch.policy import decide
 
 DIRECT, NETWORK = TransportMode.DIRECT_STORAGE, TransportMode.NETWORK

@@ -18,7 +18,8 @@ from proxy_worker.contract.specification import (
     VmIdentity,
     VsphereDisk,
 )
-from scheduler.dispatch.fleet import Fleet, FleetProxy, FleetRepository, Limits, PendingTask, Placement, Urgency
+from scheduler.dispatch.fleet import Fleet, FleetProxy, FleetRepository, PendingTask, Placement, Urgency
+from scheduler.dispatch.limits import Limits
 from scheduler.dispatch.pending import placement_of
 from scheduler.dispatch.policy import decide
 
