@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 import time
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -17,9 +19,12 @@ from scheduler.cli.live import LedgerWindow, Live
 from scheduler.cli.opening import opened_state, require_service, warn_without_service
 from scheduler.cli.printing import Columns, duration, moment, note, print_json, show_rows, state
 from scheduler.cli.records import RunRecord, run_record
+from scheduler.cli.report import write_page
 from scheduler.cli.run_outcome import follow, read_run
 from scheduler.cli.run_outcome import show as show_run
-from scheduler.state.asking import ask_to_cancel, ask_to_retry
+from scheduler.reports.run_report import run_report
+from scheduler.reports.text import plain
+from scheduler.state.asking import ask_to_cancel, ask_to_retry, find_run
 from scheduler.state.models import Run
 
 app = typer.Typer(
@@ -127,6 +132,35 @@ def retry(
         else:
             note(f"The failed disks of run {run_id} are tried again. Watch it with `scheduler run watch {run_id}`.")
         warn_without_service(opened, "that starts")
+
+
+@app.command()
+def report(
+    run: RunId,
+    html: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write it as a page with a picture of the run; `-` is standard output."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Tell what became of a run: its VMs, which proxy had which disk when, and where the time went.
+
+    The page needs nothing but itself: it can be mailed, kept and opened anywhere.
+
+    \b
+    Examples:
+      scheduler run report 20261122T190102Z-1a2b3c4d
+      scheduler run report 20261122T19 --html report.html
+      scheduler run report 20261122T19 --json | jq '.disks[].attempts'
+    """
+    with opened_state() as opened, opened.read() as session:
+        made = run_report(session, find_run(session, run))
+    if html is not None:
+        write_page(html, made)
+    if as_json:
+        print_json(made.model_dump(mode="json"))
+    elif html is None:
+        sys.stdout.write(plain(made))
 
 
 def _print_runs(records: list[RunRecord]) -> None:
