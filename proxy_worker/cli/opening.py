@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from proxy_worker.contract.errors import ConfigurationError
 from proxy_worker.repository.credentials import load_credential
 from proxy_worker.repository.errors import PointNotFoundError
-from proxy_worker.repository.points import Point
-from proxy_worker.repository.repository import Repository, open_store
+from proxy_worker.repository.unlocking import open_store, unlock
+
+if TYPE_CHECKING:
+    from proxy_worker.repository.points import Point
+    from proxy_worker.repository.repository import Repository
 
 
 class AmbiguousNameError(ConfigurationError):
@@ -25,18 +30,38 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "proxyfleet"
 
 
+class Opening:
+    """A repository that is being unlocked in a thread, with one credential, or with none when it isn't encrypted.
+
+    A command begins with this and loads what does its work meanwhile: modules need the interpreter's lock, trying
+    a passphrase doesn't. What the thread works with is loaded already, so no two threads load modules at once.
+    """
+
+    def __init__(self, location: str, *, passphrase_file: Path | None = None, key_file: Path | None = None) -> None:
+        if passphrase_file is not None and key_file is not None:
+            raise OptionError(
+                f"repository {location} can't be opened",
+                why="a passphrase file and a key file were both given",
+                remedy="Give one of them.",
+            )
+        credential = load_credential(passphrase_file=passphrase_file, key_file=key_file)
+        self._store = open_store(location)
+        thread = ThreadPoolExecutor(1, thread_name_prefix="unlock")
+        self._unlocked = thread.submit(unlock, self._store, credential)
+        thread.shutdown(wait=False)
+
+    def repository(self) -> Repository:
+        """Wait for it; raises what unlocking raised."""
+        from proxy_worker.repository.repository import Repository  # noqa: PLC0415 - loaded while the thread works
+
+        return Repository(self._store, self._unlocked.result(), cache_dir=cache_folder())
+
+
 def open_repository(
     location: str, *, passphrase_file: Path | None = None, key_file: Path | None = None
 ) -> Repository:
     """Open a repository with one credential, or with none when it isn't encrypted."""
-    if passphrase_file is not None and key_file is not None:
-        raise OptionError(
-            f"repository {location} can't be opened",
-            why="a passphrase file and a key file were both given",
-            remedy="Give one of them.",
-        )
-    credential = load_credential(passphrase_file=passphrase_file, key_file=key_file)
-    return Repository.open(open_store(location), credential, cache_dir=cache_folder())
+    return Opening(location, passphrase_file=passphrase_file, key_file=key_file).repository()
 
 
 def find_point(repository: Repository, vm: str, run: str | None) -> Point:

@@ -20,7 +20,6 @@ from proxy_worker.repository.config import (
     VERSION,
     Config,
     encode_config,
-    load_config,
     name_of,
 )
 from proxy_worker.repository.credentials import Credential
@@ -28,12 +27,9 @@ from proxy_worker.repository.errors import (
     CannotReadError,
     PointNotFoundError,
     RepositoryExistsError,
-    RepositoryNotFoundError,
     RunEndedError,
-    WrongKeyError,
-    WrongPassphraseError,
 )
-from proxy_worker.repository.keyring import ZERO_ID, Keyring, Secrets
+from proxy_worker.repository.keyring import ZERO_ID, Secrets
 from proxy_worker.repository.points import (
     Point,
     Tombstone,
@@ -53,7 +49,7 @@ from proxy_worker.repository.registration import (
     register_writer,
 )
 from proxy_worker.repository.store import ObjectNotFoundError, Store
-from proxy_worker.repository.store.local import LocalStore
+from proxy_worker.repository.unlocking import Unlocked, open_store, unlock
 from proxy_worker.repository.writer import DiskAttempt, DiskWriter, WriterLimits
 
 if TYPE_CHECKING:
@@ -76,26 +72,14 @@ def new_run_id(now: float | None = None) -> str:
     return f"{time.strftime('%Y%m%dT%H%M%SZ', moment)}-{secrets.token_hex(4)}"
 
 
-def open_store(location: str) -> Store:
-    """The store at a location: so far a folder. Raises `RepositoryNotFoundError` when it isn't there."""
-    if not Path(location).is_dir():
-        raise RepositoryNotFoundError(
-            f"repository {location}",
-            why="there is no such folder",
-            remedy="Check the path; is its file system mounted?",
-        )
-    return LocalStore(Path(location))
-
-
 class Repository:
     """An open repository. All methods may be called from any thread."""
 
-    def __init__(
-        self, store: Store, config: Config, keyring: Keyring, *, unlocked: Secrets | None, cache_dir: Path | None
-    ) -> None:
-        self.access = Access.of(store, config, keyring, cache_dir)
+    def __init__(self, store: Store, unlocked: Unlocked, *, cache_dir: Path | None = None) -> None:
+        """`cache_dir` keeps the index between processes; without it the index is rebuilt each time."""
+        self.access = Access.of(store, unlocked.config, unlocked.keyring, cache_dir)
         self.chunks = ChunkReader(self.access)
-        self.unlocked = unlocked
+        self.unlocked = unlocked.secrets
         """Everything, when a passphrase (or no encryption) opened it; None with a key file."""
         self.damaged_points: dict[str, DamageError] = {}
         """Points that couldn't be read when they were last listed."""
@@ -156,18 +140,12 @@ class Repository:
             passphrases.add(store, key)
         if not store.put_if_absent(name_of(1), [encode_config(config, unlocked.root_key)]):
             raise RepositoryExistsError(f"repository {store.location}", why="another one was made here just now")
-        keyring = unlocked.keyring(config.repository_id_bytes)
-        return cls(store, config, keyring, unlocked=unlocked, cache_dir=None)
+        return cls(store, Unlocked(config, unlocked.keyring(config.repository_id_bytes), unlocked))
 
     @classmethod
     def open(cls, store: Store, credential: Credential, *, cache_dir: Path | None = None) -> Repository:
-        """Open one. `cache_dir` keeps the index between processes; without it the index is rebuilt each time.
-
-        Raises `RepositoryNotFoundError`, `RepositoryVersionError`, `RepositoryDamageError`, `CredentialError`s.
-        """
-        config = load_config(store)
-        keyring, unlocked = _unlock(store, config, credential)
-        return cls(store, config, keyring, unlocked=unlocked, cache_dir=cache_dir)
+        """Unlock and open one; raises what `unlock` raises."""
+        return cls(store, unlock(store, credential), cache_dir=cache_dir)
 
     def points(self, vm_id: str | None = None) -> list[Point]:
         """Committed points that retention hasn't ended, by VM (as it was last called), oldest first.
@@ -300,40 +278,6 @@ class Repository:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-def _unlock(store: Store, config: Config, credential: Credential) -> tuple[Keyring, Secrets | None]:
-    """The keys that a credential gives, if they are this repository's."""
-    what = f"repository {store.location}"
-    if credential.key:
-        pinned = credential.key
-        if pinned.repository_id != config.repository_id or pinned.root_public_key != config.root_public_key:
-            raise WrongKeyError(
-                what, why=f"the key is of repository {pinned.repository_id}, this is {config.repository_id}"
-            )
-        if config.generation < pinned.least_generation:
-            raise WrongKeyError(
-                what,
-                why=f"its configuration is generation {config.generation}, the key knows {pinned.least_generation}",
-                remedy="Somebody has put back an old copy; find out who before writing to it.",
-            )
-        return pinned.keyring(), None
-    if config.open_secrets and credential.passphrase is None:
-        unlocked = config.open_secrets
-    elif config.open_secrets:
-        # A store could put such a configuration in the place of an encrypted one, to be sent blocks in clear.
-        raise WrongPassphraseError(
-            what,
-            why="it is not encrypted, although a passphrase is given",
-            remedy="If it should be, its configuration was exchanged: find out by whom. Else give no passphrase.",
-        )
-    elif credential.passphrase is None:
-        raise WrongPassphraseError(what, why="it is encrypted", remedy="Give a passphrase file or a key file.")
-    else:
-        unlocked, _ = passphrases.unlock(store, credential.passphrase, config.repository_id)
-    if unlocked.root_public_key != config.root_public_key:
-        raise WrongKeyError(what, why="its configuration is not signed by the root key that its keys hold")
-    return unlocked.keyring(config.repository_id_bytes), unlocked
 
 
 def _no_point(store: Store, vm_id: str, run: str) -> PointNotFoundError:

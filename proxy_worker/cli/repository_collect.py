@@ -1,55 +1,26 @@
-"""`proxy-worker repository remove` and `collect`: give up restore points, and free what none needs any more."""
+"""`proxy-worker repository collect`: free what no restore point needs any more."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import asdict
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from proxy_worker.cli.opening import open_repository
+from proxy_worker.cli.repository_options import AsJson, KeyFile, Location, PassphraseFile
 from proxy_worker.program.units import size
 from proxy_worker.repository.collector import CollectorSettings, collect
 from proxy_worker.repository.collector_report import CollectionReport
-from proxy_worker.repository.errors import PointNotFoundError
-from proxy_worker.repository.withdrawal import end_point
 
 _MIB = 1024 * 1024
 _HOUR_S = 3600.0
 
-Location = Annotated[str, typer.Argument(metavar="REPOSITORY", help="The repository's folder.")]
-PassphraseFile = Annotated[
-    Path | None, typer.Option(metavar="FILE", help="A file with the passphrase, in one line.")
-]
-KeyFile = Annotated[Path | None, typer.Option(metavar="FILE", help="A write or read key.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+app = typer.Typer(add_completion=False)
 
 
-def remove_point(
-    repository: Location,
-    point: Annotated[str, typer.Argument(metavar="POINT", help="The restore point, as `list` shows it.")],
-    *,
-    passphrase_file: PassphraseFile = None,
-    key_file: KeyFile = None,
-    as_json: AsJson = False,
-) -> None:
-    """Remove a restore point. No other point is touched; `collect` frees the space afterwards."""
-    with open_repository(repository, passphrase_file=passphrase_file, key_file=key_file) as opened:
-        # By names, so that a damaged point can be removed as well.
-        names = [name.split("/") for name in opened.access.store.list("points/")]
-        found = [vm_id for _, vm_id, run in names if run == point]
-        removed = [vm_id for vm_id in found if end_point(opened.access, vm_id=vm_id, run=point)]
-    if not removed:
-        raise PointNotFoundError(
-            f"restore point {point}",
-            why=f"there is none in {repository}",
-            remedy="See `proxy-worker repository list`.",
-        )
-    typer.echo(json.dumps({"removed": point}) if as_json else f"removed restore point {point}")
-
-
+@app.command()
 def collect_repository(
     repository: Location,
     *,

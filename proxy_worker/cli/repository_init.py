@@ -1,0 +1,55 @@
+"""`proxy-worker repository init`: make a repository."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from proxy_worker.cli.opening import OptionError
+from proxy_worker.cli.repository_options import Location, PassphraseFile
+from proxy_worker.program.units import size
+from proxy_worker.repository.credentials import load_credential
+from proxy_worker.repository.repository import DEFAULT_BLOCK_SIZE, Repository
+from proxy_worker.repository.store.local import LocalStore
+
+_SIZE = re.compile(r"(\d+)(KiB|MiB)?")
+_UNITS = {None: 1, "KiB": 1024, "MiB": 1024 * 1024}
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command()
+def init(
+    repository: Location,
+    *,
+    passphrase_file: PassphraseFile = None,
+    block_size: Annotated[
+        str, typer.Option(metavar="SIZE", help="64KiB to 4MiB, a power of two; fixed from now on.")
+    ] = "256KiB",
+    no_encryption: Annotated[
+        bool, typer.Option("--no-encryption", help="Store in clear; whoever reads the folder reads the disks.")
+    ] = False,
+) -> None:
+    """Make a repository in a folder; the folder is made where it is missing."""
+    if no_encryption == (passphrase_file is not None):
+        raise OptionError(
+            "repository init",
+            why="it takes either --passphrase-file or --no-encryption",
+            remedy="Keep a copy of the passphrase elsewhere: without it nothing can be restored.",
+        )
+    passphrase = load_credential(passphrase_file=passphrase_file).passphrase
+    store = LocalStore(Path(repository))
+    with Repository.create(store, passphrase=passphrase, block_size=_parsed_size(block_size)) as made:
+        typer.echo(f"made repository {made.id} in {repository}, block size {size(made.block_size)}")
+
+
+def _parsed_size(text: str) -> int:
+    match = _SIZE.fullmatch(text)
+    if not match:
+        raise OptionError(
+            f"--block-size {text}", why="it is not a size", remedy=f"Say e.g. {DEFAULT_BLOCK_SIZE} or 256KiB."
+        )
+    return int(match[1]) * _UNITS[match[2]]

@@ -1,0 +1,81 @@
+"""What comes before a repository is open: its store, its configuration, and the keys that a credential gives.
+
+Trying a passphrase takes a sixth of a second on purpose, without the interpreter's lock. So this imports little of
+the package: a command unlocks in a thread while it loads the rest.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from proxy_worker.repository import passphrases
+from proxy_worker.repository.config import Config, load_config
+from proxy_worker.repository.credentials import Credential, KeyFile
+from proxy_worker.repository.errors import RepositoryNotFoundError, WrongKeyError, WrongPassphraseError
+from proxy_worker.repository.keyring import Keyring, Secrets
+from proxy_worker.repository.store import Store
+from proxy_worker.repository.store.local import LocalStore
+
+
+@dataclass(frozen=True)
+class Unlocked:
+    """What a repository says of itself, and the keys to it."""
+
+    config: Config
+    keyring: Keyring
+    secrets: Secrets | None
+    """Everything, when a passphrase (or no encryption) opened it; None with a key file."""
+
+
+def open_store(location: str) -> Store:
+    """The store at a location: so far a folder. Raises `RepositoryNotFoundError` when it isn't there."""
+    if not Path(location).is_dir():
+        raise RepositoryNotFoundError(
+            f"repository {location}",
+            why="there is no such folder",
+            remedy="Check the path; is its file system mounted?",
+        )
+    return LocalStore(Path(location))
+
+
+def unlock(store: Store, credential: Credential) -> Unlocked:
+    """The keys that a credential gives, if they are this repository's.
+
+    Raises `RepositoryNotFoundError`, `RepositoryVersionError`, `RepositoryDamageError`, `CredentialError`s.
+    """
+    config = load_config(store)
+    if credential.key:
+        return Unlocked(config, _pinned(store, config, credential.key), None)
+    what = f"repository {store.location}"
+    if config.open_secrets and credential.passphrase is None:
+        secrets = config.open_secrets
+    elif config.open_secrets:
+        # A store could put such a configuration in the place of an encrypted one, to be sent blocks in clear.
+        raise WrongPassphraseError(
+            what,
+            why="it is not encrypted, although a passphrase is given",
+            remedy="If it should be, its configuration was exchanged: find out by whom. Else give no passphrase.",
+        )
+    elif credential.passphrase is None:
+        raise WrongPassphraseError(what, why="it is encrypted", remedy="Give a passphrase file or a key file.")
+    else:
+        secrets, _ = passphrases.unlock(store, credential.passphrase, config.repository_id)
+    if secrets.root_public_key != config.root_public_key:
+        raise WrongKeyError(what, why="its configuration is not signed by the root key that its keys hold")
+    return Unlocked(config, secrets.keyring(config.repository_id_bytes), secrets)
+
+
+def _pinned(store: Store, config: Config, key: KeyFile) -> Keyring:
+    what = f"repository {store.location}"
+    if key.repository_id != config.repository_id or key.root_public_key != config.root_public_key:
+        raise WrongKeyError(
+            what, why=f"the key is of repository {key.repository_id}, this is {config.repository_id}"
+        )
+    if config.generation < key.least_generation:
+        raise WrongKeyError(
+            what,
+            why=f"its configuration is generation {config.generation}, the key knows {key.least_generation}",
+            remedy="Somebody has put back an old copy; find out who before writing to it.",
+        )
+    return key.keyring()
