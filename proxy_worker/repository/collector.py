@@ -25,6 +25,7 @@ from proxy_worker.repository.collector_rescue import packs_still_needed
 from proxy_worker.repository.keyring import Secrets
 from proxy_worker.repository.pack_layout import pack_name
 from proxy_worker.repository.repository import Repository
+from proxy_worker.repository.resealing import reseal
 from proxy_worker.repository.store import ObjectNotFoundError
 from proxy_worker.repository.withdrawal import remove_ended_points
 
@@ -98,6 +99,7 @@ class _Collection:
             number = newest + 1
             mine = self._lists.publish(number, condemned)
             self._complete(number, marking if mine else None, folder / "settling")
+        self._note(resealed_keys=reseal(self._access, go_on=self._go_on))
         return self._finished(marking)
 
     def _mark(self, folder: Path) -> Marking:

@@ -13,6 +13,7 @@ from proxy_worker.repository.access import Access
 from proxy_worker.repository.chunks import ChunkReader
 from proxy_worker.repository.collector_marks import Copy, CopyGroup
 from proxy_worker.repository.collector_packs import Packs
+from proxy_worker.repository.errors import CannotReadError
 from proxy_worker.repository.index_run import Location
 from proxy_worker.repository.pack_layout import ChunkKind
 from proxy_worker.repository.store import ObjectNotFoundError
@@ -39,7 +40,7 @@ class CopyJudge:
                 self._chunks.open_block_into(location, group.content_id, memoryview(stored), self._scratch)
             else:
                 self._chunks.open_metadata(location, group.content_id, stored)
-        except (ObjectNotFoundError, DamageError):
+        except (ObjectNotFoundError, DamageError, CannotReadError):
             return False
         return True
 

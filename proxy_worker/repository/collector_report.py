@@ -32,6 +32,8 @@ class CollectionReport:
     """Those of them that were mostly dead, and were moved out of."""
     moved_bytes: int = 0
     new_packs: int = 0
+    resealed_keys: int = 0
+    """Data keys of older packs that were sealed to the newest key pair, after a rotation."""
     rescued_packs: int = 0
     """Condemned, and needed after all by a run that was at work."""
     removed_points: int = 0

@@ -109,16 +109,21 @@ def save_key_file(key: KeyFile, path: Path) -> None:
 
     Raises `KeyFileExistsError`, `KeyFileError`.
     """
+    save_secret(documents.seal(key), path, "key file")
+
+
+def save_secret(content: bytes, path: Path, what: str) -> None:
+    """Write a file that only its owner may read; `what` it is, for messages. Raises as `save_key_file` does."""
     try:
         file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         with os.fdopen(file, "wb") as stream:
-            stream.write(documents.seal(key))
+            stream.write(content)
             stream.flush()
             os.fsync(stream.fileno())
     except FileExistsError as error:
-        raise KeyFileExistsError(f"key file {path}", why="it exists", remedy="Choose another name.") from error
+        raise KeyFileExistsError(f"{what} {path}", why="it exists", remedy="Choose another name.") from error
     except OSError as error:
-        raise KeyFileError(f"can't write key file {path}", why=error.strerror or str(error)) from error
+        raise KeyFileError(f"can't write {what} {path}", why=error.strerror or str(error)) from error
 
 
 def _read(path: Path) -> bytes:

@@ -14,6 +14,7 @@ from typing import Final
 import blake3
 import msgspec
 from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PublicKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hpke import AEAD, KDF, KEM, Suite
 
@@ -45,6 +46,11 @@ def new_data_key(keyring: Keyring) -> tuple[SealedDataKey, AESGCM]:
     key_id, key = secrets.token_bytes(16), secrets.token_bytes(KEY_BYTES)
     sealed = _SUITE.encrypt(key, keyring.recipient, _INFO + keyring.repository_id + key_id)
     return SealedDataKey(key_id, public_key_id(keyring.data_public_key), sealed), AESGCM(key)
+
+
+def seal_anew(repository_id: bytes, key_id: bytes, plain: bytes, public_key: bytes) -> bytes:
+    """A data key sealed to another public key."""
+    return _SUITE.encrypt(plain, X25519PublicKey.from_public_bytes(public_key), _INFO + repository_id + key_id)
 
 
 def seal_name(key_id: bytes, recipient: bytes) -> str:
@@ -86,6 +92,25 @@ class DataKeyOpener:
                 self._known.popitem(last=False)
         return cipher
 
+    def unseal_directly(self, key: SealedDataKey) -> bytes:
+        """A data key's bytes by its own seal; raises `CannotReadError`, `RepositoryDamageError`."""
+        opener = self._keyring.openers.get(key.recipient)
+        if opener is None:
+            raise self._out_of_date()
+        try:
+            return _SUITE.decrypt(key.sealed, opener, _INFO + self._keyring.repository_id + key.key_id)
+        except (InvalidTag, ValueError) as error:
+            raise RepositoryDamageError(
+                f"data key {key.key_id.hex()} in {self._store.location}", why="it was altered"
+            ) from error
+
+    def _out_of_date(self) -> CannotReadError:
+        return CannotReadError(
+            f"blocks of {self._store.location}",
+            why="they are sealed to a data key pair whose private half this key doesn't hold: it was rotated",
+            remedy="Make a new read key with `proxy-worker repository keys export-read`, or use the passphrase.",
+        )
+
     def _unseal(self, key: SealedDataKey) -> bytes:
         openers = self._keyring.openers
         if not openers:
@@ -95,6 +120,8 @@ class DataKeyOpener:
                 remedy="Use a passphrase or a read key.",
             )
         candidates = [(key.recipient, key.sealed)] if key.recipient in openers else self._resealed(key)
+        if not candidates:
+            raise self._out_of_date()
         for recipient, sealed in candidates:
             try:
                 plain = _SUITE.decrypt(sealed, openers[recipient], _INFO + self._keyring.repository_id + key.key_id)

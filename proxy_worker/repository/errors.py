@@ -70,4 +70,20 @@ class KeyFileExistsError(ConflictError):
 
 
 class KeyInUseError(ConflictError):
-    """The key can't be removed."""
+    """The key can't be removed, or would be left behind."""
+
+
+class RevokedKeyError(CredentialError):
+    """The key was revoked: what it writes no longer counts."""
+
+
+class ConfigurationChangedError(ConflictError):
+    """Somebody else has changed the repository's configuration at the same time."""
+
+
+class NotEncryptedError(ConfigurationError):
+    """The repository isn't encrypted, so it has no keys to rotate, revoke or print."""
+
+
+class RecoverySheetError(CredentialError):
+    """What was typed in isn't the text of a recovery sheet, or has a slip in it."""

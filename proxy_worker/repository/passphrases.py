@@ -111,11 +111,8 @@ def unlock(store: Store, passphrase: bytes, repository_id: str) -> tuple[Secrets
             continue
         if key.repository_id != repository_id:
             continue
-        try:
-            plain = _cipher(key, passphrase).decrypt(key.nonce, key.wrapped, _header(key))
-        except InvalidTag:
-            continue
-        return msgspec.msgpack.decode(plain, type=Secrets), key.key_id
+        if (unwrapped := try_open(key, passphrase)) is not None:
+            return unwrapped, key.key_id
     if damage:
         raise damage
     raise WrongPassphraseError(
@@ -123,6 +120,15 @@ def unlock(store: Store, passphrase: bytes, repository_id: str) -> tuple[Secrets
         why="none of its keys opens with this passphrase",
         remedy="Check the passphrase file; a repository that isn't encrypted takes none.",
     )
+
+
+def try_open(key: KeyObject, passphrase: bytes) -> Secrets | None:
+    """What a key object holds; None if it is another passphrase's."""
+    try:
+        plain = _cipher(key, passphrase).decrypt(key.nonce, key.wrapped, _header(key))
+    except InvalidTag:
+        return None
+    return msgspec.msgpack.decode(plain, type=Secrets)
 
 
 def remove(store: Store, key_id: str, repository_id: str) -> None:

@@ -29,6 +29,9 @@ _SEALED: dict[str, FindingKind] = {
     "writers/": "object",
     "readers/": "object",
     "seals/": "object",
+    "issued/": "object",
+    "proofs/": "object",
+    "damaged/": "object",
 }
 
 
