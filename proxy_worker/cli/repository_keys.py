@@ -3,44 +3,70 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
 from proxy_worker.cli.opening import open_repository
+from proxy_worker.cli.repository_handed_keys import export_read, export_write, revoke_key, unlocked
+from proxy_worker.cli.repository_options import AsJson, KeyFile, Location, PassphraseFile
+from proxy_worker.cli.repository_recovery import recover, recovery_sheet
 from proxy_worker.repository import passphrases
-from proxy_worker.repository.credentials import load_credential, make_key_file, save_key_file
-from proxy_worker.repository.errors import WrongPassphraseError
-from proxy_worker.repository.identity import Identity
-from proxy_worker.repository.keyring import Secrets
-from proxy_worker.repository.repository import Repository
+from proxy_worker.repository.config import load_config
+from proxy_worker.repository.credentials import load_credential
+from proxy_worker.repository.errors import NotEncryptedError
+from proxy_worker.repository.issuing import IssuedKey, issued_keys
+from proxy_worker.repository.rotation import rotate
 from proxy_worker.repository.unlocking import open_store
 
 app = typer.Typer(no_args_is_help=True, help="Passphrases, and the keys that proxies hold.")
+app.command("export-write")(export_write)
+app.command("export-read")(export_read)
+app.command("revoke")(revoke_key)
+app.command("recovery-sheet")(recovery_sheet)
+app.command("recover")(recover)
 
-Location = Annotated[str, typer.Argument(metavar="REPOSITORY", help="The repository's folder.")]
-PassphraseFile = Annotated[
-    Path | None, typer.Option(metavar="FILE", help="A file with the passphrase; none if it isn't encrypted.")
-]
-Out = Annotated[Path, typer.Option("--out", metavar="FILE", help="Where to put the key; must not exist.")]
-Label = Annotated[str, typer.Option(help="Whom the key is for, e.g. the proxy's name.")]
-Group = Annotated[
-    str, typer.Option(help="Trust group: proxies deduplicate against packs of their own group; usually the site.")
+NewPassphraseFile = Annotated[
+    Path, typer.Option(metavar="FILE", help="A file with the new passphrase, in one line.")
 ]
 
 
 @app.command("list")
 def list_keys(
-    repository: Location, *, as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False
+    repository: Location,
+    *,
+    passphrase_file: PassphraseFile = None,
+    key_file: KeyFile = None,
+    as_json: AsJson = False,
 ) -> None:
-    """List the passphrases' keys; needs none of them."""
-    found = list(passphrases.keys(open_store(repository)))
+    """List the passphrases' keys, which needs none of them; with a passphrase or key, also those handed out.
+
+    \b
+    Examples:
+      proxy-worker repository keys list /backup/main
+      proxy-worker repository keys list /backup/main --passphrase-file main.passphrase
+    """
+    store = open_store(repository)
+    found = list(passphrases.keys(store))
+    revoked = load_config(store).revoked
+    handed: list[IssuedKey] = []
+    if passphrase_file is not None or key_file is not None:
+        with open_repository(repository, passphrase_file=passphrase_file, key_file=key_file) as opened:
+            handed = list(issued_keys(opened.access))
     if as_json:
-        typer.echo(json.dumps([{"key": key.key_id, "label": key.label} for key in found]))
+        keys = [{"key": key.key_id, "kind": "passphrase", "label": key.label} for key in found]
+        typer.echo(json.dumps([*keys, *(_as_json(issued, revoked) for issued in handed)], indent=2))
         return
     for key in found:
-        typer.echo(f"{key.key_id}  {key.label}")
+        typer.echo(f"{key.key_id}  {key.label}".rstrip())
+    for issued in handed:
+        state = "revoked" if issued.writer_id in revoked else f"of group {issued.group}"
+        when = datetime.fromtimestamp(issued.issued_at, UTC).astimezone()
+        typer.echo(
+            f"{issued.writer_id.hex()}  {issued.label}: {issued.kind} key {state}, made {when:%Y-%m-%d %H:%M}"
+        )
 
 
 @app.command("add")
@@ -48,15 +74,48 @@ def add_passphrase(
     repository: Location,
     *,
     passphrase_file: PassphraseFile = None,
-    new_passphrase_file: Annotated[Path, typer.Option(metavar="FILE", help="A file with the new passphrase.")],
+    new_passphrase_file: NewPassphraseFile,
     label: Annotated[str, typer.Option(help="What to remember it by.")] = "",
 ) -> None:
-    """Add a passphrase. To change one, add the new and remove the old."""
+    """Add a passphrase.
+
+    \b
+    Examples:
+      proxy-worker repository keys add /backup/main --passphrase-file a --new-passphrase-file b --label second
+    """
     with open_repository(repository, passphrase_file=passphrase_file) as opened:
+        secrets = unlocked(opened)
+        _require_encrypted(encrypted=opened.access.encrypted, repository=repository)
         passphrase = load_credential(passphrase_file=new_passphrase_file).passphrase or b""
-        key = passphrases.wrap(_unlocked(opened), passphrase, repository_id=opened.id, label=label)
+        key = passphrases.wrap(secrets, passphrase, repository_id=opened.id, label=label)
         passphrases.add(opened.access.store, key)
     typer.echo(f"added key {key.key_id}")
+
+
+@app.command("change")
+def change_passphrase(
+    repository: Location,
+    *,
+    passphrase_file: PassphraseFile = None,
+    new_passphrase_file: NewPassphraseFile,
+) -> None:
+    """Change a passphrase: the new one takes the place of the one given. Interrupted, both open; do it again.
+
+    \b
+    Examples:
+      proxy-worker repository keys change /backup/main --passphrase-file old --new-passphrase-file new
+    """
+    with open_repository(repository, passphrase_file=passphrase_file) as opened:
+        secrets, store = unlocked(opened), opened.access.store
+        _require_encrypted(encrypted=opened.access.encrypted, repository=repository)
+        old = load_credential(passphrase_file=passphrase_file).passphrase or b""
+        new = load_credential(passphrase_file=new_passphrase_file).passphrase or b""
+        former = [key for key in passphrases.keys(store) if passphrases.try_open(key, old) is not None]
+        key = passphrases.wrap(secrets, new, repository_id=opened.id, label=former[0].label)
+        passphrases.add(store, key)
+        for one in former:
+            passphrases.remove(store, one.key_id, opened.id)
+    typer.echo(f"changed the passphrase of key {former[0].key_id}, which is {key.key_id} now")
 
 
 @app.command("remove")
@@ -66,64 +125,63 @@ def remove_passphrase(
     *,
     passphrase_file: PassphraseFile = None,
 ) -> None:
-    """Remove a passphrase; the last one stays. What it unlocked may have been copied: it is not a rotation."""
+    """Remove a passphrase; the last one stays. What it unlocked may have been copied: it is not a rotation.
+
+    \b
+    Examples:
+      proxy-worker repository keys remove /backup/main 5f0c2a9d1e6b7788 --passphrase-file main.passphrase
+    """
     with open_repository(repository, passphrase_file=passphrase_file) as opened:
+        unlocked(opened)
         passphrases.remove(opened.access.store, key, opened.id)
     typer.echo(f"removed key {key}")
 
 
-@app.command("export-write")
-def export_write(
+@app.command("rotate")
+def rotate_keys(
     repository: Location,
     *,
     passphrase_file: PassphraseFile = None,
-    out: Out,
-    label: Label = "",
-    group: Group = "default",
+    also_passphrase_file: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="FILE", help="Files with the repository's other passphrases; all are needed."),
+    ] = None,
 ) -> None:
-    """Make a write key, for a proxy that backs up: it adds restore points and can't read one back."""
-    _export("write", repository, passphrase_file, out, label=label, group=group)
+    """Make a new data key pair: old read keys and recovery sheets don't open what is stored from now on.
 
+    Write keys go on working and take up the new pair by themselves. Collections seal what is there to it as well;
+    who could read that before still can.
 
-@app.command("export-read")
-def export_read(
-    repository: Location,
-    *,
-    passphrase_file: PassphraseFile = None,
-    out: Out,
-    label: Label = "",
-    group: Group = "default",
-) -> None:
-    """Make a read key, for a proxy that restores (and backs up)."""
-    _export("read", repository, passphrase_file, out, label=label, group=group)
-
-
-def _export(
-    kind: Literal["write", "read"],
-    repository: str,
-    passphrase_file: Path | None,
-    out: Path,
-    *,
-    label: str,
-    group: str,
-) -> None:
+    \b
+    Examples:
+      proxy-worker repository keys rotate /backup/main --passphrase-file main.passphrase
+      proxy-worker repository keys rotate /backup/main --passphrase-file a --also-passphrase-file b
+    """
     with open_repository(repository, passphrase_file=passphrase_file) as opened:
-        key = make_key_file(
-            _unlocked(opened),
-            kind=kind,
-            repository_id=opened.id,
-            generation=opened.access.config.generation,
-            label=label or out.stem,
-            group=group,
-        )
-    save_key_file(key, out)
-    writer = Identity(key.writer_private_key, key.writer_certificate).body
+        store = opened.access.store
+        _require_encrypted(encrypted=opened.access.encrypted, repository=repository)
+    files = [passphrase_file, *(also_passphrase_file or [])]
+    given = [load_credential(passphrase_file=file).passphrase or b"" for file in files]
+    rotated = rotate(store, given)
+    typer.echo(f"rotated: generation {rotated.generation}, keys {', '.join(rotated.key_ids)}")
     typer.echo(
-        f"made {kind} key {out} for writer {writer.writer_id.hex()} ({writer.label}) of group {writer.group}"
+        "Make new read keys (`keys export-read`) and a new recovery sheet (`keys recovery-sheet`), then collect."
     )
 
 
-def _unlocked(opened: Repository) -> Secrets:
-    if opened.unlocked is None:
-        raise WrongPassphraseError("repository keys", why="only a passphrase can hand out keys")
-    return opened.unlocked
+def _as_json(issued: IssuedKey, revoked: frozenset[bytes]) -> dict[str, object]:
+    return {
+        "key": issued.writer_id.hex(),
+        "kind": issued.kind,
+        "label": issued.label,
+        "group": issued.group,
+        "made": datetime.fromtimestamp(issued.issued_at, UTC).isoformat(),
+        "revoked": issued.writer_id in revoked,
+    }
+
+
+def _require_encrypted(*, encrypted: bool, repository: str) -> None:
+    if not encrypted:
+        raise NotEncryptedError(
+            f"repository {repository}", why="it isn't encrypted, so a passphrase guards nothing"
+        )

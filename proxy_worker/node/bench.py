@@ -16,6 +16,7 @@ from proxy_worker.ledger import Ledger, ProxyIdentity
 from proxy_worker.node.draining import Draining
 from proxy_worker.node.obeyed import Obeyed
 from proxy_worker.repository.credentials import Credential, load_credential
+from proxy_worker.repository.reconfiguring import is_newest
 from proxy_worker.repository.repository import Repository, open_store
 from proxy_worker.transport.vsphere_access import VsphereAccess
 
@@ -68,6 +69,10 @@ class Bench:
     def repository(self, reference: RepositoryReference, need: Literal["read", "write"]) -> Repository:
         """An open repository; raises what opening one raises, and `NoSecretError`."""
         place = (reference.location, reference.credential, need)
+        known = self._repositories.get(place)
+        if known is not None and not is_newest(known.access.store, known.access.config):
+            # A key was revoked, or the key pair rotated: that counts from the next task on.
+            self._repositories.pop(place).close()
         if place not in self._repositories:
             self._repositories[place] = Repository.open(
                 open_store(reference.location),

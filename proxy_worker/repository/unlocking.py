@@ -6,14 +6,20 @@ the package: a command unlocks in a thread while it loads the rest.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from proxy_worker.repository import passphrases
 from proxy_worker.repository.config import Config, load_config
 from proxy_worker.repository.credentials import Credential, KeyFile
-from proxy_worker.repository.errors import RepositoryNotFoundError, WrongKeyError, WrongPassphraseError
+from proxy_worker.repository.errors import (
+    RepositoryNotFoundError,
+    RevokedKeyError,
+    WrongKeyError,
+    WrongPassphraseError,
+)
 from proxy_worker.repository.keyring import Keyring, Secrets
+from proxy_worker.repository.rotation import unlocked_whole
 from proxy_worker.repository.store import Store
 from proxy_worker.repository.store.local import LocalStore
 
@@ -46,7 +52,7 @@ def unlock(store: Store, credential: Credential) -> Unlocked:
     """
     config = load_config(store)
     if credential.key:
-        return Unlocked(config, _pinned(store, config, credential.key), None)
+        return Unlocked(config, _of_now(_pinned(store, config, credential.key), config), None)
     what = f"repository {store.location}"
     if config.open_secrets and credential.passphrase is None:
         secrets = config.open_secrets
@@ -61,9 +67,15 @@ def unlock(store: Store, credential: Credential) -> Unlocked:
         raise WrongPassphraseError(what, why="it is encrypted", remedy="Give a passphrase file or a key file.")
     else:
         secrets, _ = passphrases.unlock(store, credential.passphrase, config.repository_id)
+        secrets = unlocked_whole(store, config, credential.passphrase, secrets)
     if secrets.root_public_key != config.root_public_key:
         raise WrongKeyError(what, why="its configuration is not signed by the root key that its keys hold")
-    return Unlocked(config, secrets.keyring(config.repository_id_bytes), secrets)
+    return Unlocked(config, _of_now(secrets.keyring(config.repository_id_bytes), config), secrets)
+
+
+def _of_now(keyring: Keyring, config: Config) -> Keyring:
+    """New blocks are sealed to the pair that is in force, whatever a key file or an unfinished rotation says."""
+    return replace(keyring, data_public_key=config.data_public_keys[0])
 
 
 def _pinned(store: Store, config: Config, key: KeyFile) -> Keyring:
@@ -78,4 +90,12 @@ def _pinned(store: Store, config: Config, key: KeyFile) -> Keyring:
             why=f"its configuration is generation {config.generation}, the key knows {key.least_generation}",
             remedy="Somebody has put back an old copy; find out who before writing to it.",
         )
-    return key.keyring()
+    keyring = key.keyring()
+    writer = keyring.identity.body
+    if writer.writer_id in config.revoked:
+        raise RevokedKeyError(
+            what,
+            why=f"the {key.kind} key {writer.label} ({writer.writer_id.hex()}) was revoked",
+            remedy="Make a new one with `proxy-worker repository keys export-write`.",
+        )
+    return keyring
