@@ -36,7 +36,7 @@ from scheduler.cli.records import DiskRecord, RunRecord
 from scheduler.cli.restore_record import restore_line
 from scheduler.cli.run_view import headline
 from scheduler.cli.status_record import StatusRecord, status_record
-from scheduler.state.lock import is_served
+from scheduler.state.lock import servers_of
 from scheduler.state.store import State
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
@@ -98,6 +98,8 @@ def _health(record: StatusRecord) -> list[Text]:
     text = Text.assemble(
         f"{moment(record.at)}  scheduler: ",
         Text("serving", style="green") if record.serving else Text("not serving", style="bold red"),
+        f" ({record.scheduler})" if record.scheduler else "",
+        f"  standing by: {', '.join(record.standing_by)}" if record.standing_by else "",
         "  ledger: ",
     )
     if record.ledger == "ok":
@@ -164,11 +166,11 @@ def _ended(runs: Sequence[RunRecord]) -> Table:
 
 
 def _look(opened: State, window: LedgerWindow) -> StatusRecord:
-    serving = is_served(opened)
+    servers = servers_of(opened)
     with opened.read() as session:
         live = window.look(session)
         warnings = expiry_warnings(configuration().pki_dir)
-        return status_record(session, live, serving=serving, problem=window.problem, warnings=warnings)
+        return status_record(session, live, servers=servers, problem=window.problem, warnings=warnings)
 
 
 def _live(opened: State, window: LedgerWindow, out: Console) -> None:

@@ -14,6 +14,7 @@ from scheduler.cli.proxy_record import ProxyRecord, proxy_records
 from scheduler.cli.records import Moment, RunRecord, Shown, run_record
 from scheduler.cli.restore_record import RestoreRecord, restore_record
 from scheduler.state.models import Restore, Run, RunState, WorkState
+from scheduler.state.serving import Servers
 
 
 class TaskRecord(Shown):
@@ -42,6 +43,10 @@ class StatusRecord(Shown):
     at: Moment
     serving: bool
     """Whether a `scheduler serve` is running."""
+    scheduler: str | None = None
+    """Which one, where several share a database."""
+    standing_by: tuple[str, ...] = ()
+    """Those that would take over from it."""
     ledger: str
     """`ok`, or why Redis can't be used."""
     runs: tuple[RunRecord, ...]
@@ -62,7 +67,7 @@ ENDED_SHOWN = 3
 
 
 def status_record(
-    session: Session, live: Live, *, serving: bool, problem: str | None, warnings: tuple[str, ...] = ()
+    session: Session, live: Live, *, servers: Servers, problem: str | None, warnings: tuple[str, ...] = ()
 ) -> StatusRecord:
     """What the database and, where it answers, the ledger say now."""
     now = time.time()
@@ -79,7 +84,9 @@ def status_record(
     tasks = task_records(live)
     return StatusRecord(
         at=now,
-        serving=serving,
+        serving=servers.serving,
+        scheduler=servers.leader,
+        standing_by=servers.standing_by,
         ledger=problem or "ok",
         runs=tuple(run_record(session, run, live, now=now) for run in runs),
         ended=tuple(run_record(session, run, Live(), now=now) for run in ended),

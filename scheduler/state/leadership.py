@@ -14,7 +14,6 @@ import socket
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Final
 
 from sqlalchemy import ColumnElement, Double, cast, delete, func, inspect, select, update
@@ -22,7 +21,7 @@ from sqlalchemy.orm import Session
 
 from scheduler.state.access import DatabaseAccess
 from scheduler.state.errors import LeadershipLostError, StateLockedError, StateUnreachableError
-from scheduler.state.serving import SchedulerProcess
+from scheduler.state.serving import SchedulerProcess, Servers
 from scheduler.state.store import State, open_state, reach_state
 
 logger = logging.getLogger(__name__)
@@ -36,24 +35,13 @@ _ANSWER_S: Final = 2.0
 _FORGET_S: Final = 60.0
 
 
-@dataclass(frozen=True)
-class Servers:
-    """Who serves from a database now."""
-
-    leader: str | None
-    """None: nobody leads."""
-    standing_by: tuple[str, ...] = ()
-
-
 def look_at_servers(session: Session) -> Servers:
     """Who leads and who stands by. For PostgreSQL."""
     seen = SchedulerProcess.seen_at > _server_time() - LEASE_S
     leader = _leader(session)
     alive = session.scalars(select(SchedulerProcess).where(seen).order_by(SchedulerProcess.name)).all()
-    return Servers(
-        next((one.name for one in alive if leader is not None and one.id == leader.id), None),
-        tuple(one.name for one in alive if one.term is None),
-    )
+    leads = next((one.name for one in alive if leader is not None and one.id == leader.id), None)
+    return Servers(leads is not None, leads, tuple(one.name for one in alive if one.term is None))
 
 
 class Leadership:

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from scheduler.state.errors import SchedulerRunningError, StateReadOnlyError
 from scheduler.state.leadership import look_at_servers
+from scheduler.state.serving import Servers
 from scheduler.state.sqlite import sqlite_file
 from scheduler.state.store import State
 
@@ -39,13 +40,16 @@ def only_scheduler(state: State) -> Iterator[None]:
 
 def is_served(state: State) -> bool:
     """Whether a scheduler serves from the database now. Looks without getting in its way."""
+    return servers_of(state).serving
+
+
+def servers_of(state: State) -> Servers:
+    """Which schedulers serve from the database now, or stand by."""
     path = sqlite_file(state.engine)
     if path is not None:
-        return _file_is_locked(path.with_name(f"{path.name}.lock"))
-    if state.engine.dialect.name != "postgresql":
-        return False
+        return Servers(_file_is_locked(path.with_name(f"{path.name}.lock")))
     with state.read() as session:
-        return look_at_servers(session).leader is not None
+        return look_at_servers(session)
 
 
 def _file_is_locked(path: Path) -> bool:

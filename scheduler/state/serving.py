@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from sqlalchemy import String
 from sqlalchemy.orm import Mapped, mapped_column
 
 from scheduler.state.columns import Record
+
+
+@dataclass(frozen=True)
+class Servers:
+    """Who serves from a database now."""
+
+    serving: bool
+    leader: str | None = None
+    """Who that is, where several share the database."""
+    standing_by: tuple[str, ...] = ()
 
 
 class SchedulerProcess(Record):
