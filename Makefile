@@ -44,7 +44,7 @@ lock: .venv/installed ## Resolve the dependencies of pyproject.toml anew (UPGRAD
 # A file's tests stay together, since they share what its fixtures started. A worker that dies ends the run: replaced,
 # it would hang it.
 test: install system ## Run all tests; also sets up what they need
-	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --max-worker-restart 0 $(TESTS)
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder --max-worker-restart 0 $(TESTS)
 
 lint: install ## Style, types, import rules, and generated documentation that is stale
 	@$(BIN)/ruff check

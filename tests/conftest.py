@@ -15,6 +15,11 @@ settings.register_profile("thorough", settings.get_profile("default"), max_examp
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci" if os.environ.get("CI") else "default"))
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with what takes minutes, so that all workers end at about the same time."""
+    items.sort(key=lambda item: "tests/system" not in item.path.as_posix())
+
+
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
     """Say, where it counts, that a skipped test has shown nothing."""
     if _skipped_in_ci(terminalreporter):
