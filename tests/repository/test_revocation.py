@@ -1,0 +1,113 @@
+"""Keys that were handed out are known by name and can be shut out, at once and everywhere."""
+
+from __future__ import annotations
+
+import base64
+from pathlib import Path
+
+import pytest
+
+from proxy_worker.config import ProxyConfiguration
+from proxy_worker.contract.specification import RepositoryReference
+from proxy_worker.ledger import ProxyIdentity
+from proxy_worker.node.bench import Bench
+from proxy_worker.node.draining import Draining
+from proxy_worker.repository.credentials import Credential, KeyFile, make_key_file, save_key_file
+from proxy_worker.repository.errors import KeyNotFoundError, RevokedKeyError
+from proxy_worker.repository.issuing import issued_keys, record_issue, revoke
+from proxy_worker.repository.repository import Repository
+from proxy_worker.repository.rotation import rotate
+from tests.repository.making import CHEAP, CREDENTIAL, PASSPHRASE, back_up, make_repository, noise, restore, text
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Repository:
+    return make_repository(tmp_path / "repository")
+
+
+def handed_out(repository: Repository, label: str) -> KeyFile:
+    assert repository.unlocked
+    key = make_key_file(
+        repository.unlocked,
+        kind="write",
+        repository_id=repository.id,
+        generation=repository.access.config.generation,
+        label=label,
+        group="default",
+    )
+    record_issue(repository.access, key)
+    return key
+
+
+def shut_out(repository: Repository, which: str) -> tuple[str, ...]:
+    assert repository.unlocked
+    return revoke(repository.access, repository.unlocked, which).points
+
+
+def test_what_was_handed_out_is_listed(repository: Repository) -> None:
+    handed_out(repository, "proxy-1")
+    key = handed_out(repository, "proxy-2")
+
+    with Repository.open(repository.access.store, Credential(key=key)) as proxy:
+        assert {(issued.label, issued.kind) for issued in issued_keys(proxy.access)} == {
+            ("proxy-1", "write"),
+            ("proxy-2", "write"),
+        }
+
+
+def test_a_revoked_key_opens_nothing_and_what_it_stored_no_longer_counts(repository: Repository) -> None:
+    stolen, other = handed_out(repository, "stolen"), handed_out(repository, "other")
+    store = repository.access.store
+    with Repository.open(store, Credential(key=stolen)) as proxy:
+        back_up(proxy, noise(3), run="theirs")
+    with Repository.open(store, Credential(key=other)) as proxy:
+        back_up(proxy, text(2), run="ours")
+
+    assert shut_out(repository, "stolen") == ("web01 theirs",)
+    assert shut_out(repository, "stolen") == ("web01 theirs",)  # again, it changes nothing
+
+    with pytest.raises(RevokedKeyError, match="stolen"):
+        Repository.open(store, Credential(key=stolen))
+    with Repository.open(store, CREDENTIAL) as owner:
+        assert owner.access.config.generation == 2
+        assert [point.run for point in owner.points()] == ["ours"]
+        assert restore(owner, owner.point("vm-1", "ours")) == text(2)
+
+
+def test_a_key_is_named_by_its_label_or_its_id(repository: Repository) -> None:
+    twice = handed_out(repository, "proxy-1")
+    handed_out(repository, "proxy-1")
+    for which, why in (("proxy-1", "2 keys have that label"), ("proxy-9", "no key was handed out")):
+        with pytest.raises(KeyNotFoundError, match=why):
+            shut_out(repository, which)
+
+    shut_out(repository, twice.keyring().identity.body.writer_id.hex())
+    with pytest.raises(RevokedKeyError):
+        Repository.open(repository.access.store, Credential(key=twice))
+
+
+def test_a_proxy_at_work_honours_it_from_its_next_task_on(repository: Repository, tmp_path: Path) -> None:
+    secrets = tmp_path / "secrets"
+    secrets.mkdir()
+    save_key_file(handed_out(repository, "proxy-1"), secrets / "main.key")
+    bench = Bench(
+        ProxyConfiguration(
+            name="proxy-1",
+            site="primary",
+            state_dir=tmp_path / "state",
+            secrets_dir=secrets,
+            scheduler_public_keys=(base64.b64encode(b"k" * 32).decode(),),
+        ),
+        ProxyIdentity(name="proxy-1", instance_id="1", life="1"),
+        Draining(),
+    )
+    reference = RepositoryReference(name="main", location=str(tmp_path / "repository"), credential="main")
+    before = bench.repository(reference, "write")
+    assert bench.repository(reference, "write") is before
+
+    rotate(repository.access.store, [PASSPHRASE], cost=CHEAP)
+    assert bench.repository(reference, "write").access.config.generation == 2
+    shut_out(repository, "proxy-1")
+    with pytest.raises(RevokedKeyError):
+        bench.repository(reference, "write")
+    bench.forget_repositories()
