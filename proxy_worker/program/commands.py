@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
+import io
 import os
 import sys
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from pathlib import Path
+from typing import Any, Final, TextIO
 
 import typer
 import typer.main
 from typer.core import TyperGroup
 
-from proxy_worker.contract.errors import ProxyfleetError
+from proxy_worker.contract.errors import ProxyfleetError, TargetError
+from proxy_worker.program.interrupts import end_at_interrupts, raise_at_interrupts
 
 INTERRUPTED: Final = 130
 """Exit code after Ctrl-C, as shells count signals."""
@@ -48,20 +52,66 @@ def version_printer(program: str) -> Callable[[bool], None]:
     return print_version
 
 
+class OutputError(TargetError):
+    """What a command prints can't be written where its standard output leads."""
+
+
 def run_program(app: typer.Typer, program: str) -> None:
     """Run the command line; exits with the code of the error class (see `proxy_worker.contract.errors`)."""
+    raise_at_interrupts()
+    sys.stdout = _named_output(sys.stdout)
+    code = _ended(program, lambda: app(prog_name=program))
+    # Here, where a reader that went away is no error, and not at interpreter exit.
+    flushed = _ended(program, sys.stdout.flush)
+    gc.freeze()  # it goes with the process: searching it for cycles first takes some 30 ms
+    sys.exit(code or flushed)
+
+
+def _ended(program: str, step: Callable[[], object]) -> int | str | None:
+    """Take a step; its exit code, what ended it early having been said."""
     try:
-        try:
-            app(prog_name=program)
-        finally:
-            sys.stdout.flush()  # here, where a reader that went away is no error, and not at interpreter exit
+        step()
+    except SystemExit as ended:
+        return ended.code
     except ProxyfleetError as error:
         print(f"{program}: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
+        return error.exit_code
     except KeyboardInterrupt:
+        end_at_interrupts()  # a second one isn't waited for
         print(f"{program}: interrupted", file=sys.stderr)
-        sys.exit(INTERRUPTED)
+        return INTERRUPTED
     except BrokenPipeError:
-        # The reader of our output went away; nothing more can be said to it, not even at interpreter exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
+        _drop_output()  # its reader went away; nothing more can be said to it
+        return 1
+    return 0
+
+
+class _NamedOutput(io.FileIO):
+    """Standard output, with errors that say so: a command may fail at many files."""
+
+    def write(self, data: Any) -> int:
+        try:
+            return super().write(data)
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            _drop_output()
+            raise OutputError(
+                "standard output", why=error.strerror or str(error), remedy="Send it where there is room."
+            ) from error
+
+
+def _named_output(stdout: TextIO | None) -> TextIO:
+    if stdout is None:  # closed by whoever started this
+        return Path(os.devnull).open("w")
+    return io.TextIOWrapper(
+        io.BufferedWriter(_NamedOutput(stdout.fileno(), "w", closefd=False)),
+        encoding=stdout.encoding,
+        errors=stdout.errors,
+        line_buffering=stdout.isatty(),
+    )
+
+
+def _drop_output() -> None:
+    """Let what is still buffered go nowhere: writing it would fail again."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
