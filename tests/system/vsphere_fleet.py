@@ -57,8 +57,9 @@ class VsphereFleet(LiveFleet):
         self.simulator = simulator
         self._guest = guest
         self._own_uuid = own_uuid
+        self.thumbprint = endpoint.trust.thumbprint or ""
         declared = VCENTER.format(
-            host=endpoint.host, port=endpoint.port, user=USER, thumbprint=endpoint.trust.thumbprint, nfs=NFS
+            host=endpoint.host, port=endpoint.port, user=USER, thumbprint=self.thumbprint, nfs=NFS
         )
         super().__init__(state, PROXIES, declared + jobs)
         self.extra = {

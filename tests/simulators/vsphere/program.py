@@ -132,6 +132,14 @@ class VsphereSimulator:
         """Forget what changed on a VM's disks, as the crash of a host does."""
         self._ask(f"/vms/{vm_ref}/cbt-reset")
 
+    def encrypt(self, vm_ref: str) -> None:
+        """Let a VM look as if vSphere encrypted its configuration and disks."""
+        self._ask(f"/vms/{vm_ref}/encrypted")
+
+    def add_raw_device(self, vm_ref: str) -> None:
+        """Give a VM the LUN `scsi0:6`, a raw device mapping in physical mode."""
+        self._ask(f"/vms/{vm_ref}/raw-device")
+
     def need_consolidation(self, vm_ref: str) -> None:
         """Let a VM's disks hang on deltas that no snapshot shows, until they are consolidated."""
         self._ask(f"/vms/{vm_ref}/needs-consolidation")

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"os"
 	"regexp"
+	"strings"
 
 	"github.com/vmware/govmomi/simulator"
 	"github.com/vmware/govmomi/vim25/types"
@@ -24,7 +25,7 @@ type guestDisk struct {
 }
 
 var (
-	machinePath   = regexp.MustCompile(`^/vms/(.+)/(cbt-reset|needs-consolidation)$`)
+	machinePath   = regexp.MustCompile(`^/vms/(.+)/(cbt-reset|needs-consolidation|encrypted|raw-device)$`)
 	datastorePath = regexp.MustCompile(`^/datastores/(.+)/(accessible|inaccessible)$`)
 )
 
@@ -92,6 +93,10 @@ func (d *frontDoor) controlObject(path string) int {
 			return http.StatusNotFound
 		case found[2] == "cbt-reset":
 			d.disks.resetTracking(vm)
+		case found[2] == "encrypted":
+			encrypt(vm)
+		case found[2] == "raw-device":
+			addRawDevice(vm)
 		default:
 			vm.Runtime.ConsolidationNeeded = types.NewBool(true)
 		}
@@ -106,6 +111,26 @@ func (d *frontDoor) controlObject(path string) int {
 		}
 	}
 	return http.StatusNotFound
+}
+
+// encrypt lets a VM look as one whose configuration and disks vSphere encrypts.
+func encrypt(vm *simulator.VirtualMachine) {
+	key := &types.CryptoKeyId{KeyId: "key-1", ProviderId: &types.KeyProviderId{Id: "keys"}}
+	vm.Config.KeyId = key
+	for _, backing := range covered(vm.Config.Hardware.Device) {
+		backing.KeyId = key
+	}
+}
+
+// addRawDevice gives a VM a LUN of its own, in physical mode.
+func addRawDevice(vm *simulator.VirtualMachine) {
+	unit := int32(6)
+	lun := &types.VirtualDisk{CapacityInKB: 1 << 10, CapacityInBytes: 1 << 20}
+	lun.Key, lun.ControllerKey, lun.UnitNumber = 2000+unit, 1000, &unit
+	backing := &types.VirtualDiskRawDiskMappingVer1BackingInfo{LunUuid: "02", CompatibilityMode: "physicalMode"}
+	backing.FileName = strings.TrimSuffix(vm.Config.Files.VmPathName, ".vmx") + "-lun.vmdk"
+	lun.Backing = backing
+	vm.Config.Hardware.Device = append(vm.Config.Hardware.Device, lun)
 }
 
 func setAccessible(datastore *simulator.Datastore, accessible bool) {

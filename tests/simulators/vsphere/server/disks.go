@@ -169,7 +169,7 @@ func (s *diskShelf) track(vm *simulator.VirtualMachine, snapshot ref, key int32,
 func (s *diskShelf) retire(vm *simulator.VirtualMachine) {
 	folders, _ := os.ReadDir(s.frozen)
 	for _, folder := range folders {
-		if folder.Type()&os.ModeSymlink != 0 || simulator.Map.Get(ref{Type: "VirtualMachineSnapshot", Value: folder.Name()}) != nil {
+		if !folder.IsDir() || simulator.Map.Get(ref{Type: "VirtualMachineSnapshot", Value: folder.Name()}) != nil {
 			continue
 		}
 		old, aside := filepath.Join(s.frozen, folder.Name()), filepath.Join(s.removed, folder.Name())

@@ -4,10 +4,12 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"log"
 	"net/http"
 	"net/http/httptest"
 	"reflect"
 	"regexp"
+	"runtime/debug"
 	"strings"
 	"sync"
 
@@ -123,7 +125,8 @@ func (d *frontDoor) answer(r *http.Request, method *simulator.Method) *httptest.
 	}
 	func() {
 		defer func() { // the simulator panics when asked for a property that isn't set; vCenter answers with nothing
-			if recover() != nil {
+			if why := recover(); why != nil {
+				log.Printf("%s: %v\n%s", method.Name, why, debug.Stack())
 				answer = httptest.NewRecorder()
 				fmt.Fprintf(answer, envelope, "<"+method.Name+`Response xmlns="urn:vim25"/>`)
 			}
@@ -181,6 +184,10 @@ func (d *frontDoor) mend(method *simulator.Method, task *simulator.Task, vm ref)
 		placeFiles(simulator.Map.Get(vm).(*simulator.VirtualMachine))
 	case "RevertToSnapshot_Task":
 		d.disks.goBack(simulator.Map.Get(vm).(*simulator.VirtualMachine), method.This)
+	case "RelocateVM_Task":
+		if store := method.Body.(*types.RelocateVM_Task).Spec.Datastore; store != nil {
+			moveFiles(simulator.Map.Get(vm).(*simulator.VirtualMachine), simulator.Map.Get(*store).(*simulator.Datastore))
+		}
 	case "CreateVM_Task", "CloneVM_Task", "RegisterVM_Task":
 		if made, ok := task.Info.Result.(ref); ok {
 			d.disks.furnish(simulator.Map.Get(made).(*simulator.VirtualMachine))

@@ -51,6 +51,35 @@ func placeFiles(vm *simulator.VirtualMachine) {
 	vm.LayoutEx.File = placed
 }
 
+// moveFiles takes a VM's folder to another datastore and names its files anew, which the simulator leaves out.
+func moveFiles(vm *simulator.VirtualMachine, to *simulator.Datastore) {
+	var home object.DatastorePath
+	home.FromString(vm.Config.Files.VmPathName)
+	from := folderOf(vm, home.Datastore)
+	folder := filepath.Dir(home.Path)
+	must(os.Rename(filepath.Join(from, folder), filepath.Join(to.Info.GetDatastoreInfo().Url, folder)))
+	renamed := func(name string) string {
+		return strings.Replace(name, "["+home.Datastore+"] "+folder+"/", "["+to.Name+"] "+folder+"/", 1)
+	}
+	vm.Config.Files.VmPathName = renamed(vm.Config.Files.VmPathName)
+	vm.Summary.Config.VmPathName = vm.Config.Files.VmPathName
+	for i := range vm.LayoutEx.File {
+		vm.LayoutEx.File[i].Name = renamed(vm.LayoutEx.File[i].Name)
+	}
+	lists := []object.VirtualDeviceList{vm.Config.Hardware.Device}
+	for _, snapshot := range snapshotsOf(vm) {
+		lists = append(lists, snapshot.Config.Hardware.Device)
+	}
+	for _, devices := range lists {
+		for _, live := range covered(devices) {
+			for above := live; above != nil; above = above.Parent {
+				above.FileName = renamed(above.FileName)
+				above.Datastore = &to.Self
+			}
+		}
+	}
+}
+
 func writeIfEmpty(path string, content []byte) {
 	if info, err := os.Stat(path); err == nil && info.Size() == 0 {
 		must(os.WriteFile(path, content, 0o644))

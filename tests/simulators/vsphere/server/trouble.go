@@ -22,6 +22,7 @@ type trouble struct {
 // event is one thing that goes wrong: a call that is refused or dropped, or a task that fails or is slow.
 type event struct {
 	Method  string // * is every one
+	Vm      string // only calls of this VM, by managed object id; empty: of whatever
 	Mode    string // refuse, drop, fail (not done), fail_after (done, and then reported as failed), slow
 	Fault   string // a vSphere fault's type
 	Times   int    // how often; 0 is always
@@ -91,6 +92,9 @@ func (t *trouble) watchSession(method *simulator.Method, r *http.Request, answer
 func (t *trouble) take(method *simulator.Method) *event {
 	for i, e := range t.events {
 		if e.Method != method.Name && e.Method != "*" {
+			continue
+		}
+		if e.Vm != "" && e.Vm != method.This.Value {
 			continue
 		}
 		if request, ok := method.Body.(*types.CreateSnapshot_Task); ok && e.Quiesce && !request.Quiesce {
