@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from proxy_worker.contract.errors import CredentialError
 from proxy_worker.contract.specification import TaskSpecification
-from proxy_worker.contract.versions import CONTRACT_VERSION, ContractVersionError
+from proxy_worker.contract.versions import CONTRACT_VERSION, ContractVersionError, in_words_of
 
 _DOMAIN = b"proxyfleet task specification 1\0"
 
@@ -47,8 +47,9 @@ def decode_public_key(text: str) -> Ed25519PublicKey:
 
 
 def sign(specification: TaskSpecification, key: Ed25519PrivateKey) -> bytes:
-    """The specification with its signature in front: 64 bytes, then JSON."""
-    payload = specification.model_dump_json(exclude_none=True).encode()
+    """The specification with its signature in front: 64 bytes, then JSON in the words of its version."""
+    content = specification.model_dump(mode="json", exclude_none=True)
+    payload = json.dumps(in_words_of(specification.contract_version or 1, content)).encode()
     return key.sign(_DOMAIN + payload) + payload
 
 

@@ -54,7 +54,9 @@ class VcenterReference(Frozen):
     credential: Name
     """Names the secret `<credential>.password`."""
     thumbprint: str | None = None
-    """SHA-1 or SHA-256 of the certificate that it is pinned by; None: the system's authorities verify it."""
+    """SHA-1 or SHA-256 of the certificate that it is pinned by; None: authorities verify it."""
+    authorities: str | None = None
+    """Those that verify its certificate, in PEM; None: the proxy's own, or the system's."""
 
 
 class VsphereDisk(Frozen):
@@ -172,6 +174,8 @@ class DiskBackup(Frozen):
     """Relative to `parent`; None when the inventory can't tell, and digests decide."""
     parent: Name | None = None
     """The run whose point the changed areas are relative to; None means the newest point."""
+    areas_in_use: tuple[Extent, ...] | None = None
+    """All that may hold something other than zeros, where the disk is read whole; None when nobody can tell."""
     full_read_reason: str | None = None
     """Why the inventory can't tell which areas changed, for the report."""
     configuration: tuple[DiskAddress, ...] = ()

@@ -8,12 +8,14 @@ scheduler gets nothing until the scheduler is upgraded too: it may say what nobo
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Final
+from typing import Any, Final
 
 from proxy_worker.contract.errors import ConflictError
 
 CONTRACT_VERSION: Final = 2
-"""Of this program. 2: a specification says which version it is written in."""
+"""Of this program. 2: a specification says which version it is written in, and may have the keys of `BROUGHT`."""
+BROUGHT: Final = {2: frozenset({"areas_in_use", "authorities"})}
+"""Keys of specifications that a version brought: a proxy of an older one refuses them, and does without."""
 OLDEST_SERVED: Final = 1
 """The oldest that a scheduler of this version still gives tasks to."""
 
@@ -37,6 +39,14 @@ def why_not_served(version: int) -> str:
             f"{CONTRACT_VERSION}: upgrade the proxy"
         )
     return ""
+
+
+def in_words_of(version: int, content: Any) -> Any:
+    """A specification, as JSON's dictionaries and lists, without the keys that `version` doesn't know."""
+    unknown = {key for since, keys in BROUGHT.items() if since > version for key in keys}
+    if isinstance(content, dict):
+        return {key: in_words_of(version, value) for key, value in content.items() if key not in unknown}
+    return [in_words_of(version, one) for one in content] if isinstance(content, list) else content
 
 
 def written_for(versions: Iterable[int]) -> int:

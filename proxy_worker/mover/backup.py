@@ -16,7 +16,7 @@ from proxy_worker.mover.configuration import ConfigurationFile, store_configurat
 from proxy_worker.mover.control import Control, Verdict, stopped
 from proxy_worker.mover.parent import Comparison, choose_comparison
 from proxy_worker.mover.pipeline import Outcome, Pipeline
-from proxy_worker.mover.plan import Geometry, Plan, Segment
+from proxy_worker.mover.plan import Geometry, Plan, Segment, within
 from proxy_worker.mover.statistics import Counters, RateMeter, name_bottleneck
 from proxy_worker.repository.repository import Repository
 from proxy_worker.repository.writer import DiskWriter
@@ -51,9 +51,10 @@ def back_up_disk(
         geometry = Geometry(source.size_bytes, writer.block_size, writer.blocks_per_segment)
         resumed = resume(writer, geometry, checkpoint)
         comparison = choose_comparison(repository, writer, source, request, geometry, control=control)
+        in_use = comparison.in_use
         plan = Plan(
             geometry,
-            source.allocated,
+            source.allocated if in_use is None else within(source.allocated, in_use, geometry.block_size),
             batch_blocks=batch_blocks(writer.block_size),
             parent=comparison.parent,
             changed=comparison.changed,
@@ -75,7 +76,9 @@ def back_up_disk(
             size_bytes=geometry.size_bytes,
             segments=delivery.track.ids,
             report=delivery.report(time.monotonic() - started_s),
-            source=request.disk.address.model_dump_json(exclude_none=True),
+            source=request.disk.address.model_dump_json(
+                exclude_none=True, exclude={"vsphere": {"vcenter": {"authorities"}}}
+            ),
             configuration=files,
         )
         return DiskBackupResult(report=delivery.report(time.monotonic() - started_s), sealed_result=result)

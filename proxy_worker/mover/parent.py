@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from proxy_worker.contract.specification import DiskBackup, Extent
 from proxy_worker.mover.control import Control
-from proxy_worker.mover.plan import BlockRange, Geometry, ParentSegments, block_ranges
+from proxy_worker.mover.plan import ZERO_ID, BlockRange, Geometry, ParentSegments, block_ranges
 from proxy_worker.mover.sampling import BlockComparison, check_sample
 from proxy_worker.repository.errors import PointNotFoundError
 from proxy_worker.repository.points import Point
@@ -25,6 +25,8 @@ class Comparison:
     parent: ParentSegments | None = None
     changed: Sequence[BlockRange] | None = None
     """The only blocks that may differ from the parent; None when digests must tell."""
+    in_use: Sequence[BlockRange] | None = None
+    """The only blocks that may be other than zeros; None when only the source can tell."""
     full_read_reason: str | None = None
     """Why changed areas that were given, or a parent that was named, are not used."""
     sampled_bytes: int = 0
@@ -44,8 +46,34 @@ def choose_comparison(
 ) -> Comparison:
     """Find the parent and decide between changed areas and digests.
 
-    Any doubt about the areas means digests, with the reason.
+    Any doubt about the areas means digests, with the reason; any doubt about areas in use, all that is allocated.
     """
+    comparison = _compare(repository, writer, source, request, geometry, control=control)
+    if comparison.changed is not None or request.areas_in_use is None:
+        return comparison
+    ranges = block_ranges(request.areas_in_use, geometry.block_size)
+    doubt = _beyond(request.areas_in_use, geometry)
+    if doubt is not None:
+        return replace(comparison, full_read_reason=_joined(comparison.full_read_reason, doubt))
+    zeros = ParentSegments((ZERO_ID,) * geometry.segments, writer.segment_ids)
+    sample = check_sample(BlockComparison(source, writer, zeros, geometry), ranges, geometry, control, tracked=True)
+    read_bytes = comparison.sampled_bytes + sample.read_bytes
+    if sample.changed_at is None:
+        return replace(comparison, in_use=ranges, sampled_bytes=read_bytes)
+    alarm = f"the block at {sample.changed_at} isn't zeros although no area in use names it"
+    reason = _joined(comparison.full_read_reason, f"{alarm}, so the areas can't be trusted")
+    return replace(comparison, full_read_reason=reason, sampled_bytes=read_bytes, alarm=alarm)
+
+
+def _compare(
+    repository: Repository,
+    writer: DiskWriter,
+    source: DiskSource,
+    request: DiskBackup,
+    geometry: Geometry,
+    *,
+    control: Control,
+) -> Comparison:
     point, missing = _parent_point(repository, request)
     disk = writer.parent(point, request.disk.key) if point else None
     if disk is None:
@@ -93,7 +121,15 @@ def _doubt(disk: ParentDisk, areas: Sequence[Extent], geometry: Geometry) -> str
             f"the disk is {geometry.size_bytes} bytes now and was {disk.size_bytes} in restore point {disk.run}, "
             "so changed areas don't apply"
         )
+    return _beyond(areas, geometry)
+
+
+def _beyond(areas: Sequence[Extent], geometry: Geometry) -> str | None:
     beyond = next((area for area in areas if area.offset + area.length > geometry.size_bytes), None)
     if beyond is not None:
-        return f"the changed area at {beyond.offset}, {beyond.length} bytes long, reaches beyond the disk's end"
+        return f"the area at {beyond.offset}, {beyond.length} bytes long, reaches beyond the disk's end"
     return None
+
+
+def _joined(*reasons: str | None) -> str:
+    return "; ".join(reason for reason in reasons if reason)

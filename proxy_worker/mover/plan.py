@@ -134,6 +134,19 @@ def intersect(left: Sequence[BlockRange], right: Sequence[BlockRange]) -> list[B
     return found
 
 
+def within(
+    allocated: Callable[[int, int], Iterable[Extent]], ranges: Sequence[BlockRange], block_size: int
+) -> Callable[[int, int], Iterator[Extent]]:
+    """What `allocated` tells, as far as it lies in these blocks."""
+
+    def told(offset: int, length: int) -> Iterator[Extent]:
+        first, end = offset // block_size, -(-(offset + length) // block_size)
+        for a, b in intersect(clip(ranges, first, end), block_ranges(allocated(offset, length), block_size)):
+            yield Extent(offset=a * block_size, length=(b - a) * block_size)
+
+    return told
+
+
 class Plan:
     """Yields, in the disk's order, the batches to read and the segments that need no reading."""
 

@@ -102,7 +102,7 @@ def named(disk: VsphereDisk, error: ServerFailedError) -> ProxyfleetError:
         (
             r"ssl certificate|thumbprint",
             ThumbprintChangedError,
-            "If the vCenter's certificate was replaced, pin the new thumbprint; otherwise look who answers.",
+            "If it was replaced, `scheduler vcenter trust` pins the new one; else look who answers.",
         ),
         (r"file was not found|no such file", DiskNotFoundError, "If it was moved or deleted, rescan the vCenter."),
     )

@@ -57,7 +57,7 @@ class VsphereAccess:
 
     def trust(self, vcenter: VcenterReference) -> Trust:
         """How the vCenter proves who it is."""
-        return Trust(vcenter.thumbprint, self.ca_file)
+        return Trust(vcenter.thumbprint, self.ca_file, vcenter.authorities)
 
     def endpoint(self, vcenter: VcenterReference) -> Endpoint:
         """The vCenter as sessions want it."""

@@ -39,6 +39,7 @@ class FullRead(StrEnum):
     REVERTED = "the VM went back to an earlier state since the restore point"
     STALE = "vSphere no longer knows the restore point's changeId"
     INCOMPLETE = "vSphere's answer doesn't cover the disk without a gap"
+    UNTOLD = "vSphere doesn't tell which areas are in use"
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,14 +95,17 @@ def changes_since(session: Session, vm: str, snapshot: str, disk: VirtualDisk, b
     reason = doubt(base, disk)
     if base is None or reason is not None:
         return Changes(None, reason)
-    return _query(session, vm, snapshot, disk, base.change_id)
+    return _query(session, vm, snapshot, disk, base.change_id, refused=FullRead.STALE)
 
 
 def areas_in_use(session: Session, vm: str, snapshot: str, disk: VirtualDisk) -> Changes:
-    """Every area that has ever been written, for a first backup; the rest reads as zeros."""
+    """Every area that has ever been written, for a disk that is read whole; the rest reads as zeros.
+
+    Where vSphere can't tell, e.g. on NFS, `Changes` says so. Raises as `changes_since`.
+    """
     if disk.change_id is None:
         return Changes(None, FullRead.OFF)
-    return _query(session, vm, snapshot, disk, IN_USE)
+    return _query(session, vm, snapshot, disk, IN_USE, refused=FullRead.UNTOLD)
 
 
 def enable(session: Session, vm: Vm, waiting: Waiting | None = None) -> bool:
@@ -126,13 +130,15 @@ def enable(session: Session, vm: Vm, waiting: Waiting | None = None) -> bool:
     return True
 
 
-def _query(session: Session, vm: str, snapshot: str, disk: VirtualDisk, change_id: str) -> Changes:
+def _query(
+    session: Session, vm: str, snapshot: str, disk: VirtualDisk, change_id: str, *, refused: FullRead
+) -> Changes:
     try:
         return Changes(_all_pieces(session, vm, snapshot, disk, change_id))
     except _IncompleteError as gap:
         return Changes(None, FullRead.INCOMPLETE, str(gap))
-    except _RefusedError as refused:
-        return Changes(None, FullRead.STALE, str(refused))
+    except _RefusedError as error:
+        return Changes(None, refused, str(error))
 
 
 class _RefusedError(Exception):

@@ -80,7 +80,9 @@ def translate(what: str, fault: Exception) -> ProxyfleetError:
     if isinstance(fault, UNREACHABLE):
         return VcenterUnreachableError(
             what,
-            why=str(fault) or type(fault).__name__,
+            why="it takes connections but doesn't answer in time"
+            if isinstance(fault, TimeoutError)
+            else str(fault) or type(fault).__name__,
             remedy="Check the vCenter's address, its service, and the network between.",
         )
     if isinstance(fault, vim.fault.NotAuthenticated):
@@ -99,6 +101,14 @@ def translate(what: str, fault: Exception) -> ProxyfleetError:
     return VsphereError(what, why=words_of(fault), remedy="vCenter's own task list and log say more.")
 
 
+def is_locked_out(error: ProxyfleetError) -> bool:
+    """Whether the account isn't let in, or the vCenter not trusted: logins are worth nothing then.
+
+    One that merely lacks a privilege is let in.
+    """
+    return isinstance(error, CredentialError) and not isinstance(error, MissingPrivilegeError)
+
+
 def words_of(fault: Exception) -> str:
     """A fault in a line: its type, and its message where it has one."""
     name = type(fault).__name__.rpartition(".")[2]
@@ -108,7 +118,7 @@ def words_of(fault: Exception) -> str:
 
 
 def _reference(target: object) -> str:
-    return str(target).strip("'") if target is not None else "an object"
+    return str(target).strip("'").removeprefix("vim.").replace(":", " ") if target is not None else "an object"
 
 
 _Meaning = tuple[tuple[type[Exception], ...], type[ProxyfleetError], str]

@@ -91,7 +91,10 @@ class Session:
     """One login. Several threads may use it; managed objects made from its stub outlive a renewal."""
 
     def __init__(self, endpoint: Endpoint, password: str) -> None:
-        """Connect and log in; raises the named errors of this module, of `trust` and of `faults`."""
+        """Connect and log in; raises the named errors of this module, of `trust` and of `faults`.
+
+        A vCenter that doesn't answer is waited for, as long as the endpoint's patience lasts.
+        """
         self.endpoint = endpoint
         self._password = password
         self._renewal = threading.Lock()
@@ -107,7 +110,7 @@ class Session:
         self.stub.scheme = checked_connection(endpoint.name, endpoint.trust)
         self._what = f"vCenter {endpoint.name} ({endpoint.host}:{endpoint.port})"
         self.content: Any  # vim.ServiceInstanceContent; what a server lacks is None
-        self._log_in()
+        self._log_in_patiently(time.monotonic() + endpoint.patience.total_s)
 
     def call(self, what: str, operation: Callable[[], T], *, repeatable: bool = False) -> T:
         """Do `operation`, which asks this vCenter something, and log in again if the session has expired.
@@ -153,15 +156,24 @@ class Session:
         with self._renewal:
             if generation != self._generation:
                 return  # another thread has done it
-            while True:
-                try:
-                    self._log_in()
-                except VcenterUnreachableError as error:
-                    if time.monotonic() + self.endpoint.patience.first_s > deadline:
-                        raise VcenterUnreachableError(what, why=error.why, remedy=error.remedy) from error
-                    time.sleep(self.endpoint.patience.first_s)
-                else:
-                    return
+            try:
+                self._log_in_patiently(deadline)
+            except VcenterUnreachableError as error:
+                raise VcenterUnreachableError(what, why=error.why, remedy=error.remedy) from error
+
+    def _log_in_patiently(self, deadline: float) -> None:
+        patience = self.endpoint.patience
+        pause = patience.first_s
+        while True:
+            try:
+                self._log_in()
+            except VcenterUnreachableError:
+                if time.monotonic() + pause > deadline:
+                    raise
+                time.sleep(pause)
+                pause = min(pause * 2, patience.longest_s)
+            else:
+                return
 
     def _log_in(self) -> None:
         self.stub.SetSessionId(None)
@@ -173,7 +185,7 @@ class Session:
             raise VcenterPasswordError(
                 f"{self._what}: login of {self.endpoint.user}",
                 why=words_of(fault),
-                remedy=f"Correct the file of the credential {self.endpoint.credential}, or unlock the account.",
+                remedy=f"Correct the file {self.endpoint.credential}.password, or unlock the account.",
             ) from fault
         except vmodl.MethodFault as fault:
             raise translate(f"{self._what}: login of {self.endpoint.user}", fault) from fault

@@ -48,15 +48,17 @@ class Trust:
     thumbprint: str | None = None
     """SHA-1 or SHA-256 of the DER certificate in hexadecimal, with or without colons."""
     ca_file: Path | None = None
-    """Certificate authorities in PEM; the system's own if absent."""
+    """Certificate authorities in PEM; with neither these nor `authorities`, the system's own."""
+    authorities: str | None = None
+    """More of them, in PEM."""
 
     def context(self) -> ssl.SSLContext:
         """The TLS settings; a pinned certificate is checked by `check`, not by them."""
         try:
-            context = ssl.create_default_context(cafile=self.ca_file)
-        except OSError as error:
+            context = ssl.create_default_context(cafile=self.ca_file, cadata=self.authorities)
+        except (OSError, ValueError) as error:
             raise CertificateFileError(
-                f"certificates in {self.ca_file}", why=str(error), remedy="Correct `ca_file`."
+                f"certificates in {self.ca_file or 'the fleet file'}", why=str(error), remedy="Correct `ca_file`."
             ) from error
         if self.thumbprint is not None:
             normalised(self.thumbprint)
@@ -74,7 +76,7 @@ class Trust:
             raise ThumbprintChangedError(
                 f"vCenter {server}",
                 why=f"its certificate's thumbprint is {with_colons(shown)}, pinned is {with_colons(pinned)}",
-                remedy="If its certificate was replaced, pin the new thumbprint; otherwise look who answers.",
+                remedy="If it was replaced, `scheduler vcenter trust` pins the new one; else look who answers.",
             )
 
     def refused(self, server: str, error: ssl.SSLCertVerificationError) -> CredentialError:

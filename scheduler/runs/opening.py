@@ -20,6 +20,7 @@ class Opened:
     address: DiskAddress
     size_bytes: int | None
     changed_areas: tuple[Extent, ...] | None = None
+    """Since `parent`; without one, those that have ever been written."""
     parent: str | None = None
     full_read_reason: str | None = None
     tracking: TrackingMark | None = None

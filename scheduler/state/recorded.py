@@ -191,7 +191,7 @@ class DiskTask(Record):
     address: Mapped[DiskAddress] = mapped_column(Json(DiskAddress))
     size_bytes: Mapped[int | None] = mapped_column(default=None)
     changed_areas: Mapped[tuple[Extent, ...] | None] = mapped_column(Json(tuple[Extent, ...]), default=None)
-    """Since `parent`, as vCenter tells; kept for retries, until the VM run has ended."""
+    """Since `parent`, as vCenter tells; without one, those in use. Kept for retries, until the VM run has ended."""
     parent: Mapped[str | None] = mapped_column(String(63), default=None)
     full_read_reason: Mapped[str | None] = mapped_column(default=None)
     """Why vCenter can't tell what changed."""

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from proxy_worker.contract.specification import VcenterReference
 from proxy_worker.vsphere.session import Endpoint, Patience
 from proxy_worker.vsphere.trust import Trust
+
+CARRIED_AUTHORITIES_CHARACTERS: Final = 16 << 10
+"""What `ca_file` may hold to travel in every specification: a few authorities, not a system's hundreds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +43,10 @@ class Account:
 
     @property
     def reference(self) -> VcenterReference:
-        """As a proxy's specification names it."""
+        """As a proxy's specification names it, with the authorities that verify it if they are few.
+
+        A file that can't be read is what the scheduler's own session complains of.
+        """
         return VcenterReference(
             name=self.name,
             host=self.host,
@@ -47,4 +54,12 @@ class Account:
             user=self.user,
             credential=self.credential,
             thumbprint=self.thumbprint,
+            authorities=self._authorities(),
         )
+
+    def _authorities(self) -> str | None:
+        try:
+            pem = self.ca_file.read_text() if self.ca_file is not None else None
+        except (OSError, UnicodeDecodeError):
+            return None
+        return pem if pem is not None and len(pem) <= CARRIED_AUTHORITIES_CHARACTERS else None

@@ -12,8 +12,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
-from proxy_worker.contract.errors import CredentialError, ProxyfleetError
+from proxy_worker.contract.errors import ProxyfleetError
 from proxy_worker.contract.outcome import TaskFailure
+from proxy_worker.vsphere.faults import is_locked_out
 from proxy_worker.vsphere.session import Patience, Sessions, read_password
 from proxy_worker.vsphere.tasks import Waiting
 from scheduler.vcenters.account import Account
@@ -146,7 +147,7 @@ class Executor:
                 )
                 return StepOutcome(call.step_id, answer=kind.perform(access, request))
         except ProxyfleetError as error:
-            if isinstance(error, CredentialError):
+            if is_locked_out(error):
                 self._forget(call.account)  # the next step reads the password file anew
             return StepOutcome(call.step_id, failure=TaskFailure.of(error))
 

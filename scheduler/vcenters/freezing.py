@@ -16,6 +16,7 @@ from proxy_worker.vsphere.changed_blocks import (
     Changes,
     ChangeTrackingError,
     FullRead,
+    areas_in_use,
     base_of,
     changes_since,
     enable,
@@ -71,6 +72,7 @@ class FrozenDisk(Frozen):
     address: DiskAddress
     size_bytes: int
     changed_areas: tuple[Extent, ...] | None = None
+    """Since `parent`; without one, those that have ever been written."""
     parent: str | None = None
     full_read_reason: str | None = None
     tracking: TrackingMark | None = None
@@ -164,6 +166,7 @@ def _frozen(
     base = request.bases.get(disk.place)
     changes = _changes(access, vm, still, disk, base)
     known = base is not None and changes.areas is not None
+    told = changes if known else _in_use(access, vm, still, disk, changes)
     vsphere = VsphereDisk(
         vcenter=access.account.reference,
         vm=vm.ref,
@@ -181,9 +184,9 @@ def _frozen(
         key=disk.place,
         address=DiskAddress(datastore=request.declared.get(datastore), path=path, vsphere=vsphere),
         size_bytes=disk.size_bytes,
-        changed_areas=bounded(changes.areas or (), disk.size_bytes) if known else None,
+        changed_areas=bounded(told.areas, disk.size_bytes) if told.areas is not None else None,
         parent=base.point if base is not None and known else None,
-        full_read_reason=None if known else _reason(changes, still.untracked),
+        full_read_reason=None if known else _reason(changes, told, still.untracked),
         tracking=_mark(disk),
     )
 
@@ -200,6 +203,16 @@ def _changes(access: Access, vm: Vm, still: _Still, disk: VirtualDisk, base: Bas
         return Changes(None, FullRead.STALE, str(error))
 
 
+def _in_use(access: Access, vm: Vm, still: _Still, disk: VirtualDisk, changes: Changes) -> Changes:
+    """Which areas have ever been written, for a disk of which nobody can tell what changed."""
+    if still.snapshot is None or changes.full_read is FullRead.INCOMPLETE:
+        return changes
+    try:
+        return areas_in_use(access.session, vm.ref, still.snapshot, disk)
+    except (MissingPrivilegeError, VsphereError) as error:
+        return Changes(None, FullRead.UNTOLD, str(error))
+
+
 def _mark(disk: VirtualDisk) -> TrackingMark | None:
     found = base_of(disk)
     if found is None:
@@ -207,11 +220,15 @@ def _mark(disk: VirtualDisk) -> TrackingMark | None:
     return TrackingMark(change_id=found.change_id, disk_uuid=found.disk_uuid, size_bytes=found.size_bytes)
 
 
-def _reason(changes: Changes, untracked: str | None) -> str:
+def _reason(changes: Changes, told: Changes, untracked: str | None) -> str:
     if untracked is not None and changes.full_read in {FullRead.OFF, FullRead.FIRST}:
         return untracked
-    said = str(changes.full_read)
-    return f"{said}: {changes.detail}" if changes.detail else said
+    said = _said(changes)
+    return said if told.areas is not None or told.full_read is changes.full_read else f"{said}; {_said(told)}"
+
+
+def _said(changes: Changes) -> str:
+    return f"{changes.full_read}: {changes.detail}" if changes.detail else str(changes.full_read)
 
 
 def _warnings(still: _Still, request: SnapshotRequest) -> tuple[str, ...]:

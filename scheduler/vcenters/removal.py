@@ -5,16 +5,16 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Final
 
-from proxy_worker.contract.errors import CredentialError, ProxyfleetError
+from proxy_worker.contract.errors import ProxyfleetError
 from proxy_worker.contract.outcome import TaskFailure
 from proxy_worker.contract.specification import Frozen
 from proxy_worker.vsphere.cleanup import Step, Trace, decide, look, take
 from proxy_worker.vsphere.faults import (
     DiskLockedError,
-    MissingPrivilegeError,
     VcenterUnreachableError,
     VmBusyError,
     VsphereObjectGoneError,
+    is_locked_out,
 )
 from proxy_worker.vsphere.lookup import find_vm
 from proxy_worker.vsphere.model import Vm
@@ -67,7 +67,7 @@ def remove(access: Access, request: RemoveRequest) -> Removed:
         except _PASSING:
             raise
         except ProxyfleetError as error:
-            if isinstance(error, CredentialError) and not isinstance(error, MissingPrivilegeError):
+            if is_locked_out(error):
                 raise
             failure = TaskFailure.of(error)
 

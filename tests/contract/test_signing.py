@@ -14,7 +14,19 @@ from proxy_worker.contract.signing import (
     sign,
     verify,
 )
-from proxy_worker.contract.specification import InventoryScan, TaskSpecification
+from proxy_worker.contract.specification import (
+    DiskAddress,
+    DiskBackup,
+    DiskIdentity,
+    Extent,
+    InventoryScan,
+    RepositoryReference,
+    TaskSpecification,
+    TransportPreference,
+    VcenterReference,
+    VmIdentity,
+    VsphereDisk,
+)
 
 KEY = Ed25519PrivateKey.generate()
 SPECIFICATION = TaskSpecification(
@@ -36,6 +48,24 @@ def check(
 
 def test_what_was_signed_is_what_is_verified() -> None:
     assert check() == SPECIFICATION
+
+
+def test_a_proxy_of_an_older_version_gets_no_keys_that_it_does_not_know() -> None:
+    reference = VcenterReference(name="vc1", host="vc1", user="u", credential="vc1", authorities="-----BEGIN")
+    disk = VsphereDisk(vcenter=reference, vm="vm-1", key=1, path="[a] b", controller="scsi", datastore_type="VMFS")
+    backup = DiskBackup(
+        run="run-1",
+        job="nightly",
+        vm=VmIdentity.of_name("web"),
+        disk=DiskIdentity(key="scsi0:0", address=DiskAddress(vsphere=disk)),
+        transport=TransportPreference(),
+        repository=RepositoryReference(name="main", location="/backup"),
+        areas_in_use=(Extent(offset=0, length=1),),
+    )
+    for version, known in ((None, False), (2, True)):
+        signed = sign(SPECIFICATION.model_copy(update={"body": backup, "contract_version": version}), KEY)
+        assert (b"areas_in_use" in signed, b"authorities" in signed) == (known, known)
+        assert isinstance(check(signed).body, DiskBackup)
 
 
 def test_one_of_several_pinned_keys_is_enough() -> None:

@@ -98,7 +98,8 @@ def test_a_users_snapshot_keeps_tracking_off_with_the_reason_and_stays(access: A
 def test_a_first_backup_says_so_and_keeps_where_tracking_stands(access: Access) -> None:
     vm = make_vm(access.session, MIB)
     (disk,) = freeze(access, request_for(vm)).disks
-    assert (disk.full_read_reason, disk.changed_areas) == (FullRead.FIRST, None)
+    assert (disk.full_read_reason, disk.parent) == (FullRead.FIRST, None)
+    assert disk.changed_areas == (), "nothing of it has ever been written"
     assert disk.tracking is not None
     assert disk.tracking.size_bytes == MIB
     assert remove(access, removal_of(vm)).clean

@@ -68,6 +68,7 @@ def test_a_full_run_and_an_incremental_one_read_what_changed_and_leave_no_snapsh
         (vm.name, key) for vm in vms for key in ("scsi0:0", "scsi0:1")
     ]
     assert {body.full_read_reason for body in backups} == {FullRead.FIRST}
+    assert {body.areas_in_use for body in backups} == {()}, "nothing has been written yet"
     assert all(one.again(vm).tracks_changes for vm in vms)
 
     write(one.simulator, vms[1].disks[0].path or "", MIB + 5, b"changed")
@@ -78,6 +79,7 @@ def test_a_full_run_and_an_incremental_one_read_what_changed_and_leave_no_snapsh
     changed = {(body.vm.name, body.disk.key): body.changed_areas for body in one.backups()}
     assert changed.pop((vms[1].name, "scsi0:0")) == (Extent(offset=MIB, length=256 << 10),)
     assert set(changed.values()) == {()}
+    assert {body.areas_in_use for body in one.backups()} == {None}
     with one.read() as database:
         assert {run.state for run in database.scalars(select(Run))} == {RunState.SUCCEEDED}
         assert {entry.state for entry in database.scalars(select(SnapshotEntry))} == {SnapshotState.GONE}
@@ -158,6 +160,20 @@ def test_a_reset_of_tracking_and_disks_that_come_and_go_are_named(vsphere_world:
         "scsi0:3": FullRead.FIRST,
     }
     assert "disk scsi0:1 of the last restore point isn't in the VM any more" in (one.vm_run(name).warning or "")
+
+
+def test_a_disk_that_is_read_whole_is_told_what_is_in_use_or_why_nobody_knows(vsphere_world: VsphereWorld) -> None:
+    one, name = vsphere_world, next(_names)
+    vm = make_vm(one.session, 2 * MIB, 2 * MIB, name=name)
+    write(one.simulator, vm.disks[0].path or "", MIB, b"written")
+    one.declare(name)
+    one.simulator.go_wrong("QueryChangedDiskAreas", "refuse", "FileFault", skip=1)
+    _back_up(one)
+    first, second = one.backups()
+    assert (first.areas_in_use, first.parent) == ((Extent(offset=MIB, length=256 << 10),), None)
+    assert first.full_read_reason == FullRead.FIRST
+    assert second.areas_in_use is None
+    assert second.full_read_reason == f"{FullRead.FIRST}; {FullRead.UNTOLD}: FileFault"
 
 
 def test_a_disk_that_is_tried_again_gets_the_same_areas_of_the_same_snapshot(vsphere_world: VsphereWorld) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from proxy_worker.vsphere.faults import (
 from proxy_worker.vsphere.inventory import read_inventory, read_vm
 from proxy_worker.vsphere.session import (
     Endpoint,
+    Patience,
     Session,
     Sessions,
     SessionsBusyError,
@@ -37,7 +39,7 @@ def test_a_session_is_gone_after_logout(vsphere: VsphereSimulator, endpoint: End
 
 
 def test_a_wrong_password_is_named_and_says_which_credential(endpoint: Endpoint) -> None:
-    with pytest.raises(VcenterPasswordError, match=r"login of backup@vsphere.local.*InvalidLogin.*credential vc1"):
+    with pytest.raises(VcenterPasswordError, match=r"login of backup@vsphere.local.*InvalidLogin.*vc1\.password"):
         Session(endpoint, "wrong")
 
 
@@ -89,6 +91,30 @@ def test_threads_that_meet_an_expired_session_log_in_once(vsphere: VsphereSimula
 def test_a_vcenter_that_is_gone_for_a_moment_is_waited_for(vsphere: VsphereSimulator, session: Session) -> None:
     vsphere.go_wrong("RetrievePropertiesEx", "drop", times=4)
     assert read_inventory(session).vms
+
+
+def test_a_vcenter_that_is_gone_at_the_login_is_waited_for_too(
+    vsphere: VsphereSimulator, endpoint: Endpoint
+) -> None:
+    vsphere.go_wrong("RetrieveServiceContent", "drop", times=2)
+    vsphere.go_wrong("Login", "drop")
+    with Session(endpoint, PASSWORD) as session:
+        assert read_inventory(session).vms
+
+
+def test_a_vcenter_that_takes_connections_and_says_nothing_is_named_in_time() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        endpoint = Endpoint(
+            name="vc1",
+            host="127.0.0.1",
+            port=mute.getsockname()[1],
+            user="u",
+            credential="vc1",
+            timeout_s=0.2,
+            patience=Patience(total_s=0.0),
+        )
+        with pytest.raises(VcenterUnreachableError, match="doesn't answer in time"):
+            Session(endpoint, PASSWORD)
 
 
 def test_a_vcenter_that_stays_away_is_named(vsphere: VsphereSimulator, session: Session) -> None:

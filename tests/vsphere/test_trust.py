@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
+from proxy_worker.transport.vsphere_access import VsphereAccess
 from proxy_worker.vsphere.inventory import read_inventory
 from proxy_worker.vsphere.session import Session
 from proxy_worker.vsphere.tags import read_tags
@@ -25,6 +26,7 @@ from proxy_worker.vsphere.trust import (
     Trust,
     with_colons,
 )
+from scheduler.vcenters.account import Account
 from tests.simulators.vsphere.simulator import PASSWORD, VsphereSimulator, running
 from tests.vsphere.conftest import certificate_of, endpoint_of
 
@@ -90,6 +92,17 @@ def test_a_certificate_is_verified_with_the_given_authority(vsphere_program: Pat
             assert read_inventory(session).vms
         with pytest.raises(CertificateUntrustedError, match=r"[Hh]ostname mismatch"):
             Session(endpoint_of(server, host="localhost", trust=Trust(ca_file=pem)), PASSWORD)
+
+
+def test_an_authority_may_come_as_text(vsphere_program: Path, tmp_path: Path) -> None:
+    pem = make_certificate(tmp_path, days=30)
+    options = ("-certificate", str(pem), "-key", str(tmp_path / "key.pem"))
+    account = Account("vc1", "vc1.example", "u", "vc1", ca_file=pem)
+    assert account.reference.authorities == pem.read_text()
+    with running(vsphere_program, tmp_path / "root", *options) as server:
+        carried = VsphereAccess(tmp_path, tmp_path).trust(account.reference)
+        with Session(endpoint_of(server, trust=carried), PASSWORD) as session:
+            assert read_inventory(session).vms
 
 
 def test_an_expired_certificate_is_named(vsphere_program: Path, tmp_path: Path) -> None:
