@@ -171,6 +171,59 @@ def check(
 
 
 @app.command()
+def trust(
+    name: VcenterName,
+    *,
+    thumbprint: Annotated[
+        str | None,
+        typer.Option(metavar="HEX", help="Pin its certificate by this SHA-1 or SHA-256, if that is what it shows."),
+    ] = None,
+    accept_thumbprint: Annotated[
+        bool, typer.Option("--accept-thumbprint", help="Pin what it shows without asking.")
+    ] = False,
+    ca_file: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Verify its certificate with these authorities from now on.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Trust the certificate that a vCenter shows now, after it was replaced.
+
+    Shows the thumbprint that is pinned and the one that the vCenter shows, and asks.
+
+    \b
+    Examples:
+      scheduler vcenter trust vc1
+      scheduler vcenter trust vc1 --thumbprint AB:CD:…
+      scheduler vcenter trust vc1 --ca-file /etc/ssl/vcenter-ca.pem
+    """
+    from scheduler.cli.vcenter_trust import thumbprint_to_pin  # noqa: PLC0415 - vSphere's library is slow to load
+
+    with opened_state() as state:
+        with state.read() as session:
+            known = find_vcenter(session, name)
+        declared = Path(known.ca_file) if known.ca_file is not None else None
+        found = thumbprint_to_pin(
+            name,
+            known.host,
+            known.port,
+            thumbprint=thumbprint,
+            ca_file=ca_file or (declared if thumbprint is None else None),
+            accept=accept_thumbprint,
+            pinned=known.thumbprint if ca_file is None else None,
+        )
+        with state.write() as session:
+            vcenter = find_vcenter(session, name)
+            vcenter.thumbprint = found
+            vcenter.ca_file = (str(ca_file.absolute()) if ca_file else known.ca_file) if found is None else None
+            shown = vcenter_as_json(session, vcenter)
+    if as_json:
+        print_json(shown)
+    unchanged = (found, shown["ca_file"]) == (known.thumbprint, known.ca_file)
+    how = f"pinned by {found}" if found is not None else "verified by an authority"
+    note(f"vCenter {name} is {how}{', as it was' if unchanged else ''}.")
+
+
+@app.command()
 def rescan(
     name: VcenterName,
     no_wait: Annotated[bool, typer.Option("--no-wait", help="Ask for it and return at once.")] = False,
@@ -222,7 +275,13 @@ def _show_check(found: VcenterCheck, purposes: list[str]) -> None:
         ("certificate", trusted),
         ("login", f"{found.user}: ok"),
         ("tags", f"on {plural(found.tagged_objects, 'object')}"),
-        ("privileges", Text(f"{lacking}, for {', '.join(purposes)}", style="red" if found.missing else "green")),
+        (
+            "privileges",
+            Text(
+                f"{lacking} at the vCenter's root, for {', '.join(purposes)}",
+                style="red" if found.missing else "green",
+            ),
+        ),
     ]
     missing = table("MISSING", "IN THE VSPHERE CLIENT", "FOR", keep=("MISSING", "FOR"))
     for one in found.missing:

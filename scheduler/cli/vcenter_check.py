@@ -14,7 +14,9 @@ from proxy_worker.vsphere.trust import Trust
 from scheduler.cli.vcenter_record import MissingPrivilege, VcenterCheck
 from scheduler.state.models import Vcenter
 
-_PATIENCE: Final = Patience(total_s=15.0)
+_PATIENCE: Final = Patience(total_s=5.0)
+TIMEOUT_S: Final = 20.0
+"""For one answer: whoever checks a vCenter is waiting."""
 _PURPOSES: Final = {"backup": Purpose.BACKUP, "hot-add": Purpose.HOT_ADD, "restore": Purpose.RESTORE}
 
 
@@ -58,5 +60,6 @@ def endpoint_of(vcenter: Vcenter) -> Endpoint:
         user=vcenter.user,
         credential=vcenter.credential,
         trust=Trust(vcenter.thumbprint, Path(vcenter.ca_file) if vcenter.ca_file is not None else None),
+        timeout_s=TIMEOUT_S,
         patience=_PATIENCE,
     )

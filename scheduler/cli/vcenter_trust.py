@@ -1,4 +1,4 @@
-"""Whether the certificate that a new vCenter shows is verified, or is to be pinned: people decide, or options."""
+"""Whether the certificate that a vCenter shows is verified, or is to be pinned: people decide, or options."""
 
 from __future__ import annotations
 
@@ -17,28 +17,36 @@ _TIMEOUT_S: Final = 20.0
 
 
 def thumbprint_to_pin(
-    name: str, host: str, port: int, *, thumbprint: str | None, ca_file: Path | None, accept: bool
+    name: str,
+    host: str,
+    port: int,
+    *,
+    thumbprint: str | None,
+    ca_file: Path | None,
+    accept: bool,
+    pinned: str | None = None,
 ) -> str | None:
-    """The thumbprint that a new vCenter is to be pinned by; None if its certificate is verified.
+    """The thumbprint that a vCenter is to be pinned by; None if its certificate is verified.
 
-    A given one is compared with what is shown. One that can't be verified is shown and asked about where somebody
-    can answer, or taken as it is with `accept`. Raises the errors of `trust`, and `VcenterUnreachableError`.
+    A given one is compared with what is shown. One that can't be verified, or isn't the one that was `pinned`, is
+    shown and asked about where somebody can answer, or taken as it is with `accept`. Raises the errors of `trust`,
+    and `VcenterUnreachableError`.
     """
     try:
-        verify(name, host, port, Trust(thumbprint, ca_file), _TIMEOUT_S)
+        verify(name, host, port, Trust(thumbprint or pinned, ca_file), _TIMEOUT_S)
     except CredentialError as error:
         if thumbprint is not None:
             raise
         return _accepted(shown_thumbprint(host, port, _TIMEOUT_S), error, accept=accept)
     except UNREACHABLE as error:
         raise translate(f"vCenter {name} ({host}:{port})", error) from error
-    return thumbprint
+    return thumbprint or pinned
 
 
 def _accepted(shown: str, error: CredentialError, *, accept: bool) -> str:
     """The thumbprint, if somebody takes the certificate for the right one; raises `error` with it otherwise."""
     if accept:
-        note(f"{error.what}: {error.why}. Pinned its thumbprint {shown}.")
+        note(f"{error.what}: {error.why}. Pinned its SHA-256 thumbprint {shown}.")
         return shown
     if sys.stdin.isatty():
         note(f"{error.what}: {error.why}.\nIts SHA-256 thumbprint is {shown}")

@@ -68,7 +68,7 @@ def test_a_certificate_is_pinned_when_somebody_says_so(
 ) -> None:
     pinned = add(scheduler, vsphere, "--accept-thumbprint")
     assert pinned.code == 0
-    assert f"Pinned its thumbprint {thumbprint_of(vsphere)}." in pinned.err
+    assert f"Pinned its SHA-256 thumbprint {thumbprint_of(vsphere)}." in pinned.err
     assert f"Put the password of {USER} into {configured}/vc1.password" in pinned.err
     (shown,) = scheduler("vcenter", "list", "--json").json
     assert (shown["thumbprint"], shown["vms"], shown["scanned"]) == (thumbprint_of(vsphere), 0, None)
@@ -134,7 +134,7 @@ def test_an_option_that_is_wrong_is_named_before_anybody_is_asked(
 def test_a_check_says_that_all_is_well(added: Program) -> None:
     checked = added("vcenter", "check", "vc1")
     assert checked.code == 0
-    assert "privileges   all there, for backup, hot-add, restore" in checked.out
+    assert "privileges   all there at the vCenter's root, for backup, hot-add, restore" in checked.out
 
 
 def test_a_check_lists_each_missing_privilege_by_id_and_name(added: Program, vsphere: VsphereSimulator) -> None:
@@ -168,6 +168,33 @@ def test_a_certificate_that_changed_is_refused_before_the_password_is_sent(
     refused = added("vcenter", "check", "vc1")
     assert (refused.code, f"thumbprint is {thumbprint_of(vsphere)}, pinned is CD:CD:" in refused.err) == (6, True)
     assert vsphere.calls() == {}
+
+
+def test_a_certificate_that_was_replaced_is_pinned_anew_when_somebody_says_so(
+    added: Program, vsphere: VsphereSimulator, vsphere_program: Path, tmp_path: Path
+) -> None:
+    assert "as it was" in added("vcenter", "trust", "vc1").err
+    pem = make_certificate(tmp_path, days=30)
+    options = ("-certificate", str(pem), "-key", str(tmp_path / "key.pem"))
+    with running(vsphere_program, tmp_path / "root", *options) as renewed:
+        fleet = added("export").out.replace(f"port = {vsphere.port}", f"port = {renewed.port}")
+        (tmp_path / "renewed.toml").write_text(fleet)
+        assert added("apply", "-f", str(tmp_path / "renewed.toml")).code == 0
+
+        refused = added("vcenter", "trust", "vc1")
+        assert refused.code == 6
+        assert f"thumbprint is {thumbprint_of(renewed)}, pinned is {thumbprint_of(vsphere)}" in refused.err
+        assert added("vcenter", "trust", "vc1", "--thumbprint", "ab" * 32).code == 6
+        assert thumbprint_of(vsphere) in added("export").out
+
+        pinned = added("vcenter", "trust", "vc1", "--accept-thumbprint")
+        assert f"vCenter vc1 is pinned by {thumbprint_of(renewed)}." in pinned.err
+        assert f'thumbprint = "{thumbprint_of(renewed)}"' in added("export").out
+
+        verified = added("vcenter", "trust", "vc1", "--ca-file", str(pem), "--json")
+        assert (verified.json["thumbprint"], verified.json["ca_file"]) == (None, str(pem))
+        assert added("vcenter", "check", "vc1").code == 0
+        assert "as it was" in added("vcenter", "trust", "vc1").err
 
 
 def test_a_name_that_is_wrong_is_told_the_nearest(added: Program) -> None:
