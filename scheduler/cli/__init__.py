@@ -32,6 +32,7 @@ COMMANDS: Final = {
     "pki": "scheduler.cli.pki",
     "vcenter": "scheduler.cli.vcenter",
     "vm": "scheduler.cli.vm",
+    "notification": "scheduler.cli.notification",
 }
 
 PRINT_VERSION: Final = version_printer("scheduler")

@@ -10,7 +10,7 @@ from sqlalchemy.orm import InstrumentedAttribute, Session
 from proxy_worker.contract.errors import ProxyfleetError
 from scheduler.cli.live import LedgerWindow
 from scheduler.cli.opening import opened_state
-from scheduler.state.models import Job, Point, Proxy, Repository, Run, Vcenter, VcenterVm, Vm
+from scheduler.state.models import Job, Notification, Point, Proxy, Repository, Run, Vcenter, VcenterVm, Vm
 
 NEWEST_RUNS = 50
 
@@ -69,6 +69,11 @@ def runs(incomplete: str) -> list[str]:
     """Ids of the newest runs."""
     newest = select(Run.id).order_by(Run.created_at.desc()).limit(NEWEST_RUNS)
     return _matching(incomplete, lambda session: session.scalars(newest).all())
+
+
+def notifications(incomplete: str) -> list[str]:
+    """Names of notifications."""
+    return _matching(incomplete, lambda session: _all(session, Notification.name))
 
 
 def proxies(incomplete: str) -> list[str]:

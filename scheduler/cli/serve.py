@@ -20,6 +20,7 @@ from proxy_worker.ledger import Ledger, StaleEpochError
 from proxy_worker.ledger.broker import publish, publisher
 from scheduler.configuration import PATH_VARIABLE, SchedulerConfiguration, load_configuration
 from scheduler.local_proxy import LocalProxy
+from scheduler.notifications.postman import Postman
 from scheduler.runs.handling import KINDS
 from scheduler.service import Service
 from scheduler.signing import signing_key
@@ -114,7 +115,8 @@ def _lead(
             anew.local = LocalProxy(configuration, encode_public_key(key.public_key()))
         logger.info("serving from %s", state.name)
         try:
-            service.serve(stop, anew.local.watch if anew.local is not None else _nothing)
+            with Postman(state, configuration.secrets_dir):
+                service.serve(stop, anew.local.watch if anew.local is not None else _nothing)
         finally:
             logger.info("stopping")
             executor.close()
