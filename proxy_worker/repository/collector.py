@@ -7,7 +7,6 @@ Killed anywhere it leaves a repository that is whole, and a list that the next c
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
@@ -15,6 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
+from proxy_worker.program.scratch import ScratchFolder
 from proxy_worker.repository.access import Access
 from proxy_worker.repository.collector_lists import CondemnedLists
 from proxy_worker.repository.collector_marking import Marking, mark_repository, require_resolved
@@ -23,13 +23,13 @@ from proxy_worker.repository.collector_removal import delete_packs, withdraw_fro
 from proxy_worker.repository.collector_report import CollectionReport, Counted
 from proxy_worker.repository.collector_rescue import packs_still_needed
 from proxy_worker.repository.keyring import Secrets
+from proxy_worker.repository.pace import LOOK_AGAIN_S, Pace
 from proxy_worker.repository.pack_layout import pack_name
 from proxy_worker.repository.repository import Repository
 from proxy_worker.repository.resealing import reseal
 from proxy_worker.repository.store import ObjectNotFoundError
 from proxy_worker.repository.withdrawal import remove_ended_points
 
-_LOOK_AGAIN_S: Final = 1.0
 _DAY_S: Final = 24 * 3600
 
 
@@ -63,9 +63,9 @@ def collect(
     `go_on` is called often and ends it by raising; whatever it leaves the next collection completes. Raises
     `DamageError` before anything is deleted if a restore point isn't whole, and `StoreError`.
     """
-    with tempfile.TemporaryDirectory(prefix="proxyfleet-collect-") as folder:
+    with ScratchFolder("collect") as folder:
         collection = _Collection(repository.access, repository.unlocked, settings or CollectorSettings(), go_on)
-        return collection.run(Path(folder))
+        return collection.run(folder)
 
 
 class _Collection:
@@ -78,7 +78,6 @@ class _Collection:
         self._go_on = go_on
         self._lists = CondemnedLists(access)
         self._started = time.monotonic()
-        self._paced_bytes = 0
         self._report = CollectionReport(dry_run=settings.dry_run)
 
     def run(self, folder: Path) -> CollectionReport:
@@ -122,7 +121,7 @@ class _Collection:
                 packs,
                 unlocked=self._unlocked,
                 pack_bytes=self._settings.pack_bytes,
-                after_bytes=self._pace,
+                after_bytes=Pace(self._settings.bytes_per_s, self._go_on),
             )
             moved = set(mover.move(marking.chunks_to_move(rewritten, dropped)))
             self._note(rewritten_packs=len(moved), moved_bytes=mover.moved_bytes, new_packs=mover.new_packs)
@@ -178,21 +177,11 @@ class _Collection:
                 if time.monotonic() >= deadline:
                     return waiting
                 self._go_on()
-                time.sleep(min(_LOOK_AGAIN_S, max(0.0, deadline - time.monotonic())))
+                time.sleep(min(LOOK_AGAIN_S, max(0.0, deadline - time.monotonic())))
         return []
 
     def _still_at_work(self, runs: tuple[tuple[str, str], ...] | set[tuple[str, str]]) -> list[tuple[str, str]]:
         return sorted(run for run in runs if not self._lists.has_ended(*run))
-
-    def _pace(self, count: int) -> None:
-        self._go_on()
-        self._paced_bytes += count
-        if limit := self._settings.bytes_per_s:
-            ahead = self._paced_bytes / limit - (time.monotonic() - self._started)
-            while ahead > 0:
-                time.sleep(min(ahead, _LOOK_AGAIN_S))
-                self._go_on()
-                ahead = self._paced_bytes / limit - (time.monotonic() - self._started)
 
     def _finished(self, marking: Marking | None) -> CollectionReport:
         if marking:
