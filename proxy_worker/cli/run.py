@@ -21,6 +21,7 @@ from proxy_worker.node.heart import Heart
 from proxy_worker.node.joining import describe, join
 from proxy_worker.node.life import begin_life
 from proxy_worker.node.logs import log_to_stderr
+from proxy_worker.program.scratch import sweep_scratch
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +41,7 @@ def run(
     """
     log_to_stderr(log_level)
     configuration = load_configuration(config, os.environ)
+    sweep_scratch()
     with (
         begin_life(configuration.name, configuration.state_dir) as identity,
         Ledger(configuration.redis_access()) as ledger,

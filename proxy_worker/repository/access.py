@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from proxy_worker.program.scratch import ScratchFolder
 from proxy_worker.repository.config import Config
 from proxy_worker.repository.identity import SignatureVerifier
 from proxy_worker.repository.index import Index
@@ -43,8 +43,8 @@ class Access:
     @contextmanager
     def freshly_indexed(self) -> Iterator[Access]:
         """The same, with an index of its own: a cached one doesn't notice what has happened to fragments since."""
-        with tempfile.TemporaryDirectory(prefix="proxyfleet-index-") as folder:
-            fresh = Access.of(self.store, self.config, self.keyring, Path(folder))
+        with ScratchFolder("index") as folder:
+            fresh = Access.of(self.store, self.config, self.keyring, folder)
             fresh.index.refresh()
             try:
                 yield fresh

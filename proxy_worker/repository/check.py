@@ -6,12 +6,12 @@ each id is looked up among what has turned out to be whole.
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 from proxy_worker.contract.errors import DamageError
+from proxy_worker.program.scratch import ScratchFolder
 from proxy_worker.repository.access import Access
 from proxy_worker.repository.chunks import ChunkReader
 from proxy_worker.repository.config import Config
@@ -34,8 +34,8 @@ def check(access: Access, *, after_pack: Callable[[], None] = lambda: None) -> C
     Changes nothing, and may run beside writers, readers and collectors. Raises `StoreError`.
     """
     started = time.monotonic()
-    with access.freshly_indexed() as fresh, tempfile.TemporaryDirectory(prefix="proxyfleet-check-") as folder:
-        return _Check(fresh, after_pack).run(started, Path(folder))
+    with access.freshly_indexed() as fresh, ScratchFolder("check") as folder:
+        return _Check(fresh, after_pack).run(started, folder)
 
 
 class _Check:

@@ -11,8 +11,6 @@ import fcntl
 import os
 import re
 import secrets
-import shutil
-import tempfile
 import threading
 import weakref
 from collections.abc import Iterable, Iterator
@@ -23,6 +21,7 @@ from typing import Final
 import msgspec
 
 from proxy_worker.contract.errors import DamageError, StoreError
+from proxy_worker.program.scratch import ScratchFolder
 from proxy_worker.repository.fragments import KIND_FIELD, PLACE, RECORD, decode_fragment, fragment_name
 from proxy_worker.repository.index_run import (
     FRAGMENT_ID_BYTES,
@@ -62,16 +61,17 @@ class Index:
         self._store = store
         self._sealer = sealer
         self._generation = generation
-        self._temporary = cache_dir is None
-        try:
-            if cache_dir is None:
-                self._folder = Path(tempfile.mkdtemp(prefix="proxyfleet-index-"))
-                weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
-            else:
-                self._folder = cache_dir / repository_id
+        self._drop: weakref.finalize[[], Index] | None = None
+        if cache_dir is None:
+            scratch = ScratchFolder("index")
+            self._folder = scratch.path
+            self._drop = weakref.finalize(self, scratch.remove)
+        else:
+            self._folder = cache_dir / repository_id
+            try:
                 self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        except OSError as error:
-            raise _cache_error(cache_dir or Path(tempfile.gettempdir()), error) from error
+            except OSError as error:
+                raise _cache_error(cache_dir, error) from error
         self._lock = threading.Lock()
         self.runs: tuple[IndexRun, ...] = ()
         self.damaged: dict[str, DamageError] = {}
@@ -109,8 +109,8 @@ class Index:
     def close(self) -> None:
         """Let go of the runs; drop them if nobody asked to keep them."""
         self.runs = ()
-        if self._temporary:
-            shutil.rmtree(self._folder, ignore_errors=True)
+        if self._drop:
+            self._drop()
 
     def _refresh(self) -> None:
         runs, new = self._compare(self._open_runs())

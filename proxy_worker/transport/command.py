@@ -14,7 +14,6 @@ import select
 import shutil
 import signal
 import subprocess
-import tempfile
 import threading
 import time
 from collections import deque
@@ -28,6 +27,7 @@ from urllib.parse import quote
 from proxy_worker.contract.errors import SourceError, TargetError
 from proxy_worker.contract.names import TransportMode
 from proxy_worker.contract.specification import Extent
+from proxy_worker.program.scratch import ScratchFolder
 from proxy_worker.transport.nbd.handshake import NbdConnectError
 from proxy_worker.transport.nbd.source import NbdSource
 from proxy_worker.transport.nbd.uri import NbdUri, parse_uri
@@ -98,13 +98,13 @@ class NbdServer:
         """
         setpriv = require_tool("setpriv", "util-linux")
         self._what = what
-        self._folder = Path(tempfile.mkdtemp(prefix="proxyfleet-"))
+        self._scratch = ScratchFolder("nbd")
         self._words: deque[str] = deque(maxlen=_LAST_WORDS)
         self._closing = threading.Lock()
         self._closed = False
-        self.socket = self._folder / "nbd.sock"
+        self.socket = self._scratch.path / "nbd.sock"
         try:
-            argv = [setpriv, "--pdeathsig", "KILL", "--", *command(self._folder)]
+            argv = [setpriv, "--pdeathsig", "KILL", "--", *command(self._scratch.path)]
             self._process = _starter.start(
                 lambda: subprocess.Popen(
                     argv,
@@ -116,10 +116,10 @@ class NbdServer:
                 )
             )
         except OSError as error:
-            shutil.rmtree(self._folder, ignore_errors=True)
+            self._scratch.remove()
             raise ServerFailedError(f"can't serve {what}", why=str(error)) from error
         except BaseException:
-            shutil.rmtree(self._folder, ignore_errors=True)
+            self._scratch.remove()
             raise
         self._pidfd = os.pidfd_open(self._process.pid)
         self._listener = threading.Thread(target=self._listen, name="command-stderr", daemon=True)
@@ -212,7 +212,7 @@ class NbdServer:
         self._process.wait()
         os.close(self._pidfd)
         self._listener.join(STOP_TIMEOUT_S)
-        shutil.rmtree(self._folder, ignore_errors=True)
+        self._scratch.remove()
 
     def _signal(self, number: signal.Signals) -> None:
         with contextlib.suppress(ProcessLookupError):
