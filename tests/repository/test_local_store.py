@@ -153,3 +153,20 @@ def test_an_object_gets_its_name_whatever_becomes_of_its_folder(store: LocalStor
 
     with ThreadPoolExecutor(4) as threads:
         list(threads.map(put_and_delete, range(4)))
+
+
+@pytest.mark.parametrize(("umask", "folder", "file"), [(0o022, 0o750, 0o640), (0o007, 0o770, 0o660)])
+def test_others_get_no_rights_and_the_group_what_the_umask_allows(
+    tmp_path: Path, umask: int, folder: int, file: int
+) -> None:
+    before = os.umask(umask)
+    try:
+        store = LocalStore(tmp_path / "shared")
+        store.prepare()
+        store.put_if_absent("packs/ab/one", [b"content"])
+    finally:
+        os.umask(before)
+
+    modes = {path.stat().st_mode & 0o777 for path in (tmp_path / "shared").rglob("*") if path.is_dir()}
+    assert modes == {folder}
+    assert (tmp_path / "shared/packs/ab/one").stat().st_mode & 0o777 == file

@@ -3,6 +3,9 @@
 An object is written under `tmp/`, synced, and linked to its name: link(2) fails where the name exists, so the
 first wins, and a name never shows half an object. The folder is synced after. A shared NFS or SMB mount is fine
 as long as one host writes it; their caches break listing right after writing.
+
+What the umask allows holds for the owner and the group, so that several users can share a repository. Others get
+nothing: names tell of VMs and runs, and a repository need not be encrypted.
 """
 
 from __future__ import annotations
@@ -30,6 +33,8 @@ from proxy_worker.repository.store import (
 _WRITE_PIECE: Final = 256 * 1024
 """Larger single writes cost far more kernel time (measured: 1 MiB pieces took twice as long)."""
 _TEMPORARY: Final = "tmp"
+_FILE_MODE: Final = 0o660
+_FOLDER_MODE: Final = 0o770
 _FOLDER_ATTEMPTS: Final = 16
 """An object's folder goes with its last object, also while another is about to get its name there."""
 
@@ -195,11 +200,11 @@ class LocalStoreWriter:
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         with store.errors("write", name):
             try:
-                self._file = os.open(self._temporary, flags, 0o644)
+                self._file = os.open(self._temporary, flags, _FILE_MODE)
             except FileNotFoundError:
                 store.require()
                 _make_folders(self._temporary.parent)
-                self._file = os.open(self._temporary, flags, 0o644)
+                self._file = os.open(self._temporary, flags, _FILE_MODE)
         self._open = True
 
     def write(self, data: Buffer) -> None:
@@ -251,7 +256,7 @@ def _make_folders(folder: Path) -> None:
         return
     _make_folders(folder.parent)
     with suppress(FileExistsError):
-        folder.mkdir()
+        folder.mkdir(_FOLDER_MODE)
     _sync_folder(folder.parent)
 
 
