@@ -57,6 +57,16 @@ class LocalProxySettings(Settings):
     datastores: Mapping[Name, LocalDatastore] = {}
 
 
+class DeploymentSettings(Settings):
+    """What proxies are given that the scheduler puts on machines."""
+
+    secrets_dir: Path | None = None
+    """Where the secrets for proxies lie, e.g. write keys; none: the scheduler's own `secrets_dir`."""
+    redis_kits_dir: Path | None = None
+    """The `kits` folder that `scheduler redis configure` wrote: each proxy gets its site's user of Redis. None:
+    they connect as the scheduler does, which is for a Redis without users only."""
+
+
 class SchedulerConfiguration(Settings):
     """All of scheduler.toml, with every path absolute."""
 
@@ -73,6 +83,7 @@ class SchedulerConfiguration(Settings):
     """One file per secret, readable by the scheduler's user alone."""
     redis: RedisSettings = RedisSettings()
     local_proxy: LocalProxySettings = LocalProxySettings()
+    deployment: DeploymentSettings = DeploymentSettings()
 
     @property
     def database(self) -> str:
@@ -155,8 +166,11 @@ def _absolute(configuration: SchedulerConfiguration, folder: Path) -> SchedulerC
         name: store.model_copy(update={"path": folder / store.path}) if store.path is not None else store
         for name, store in local.datastores.items()
     }
+    deployment = configuration.deployment
+    given = {key: folder / path for key, path in deployment if path is not None}
     return configuration.model_copy(
         update={
+            "deployment": deployment.model_copy(update=given),
             "state_dir": folder / configuration.state_dir,
             "secrets_dir": folder / configuration.secrets_dir,
             "redis": configuration.redis.below(folder),

@@ -19,15 +19,20 @@ from scheduler.cli.mode_record import explain as explained
 from scheduler.cli.opening import configuration, opened_state
 from scheduler.cli.printing import duration, facts, note, plural, print_json, state, table
 from scheduler.cli.printing import show as print_view
-from scheduler.cli.proxy_record import ProxyRecord, proxy_records
+from scheduler.cli.proxy_add import add
+from scheduler.cli.proxy_deploy import deploy, remove, upgrade
+from scheduler.cli.proxy_record import ProxyRecord, proxy_records, server_rows
 from scheduler.state.models import Proxy
 
 app = typer.Typer(
     rich_markup_mode=None,
     add_completion=False,
     no_args_is_help=True,
-    help="Look at proxies, enable and disable them.",
+    help="Add proxies, look at them, enable and disable them, upgrade and remove them.",
 )
+
+for command in (add, deploy, upgrade, remove):
+    app.command()(command)
 
 
 class NoFleetError(LedgerError):
@@ -91,6 +96,9 @@ def show(name: ProxyName, as_json: AsJson = False) -> None:
             f"{duration(record.heartbeat_age_seconds)} ago" if record.heartbeat_age_seconds else "-",
         ),
     ]
+    if record.description:
+        rows.insert(1, ("description", record.description))
+    rows += server_rows(record)
     tasks = [Text(f"  {task}") for task in record.tasks]
     print_view(Group(facts(rows), *([Text("works on", style="bold"), *tasks] if tasks else [])))
 

@@ -2,12 +2,33 @@
 
 from __future__ import annotations
 
+from rich.text import Text
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from proxy_worker.ledger import FleetView, ProxyView
 from scheduler.cli.records import Shown
-from scheduler.state.models import Proxy
+from scheduler.deployment.server import ProxyServer
+from scheduler.state.models import Proxy, ProxyDeployment
+
+
+class ServerRecord(Shown):
+    """The machine that the scheduler put a proxy on, and what is there."""
+
+    host: str
+    port: int
+    user: str
+    host_key: str | None
+    """The fingerprint that it is pinned by."""
+    state: str
+    """`declared`, `deploying`, `deployed` or `failed`."""
+    step: str
+    """Where it is, or failed."""
+    problem: str
+    release: str | None
+    system: str
+    kept_running_by: str
+    account: str
 
 
 class ProxyRecord(Shown):
@@ -34,18 +55,29 @@ class ProxyRecord(Shown):
     declared: bool
     enabled: bool
     heartbeat_age_seconds: float | None
+    description: str
+    server: ServerRecord | None
+    """None: others install it."""
 
 
 def proxy_records(session: Session, view: FleetView | None) -> list[ProxyRecord]:
     """Every proxy that is declared or has registered, by name."""
     declared = {proxy.name: proxy for proxy in session.scalars(select(Proxy))}
+    deployed = {row.name: row for row in session.scalars(select(ProxyDeployment))}
     seen = view.proxies if view is not None else {}
     return [
-        _record(name, declared.get(name), seen.get(name), view) for name in sorted(declared.keys() | seen.keys())
+        _record(name, declared.get(name), deployed.get(name), seen.get(name), view)
+        for name in sorted(declared.keys() | seen.keys())
     ]
 
 
-def _record(name: str, declared: Proxy | None, seen: ProxyView | None, view: FleetView | None) -> ProxyRecord:
+def _record(
+    name: str,
+    declared: Proxy | None,
+    deployed: ProxyDeployment | None,
+    seen: ProxyView | None,
+    view: FleetView | None,
+) -> ProxyRecord:
     registration = seen.registration if seen is not None else None
     enabled = declared.enabled if declared is not None else True
     tasks = view.tasks.values() if view is not None else ()
@@ -66,6 +98,24 @@ def _record(name: str, declared: Proxy | None, seen: ProxyView | None, view: Fle
         declared=declared is not None,
         enabled=enabled,
         heartbeat_age_seconds=round(seen.heartbeat_age_s, 1) if seen is not None else None,
+        description=declared.description if declared is not None else "",
+        server=_server(declared.server, deployed) if declared is not None and declared.server is not None else None,
+    )
+
+
+def _server(server: ProxyServer, deployed: ProxyDeployment | None) -> ServerRecord:
+    return ServerRecord(
+        host=server.host,
+        port=server.port,
+        user=server.user,
+        host_key=server.host_key or (deployed.host_key if deployed else "") or None,
+        state=deployed.state if deployed else "declared",
+        step=deployed.step if deployed else "",
+        problem=deployed.problem if deployed else "",
+        release=deployed.release if deployed else None,
+        system=deployed.system if deployed else "",
+        kept_running_by=deployed.kept_running_by if deployed else "",
+        account=deployed.account if deployed else "",
     )
 
 
@@ -81,3 +131,20 @@ def _state(seen: ProxyView | None, *, enabled: bool, ledger_answers: bool) -> st
     if seen.refusal or seen.note:
         return "refused" if seen.refusal else "unfit"
     return "draining" if seen.draining else "up"
+
+
+def server_rows(record: ProxyRecord) -> list[tuple[str, str | Text]]:
+    """What there is to show of the machine that a proxy was put on."""
+    server = record.server
+    if server is None:
+        return []
+    step = f" at: {server.step}" if server.step else ""
+    problem = f", {server.problem}" if server.problem else ""
+    return [
+        ("server", f"{server.user}@{server.host}:{server.port}"),
+        ("host key", server.host_key or "not pinned yet"),
+        ("deployment", f"{server.state}{step}{problem}"),
+        ("release", server.release or "-"),
+        ("system", server.system or "-"),
+        ("runs as", f"{server.account}, kept running by {server.kept_running_by}" if server.account else "-"),
+    ]

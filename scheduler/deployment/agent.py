@@ -24,6 +24,7 @@ from typing import Any
 COMPLETE = ".complete"
 """Marks a release whose installation came to its end."""
 CONNECT_TIMEOUT_S = 10
+NOBODY = 65534
 
 
 def look(asked: dict[str, Any]) -> dict[str, Any]:
@@ -32,7 +33,7 @@ def look(asked: dict[str, Any]) -> dict[str, Any]:
     software = Path(asked["software"])
     current = software / "current"
     certificate = Path(asked["config"]) / "secrets/redis-certificate.pem"
-    owner = software / "name"
+    owner, running = software / "name", software / "running"
     return {
         "cores": len(os.sched_getaffinity(0)),
         "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
@@ -42,8 +43,9 @@ def look(asked: dict[str, Any]) -> dict[str, Any]:
         "systemd": Path("/run/systemd/system").is_dir() and shutil.which("systemctl") is not None,
         "release": current.readlink().name if current.is_symlink() else None,
         "proxy": owner.read_text().strip() if owner.exists() else None,
+        "running": running.read_text() if running.exists() else None,
         "certificate": certificate.read_text() if certificate.exists() else None,
-        "unreached": {name: _problem(way) for name, way in asked["reach"].items()},
+        "unreached": {name: _problem(way, asked["account"]) for name, way in asked["reach"].items()},
         "folders": {
             name: [one for one in places if Path(one).is_dir()] for name, places in asked["places"].items()
         },
@@ -82,7 +84,7 @@ def install(asked: dict[str, Any]) -> dict[str, Any]:
         *("--no-deps", "--require-hashes", "--no-compile", "--no-cache-dir", "--disable-pip-version-check"),
         *("-r", str(wheels / "requirements.lock")),
     )
-    _run(str(python), "-m", "compileall", "-q", "-j", "0", str(folder / "lib"))
+    _said(str(python), "-m", "compileall", "-q", "-j", "0", str(folder / "lib"))  # what can't be compiled isn't run
     (folder / COMPLETE).touch()
     shutil.rmtree(wheels)
     return {}
@@ -105,8 +107,9 @@ def write(asked: dict[str, Any]) -> dict[str, Any]:
     for folder in asked["folders"]:
         path = Path(folder["path"])
         path.mkdir(parents=True, exist_ok=True)
-        path.chmod(folder["mode"])
-        _give(path, folder["owner"])
+        if folder["mode"] is not None:
+            path.chmod(folder["mode"])
+            _give(path, folder["owner"])
     changed: dict[str, str | None] = {}
     for file in asked["files"]:
         path, content = Path(file["path"]), _decoded(file["content"])
@@ -125,17 +128,24 @@ def write(asked: dict[str, Any]) -> dict[str, Any]:
 
 
 def activate(asked: dict[str, Any]) -> dict[str, Any]:
-    """Let `current` be a release, in one step; keeps this one, the one before it, and no other."""
-    releases, current = Path(asked["releases"]), Path(asked["current"])
+    """Let `current` be a release, in one step."""
+    current = Path(asked["current"])
     before = current.readlink().name if current.is_symlink() else None
     draft = current.with_name(".current")
     draft.unlink(missing_ok=True)
     draft.symlink_to(f"releases/{asked['release']}")
     draft.replace(current)
-    for other in releases.iterdir():
-        if other.name not in {asked["release"], before}:
-            shutil.rmtree(other, ignore_errors=True)
     return {"before": before}
+
+
+def prune(asked: dict[str, Any]) -> dict[str, Any]:
+    """Remove all releases but some, without being waited for."""
+    others = [str(one) for one in Path(asked["releases"]).iterdir() if one.name not in asked["keep"]]
+    if others:
+        quiet = subprocess.DEVNULL
+        command = ["rm", "-rf", "--", *others]
+        subprocess.Popen(command, stdin=quiet, stdout=quiet, stderr=quiet, start_new_session=True)
+    return {}
 
 
 def systemd(asked: dict[str, Any]) -> dict[str, Any]:
@@ -145,7 +155,7 @@ def systemd(asked: dict[str, Any]) -> dict[str, Any]:
         _run("systemctl", "daemon-reload")
         _run("systemctl", "enable", "--quiet", unit)
         _run("systemctl", "restart", unit)
-    elif what == "stop" and _said("systemctl", "is-enabled", unit).strip():
+    elif what == "stop" and _said("systemctl", "cat", unit):
         _run("systemctl", "disable", "--quiet", unit)
         _run("systemctl", "stop", unit)
     running = _said("systemctl", "is-active", unit).strip() in {"active", "activating"}
@@ -165,7 +175,7 @@ def supervisor(asked: dict[str, Any]) -> dict[str, Any]:
 
 
 def remove(asked: dict[str, Any]) -> dict[str, Any]:
-    """Remove files and folders."""
+    """Remove files and folders, and folders that this leaves empty."""
     removed = []
     for text in asked["paths"]:
         path = Path(text)
@@ -176,20 +186,23 @@ def remove(asked: dict[str, Any]) -> dict[str, Any]:
         else:
             continue
         removed.append(text)
-    if asked["unit"] and shutil.which("systemctl"):
-        subprocess.run(["systemctl", "daemon-reload"], check=False, capture_output=True)
-    if asked["account"]:
-        subprocess.run(["userdel", asked["account"]], check=False, capture_output=True)
+    for text in asked["emptied"]:
+        path = Path(text)
+        if path.is_dir() and not any(path.iterdir()):
+            path.rmdir()
+    if asked["unit"]:
+        _run("systemctl", "daemon-reload")
     return {"removed": removed}
 
 
-def _problem(way: dict[str, Any]) -> str | None:
+def _problem(way: dict[str, Any], name: str) -> str | None:
     """Why something isn't reached; None when it is."""
     if "path" in way:
-        path = Path(way["path"])
-        if not path.is_dir():
+        path = way["path"]
+        if not Path(path).is_dir():
             return f"there is no folder {path}"
-        return None if os.access(path, os.R_OK | os.X_OK) else f"{path} can't be read"
+        readable = _as_account(name, "test", "-r", path, "-a", "-x", path)
+        return None if readable else f"{name} may not read {path}"
     if "command" in way:
         return None if shutil.which(way["command"]) else f"there is no command {way['command']}"
     try:
@@ -197,6 +210,18 @@ def _problem(way: dict[str, Any]) -> str | None:
     except OSError as error:
         return f"{way['host']}:{way['port']}: {error.strerror or error}"
     return None
+
+
+def _as_account(name: str, *command: str) -> bool:
+    """Whether a command succeeds for the proxy's user, who may do what anybody may as long as it doesn't exist."""
+    if os.geteuid() != 0:
+        return subprocess.run(command, check=False).returncode == 0
+    try:
+        found = pwd.getpwnam(name)
+        user, group, groups = found.pw_uid, found.pw_gid, os.getgrouplist(name, found.pw_gid)
+    except KeyError:
+        user, group, groups = NOBODY, NOBODY, []
+    return subprocess.run(command, check=False, user=user, group=group, extra_groups=groups).returncode == 0
 
 
 def _mounts() -> list[str]:
@@ -249,7 +274,7 @@ def _said(*command: str) -> str:
 
 VERBS = {
     verb.__name__: verb
-    for verb in (look, has_release, install, account, write, activate, systemd, supervisor, remove)
+    for verb in (look, has_release, install, account, write, activate, prune, systemd, supervisor, remove)
 }
 
 

@@ -80,15 +80,16 @@ class ProxyServer(_Declared):
     """The fingerprint that its SSH host key is pinned by. Without this key it is shown and asked about."""
     install_dir: AbsolutePath | None = None
     """The one folder that everything goes into; needed where the login may not become root, and the proxy runs as
-    that user. Without this key: `/opt/proxyfleet`, `/etc/proxyfleet`, `/var/lib/proxyfleet`."""
+    that user. Without this key: `proxyfleet-proxy` in `/opt`, `/etc` and `/var/lib`."""
     redis_url: str | None = None
     """Where Redis is as seen from there; without this key, as the scheduler sees it."""
-    credentials: tuple[Name, ...] = ()
-    """Secrets of the scheduler's that it gets: `<name>.key`, `<name>.passphrase` or `<name>.password`."""
+    credentials: tuple[Name, ...] | None = None
+    """Secrets of the scheduler's that it gets: `<name>.key`, `<name>.passphrase` or `<name>.password`. Without this
+    key: keys of the repositories that it reaches and passwords of its site's vCenters, and no passphrases."""
     datastores: Mapping[Name, ConnectedDatastore] = {}
     """The datastores that it is connected to, by name."""
     writes: tuple[AbsolutePath, ...] = ()
-    """Folders there that it writes: repositories, places that it restores to."""
+    """Folders there that it writes beside its repositories', such as places that it restores to."""
     failover_to_network: bool = True
     """Whether disks that another mode can't read are read over the network there; a job can forbid it too."""
     encryption_to_host: bool = False

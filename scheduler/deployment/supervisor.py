@@ -10,6 +10,7 @@ import ctypes
 import fcntl
 import json
 import os
+import pwd
 import signal
 import subprocess
 import sys
@@ -79,10 +80,14 @@ class Supervisor:
                 cwd="/",
                 user=self._account,
                 group=self._account,
-                extra_groups=[] if self._account else None,
+                extra_groups=_groups(self._account) if self._account else None,
                 umask=0o077,
                 start_new_session=True,
             )
+
+
+def _groups(account: str) -> list[int]:
+    return os.getgrouplist(account, pwd.getpwnam(account).pw_gid)
 
 
 def kill_group(leader: int) -> None:

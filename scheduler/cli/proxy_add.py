@@ -1,0 +1,196 @@
+"""`scheduler proxy add`: a new proxy, asked for step by step or said by options."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from scheduler.cli.arguments import AsJson
+from scheduler.cli.proxy_deploy import DEFAULT_WAIT_S, Wait
+from scheduler.fleet.models import ModeChoice
+
+if TYPE_CHECKING:
+    from scheduler.cli.deploying import Opened
+    from scheduler.cli.proxy_plan import ProxyPlan
+
+
+def add(
+    name: Annotated[str | None, typer.Argument(metavar="[PROXY]", help="The new proxy's name.")] = None,
+    *,
+    host: Annotated[str | None, typer.Option(metavar="HOST", help="Name or address of its machine.")] = None,
+    port: Annotated[int, typer.Option(metavar="PORT", help="Its SSH port.")] = 22,
+    user: Annotated[
+        str, typer.Option(metavar="USER", help="Who logs in: root, or one whom sudo asks no password.")
+    ] = "root",
+    ssh_credential: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="The secret NAME.ssh-key or NAME.ssh-password that logs in; without, the SSH agent and your own "
+            "keys do.",
+        ),
+    ] = None,
+    ssh_key: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="A private key, which is kept as the secret PROXY.ssh-key.")
+    ] = None,
+    host_key: Annotated[
+        str | None, typer.Option(metavar="SHA256:…", help="The fingerprint of its SSH host key, which is pinned.")
+    ] = None,
+    description: Annotated[str, typer.Option(metavar="TEXT", help="What people should know of it.")] = "",
+    site: Annotated[str, typer.Option(metavar="SITE", help="Where it stands.")] = "primary",
+    transport_mode: Annotated[
+        ModeChoice, typer.Option(help="The only mode it may use, or the best there is.")
+    ] = ModeChoice.AUTOMATIC,
+    datastore: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME[=WAY]",
+            help="A datastore it may read, and how it is reached: a folder, nfs://…, nbd://… or san. Repeatable. "
+            "Without it, all of its site that are found as folders there.",
+        ),
+    ] = None,
+    max_concurrent_tasks: Annotated[
+        int | None,
+        typer.Option(metavar="COUNT", min=1, help="Its slots; unless told, as many as it bears."),
+    ] = None,
+    failover_to_network: Annotated[
+        bool, typer.Option(help="Whether disks that another mode can't read are read over the network.")
+    ] = True,
+    encryption_to_host: Annotated[
+        bool, typer.Option(help="Whether network mode must be encrypted up to the host.")
+    ] = False,
+    credential: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="A secret that it gets; may be repeated. Those it needs unless told."),
+    ] = None,
+    redis_url: Annotated[str | None, typer.Option(metavar="URL", help="Where Redis is as seen from there.")] = None,
+    install_dir: Annotated[
+        str | None,
+        typer.Option(metavar="DIR", help="One folder for everything; needed if USER may not become root."),
+    ] = None,
+    wait: Wait = DEFAULT_WAIT_S,
+    yes: Annotated[bool, typer.Option("--yes", help="Ask nothing: options say it all.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Add a proxy: check a machine over SSH, install everything there, start it, and see it register.
+
+    Asks step by step in a terminal; with --yes, or without a terminal, options say everything. The machine needs
+    Linux (x86_64 or arm64) and Python 3.11, and no internet. Windows servers can't be proxies.
+
+    \b
+    Examples:
+      scheduler proxy add
+      scheduler proxy add proxy-1 --host 10.0.0.5 --ssh-key ~/.ssh/proxies
+      scheduler proxy add proxy-1 --host 10.0.0.5 --host-key SHA256:… --datastore ds-12=/mnt/ds-12 --yes
+    """
+    from scheduler.cli.deploying import asks, keep_ssh_key, opened_for_deploying  # noqa: PLC0415 - slow to load
+    from scheduler.cli.proxy_plan import ProxyPlan, checked_server  # noqa: PLC0415 - as above
+
+    asking = asks() and not yes
+    if not asking and (name is None or host is None):
+        raise typer.BadParameter("without a terminal, or with --yes, give a name and --host")
+    if ssh_key is not None:
+        ssh_credential = keep_ssh_key(name or ssh_key.stem, ssh_key)
+    keys = {
+        "host": host or "localhost",
+        "port": port,
+        "user": user,
+        "credential": ssh_credential,
+        "host_key": host_key,
+        "install_dir": install_dir,
+        "redis_url": redis_url,
+        "credentials": credential,
+        "failover_to_network": failover_to_network,
+        "encryption_to_host": encryption_to_host,
+    }
+    plan = ProxyPlan(
+        name or "",
+        site,
+        checked_server(keys),
+        description,
+        transport_mode,
+        max_concurrent_tasks=max_concurrent_tasks,
+    )
+    with opened_for_deploying() as opened:
+        _add(opened, plan, datastore, asking=asking, wait=wait, as_json=as_json)
+
+
+def _add(
+    opened: Opened, plan: ProxyPlan, chosen: list[str] | None, *, asking: bool, wait: float, as_json: bool
+) -> None:
+    """Complete the plan with what the machine shows, declare it, and deploy it."""
+    from scheduler.cli.deploying import StepPrinter, confirmed_host_key, deploy_one  # noqa: PLC0415 - slow to load
+    from scheduler.cli.printing import note, print_json  # noqa: PLC0415 - as above
+    from scheduler.cli.proxy_wizard import ask_server  # noqa: PLC0415 - as above
+    from scheduler.deployment.deploying import Waiting  # noqa: PLC0415 - as above
+    from scheduler.deployment.rolling import Keeping  # noqa: PLC0415 - as above
+    from scheduler.fleet.editing import declare, require_declarable  # noqa: PLC0415 - as above
+
+    if asking:
+        plan = ask_server(plan)
+    with opened.watch.state.read() as session:
+        require_declarable(session, "proxy", plan.declaration())
+    if asking and plan.server.host_key is None:
+        plan = plan.on(**confirmed_host_key(plan.server).model_dump(include={"host_key"}))
+    plan = _completed(opened, plan, chosen, asking=asking)
+    with opened.watch.state.write() as session:
+        declare(session, "proxy", plan.declaration())
+    try:
+        done = deploy_one(opened, plan.name, Waiting(wait), Keeping(opened.watch, 0), StepPrinter())
+    except BaseException:
+        note(f"It is declared. `scheduler proxy deploy {plan.name}` goes on where this ended.")
+        raise
+    if as_json:
+        print_json({**done, "host": plan.server.host, "host_key": plan.server.host_key})
+    note(
+        f"Proxy {plan.name} runs on {plan.server.address}; `scheduler proxy show {plan.name}` says what it reaches."
+    )
+
+
+def _completed(opened: Opened, plan: ProxyPlan, chosen: list[str] | None, *, asking: bool) -> ProxyPlan:
+    """The plan with datastores, slots and network as the machine allows them, and as people answer."""
+    from scheduler.cli.printing import note  # noqa: PLC0415 - slow to load
+    from scheduler.cli.proxy_plan import inventory, too_many  # noqa: PLC0415 - as above
+    from scheduler.cli.proxy_wizard import (  # noqa: PLC0415 - as above
+        ask_datastores,
+        ask_network,
+        ask_slots,
+        review,
+        with_datastores,
+    )
+    from scheduler.deployment.ssh import Machine  # noqa: PLC0415 - as above
+    from scheduler.deployment.survey import (  # noqa: PLC0415 - as above
+        Found,
+        agent_on,
+        look,
+        require_fit,
+        require_reach,
+        system_of,
+    )
+
+    names = inventory(opened.watch.state, plan.site)
+    with Machine(plan.server, opened.configuration.secrets_dir) as machine:
+        system = system_of(machine)
+        agent = agent_on(machine, plan.name, system)
+
+        def looked(planned: ProxyPlan) -> Found:
+            url = planned.server.redis_url or opened.configuration.redis.url
+            return look(agent, planned.server, url, names)
+
+        found = looked(plan)
+        require_fit(plan.server, system, found)
+        if asking:
+            note(f"{plan.server.address}: {system.description}")
+            require_reach(plan.server, found)
+            plan = ask_datastores(plan, found, names, looked)
+            plan = ask_network(ask_slots(plan, found), opened.watch.state)
+            review(plan, system.description)
+            return plan
+        plan = with_datastores(plan, chosen, found, names)
+        require_reach(plan.server, looked(plan))
+        warning = too_many(plan.max_concurrent_tasks or 0, found)
+        if warning is not None:
+            note(f"warning: {warning}.")
+        return plan
