@@ -18,15 +18,13 @@ from celery.worker.control import Panel
 
 from proxy_worker.contract.names import proxy_lane
 from proxy_worker.ledger.broker import SETTINGS, broker_settings, lane_queue, site_options
-from proxy_worker.node.bench import Bench
+from proxy_worker.node.bench import UPKEEP_PROCESSES, Bench
 from proxy_worker.node.heart import Heart
 from proxy_worker.node.task_log import forget_logs
 from proxy_worker.tasks import enlist, task_and_number
 
 log = logging.getLogger(__name__)
 
-UPKEEP_PROCESSES: Final = 1
-"""Processes beyond the slots: scans, listings and commits need not wait for disks."""
 WORKER_SETTINGS: Final[dict[str, Any]] = {
     "task_acks_late": False,
     "task_track_started": True,

@@ -17,6 +17,8 @@ from proxy_worker.contract.names import MODE_PREFERENCE, TransportMode
 from proxy_worker.contract.signing import decode_public_key
 from proxy_worker.contract.specification import Name
 from proxy_worker.ledger.access import RedisAccess
+from proxy_worker.program.exposition import MetricsSettings
+from proxy_worker.program.logs import LogFormat
 from proxy_worker.program.settings import RedisSettings, Settings, read_settings
 from proxy_worker.transport.connections import Connections, DatastoreConnection
 from proxy_worker.transport.guest_disks import BY_ID
@@ -52,6 +54,9 @@ class ProxyConfiguration(Settings):
     """Whose task specifications it obeys: what `scheduler proxy key` prints."""
     redis: RedisSettings = RedisSettings()
     datastores: Mapping[Name, DatastoreConnection] = {}
+    metrics: MetricsSettings = MetricsSettings()
+    log_format: LogFormat = LogFormat.TEXT
+    """`text`, or `json`: one object a line."""
     drain_timeout_s: Annotated[float, Field(ge=0)] = 30.0
     """How long disks may go on after SIGTERM before they are handed back with their checkpoints."""
 
@@ -94,6 +99,7 @@ def _absolute(configuration: ProxyConfiguration, folder: Path) -> ProxyConfigura
             "secrets_dir": folder / configuration.secrets_dir,
             "guest_disks_dir": folder / configuration.guest_disks_dir,
             "redis": configuration.redis.below(folder),
+            "metrics": configuration.metrics.below(folder),
             "datastores": datastores,
             **{key: folder / path for key, path in optional.items() if path is not None},
         }

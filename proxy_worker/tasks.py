@@ -18,7 +18,7 @@ from celery import Celery, Task
 
 from proxy_worker.contract.errors import CancelledError, LedgerError, ProxyfleetError
 from proxy_worker.contract.names import TaskKind
-from proxy_worker.contract.outcome import DiskProgress, TaskFailure
+from proxy_worker.contract.outcome import DiskProgress, TaskFailure, TaskResult
 from proxy_worker.contract.signing import SpecificationError, SpecificationExpiredError, verify
 from proxy_worker.contract.specification import TaskBody
 from proxy_worker.ledger import Claim, Refused
@@ -28,7 +28,10 @@ from proxy_worker.node.events import Announcer, figures
 from proxy_worker.node.lease import AFTER_FAILURE_S, Ending, LeaseKeeper, awake_s, until_answered
 from proxy_worker.node.memory import give_back
 from proxy_worker.node.obeyed import ClockAheadError, MemoryLostError
+from proxy_worker.node.subject import ids_of_body, ids_of_task
+from proxy_worker.node.tally import DiskTally
 from proxy_worker.node.task_log import TaskLog
+from proxy_worker.program.logs import about, learn
 
 log = logging.getLogger(__name__)
 
@@ -73,6 +76,13 @@ class _Outcome:
     tell: Callable[[], bool]
     line: str
     failed: bool = False
+    handed_back: bool = False
+    result: TaskResult | None = None
+
+    @property
+    def word(self) -> str:
+        """As it is counted."""
+        return "failed" if self.failed else "handed back" if self.handed_back else "done"
 
 
 def enlist(app: Celery, bench: Bench) -> None:
@@ -111,11 +121,14 @@ def _handle(task: Task, bench: Bench, announcer: Announcer, kind: TaskKind) -> s
         log.log(logging.INFO if claim.requeued else logging.WARNING, "refused %s: %s", message, claim.code)
         return f"refused: {claim.code}"
     task_log = TaskLog(bench.configuration.state_dir, message.task_id, message.number)
-    with _DefectsReported(bench, claim), task_log:
+    disk_tally = DiskTally(bench.tally, kind, resumed=claim.checkpoint is not None)
+    subject = about(**ids_of_task(message.task_id, kind))
+    with _DefectsReported(bench, claim), subject, task_log:
         announce = functools.partial(announcer.announce, task.request.hostname, task.request.id, claim.title)
 
         def tell_progress(progress: DiskProgress) -> None:
             task_log.note(progress)
+            disk_tally.note(progress)
             announce(progress)
 
         keeper = LeaseKeeper(
@@ -125,9 +138,10 @@ def _handle(task: Task, bench: Bench, announcer: Announcer, kind: TaskKind) -> s
         with keeper:
             outcome = _work(bench, claim, keeper, message)
         accepted = _tell(bench, claim, outcome.tell)
+        disk_tally.end(outcome.word if accepted else "lost", outcome.result)
+        log.info("%s: %s%s", claim.title, outcome.line, "" if accepted else " (no longer this proxy's task)")
     if kind.takes_slot:
         give_back()
-    log.info("%s: %s%s", claim.title, outcome.line, "" if accepted else " (no longer this proxy's task)")
     if outcome.failed:
         raise TaskEndedError(outcome.line)
     return outcome.line
@@ -174,7 +188,7 @@ def _work(bench: Bench, claim: Claim, keeper: LeaseKeeper, message: Message) -> 
         if isinstance(error, CancelledError) and keeper.ending is Ending.HANDED_BACK:
             note = f"handed back by {bench.identity.name}, which stops"
             checkpoint = keeper.last_checkpoint
-            return _Outcome(lambda: ledger.release(fence, checkpoint, note), "handed back")
+            return _Outcome(lambda: ledger.release(fence, checkpoint, note), "handed back", handed_back=True)
         if not isinstance(error, CancelledError):
             bench.forget_repositories()
             bench.failures_in_a_row += 1
@@ -183,7 +197,7 @@ def _work(bench: Bench, claim: Claim, keeper: LeaseKeeper, message: Message) -> 
         failure = TaskFailure.of(error)
         return _Outcome(lambda: ledger.fail(fence, failure), str(error), failed=True)
     bench.failures_in_a_row = 0
-    return _Outcome(lambda: ledger.complete(fence, result), figures(result))
+    return _Outcome(lambda: ledger.complete(fence, result), figures(result), result=result)
 
 
 def _not_now(bench: Bench, claim: Claim, keeper: LeaseKeeper, error: ProxyfleetError) -> _Outcome:
@@ -191,7 +205,9 @@ def _not_now(bench: Bench, claim: Claim, keeper: LeaseKeeper, error: ProxyfleetE
     log.error("%s: handed back: %s", claim.title, error)
     _rest(keeper, until_s=awake_s() + AFTER_FAILURE_S)  # by then the heart says that this proxy is unfit
     note = f"{bench.identity.name} could not take it: {error.why or error.what}"
-    return _Outcome(lambda: bench.ledger.release(claim.fence, claim.checkpoint, note), "handed back")
+    return _Outcome(
+        lambda: bench.ledger.release(claim.fence, claim.checkpoint, note), "handed back", handed_back=True
+    )
 
 
 def _rest(keeper: LeaseKeeper, *, until_s: float) -> None:
@@ -221,6 +237,7 @@ def _verified(bench: Bench, claim: Claim, message: Message) -> TaskBody:
                 f"specification of task {message.task_id}", why=f"it was signed for {what} {signed}, not {met}"
             )
     bench.obeyed.admit(specification)
+    learn(**ids_of_body(specification.body))
     return specification.body
 
 

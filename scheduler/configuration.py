@@ -18,6 +18,8 @@ from proxy_worker.contract.errors import ConfigurationError
 from proxy_worker.contract.names import TransportMode
 from proxy_worker.contract.specification import Name
 from proxy_worker.ledger import RedisAccess
+from proxy_worker.program.exposition import MetricsSettings
+from proxy_worker.program.logs import LogFormat
 from proxy_worker.program.settings import RedisSettings, Settings, read_secret, read_settings
 from scheduler.state.access import DatabaseAccess
 
@@ -82,6 +84,9 @@ class SchedulerConfiguration(Settings):
     secrets_dir: Path = Path("/etc/proxyfleet/secrets")
     """One file per secret, readable by the scheduler's user alone."""
     redis: RedisSettings = RedisSettings()
+    metrics: MetricsSettings = MetricsSettings()
+    log_format: LogFormat = LogFormat.TEXT
+    """`text`, or `json`: one object a line; of `scheduler serve` and of the local proxy."""
     local_proxy: LocalProxySettings = LocalProxySettings()
     deployment: DeploymentSettings = DeploymentSettings()
 
@@ -174,6 +179,7 @@ def _absolute(configuration: SchedulerConfiguration, folder: Path) -> SchedulerC
             "state_dir": folder / configuration.state_dir,
             "secrets_dir": folder / configuration.secrets_dir,
             "redis": configuration.redis.below(folder),
+            "metrics": configuration.metrics.below(folder),
             "local_proxy": local.model_copy(update={"datastores": datastores}),
         }
     )

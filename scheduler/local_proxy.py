@@ -130,6 +130,7 @@ def proxy_toml(configuration: SchedulerConfiguration, folder: Path, public_key: 
     document["secrets_dir"] = str(configuration.secrets_dir)
     document["scheduler_public_keys"] = [public_key]
     document["drain_timeout_s"] = DRAIN_TIMEOUT_S
+    document["log_format"] = configuration.log_format.value
     if local.transport_modes is not None:
         document["transport_modes"] = [mode.value for mode in local.transport_modes]
     document["redis"] = configuration.redis.model_dump(mode="json", exclude_none=True)

@@ -23,6 +23,7 @@ from scheduler.dispatch.candidates import storage_snapshots
 from scheduler.dispatch.declared import DeclaredFleet
 from scheduler.dispatch.loop import Dispatcher, Publish
 from scheduler.dispatch.pending import OpenTask
+from scheduler.monitoring.meters import Meters
 from scheduler.runs.advance import advance, give_up, is_due, replan, unwanted
 from scheduler.runs.handling import HANDLING
 from scheduler.runs.journal import Journal, journal
@@ -85,6 +86,7 @@ class Service:
         self.term = term
         self.dispatcher = Dispatcher(ledger, publish, key)
         self.timetable = Timetable()
+        self.meters = Meters()
         self._attached = False
         self._mirrored = False
         self._changed = True
@@ -147,7 +149,8 @@ class Service:
             began = time.monotonic()
             try:
                 self._catch_up()
-                self.turn()
+                with self.meters.turn():
+                    self.turn()
                 if pause_s:
                     logger.info("going on")
                 pause_s = 0.0
@@ -206,6 +209,7 @@ class Service:
     def _collect_steps(self) -> None:
         outcomes = self.executor.finished() if self.executor is not None else []
         if outcomes:
+            self.meters.steps_ended(outcomes)
             with self._steps() as steps:
                 record_steps(steps, outcomes, HANDLING)
 
@@ -234,6 +238,7 @@ class Service:
             with self._steps() as steps:
                 calls = start_steps(steps, HANDLING)
             for call in calls:
+                self.meters.step_started(call)
                 self.executor.start(call)
 
     def _dispatch(self) -> None:

@@ -21,6 +21,7 @@ from proxy_worker.node.heart import Heart
 from proxy_worker.node.joining import describe, join
 from proxy_worker.node.life import begin_life
 from proxy_worker.node.logs import log_to_stderr
+from proxy_worker.node.watched import metrics_exposed
 from proxy_worker.program.scratch import sweep_scratch
 
 log = logging.getLogger(__name__)
@@ -41,6 +42,7 @@ def run(
     """
     log_to_stderr(log_level)
     configuration = load_configuration(config, os.environ)
+    log_to_stderr(log_level, configuration.log_format)
     sweep_scratch()
     with (
         begin_life(configuration.name, configuration.state_dir) as identity,
@@ -75,7 +77,8 @@ def run(
         )
         detacher.watch(lambda: heart.register_anew(lambda: detacher.limited(registration)))
         gc.freeze()  # what was imported so far stays shared with the pool's processes
-        node.run(heart)
+        with metrics_exposed(configuration, bench, heart, registration):
+            node.run(heart)
         detacher.stop()
         heart.stop()
         if lost:

@@ -15,6 +15,7 @@ from proxy_worker.contract.specification import RepositoryReference
 from proxy_worker.ledger import Ledger, ProxyIdentity
 from proxy_worker.node.draining import Draining
 from proxy_worker.node.obeyed import Obeyed
+from proxy_worker.node.tally import Tally
 from proxy_worker.repository.credentials import Credential, load_credential
 from proxy_worker.repository.reconfiguring import is_newest
 from proxy_worker.repository.repository import Repository, open_store
@@ -22,6 +23,8 @@ from proxy_worker.transport.vsphere_access import VsphereAccess
 
 KEY_SUFFIX = ".key"
 PHRASE_SUFFIX = ".passphrase"
+UPKEEP_PROCESSES = 1
+"""Pool processes beyond the slots: scans, listings and commits need not wait for disks."""
 
 
 class NoSecretError(CredentialError):
@@ -44,6 +47,7 @@ class Bench:
         self.draining = draining
         self.public_keys: tuple[Ed25519PublicKey, ...] = configuration.public_keys()
         self.obeyed = Obeyed(configuration.state_dir)
+        self.tally = Tally(configuration.max_concurrent_tasks + UPKEEP_PROCESSES)
         self.failures_in_a_row = 0
         """Tasks of this process that failed since the last one that didn't."""
         self._vsphere_offer = vsphere or VsphereOffer()

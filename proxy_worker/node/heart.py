@@ -49,6 +49,13 @@ class Heart:
         self._dead: queue.SimpleQueue[tuple[str, int, str] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._beat, name="heart", daemon=True)
         self._told = False
+        self.deaths = 0
+        """How many pool processes died over a task."""
+
+    @property
+    def heard(self) -> bool:
+        """Whether the ledger heard the last beat."""
+        return not self._told
 
     def start(self) -> None:
         """Begin to beat."""
@@ -66,6 +73,7 @@ class Heart:
 
         Doesn't wait for the ledger.
         """
+        self.deaths += 1
         self._dead.put((task_id, number, said))
 
     def beat_now(self) -> None:
@@ -134,11 +142,12 @@ class Heart:
     def _forfeit(self, task_id: str, number: int, said: str) -> None:
         words = last_words(self._state_dir, task_id, number)
         why = self._coroner.cause(said, words)
+        about = {"task": task_id}
         try:
             match self._ledger.forfeit(task_id, number, self._identity, why=why, log=words):
                 case Forfeited.READY:
-                    log.warning("task %s: its process %s; it is ready again", task_id, why)
+                    log.warning("task %s: its process %s; it is ready again", task_id, why, extra=about)
                 case Forfeited.ENDED:
-                    log.error("task %s: its process %s; it isn't tried again", task_id, why)
+                    log.error("task %s: its process %s; it isn't tried again", task_id, why, extra=about)
         except LedgerError as error:
-            log.warning("task %s: its process died, and its lease has to run out: %s", task_id, error)
+            log.warning("task %s: its process died, its lease has to run out: %s", task_id, error, extra=about)

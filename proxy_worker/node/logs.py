@@ -10,6 +10,8 @@ from celery.platforms import SecurityWarning
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
+from proxy_worker.program.logs import LogFormat, handler
+
 FORMAT: Final = "%(asctime)s %(levelname)-7s %(processName)s %(name)s: %(message)s"
 AWAY: Final = (OperationalError, RedisError, OSError)
 
@@ -26,11 +28,11 @@ class _OneLine(logging.Filter):
         return True
 
 
-def log_to_stderr(level: str) -> None:
-    """Set logging up for this process and those it forks."""
-    handler = logging.StreamHandler()
-    handler.addFilter(_OneLine())
-    logging.basicConfig(level=level.upper(), format=FORMAT, handlers=[handler])
+def log_to_stderr(level: str, form: LogFormat = LogFormat.TEXT) -> None:
+    """Set logging up, or up anew, for this process and those it forks."""
+    to_stderr = handler(form, FORMAT)
+    to_stderr.addFilter(_OneLine())
+    logging.basicConfig(level=level.upper(), handlers=[to_stderr], force=True)
     # Root is refused by Celery for the sake of pickle, which nothing here accepts.
     warnings.simplefilter("ignore", SecurityWarning)
     # Celery repeats every message and result at this level, and our own line says more.

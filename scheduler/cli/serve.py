@@ -18,8 +18,11 @@ import typer
 from proxy_worker.contract.signing import encode_public_key
 from proxy_worker.ledger import Ledger, StaleEpochError
 from proxy_worker.ledger.broker import publish, publisher
+from proxy_worker.program.exposition import exposed
+from proxy_worker.program.logs import handler
 from scheduler.configuration import PATH_VARIABLE, SchedulerConfiguration, load_configuration
 from scheduler.local_proxy import LocalProxy
+from scheduler.monitoring.collector import registry_of
 from scheduler.notifications.postman import Postman
 from scheduler.runs.handling import KINDS
 from scheduler.service import Service
@@ -61,11 +64,13 @@ def serve(
     level = logging.getLevelNamesMapping().get(log_level.upper())
     if level is None:
         raise typer.BadParameter(f"{log_level!r} is none of debug, info, warning, error", param_hint="--log-level")
-    logging.basicConfig(level=max(level, logging.WARNING), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    configuration = load_configuration()
+    to_stderr = handler(configuration.log_format, "%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.basicConfig(level=max(level, logging.WARNING), handlers=[to_stderr])
     logging.getLogger("scheduler").setLevel(level)
     stop, hurry = threading.Event(), threading.Event()
     _stop_on_signals(stop, hurry)
-    _serve(load_configuration(), stop, hurry, with_proxy=not no_local_proxy)
+    _serve(configuration, stop, hurry, with_proxy=not no_local_proxy)
 
 
 def _serve(
@@ -115,7 +120,11 @@ def _lead(
             anew.local = LocalProxy(configuration, encode_public_key(key.public_key()))
         logger.info("serving from %s", state.name)
         try:
-            with Postman(state, configuration.secrets_dir):
+            with (
+                Postman(state, configuration.secrets_dir),
+                Ledger(access) as looked_at,
+                exposed(registry_of(service.meters, state, looked_at), configuration.metrics),
+            ):
                 service.serve(stop, anew.local.watch if anew.local is not None else _nothing)
         finally:
             logger.info("stopping")
