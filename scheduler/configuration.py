@@ -95,17 +95,6 @@ class SchedulerConfiguration(Settings):
         """The SQLAlchemy URL that is used."""
         return self.database_url or f"sqlite:///{self.state_dir / 'scheduler.db'}"
 
-    @property
-    def signing_key_path(self) -> Path:
-        """The private key that signs task specifications."""
-        return self.state_dir / "signing.key"
-
-    @property
-    def public_key_path(self) -> Path:
-        """Its public half, as `proxy.toml` carries it."""
-        return self.state_dir / "signing.pub"
-
-    @property
     def database_access(self) -> DatabaseAccess:
         """How the database is reached, its password read anew each time.
 
@@ -122,6 +111,17 @@ class SchedulerConfiguration(Settings):
             password = read_secret(self.secrets_dir / self.database_credential, "password of the database")
         return DatabaseAccess(self.database, password, self.database_ca_file)
 
+    @property
+    def signing_key_path(self) -> Path:
+        """The private key that signs task specifications."""
+        return self.state_dir / "signing.key"
+
+    @property
+    def public_key_path(self) -> Path:
+        """Its public half, as `proxy.toml` carries it."""
+        return self.state_dir / "signing.pub"
+
+    @property
     def pki_dir(self) -> Path:
         """The fleet's authority, if it has one."""
         return self.state_dir / "pki"
@@ -178,9 +178,9 @@ def _absolute(configuration: SchedulerConfiguration, folder: Path) -> SchedulerC
             "deployment": deployment.model_copy(update=given),
             "state_dir": folder / configuration.state_dir,
             "secrets_dir": folder / configuration.secrets_dir,
+            "database_ca_file": configuration.database_ca_file and folder / configuration.database_ca_file,
             "redis": configuration.redis.below(folder),
             "metrics": configuration.metrics.below(folder),
             "local_proxy": local.model_copy(update={"datastores": datastores}),
         }
     )
-            "database_ca_file": configuration.database_ca_file and folder / configuration.database_ca_file,
