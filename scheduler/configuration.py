@@ -21,6 +21,7 @@ from proxy_worker.ledger import RedisAccess
 from proxy_worker.program.exposition import MetricsSettings
 from proxy_worker.program.logs import LogFormat
 from proxy_worker.program.settings import RedisSettings, Settings, read_secret, read_settings
+from scheduler.server_backup.settings import ServerBackupSettings
 from scheduler.state.access import DatabaseAccess
 
 SEARCHED: Final = (Path("scheduler.toml"), Path("/etc/proxyfleet/scheduler.toml"))
@@ -83,6 +84,7 @@ class SchedulerConfiguration(Settings):
     """The authority that must have certified the database server, for TLS; none: no TLS."""
     secrets_dir: Path = Path("/etc/proxyfleet/secrets")
     """One file per secret, readable by the scheduler's user alone."""
+    server_backup: ServerBackupSettings = ServerBackupSettings()
     redis: RedisSettings = RedisSettings()
     metrics: MetricsSettings = MetricsSettings()
     log_format: LogFormat = LogFormat.TEXT

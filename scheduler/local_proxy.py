@@ -43,7 +43,7 @@ class LocalProxy:
         self._folder = configuration.state_dir / "local-proxy"
         self._path = self._folder / "proxy.toml"
         self._text = proxy_toml(configuration, self._folder, public_key)
-        self._program = _program()
+        self._program = proxy_worker()
         self._process: subprocess.Popen[bytes] | None = None
         self._started_at = 0.0
         self._start_at = 0.0
@@ -140,7 +140,8 @@ def proxy_toml(configuration: SchedulerConfiguration, folder: Path, public_key: 
     return tomlkit.dumps(document)
 
 
-def _program() -> Path:
+def proxy_worker() -> Path:
+    """The command `proxy-worker`; raises `LocalProxyError` when it isn't installed."""
     beside = Path(sys.executable).with_name("proxy-worker")
     found = beside if beside.exists() else shutil.which("proxy-worker")
     if found is None:

@@ -32,6 +32,7 @@ COMMANDS: Final = {
     "pki": "scheduler.cli.pki",
     "vcenter": "scheduler.cli.vcenter",
     "vm": "scheduler.cli.vm",
+    "server": "scheduler.cli.server",
     "notification": "scheduler.cli.notification",
 }
 

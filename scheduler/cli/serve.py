@@ -25,6 +25,7 @@ from scheduler.local_proxy import LocalProxy
 from scheduler.monitoring.collector import registry_of
 from scheduler.notifications.postman import Postman
 from scheduler.runs.handling import KINDS
+from scheduler.server_backup.nightly import NightlyBackup
 from scheduler.service import Service
 from scheduler.signing import signing_key
 from scheduler.state.leadership import Leadership
@@ -118,6 +119,13 @@ def _lead(
         service.load()
         if with_proxy and configuration.local_proxy.enabled:
             anew.local = LocalProxy(configuration, encode_public_key(key.public_key()))
+        nightly = NightlyBackup(configuration.server_backup, state)
+
+        def each_turn() -> None:
+            nightly.watch()
+            if anew.local is not None:
+                anew.local.watch()
+
         logger.info("serving from %s", state.name)
         try:
             with (
@@ -125,9 +133,10 @@ def _lead(
                 Ledger(access) as looked_at,
                 exposed(registry_of(service.meters, state, looked_at), configuration.metrics),
             ):
-                service.serve(stop, anew.local.watch if anew.local is not None else _nothing)
+                service.serve(stop, each_turn)
         finally:
             logger.info("stopping")
+            nightly.stop()
             executor.close()
             broker.close()
             state.close()
@@ -146,10 +155,6 @@ class _BeginAnew:
         if self.local is not None:
             self.local.tell_to_end()
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606 - this very command again
-
-
-def _nothing() -> None:
-    """Stands for the local proxy's supervision where there is none."""
 
 
 def _stop_on_signals(stop: threading.Event, hurry: threading.Event) -> None:

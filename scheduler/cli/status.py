@@ -36,6 +36,7 @@ from scheduler.cli.records import DiskRecord, RunRecord
 from scheduler.cli.restore_record import restore_line
 from scheduler.cli.run_view import headline
 from scheduler.cli.status_record import StatusRecord, status_record
+from scheduler.server_backup.nightly import backup_warnings
 from scheduler.state.lock import servers_of
 from scheduler.state.store import State
 
@@ -169,7 +170,11 @@ def _look(opened: State, window: LedgerWindow) -> StatusRecord:
     servers = servers_of(opened)
     with opened.read() as session:
         live = window.look(session)
-        warnings = expiry_warnings(configuration().pki_dir)
+        settings = configuration()
+        warnings = (
+            *expiry_warnings(settings.pki_dir),
+            *backup_warnings(session, settings.server_backup, time.time()),
+        )
         return status_record(session, live, servers=servers, problem=window.problem, warnings=warnings)
 
 

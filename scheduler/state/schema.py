@@ -13,7 +13,7 @@ from sqlalchemy import Connection, inspect, text
 from scheduler.state.errors import StateVersionError
 
 _MIGRATIONS = Path(__file__).parent / "migrations"
-_VERSION_TABLE = "alembic_version"
+VERSION_TABLE = "alembic_version"
 
 
 def known_revisions() -> list[str]:
@@ -64,9 +64,9 @@ def not_set_up(name: str) -> StateVersionError:
 
 
 def _refuse_newer(connection: Connection, name: str) -> str | None:
-    if not inspect(connection).has_table(_VERSION_TABLE):
+    if not inspect(connection).has_table(VERSION_TABLE):
         return None
-    current: str | None = connection.scalar(text(f"SELECT version_num FROM {_VERSION_TABLE}"))  # noqa: S608 - a constant
+    current: str | None = connection.scalar(text(f"SELECT version_num FROM {VERSION_TABLE}"))  # noqa: S608 - a constant
     if current is not None and current not in known_revisions():
         raise StateVersionError(
             f"database {name}",
