@@ -8,7 +8,7 @@ import typer
 from rich.console import Group
 from rich.text import Text
 
-from proxy_worker.contract.errors import LedgerError, NotFoundError
+from proxy_worker.contract.errors import NotFoundError
 from proxy_worker.contract.names import TransportMode
 from scheduler.cli import completion
 from scheduler.cli.arguments import AsJson, ProxyName
@@ -17,26 +17,25 @@ from scheduler.cli.live import LedgerWindow
 from scheduler.cli.mode_record import ExplainedDisk, ModeRecord
 from scheduler.cli.mode_record import explain as explained
 from scheduler.cli.opening import configuration, opened_state
-from scheduler.cli.printing import duration, facts, note, plural, print_json, state, table
+from scheduler.cli.printing import duration, facts, note, print_json, state, table
 from scheduler.cli.printing import show as print_view
 from scheduler.cli.proxy_add import add
 from scheduler.cli.proxy_deploy import deploy, remove, upgrade
+from scheduler.cli.proxy_drain import NoFleetError, drain, resume, set_
 from scheduler.cli.proxy_record import ProxyRecord, proxy_records, server_rows
-from scheduler.state.models import Proxy
 
 app = typer.Typer(
     rich_markup_mode=None,
     add_completion=False,
     no_args_is_help=True,
-    help="Add proxies, look at them, enable and disable them, upgrade and remove them.",
+    help="Add proxies, look at them, drain and resume them, upgrade and remove them.",
 )
 
-for command in (add, deploy, upgrade, remove):
+for command in (add, drain, resume, deploy, upgrade, remove):
     app.command()(command)
-
-
-class NoFleetError(LedgerError):
-    """Which proxies there are isn't known while the ledger doesn't answer."""
+app.command("set")(set_)
+app.command("enable", hidden=True)(resume)
+app.command("disable", hidden=True)(drain)
 
 
 class NoSigningKeyError(NotFoundError):
@@ -143,28 +142,6 @@ def explain(
 
 
 @app.command()
-def enable(name: ProxyName) -> None:
-    """Let a proxy have tasks.
-
-    \b
-    Examples:
-      scheduler proxy enable proxy-1
-    """
-    _set_enabled(name, enabled=True)
-
-
-@app.command()
-def disable(name: ProxyName) -> None:
-    """Give a proxy no more tasks. Those it has go on to their end.
-
-    \b
-    Examples:
-      scheduler proxy disable proxy-1
-    """
-    _set_enabled(name, enabled=False)
-
-
-@app.command()
 def key(as_json: AsJson = False) -> None:
     """Print the scheduler's public key, which every proxy.toml needs in `scheduler_public_keys`.
 
@@ -225,16 +202,3 @@ def _verdict(record: ExplainedDisk, mode: ModeRecord) -> Text:
 
 def _slots(record: ProxyRecord) -> str:
     return "-" if record.slots is None else f"{record.used} of {record.slots}"
-
-
-def _set_enabled(name: str, *, enabled: bool) -> None:
-    view = LedgerWindow().look().view
-    with opened_state() as opened, opened.write() as session:
-        record = _find(proxy_records(session, view), name)
-        declared = session.get(Proxy, name)
-        if declared is None:
-            declared = Proxy(name=name, enabled=enabled)
-            session.add(declared)
-        declared.enabled = enabled
-    going_on = f"; {plural(len(record.tasks), 'task')} of it goes on" if record.tasks and not enabled else ""
-    note(f"Proxy {name} is {'enabled' if enabled else 'disabled'}{going_on}.")

@@ -127,7 +127,7 @@ def _state(seen: ProxyView | None, *, enabled: bool, ledger_answers: bool) -> st
     if not seen.live:
         return "down"
     if not enabled:
-        return "disabled"
+        return "draining" if seen.slots_used else "disabled"
     if seen.refusal or seen.note:
         return "refused" if seen.refusal else "unfit"
     return "draining" if seen.draining else "up"

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.scheduler.cli.conftest import Program
+from proxy_worker.ledger import Ledger
+from tests.scheduler.cli.conftest import Program, serving
 from tests.scheduler.conftest import World
 
 
@@ -147,3 +148,32 @@ def test_a_time_zone_that_is_none_is_refused(applied: Program) -> None:
     )
     assert refused.code == 3
     assert "schedule.timezone: expected a time zone such as 'Europe/Berlin' or 'UTC', got 'Mars'" in refused.err
+
+
+def test_a_proxy_is_drained_with_what_it_still_runs_in_sight(
+    applied: Program, world: World, ledger: Ledger
+) -> None:
+    world.fleet.join("proxy-1")
+    with serving(world):
+        assert applied("proxy", "drain", "proxy-1", "--wait").err == "Proxy proxy-1 has nothing left to do.\n"
+        assert ledger.view().proxies["proxy-1"].orders.enabled is False
+        assert applied("proxy", "list", "--json").json[0]["state"] == "disabled"
+        assert applied("proxy", "resume", "proxy-1").err == "Proxy proxy-1 gets tasks.\n"
+    assert "enabled = false" not in applied("export").out
+
+
+def test_slots_are_set_no_higher_than_the_proxy_allows(applied: Program, world: World) -> None:
+    world.start()
+    world.fleet.join("proxy-1", slots=3)
+
+    lower = applied("proxy", "set", "proxy-1", "--max-concurrent-tasks", "2")
+    assert "Proxy proxy-1 moves at most 2 disks at once." in lower.err
+    assert "max_concurrent_tasks = 2" in applied("export").out
+
+    higher = applied("proxy", "set", "proxy-1", "--max-concurrent-tasks", "9")
+    assert "warning: its own proxy.toml allows 3, and the smaller number counts." in higher.err
+    assert "moves at most 3 disks at once" in higher.err
+
+    own = applied("proxy", "set", "proxy-1", "--max-concurrent-tasks", "0")
+    assert "moves at most 3 disks at once" in own.err
+    assert "max_concurrent_tasks" not in applied("export").out
