@@ -12,6 +12,7 @@ COMMANDS: Final = {
     "init": "proxy_worker.cli.repository_init",
     "list": "proxy_worker.cli.repository_list",
     "check": "proxy_worker.cli.repository_check",
+    "prove": "proxy_worker.cli.repository_prove",
     "reindex": "proxy_worker.cli.repository_reindex",
     "remove": "proxy_worker.cli.repository_remove",
     "collect": "proxy_worker.cli.repository_collect",

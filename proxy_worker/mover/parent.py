@@ -84,6 +84,8 @@ def _compare(
         return Comparison(disk.run, parent, full_read_reason=request.full_read_reason)
     ranges = block_ranges(request.changed_areas, geometry.block_size)
     doubt = _doubt(disk, request.changed_areas, geometry)
+    if doubt is None and writer.misses(disk.segments):
+        doubt = "blocks that the disk may still have are damaged in the repository, and are stored anew"
     if doubt is None and point is not None and request.parent is None and (newer := repository.newer_than(point)):
         doubt = f"{newer}, and the changed areas may be relative to it"
     if doubt is not None:

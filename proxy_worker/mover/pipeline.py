@@ -172,7 +172,7 @@ class Pipeline:
                 block = buffer.view[offset : offset + length]
                 block_id = writer.identify(block)
                 segment.ids[at : at + ID_BYTES] = block_id
-                if known_ids[at : at + ID_BYTES] == block_id:
+                if known_ids[at : at + ID_BYTES] == block_id and block_id not in writer.lost:
                     outcome.unchanged_bytes += length
                 elif writer.has(block_id):
                     outcome.duplicate_bytes += length

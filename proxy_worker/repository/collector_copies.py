@@ -78,10 +78,12 @@ def choose_copies(packs: Packs, groups: Iterable[CopyGroup]) -> None:
 
 
 def preferred(packs: Packs, group: CopyGroup) -> Copy:
-    """The copy in the pack that points need most of; the same whenever it is asked with the same counts."""
+    """The copy in the pack that points need most of, rather than in one that is damaged; the same whenever it is
+    asked with the same counts."""
 
-    def worth(copy: Copy) -> tuple[float, int]:
-        return packs.wanted_bytes[copy.pack] / max(1, packs.chunk_bytes[copy.pack]), -copy.pack
+    def worth(copy: Copy) -> tuple[bool, float, int]:
+        needed = packs.wanted_bytes[copy.pack] / max(1, packs.chunk_bytes[copy.pack])
+        return copy.pack not in packs.damaged, needed, -copy.pack
 
     return max(group.copies, key=worth)
 

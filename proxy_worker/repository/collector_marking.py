@@ -15,6 +15,7 @@ from proxy_worker.repository.collector_marks import Index, Marks, chunks_to_move
 from proxy_worker.repository.collector_needs import Needs
 from proxy_worker.repository.collector_packs import ABSENT, Packs
 from proxy_worker.repository.collector_removal import withdraw_from_index
+from proxy_worker.repository.damage import load_damage
 from proxy_worker.repository.errors import MissingBlockError
 from proxy_worker.repository.pack_layout import ChunkKind, pack_name
 from proxy_worker.repository.points import Point, decode_outcome
@@ -87,6 +88,7 @@ def mark_repository(access: Access, folder: Path, *, dry_run: bool, go_on: Calla
         described = describe_packs(access, [packs.ids[number] for number in undescribed])
         packs.unreadable = {packs.ids.number(pack_id): why for pack_id, why in described.unreadable.items()}
         access.index.refresh()
+    packs.damaged = {packs.ids.number(pack_id) for pack_id in load_damage(access.store, access.sealer).packs}
     index = Index(access.index.runs, packs)
     needs, also = Needs(folder / "needs", parts), Needs(folder / "also", parts)
     needs.gather(access, live_points(access, names), go_on=go_on)

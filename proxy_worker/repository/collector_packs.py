@@ -65,6 +65,8 @@ class Packs:
         """Copies that are to stay."""
         self.unreadable: dict[int, str] = {}
         """Packs that no fragment describes and whose own table can't be used, with the reason."""
+        self.damaged: set[int] = set()
+        """Packs that something can't be had from."""
         self._store = store
 
     def __len__(self) -> int:

@@ -10,7 +10,7 @@ from proxy_worker.repository.access import Access
 from proxy_worker.repository.chunks import ChunkReader
 from proxy_worker.repository.errors import MissingBlockError
 from proxy_worker.repository.index_run import Location
-from proxy_worker.repository.keyring import ZERO_ID
+from proxy_worker.repository.keyring import ID_BYTES, ZERO_ID
 from proxy_worker.repository.maps import DiskMap, load_map
 from proxy_worker.repository.pack_layout import ChunkKind
 from proxy_worker.repository.points import Point, StoredFile
@@ -65,6 +65,36 @@ class PointReader:
         for span in _spans(sorted(wanted, key=_place)):
             read_bytes += self._read_span(span, ids, view)
         return read_bytes
+
+    def read_block(self, block_id: bytes) -> bytes:
+        """One block, whatever its length; raises as `read_blocks_into` does."""
+        block = bytearray(self.block_size)
+        return bytes(block[: self._chunks.read_block_into(block_id, memoryview(block))])
+
+    def read_range_into(self, disk_key: str, offset_bytes: int, view: memoryview) -> bool:
+        """Fill `view` from a place of a disk, whatever the size of its blocks; False if the disk ends before.
+
+        Raises as `read_blocks_into` does.
+        """
+        disk_map = self.map(disk_key)
+        if offset_bytes + len(view) > disk_map.size_bytes:
+            return False
+        size, done = disk_map.block_size, 0
+        while done < len(view):
+            block, within = divmod(offset_bytes + done, size)
+            content = bytearray(min(size, disk_map.size_bytes - block * size))
+            self.read_blocks_into([self._block_id(disk_map, block)], memoryview(content))
+            piece = content[within : within + len(view) - done]
+            view[done : done + len(piece)] = piece
+            done += len(piece)
+        return True
+
+    def _block_id(self, disk_map: DiskMap, block: int) -> bytes:
+        segment, place = divmod(block, disk_map.blocks_per_segment)
+        segment_id = disk_map.segments[segment]
+        if segment_id == ZERO_ID:
+            return ZERO_ID
+        return self.segment_ids(segment_id)[place * ID_BYTES : (place + 1) * ID_BYTES]
 
     def read_file(self, file: StoredFile) -> bytes:
         """A configuration file of the VM."""

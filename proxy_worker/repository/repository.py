@@ -23,6 +23,7 @@ from proxy_worker.repository.config import (
     name_of,
 )
 from proxy_worker.repository.credentials import Credential
+from proxy_worker.repository.damage import load_damage
 from proxy_worker.repository.errors import (
     CannotReadError,
     PointNotFoundError,
@@ -208,13 +209,15 @@ class Repository:
             forget_writers(self._store, vm_id=vm_id, run=run)
             raise RunEndedError(f"run {run} of VM {vm_id}", why="it has ended", remedy="Start a new run.")
         condemned = condemned_packs(self._store, self._sealer)
+        damage = load_damage(self._store, self._sealer)
         self.access.index.refresh()
         return DiskWriter(
             self.access,
             self.chunks,
             DiskAttempt(vm_id, run, disk_key, fence),
             level=level,
-            condemned=condemned,
+            condemned=condemned | damage.packs,
+            lost=damage.lost(self.access.index),
             limits=limits or WriterLimits(),
         )
 

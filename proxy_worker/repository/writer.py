@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 _REMEMBERED_IDS: Final = 1 << 16
 """Ids of published blocks that a writer keeps at hand; beyond, it finds its own in the index."""
 _USABLE, _UNUSABLE = 1, 2
+_MAP_COPIES: Final = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,8 +86,10 @@ class DiskWriter:
         *,
         level: CompressionLevel,
         condemned: frozenset[bytes],
+        lost: frozenset[bytes],
         limits: WriterLimits,
     ) -> None:
+        """Packs that are `condemned`, or known to be damaged, are not named; what is `lost` has no other copy."""
         self.block_size = access.block_size
         self.blocks_per_segment = access.config.blocks_per_segment
         self.identify = access.keyring.block_id
@@ -102,6 +105,8 @@ class DiskWriter:
         self._attempt = attempt
         self._metadata_compressor = Compressor(CompressionLevel.OPTIMAL)
         self._condemned = condemned
+        self.lost = lost
+        """Ids that a parent may name and that have to be stored anew all the same."""
         self._limits = limits
         group = access.keyring.identity.body.group
         self._groups = frozenset({group_digest(group), group_digest(OWNER_GROUP)})
@@ -174,6 +179,21 @@ class DiskWriter:
             return None
         self._inherited_packs.update(disk_map.packs)
         return ParentDisk(point.run, disk_map.size_bytes, disk_map.segments)
+
+    def misses(self, segments: Sequence[bytes]) -> bool:
+        """Whether segments of a parent, or blocks in them, are lost, so that all of the disk has to be read."""
+        if not self.lost:
+            return False
+        for segment_id in segments:
+            if segment_id == ZERO_ID:
+                continue
+            try:
+                ids = self.segment_ids(segment_id)
+            except DamageError:
+                return True
+            if any(ids[at : at + ID_BYTES] in self.lost for at in range(0, len(ids), ID_BYTES)):
+                return True
+        return False
 
     def segment_ids(self, segment_id: bytes) -> bytes:
         """The ids that a stored segment holds, e.g. a parent's."""
@@ -262,7 +282,9 @@ class DiskWriter:
 
     def _store_metadata(self, kind: ChunkKind, content_id: bytes, plain: bytes) -> None:
         if not self.has(content_id):
-            self._open_pack().add_metadata(kind, content_id, plain, self._metadata_compressor)
+            # A map has no like elsewhere, since nobody else stores the same: a flipped bit would cost the point.
+            for _ in range(_MAP_COPIES if kind == ChunkKind.MAP else 1):
+                self._open_pack().add_metadata(kind, content_id, plain, self._metadata_compressor)
             self._enter(content_id)
 
     def _enter(self, content_id: bytes) -> None:
