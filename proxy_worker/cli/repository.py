@@ -13,6 +13,8 @@ COMMANDS: Final = {
     "list": "proxy_worker.cli.repository_list",
     "check": "proxy_worker.cli.repository_check",
     "prove": "proxy_worker.cli.repository_prove",
+    "import": "proxy_worker.cli.repository_import",
+    "export": "proxy_worker.cli.repository_export",
     "reindex": "proxy_worker.cli.repository_reindex",
     "remove": "proxy_worker.cli.repository_remove",
     "collect": "proxy_worker.cli.repository_collect",

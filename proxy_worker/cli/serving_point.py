@@ -61,7 +61,7 @@ def serve(
     with ExitStack() as stack:
         repository = stack.enter_context(opening.repository())
         chosen = find_point(repository, vm, point)
-        exports = _exports(stack, repository, chosen, disks or [disk.key for disk in chosen.disks], overlay)
+        exports = exported(stack, repository, chosen, disks or [disk.key for disk in chosen.disks], overlay)
         listener = listening.begin()
         if listening.path is not None:
             stack.callback(listening.path.unlink, missing_ok=True)
@@ -70,9 +70,10 @@ def serve(
         signal.sigwait(_END)
 
 
-def _exports(
+def exported(
     stack: ExitStack, repository: Repository, point: Point, keys: Sequence[str], overlay: Path | None
 ) -> dict[str, Disk]:
+    """Disks of a point by key, open until `stack` closes; with a folder for an `overlay`, they can be written."""
     if not repository.can_read:
         raise CannotReadError(
             f"restore point {point.run}",

@@ -50,14 +50,15 @@ def back_up(
 ) -> None:
     """Back up a disk, commit it as a restore point, and print what came of it."""
     areas = read_areas(changed_areas) if changed_areas is not None else None
-    identity = _identity(vm)
+    identity = vm_identity(vm)
     with open_path(disk) as source, opening.repository() as opened:
-        request = _request(
+        request = disk_request(
             vm=identity,
             disk=disk,
             disk_key=disk_key,
             repository=repository,
             level=level,
+            run=new_run_id(),
             areas=areas,
             parent=parent,
         )
@@ -89,27 +90,30 @@ def read_areas(path: Path) -> tuple[Extent, ...]:
         ) from error
 
 
-def _identity(vm: str) -> VmIdentity:
+def vm_identity(vm: str) -> VmIdentity:
+    """A VM that is known by its name alone; raises `OptionError`."""
     try:
         return VmIdentity.of_name(vm)
     except ValidationError as error:
         raise OptionError(f"VM name {vm[:60]!r} can't be used", why="names have 1 to 255 characters") from error
 
 
-def _request(
+def disk_request(
     *,
     vm: VmIdentity,
     disk: str,
     disk_key: str,
     repository: str,
     level: CompressionLevel,
-    areas: tuple[Extent, ...] | None,
-    parent: str | None,
+    run: str,
+    areas: tuple[Extent, ...] | None = None,
+    parent: str | None = None,
 ) -> DiskBackup:
+    """What a disk task would be told; raises `OptionError` for what it wouldn't take."""
     address = DiskAddress(nbd_uri=disk) if disk.startswith("nbd") and "://" in disk else DiskAddress(path=disk)
     try:
         return DiskBackup(
-            run=new_run_id(),
+            run=run,
             job=JOB,
             vm=vm,
             disk=DiskIdentity(key=disk_key, address=address),

@@ -17,6 +17,7 @@ from proxy_worker.transport.direct_storage import open_direct_storage, open_in_p
 from proxy_worker.transport.failover import FailoverSource, both_failed
 from proxy_worker.transport.nbd.uri import is_nbd_uri
 from proxy_worker.transport.network import open_network_mode, open_offered
+from proxy_worker.transport.qcow2 import is_qcow2_name, open_qcow2
 from proxy_worker.transport.source import DiskSource
 from proxy_worker.transport.storage_snapshot.reading import open_storage_snapshot
 from proxy_worker.transport.vsphere_access import VsphereAccess
@@ -110,13 +111,16 @@ def open_disk(
 def open_path(text: str) -> DiskSource:
     """Open a disk that a person names: a path, or an NBD URI.
 
-    A file that isn't called .vmdk is a raw image. A VMDK may consist of files in its own folder and below.
+    A file that isn't called .vmdk or .qcow2 is a raw image. A VMDK may consist of files in its own folder and
+    below.
     Raises SourceError, NotFoundError, NbdUriError.
     """
     if is_nbd_uri(text):
         return open_offered(text, reason="network, because an NBD URI was given")
     path = Path(text).expanduser().absolute()
     path = path.resolve() if path.is_symlink() else path
+    if is_qcow2_name(path):
+        return open_qcow2(path)
     return open_in_place(
         Datastore(path.parent.name, path.parent, label=str(path.parent)),
         path.name,

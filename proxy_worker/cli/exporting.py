@@ -1,0 +1,96 @@
+"""The work of `proxy-worker repository export`: a restore point served to `qemu-img convert`."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import typer
+
+from proxy_worker.cli.opening import Opening, OptionError, find_point
+from proxy_worker.cli.serving_point import exported
+from proxy_worker.contract.errors import TargetError
+from proxy_worker.export.server import Server, listen_on_socket
+from proxy_worker.program.scratch import ScratchFolder
+from proxy_worker.program.units import size
+from proxy_worker.transport.command import require_tool
+from proxy_worker.transport.qemu import PACKAGE
+
+
+class ExportFailedError(TargetError):
+    """An image couldn't be written whole."""
+
+
+def export_one(
+    opening: Opening,
+    *,
+    vm: str,
+    point: str | None,
+    disk_key: str,
+    to: Path,
+    image_format: str,
+    overwrite: bool,
+    as_json: bool,
+) -> None:
+    """Write an image beside its place, sync it, and give it its name. Raises `OptionError`, `ExportFailedError`."""
+    tool = require_tool("qemu-img", PACKAGE)
+    if to.exists() and not overwrite:
+        raise OptionError(f"image {to}", why="it exists", remedy="Choose another --to, or say --overwrite.")
+    partial = to.with_name(f".{to.name}.partial-{os.getpid()}")
+    try:
+        with opening.repository() as repository:
+            chosen = find_point(repository, vm, point)
+            with contextlib.ExitStack() as stack:
+                disks = exported(stack, repository, chosen, [disk_key], None)
+                scratch = ScratchFolder("export")
+                stack.callback(scratch.remove)
+                server = stack.enter_context(Server(disks, listen_on_socket(scratch.path / "nbd.sock")))
+                progress = ["-p"] if sys.stderr.isatty() else []
+                _convert(
+                    [tool, "convert", *progress, "-f", "raw", "-O", image_format, server.uri(disk_key)], partial
+                )
+        _sync(partial)
+        partial.replace(to)
+        _sync(to.parent)
+    except OSError as error:
+        raise ExportFailedError(f"image {to}", why=error.strerror or str(error)) from error
+    finally:
+        partial.unlink(missing_ok=True)
+    written = to.stat().st_blocks * 512
+    if as_json:
+        told = {
+            "point": chosen.run,
+            "vm": chosen.vm_name,
+            "disk": disk_key,
+            "path": str(to),
+            "format": image_format,
+        }
+        typer.echo(json.dumps({**told, "size_bytes": disks[disk_key].size_bytes, "file_bytes": written}))
+    else:
+        what = f"disk {disk_key} of {chosen.vm_name}, restore point {chosen.run}"
+        typer.echo(f"{to}: {what}, {size(disks[disk_key].size_bytes)} in {size(written)}")
+
+
+def _convert(command: list[str], partial: Path) -> None:
+    done = subprocess.run(
+        [*command, str(partial)], stdout=sys.stderr, stderr=subprocess.PIPE, text=True, check=False, umask=0o077
+    )
+    if done.returncode:
+        said = done.stderr.strip().splitlines()
+        raise ExportFailedError(
+            "the image can't be written whole",
+            why=said[-1] if said else f"qemu-img ended with {done.returncode}",
+            remedy="Nothing is left of it. `proxy-worker repository check` says whether the repository is sound.",
+        )
+
+
+def _sync(path: Path) -> None:
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

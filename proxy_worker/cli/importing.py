@@ -1,0 +1,78 @@
+"""The work of `proxy-worker repository import`: several images, one restore point."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+
+import typer
+
+from proxy_worker.cli.opening import Opening, OptionError
+from proxy_worker.cli.progress import TerminalControl
+from proxy_worker.cli.standalone_backup import FENCE, JOB, disk_request, vm_identity
+from proxy_worker.contract.errors import StoreError
+from proxy_worker.contract.names import CompressionLevel
+from proxy_worker.contract.specification import DiskIdentity
+from proxy_worker.mover.backup import back_up_disk
+from proxy_worker.program.units import size
+from proxy_worker.repository.repository import new_run_id
+from proxy_worker.transport.select import open_path
+
+
+def import_all(
+    opening: Opening, *, repository: str, vm: str, images: Sequence[str], level: CompressionLevel, as_json: bool
+) -> None:
+    """Open every image first, so that one which can't be read is found before anything is stored."""
+    named = _named(images)
+    identity, run, started_at = vm_identity(vm), new_run_id(), time.time()
+    with ExitStack() as opened_images:
+        sources = {key: opened_images.enter_context(open_path(image)) for key, image in named.items()}
+        opened = opened_images.enter_context(opening.repository())
+        done: list[tuple[DiskIdentity, int, str]] = []
+        committed = False
+        try:
+            with TerminalControl() as control:
+                for key, image in named.items():
+                    request = disk_request(
+                        vm=identity, disk=image, disk_key=key, repository=repository, level=level, run=run
+                    )
+                    result = back_up_disk(sources[key], opened, request, fence=FENCE, control=control)
+                    done.append((request.disk, FENCE, result.sealed_result))
+                point = opened.commit(vm=identity, run=run, job=JOB, disks=done, started_at=started_at)
+            committed = True
+        finally:
+            if not committed:
+                with contextlib.suppress(StoreError):  # what ended the import is the error to show
+                    opened.abandon(vm_id=identity.vm_id, run=run, reason="the import did not finish")
+    disks = [
+        {
+            "disk": disk.key,
+            "image": named[disk.key],
+            "size_bytes": disk.size_bytes,
+            "stored_bytes": disk.stored_bytes,
+        }
+        for disk in point.disks
+    ]
+    if as_json:
+        typer.echo(json.dumps({"point": point.run, "vm": point.vm_name, "disks": disks}))
+        return
+    typer.echo(f"restore point {point.run} of {point.vm_name}:")
+    for disk in point.disks:
+        stored = size(disk.stored_bytes)
+        typer.echo(f"  {disk.key}  {size(disk.size_bytes)}, {stored} stored, from {named[disk.key]}")
+
+
+def _named(images: Sequence[str]) -> dict[str, str]:
+    """Images by disk key; raises `OptionError`."""
+    named: dict[str, str] = {}
+    for text in images:
+        key, equals, image = text.partition("=")
+        if not (key and equals and image):
+            raise OptionError(text, why="it isn't of the form KEY=IMAGE", remedy="E.g. scsi0:0=web01.qcow2.")
+        if key in named:
+            raise OptionError(text, why=f"{key} is {named[key]} already", remedy="Give each disk its own place.")
+        named[key] = image
+    return named
