@@ -47,11 +47,11 @@ class JobMetrics:
         """Every declared job, and the last run of those that had one."""
         jobs = session.scalars(select(Job).order_by(Job.name)).all()
         scheduled = [((job.name,), float(job.enabled and job.cron is not None)) for job in jobs]
-        yield gauge("proxyfleet_job_scheduled", "1 if a job starts by itself.", ["job"], scheduled)
+        yield gauge("proxyfleet_job_scheduled", "1 if a job starts by itself.", ["backup_job"], scheduled)
         yield gauge(
             "proxyfleet_job_last_success_timestamp_seconds",
             "When the last run of a job that succeeded whole ended.",
-            ["job"],
+            ["backup_job"],
             self._successes(session, [job.name for job in jobs]),
         )
         reports = [report for job in jobs if (report := self._last(session, job.name)) is not None]
@@ -79,31 +79,31 @@ def _last_runs(reports: Iterable[RunReport]) -> Iterator[Metric]:
     yield gauge(
         "proxyfleet_job_last_run_state",
         "1 for the state in which the last run of a job ended.",
-        ["job", "state"],
+        ["backup_job", "state"],
         [((one.job, state), float(one.state == state)) for one in reports for state in final],
     )
     yield gauge(
         "proxyfleet_job_last_run_end_timestamp_seconds",
         "When the last run of a job ended.",
-        ["job"],
+        ["backup_job"],
         [((one.job,), one.ended or 0.0) for one in reports],
     )
     yield gauge(
         "proxyfleet_job_last_run_duration_seconds",
         "How long the last run of a job took.",
-        ["job"],
+        ["backup_job"],
         [((one.job,), one.duration_seconds or 0.0) for one in reports],
     )
     yield gauge(
         "proxyfleet_job_last_run_bytes",
         "Bytes of the disks of a job's last run, by what became of them; size is all of them.",
-        ["job", "fate"],
+        ["backup_job", "fate"],
         [((one.job, fate), float(getattr(one, f"{fate}_bytes"))) for one in reports for fate in _FATES],
     )
     yield gauge(
         "proxyfleet_job_last_run_vms",
         "VMs of a job's last run, by how they ended.",
-        ["job", "state"],
+        ["backup_job", "state"],
         [
             ((one.job, state), float(one.vms_in(state)))
             for one in reports
@@ -113,13 +113,13 @@ def _last_runs(reports: Iterable[RunReport]) -> Iterator[Metric]:
     yield gauge(
         "proxyfleet_job_last_run_warnings",
         "VMs of a job's last run that have a warning.",
-        ["job"],
+        ["backup_job"],
         [((one.job,), float(len(one.warnings))) for one in reports],
     )
     yield gauge(
         "proxyfleet_job_last_run_bottleneck",
         "1 for the stage that set the pace of most of a job's last run.",
-        ["job", "bottleneck"],
+        ["backup_job", "bottleneck"],
         [((one.job, stage), float(one.bottleneck == stage)) for one in reports for stage in _BOTTLENECKS],
     )
 
@@ -134,7 +134,7 @@ def points_of(session: Session) -> Iterator[Metric]:
     yield gauge(
         "proxyfleet_vm_newest_point_timestamp_seconds",
         "When the newest restore point of a VM was made.",
-        ["vm", "vm_id", "job"],
+        ["vm", "vm_id", "backup_job"],
         [((name, vm_id, job), created_at) for vm_id, (name, job, created_at) in found.items()],
     )
 
