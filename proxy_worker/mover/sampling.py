@@ -50,8 +50,9 @@ def check_sample(
             if control.verdict() is Verdict.STOP:
                 raise stopped()
             batch = sample[start : start + _AT_ONCE]
-            read_bytes += sum(geometry.span(block, 1) for block in batch)
-            for block, unchanged in zip(batch, threads.map(reader.is_unchanged, batch), strict=True):
+            compared = list(threads.map(reader.compare, batch))
+            read_bytes += sum(length for _, length in compared)
+            for block, (unchanged, _) in zip(batch, compared, strict=True):
                 if not unchanged:
                     return SampleOutcome(read_bytes, block * geometry.block_size)
     return SampleOutcome(read_bytes)
@@ -88,18 +89,24 @@ class BlockComparison:
         self._threads = threading.local()
         self._loading = threading.Lock()
 
-    def is_unchanged(self, block: int) -> bool:
-        """Whether the source has the block that the parent has."""
+    def compare(self, block: int) -> tuple[bool, int]:
+        """Whether the source has the block that the parent has, and how many bytes were read for it.
+
+        None, where both know it to be zeros: of a large thin disk that is nearly all of the sample.
+        """
         geometry = self._geometry
         index, place = divmod(block, geometry.blocks_per_segment)
         ids = self._segment(index)
         if ids is None:
-            return True  # damaged in the parent: nothing to compare with, and read whole anyway
+            return True, 0  # damaged in the parent: nothing to compare with, and read whole anyway
         expected = ids[place * ID_BYTES : (place + 1) * ID_BYTES] or ZERO_ID
-        view = self._buffer()[: geometry.span(block, 1)]
-        self._source.read_into(block * geometry.block_size, view)
+        offset, length = block * geometry.block_size, geometry.span(block, 1)
+        if expected == ZERO_ID and next(iter(self._source.allocated(offset, length)), None) is None:
+            return True, 0
+        view = self._buffer()[:length]
+        self._source.read_into(offset, view)
         found = self._writer.identify(view) if bytes(view).rstrip(b"\0") else ZERO_ID
-        return found == expected
+        return found == expected, length
 
     def _segment(self, index: int) -> bytes | None:
         held: tuple[int, bytes | None] | None = getattr(self._threads, "segment", None)

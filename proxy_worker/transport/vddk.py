@@ -24,6 +24,9 @@ NETWORK: Final = "nbdssl:nbd"
 SAN: Final = "san"
 GUIDE: Final = "docs/transport-modes.md says where to get nbdkit's vddk plug-in and VMware's VDDK."
 
+_PREFIXES: Final = re.compile(r"^.*\berror: |^\w+Error: ")
+"""What nbdkit puts before the library's words."""
+
 
 class VddkMissingError(SourceError):
     """nbdkit has no vddk plug-in on this machine, or the plug-in doesn't find VMware's library."""
@@ -107,6 +110,7 @@ def named(disk: VsphereDisk, error: ServerFailedError) -> ProxyfleetError:
         (r"file was not found|no such file", DiskNotFoundError, "If it was moved or deleted, rescan the vCenter."),
     )
     for pattern, kind, remedy in meanings:
-        if re.search(pattern, error.why, re.IGNORECASE):
-            return kind(error.what, why=error.why, remedy=remedy)
+        telling = [words for words in error.why.split("; ") if re.search(pattern, words, re.IGNORECASE)]
+        if telling:
+            return kind(error.what, why=_PREFIXES.sub("", telling[-1]).rstrip("."), remedy=remedy)
     return error

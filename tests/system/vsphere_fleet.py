@@ -50,9 +50,20 @@ class VsphereFleet(LiveFleet):
     datastores = ""
 
     def __init__(
-        self, state: Path, simulator: VsphereSimulator, guest: SimulatedGuest, own_uuid: str, jobs: str
+        self,
+        state: Path,
+        simulator: VsphereSimulator,
+        guest: SimulatedGuest,
+        own_uuid: str,
+        jobs: str,
+        *,
+        provider: str | None = None,
     ) -> None:
-        """`guest` shows the disks of the VM whose BIOS uuid is `own_uuid`; `jobs` are in fleet.toml's words."""
+        """`guest` shows the disks of the VM whose BIOS uuid is `own_uuid`; `jobs` are in fleet.toml's words.
+
+        With a `provider`, the NFS datastore's storage makes snapshots.
+        """
+        self._provider = provider
         endpoint = endpoint_of(simulator)
         self.simulator = simulator
         self._guest = guest
@@ -81,6 +92,7 @@ class VsphereFleet(LiveFleet):
         head = f'product_uuid = "{self._own_uuid if in_a_vm else ""}"\nguest_disks_dir = "{self._guest.folder}"\n'
         if proxy.name == MOUNTING:
             text += f'[datastores.{NFS}]\npath = "{self.simulator.datastores[NFS]}"\n'
+            text += f'storage_snapshot = {{ provider = "{self._provider}" }}\n' if self._provider else ""
         config.write_text(head + text)
 
     def nbdkits(self) -> Sequence[int]:
@@ -96,14 +108,17 @@ class VsphereFleet(LiveFleet):
 
 
 @contextmanager
-def vsphere_fleet(state: Path, program: Path, jobs: str, *options: str) -> Iterator[tuple[VsphereFleet, Session]]:
+def vsphere_fleet(
+    state: Path, program: Path, jobs: str, *options: str, provider: str | None = None
+) -> Iterator[tuple[VsphereFleet, Session]]:
     """A vCenter with the proxy's own VM and no others, its fleet, and a session to make VMs by."""
     with ExitStack() as stack:
         simulator = stack.enter_context(running(program, state / "vcenter", "-vms", "0", *options))
         session = stack.enter_context(Session(endpoint_of(simulator), PASSWORD))
         own, own_uuid = proxy_vm(session)
         guest = stack.enter_context(SimulatedGuest(simulator, own, state / "by-id"))
-        fleet = stack.enter_context(VsphereFleet(state / "fleet", simulator, guest, own_uuid, jobs))
+        made = VsphereFleet(state / "fleet", simulator, guest, own_uuid, jobs, provider=provider)
+        fleet = stack.enter_context(made)
         stack.enter_context(explained(fleet))
         yield fleet, session
 
