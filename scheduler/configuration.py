@@ -84,6 +84,9 @@ class SchedulerConfiguration(Settings):
     """The authority that must have certified the database server, for TLS; none: no TLS."""
     secrets_dir: Path = Path("/etc/proxyfleet/secrets")
     """One file per secret, readable by the scheduler's user alone."""
+    history_days: Annotated[int, Field(ge=0)] = 400
+    """How long runs, restores and requests are remembered after their end; 0: for ever. Runs whose restore points
+    exist, and the newest of each job, stay."""
     server_backup: ServerBackupSettings = ServerBackupSettings()
     redis: RedisSettings = RedisSettings()
     metrics: MetricsSettings = MetricsSettings()
@@ -96,6 +99,11 @@ class SchedulerConfiguration(Settings):
     def database(self) -> str:
         """The SQLAlchemy URL that is used."""
         return self.database_url or f"sqlite:///{self.state_dir / 'scheduler.db'}"
+
+    @property
+    def history_s(self) -> float:
+        """The same in seconds."""
+        return self.history_days * 86_400.0 or float("inf")
 
     def database_access(self) -> DatabaseAccess:
         """How the database is reached, its password read anew each time.

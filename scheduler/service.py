@@ -35,6 +35,7 @@ from scheduler.runs.steps import record_steps, requeue_started, start_steps
 from scheduler.runs.thawing_storage import look_for_left
 from scheduler.runs.waiting import survey
 from scheduler.state.errors import StateError, StateLockedError
+from scheduler.state.history import forget_runs, forget_the_rest
 from scheduler.state.models import LedgerTask, ServiceMark, WorkState
 from scheduler.state.store import State
 from scheduler.vcenters.executor import Executor
@@ -53,6 +54,10 @@ IDLE_VIEW_S = 2.0
 """How often it is looked at otherwise, for proxies that registered."""
 UNSERVED_S = 60.0
 """How long a scan, a restore, upkeep, or the rest of a cancelled run waits for a proxy that could take it."""
+FORGET_S = 3600.0
+"""How often the past is looked at for what is to be forgotten."""
+FORGET_MORE_S = 5.0
+"""How soon again, when there was some: so little at a time, so that nobody waits for it."""
 _LONGEST_PAUSE_S = 5.0
 _BATCH = 200
 
@@ -72,10 +77,12 @@ class Service:
         unserved_s: float = UNSERVED_S,
         executor: Executor | None = None,
         term: int = 0,
+        history_s: float = float("inf"),
     ) -> None:
         """Without an `executor`, nothing that vCenters are to do is done.
 
-        `term` tells this leader from earlier ones, where several schedulers share the database.
+        `term` tells this leader from earlier ones, where several schedulers share the database. What ended longer
+        than `history_s` ago is forgotten.
         """
         self.state = state
         self.ledger = ledger
@@ -84,6 +91,7 @@ class Service:
         self.unserved_s = unserved_s
         self.executor = executor
         self.term = term
+        self.history_s = history_s
         self.dispatcher = Dispatcher(ledger, publish, key)
         self.timetable = Timetable()
         self.meters = Meters()
@@ -94,6 +102,7 @@ class Service:
         self._reaped_at = 0.0
         self._asked_at = 0.0
         self._version: int | None = None
+        self._forget_at = 0.0
         self._storage: frozenset[str] | None = None
         """Datastores with storage snapshots; None before the fleet was looked at."""
         self._swept: set[str] = set()
@@ -180,6 +189,7 @@ class Service:
             self._look_for_storage(self._view(), declared)
         self._collect_steps()
         self._advance()
+        self._forget()
         since = self.clock() - self._viewed_at
         if self._changed or since > (VIEW_S if self.dispatcher.tasks else IDLE_VIEW_S) or since < 0:
             self._changed = False
@@ -228,6 +238,16 @@ class Service:
                 steps.session.flush()
                 advance(steps)
         self._start_steps()
+
+    def _forget(self) -> None:
+        """Forget a little of what is long past: more of it soon, otherwise in an hour."""
+        now = time.monotonic()
+        if now < self._forget_at or self.history_s == float("inf"):
+            return
+        with self.state.write() as session:
+            before = self.clock() - self.history_s
+            forgotten = forget_runs(session, before) + forget_the_rest(session, before)
+        self._forget_at = now + (FORGET_MORE_S if forgotten else FORGET_S)
 
     def _start_steps(self) -> None:
         if self.executor is None:

@@ -114,7 +114,15 @@ def _lead(
             state.guard, term = leadership.guard, leadership.term
         broker = publisher(access)
         executor = Executor(KINDS, configuration.secrets_dir)
-        service = Service(state, ledger, functools.partial(publish, broker), key, executor=executor, term=term)
+        service = Service(
+            state,
+            ledger,
+            functools.partial(publish, broker),
+            key,
+            executor=executor,
+            term=term,
+            history_s=configuration.history_s,
+        )
         service.attach()
         service.load()
         if with_proxy and configuration.local_proxy.enabled:

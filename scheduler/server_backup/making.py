@@ -96,7 +96,7 @@ def _placed(settings: dict[str, Any], places: dict[Path, str]) -> dict[str, Any]
         return list(map(place, value)) if isinstance(value, (list, tuple)) else value
 
     folders = {"state_dir": f"{IN_ARCHIVE}{STATE}", "secrets_dir": f"{IN_ARCHIVE}{SECRETS}"}
-    return place(settings) | folders
+    return {**place(settings), **folders}
 
 
 def _contents(files: dict[Path, str], rows: Iterator[Content]) -> Iterator[Content]:

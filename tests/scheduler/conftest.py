@@ -16,9 +16,11 @@ from ops.demo.valkey import EmbeddedValkey
 from proxy_worker.contract.specification import DiskAddress, DiskIdentity, InventoryVm, VmIdentity
 from proxy_worker.ledger import Ledger, Timings
 from scheduler.service import Service
+from scheduler.state.access import DatabaseAccess
 from scheduler.state.models import Datastore, Job, Repository, Site, VmRun
 from scheduler.state.store import State, open_state
 from scheduler.vcenters.executor import Executor
+from tests.postgresql_server import PASSWORD, PostgresqlServer
 from tests.simulators.proxies import Lanes, SimulatedFleet
 
 QUICK = Timings(lease_s=0.5)
@@ -113,6 +115,18 @@ def vm(name: str, *keys: str, datastore: str = "ds1", problem: str | None = None
 def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedValkey]:
     with EmbeddedValkey(tmp_path_factory.mktemp("valkey"), "secret") as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[PostgresqlServer]:
+    with PostgresqlServer() as server:
+        yield server
+
+
+@pytest.fixture
+def shared_database(postgresql: PostgresqlServer) -> DatabaseAccess:
+    """An empty database on PostgreSQL."""
+    return DatabaseAccess(postgresql.new_database(), PASSWORD)
 
 
 @pytest.fixture

@@ -12,9 +12,6 @@ from scheduler.server_backup import sealing
 from scheduler.state.asking import ask_for_run
 from scheduler.state.models import Job, Repository, ServiceMark, Site, Vm
 from scheduler.state.store import State, open_state
-from tests.scheduler.state.conftest import postgresql, shared_database
-
-__all__ = ["postgresql", "shared_database"]
 
 SECRET = "planted-secret-of-the-server"
 
