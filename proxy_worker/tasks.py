@@ -37,6 +37,8 @@ log = logging.getLogger(__name__)
 
 NOT_HERE_NOW: Final = (SpecificationExpiredError, ClockAheadError, MemoryLostError)
 """Errors that say nothing of the task, only of this proxy, or of Redis' clock."""
+NO_THREAD: Final = "can't start new thread"
+"""How Python calls it when there is no memory, or no process left, for a thread."""
 REST_POLL_S: Final = 0.2
 CLAIM_PATIENCE_S: Final = 10.0
 """How long a message is held while the ledger doesn't answer; its deadline makes the task ready again anyway."""
@@ -174,7 +176,9 @@ def _work(bench: Bench, claim: Claim, keeper: LeaseKeeper, message: Message) -> 
         result = perform(_verified(bench, claim, message), bench, claim, keeper)
     except NOT_HERE_NOW as error:
         return _not_now(bench, claim, keeper, error)
-    except MemoryError:
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError) and NO_THREAD not in str(error):
+            raise
         bench.forget_repositories()
         exhausted = OutOfMemoryError(
             claim.title,
