@@ -175,20 +175,21 @@ class Dispatcher:
             return sign(specification, self.key)
 
         task_id = task.new.task_id
+        about = {"task": task_id, "job": task.job, "proxy": release.proxy}
         limits = {cap: caps[cap] for cap in task.new.caps if cap in caps}
         number = self.ledger.dispatch(task_id, lane=release.lane, proxy=release.proxy, caps=limits, sign=specify)
         if isinstance(number, Refusal):
-            logger.debug("%s stays: %s %s", task.new.title, number.code, number.detail)
+            logger.debug("%s stays: %s %s", task.new.title, number.code, number.detail, extra=about)
             return
         if task.vm_run_id is not None:
             self.started_vms.add(task.vm_run_id)
-        logger.debug("%s released %s", task.new.title, release.reason)
+        logger.debug("%s released %s", task.new.title, release.reason, extra=about)
         try:
             self.publish(
                 kind=task.new.kind, title=task.new.title, lane=release.lane, task_id=task_id, number=number
             )
         except LedgerError as error:
-            logger.warning("%s was not announced and will be again: %s", task.new.title, error)
+            logger.warning("%s was not announced and will be again: %s", task.new.title, error, extra=about)
 
 
 def begun_vms(view: FleetView, tasks: Mapping[str, OpenTask]) -> set[str]:

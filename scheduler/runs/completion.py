@@ -85,7 +85,8 @@ def settle_run(journal: Journal, run: Run) -> None:
     else:
         run.state = RunState.FAILED
         run.reason = "every VM failed" if total else "the job names no VM"
-    logger.info("run %s of job %s: %s", run.id, run.job, f"{run.state}: {run.reason}" if run.reason else run.state)
+    ended = f"{run.state}: {run.reason}" if run.reason else run.state
+    logger.info("run %s of job %s: %s", run.id, run.job, ended, extra={"run": run.id, "job": run.job})
 
 
 def _forget_areas(journal: Journal, vm_run: VmRun) -> None:

@@ -153,7 +153,8 @@ def _record(journal: Journal, step: VcenterStep, outcome: StepOutcome) -> None:
         return
     failure = outcome.failure
     if failure is not None and failure.retryable and step.tries <= run.retry_count and not run.cancel_requested:
-        logger.warning("%s of run %s: %s", step.title, run.id, failure)
+        about = {"run": run.id, "job": run.job, "vm": vm_run.name}
+        logger.warning("%s of run %s: %s", step.title, run.id, failure, extra=about)
         try_later(journal, step, failure, run.retry_wait_seconds)
         return
     journal.close_step(step)
@@ -161,7 +162,8 @@ def _record(journal: Journal, step: VcenterStep, outcome: StepOutcome) -> None:
     if run.cancel_requested:
         end_vm_run(journal, vm_run, VmRunState.CANCELLED, "cancelled")
     else:
-        logger.warning("VM %s of run %s: %s", vm_run.name, run.id, failure)
+        about = {"run": run.id, "job": run.job, "vm": vm_run.name}
+        logger.warning("VM %s of run %s: %s", vm_run.name, run.id, failure, extra=about)
         end_vm_run(journal, vm_run, VmRunState.FAILED, _why(failure))
 
 

@@ -97,7 +97,8 @@ def record_creation(journal: Journal, row: LedgerTask, outcome: Outcome) -> None
             open_removal(journal, one.body.datastore, one.body.mark, vm_run.name)
         journal.close(one)
     if failures:
-        logger.warning("VM %s of run %s: %s", vm_run.name, vm_run.run_id, failures[0])
+        about = {"run": vm_run.run_id, "vm": vm_run.name}
+        logger.warning("VM %s of run %s: %s", vm_run.name, vm_run.run_id, failures[0], extra=about)
         warn(vm_run, f"no storage snapshot was made: {failures[0]}")
     _open_held_disks(journal, vm_run, frozen=not failures)
 

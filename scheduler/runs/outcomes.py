@@ -110,7 +110,8 @@ def _record_disk(run: Run, disk: DiskTask, outcome: Outcome, now: float) -> None
     if failure is None or run.cancel_requested:
         disk.state, disk.failure = DiskTaskState.CANCELLED, failure
         return
-    logger.warning("disk %s of run %s: %s", disk.id, run.id, failure)
+    about = {"run": run.id, "job": run.job, "disk": disk.disk_key, "task": outcome.task_id, "proxy": outcome.proxy}
+    logger.warning("disk %s of run %s: %s", disk.id, run.id, failure, extra=about)
     disk.failure = failure
     disk.checkpoint = outcome.checkpoint
     if failure.retryable and disk.tries <= run.retry_count:

@@ -137,7 +137,8 @@ def _tell(journal: Journal, entry: SnapshotEntry, prospect: str | None) -> None:
         entry.failure = None
         return
     why = _why(entry.failure)
-    logger.warning("snapshot %s of VM %s is not removed: %s", entry.id, entry.vm_name, why)
+    about = {"vm": entry.vm_name, "point": entry.id}
+    logger.warning("snapshot %s of VM %s is not removed: %s", entry.id, entry.vm_name, why, extra=about)
     if vm_run is not None and vm_run.repository_run == entry.id and entry.made_at is not None:
         entry.warning = f"its snapshot is not removed yet ({prospect}): {why}"
         warn(vm_run, entry.warning)

@@ -84,4 +84,4 @@ class Timetable:
             return
         run = ask_for_run(journal.session, name, now=journal.now, trigger=RunTrigger.SCHEDULE)
         made_up = f", making up for {due.missed} earlier starts" if due.missed else ""
-        logger.info("job %s is due: run %s%s", name, run.id, made_up)
+        logger.info("job %s is due: run %s%s", name, run.id, made_up, extra={"run": run.id, "job": name})
