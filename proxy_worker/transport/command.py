@@ -94,7 +94,7 @@ class NbdServer:
     ) -> None:
         """Start a command. `command` gets a private folder, where the socket is to be `nbd.sock`.
 
-        `what` says what is served, for errors. Raises ToolMissingError or ServerFailedError.
+        `what` says what is served, for errors. Raises ToolMissingError, ServerFailedError or ScratchError.
         """
         setpriv = require_tool("setpriv", "util-linux")
         self._what = what
