@@ -87,8 +87,8 @@ bench: system ## Speed and memory beside restic and borg; a missed target exits 
 docs: install ## Generate the reference pages anew
 	@$(BIN)/python docs/generate.py
 
-chaos: system ## Kill proxies and the server at random for MINUTES=10
-	@CHAOS_MINUTES=$(MINUTES) $(BIN)/python -m pytest -q -s --timeout $$(($(MINUTES) * 60 + 900)) tests/system/test_chaos.py
+chaos: system ## Hurt everything a fleet consists of at random for MINUTES=10, and print how it recovers
+	@CHAOS_MINUTES=$(MINUTES) $(BIN)/python -m pytest -q -s --timeout $$(($(MINUTES) * 60 + 900)) tests/surviving/test_chaos.py
 
 fuzz: system ## Property tests with many more examples
 	@HYPOTHESIS_PROFILE=thorough $(BIN)/python -m pytest -n $(WORKERS) -q --timeout 3600 tests/repository tests/transport tests/mover

@@ -138,11 +138,17 @@ class LiveFleet:
 
     def start(self, name: str) -> None:
         """Start the scheduler or a proxy, again after it was killed."""
+        self._services[name] = self.supervisor.start(name, self._program(name), extra=self._surroundings(name))
+
+    def _program(self, name: str) -> list[str]:
+        """The command line of the scheduler or a proxy."""
         if name == SCHEDULER:
-            command = [str(BIN / "scheduler"), "serve", "--config", str(self.layout.scheduler_config)]
-        else:
-            command = [str(BIN / "proxy-worker"), "run", "--config", str(self.layout.proxy_config(name))]
-        self._services[name] = self.supervisor.start(name, command, extra=self.extra)
+            return [str(BIN / "scheduler"), "serve", "--config", str(self.layout.scheduler_config)]
+        return [str(BIN / "proxy-worker"), "run", "--config", str(self.layout.proxy_config(name))]
+
+    def _surroundings(self, _name: str) -> Mapping[str, str]:
+        """What the environment of the scheduler or a proxy has besides."""
+        return self.extra
 
     def kill(self, name: str, *, whole_group: bool) -> None:
         """Kill -9 the main process of the scheduler or a proxy, or all of its processes."""

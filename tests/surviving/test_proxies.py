@@ -1,0 +1,156 @@
+"""Proxies frozen, blind, full, out of memory, with a wrong clock or an old version; disks that kill processes."""
+
+from __future__ import annotations
+
+import os
+import resource
+
+from ops.demo.machines import MIB
+from scheduler.state.models import RunState
+from tests.surviving.fleet import HurtFleet
+from tests.system.live_fleet import wait_until
+
+
+def test_a_proxy_frozen_for_longer_than_its_lease_wakes_up_and_does_no_harm(fleet: HurtFleet) -> None:
+    run = fleet.begin_run("proxy-1")
+    refused = fleet.view().refused_fences
+    points = len(list(fleet.real_repository.glob("points/*/*")))
+
+    frozen = fleet.freeze("proxy-1")
+    wait_until(lambda: not fleet.running("proxy-1"), "its leases to run out")
+    ended = fleet.end_run(run)
+    fleet.thaw(frozen)
+
+    assert ended is RunState.SUCCEEDED
+    wait_until(lambda: fleet.view().refused_fences > refused, "what it says to be refused")
+    wait_until(fleet.all_up, "it to come back", timeout_s=60)
+    assert len(list(fleet.real_repository.glob("points/*/*"))) == points + len(fleet.machines)
+    fleet.assert_safe()
+
+
+def test_a_proxy_that_lost_its_mount_keeps_the_others_from_nothing(fleet: HurtFleet) -> None:
+    run = fleet.begin_run("proxy-1")
+
+    fleet.hide_repository("proxy-1")
+    wait_until(lambda: "Is its file system mounted?" in fleet.log("proxy-1"), "it to notice")
+    assert fleet.end_run(run) is RunState.SUCCEEDED
+    fleet.show_repository("proxy-1")
+
+    fleet.assert_safe()
+
+
+def test_a_repository_whose_disk_is_full_fails_by_name_and_the_run_is_retried(fleet: HurtFleet) -> None:
+    for machine, disk in fleet.disks:
+        with fleet.flat(machine, disk).open("r+b") as flat:
+            flat.write(os.urandom(4 * MIB))
+    balloon = fleet.fill_repository(leave_bytes=8 * MIB)
+
+    run = fleet.start_run()
+    assert fleet.end_run(run) in {RunState.FAILED, RunState.PARTLY_FAILED}
+    failures = {disk.failure.code for disk in fleet.disks_of(run) if disk.failure is not None}
+    assert failures == {"store-full"}
+
+    balloon.unlink()
+    fleet.command("scheduler", "run", "retry", run)
+    assert fleet.end_run(run, from_final=True) is RunState.SUCCEEDED
+    fleet.assert_safe()
+
+
+def test_a_proxy_without_room_for_its_state_takes_nothing_and_says_why(fleet: HurtFleet) -> None:
+    state = fleet.layout.state / "proxies" / "proxy-3"
+    fleet.crowd_state("proxy-3")
+
+    wait_until(lambda: fleet.view().proxies["proxy-3"].draining, "it to be unfit")
+    run = fleet.start_run()
+    assert fleet.end_run(run) is RunState.SUCCEEDED
+    assert {disk.proxy for disk in fleet.disks_of(run)} <= {"proxy-1", "proxy-2"}
+    [shown] = [row for row in fleet.read_json("scheduler", "proxy", "list", "--json") if row["name"] == "proxy-3"]
+    assert (shown["state"], shown["note"]) == (
+        "unfit",
+        f"1 MiB are free for its state folder {state}, and 16 are needed",
+    )
+
+    fleet.clear_state("proxy-3")
+    wait_until(lambda: not fleet.view().proxies["proxy-3"].draining, "it to be fit again")
+
+
+def test_a_process_that_gets_no_memory_fails_by_name_and_the_disk_is_done(fleet: HurtFleet) -> None:
+    pools = [
+        process for process in fleet.processes("proxy-2")[1:] if process.ppid() == fleet.main_process("proxy-2")
+    ]
+    for process in pools:
+        limit = process.memory_info().vms + 4 * MIB
+        process.rlimit(resource.RLIMIT_AS, (limit, limit))
+
+    run = fleet.start_run()
+    ended = fleet.end_run(run)
+    for process in pools:
+        process.rlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+
+    assert ended is RunState.SUCCEEDED
+    assert "has no memory left for it" in fleet.log("proxy-2")
+    assert "Traceback" not in fleet.log("proxy-2")
+    fleet.assert_safe()
+
+
+def test_clocks_that_jump_move_no_lease(fleet: HurtFleet) -> None:
+    run = fleet.begin_run("proxy-1", "proxy-2")
+
+    fleet.set_clock("proxy-1", 26 * 3600)
+    fleet.set_clock("proxy-2", -26 * 3600)
+    fleet.set_clock("scheduler", 3600)
+    assert fleet.end_run(run) is RunState.SUCCEEDED
+    assert {disk.attempts for disk in fleet.disks_of(run)} == {1}
+
+    wait_until(lambda: "26.0 h ahead of Redis'" in fleet.view().proxies["proxy-1"].note, "the wrong clock")
+    again = fleet.start_run()
+    assert fleet.end_run(again) is RunState.SUCCEEDED
+    assert "proxy-1" not in {disk.proxy for disk in fleet.disks_of(again)}
+    fleet.heal()
+    wait_until(lambda: not fleet.view().proxies["proxy-1"].note, "the right clock")
+    fleet.assert_safe()
+
+
+def test_a_disk_that_kills_every_process_is_quarantined_with_its_log(fleet: HurtFleet) -> None:
+    machine, disk = fleet.disks[0]
+    fleet.poison(machine, disk)
+
+    run = fleet.start_run()
+    assert fleet.end_run(run) is RunState.PARTLY_FAILED
+    fleet.poison(machine, disk, on=False)
+
+    [bad] = [ended for ended in fleet.disks_of(run) if ended.failure is not None]
+    assert bad.failure is not None
+    assert (bad.failure.code, bad.failure.retryable, bad.attempts) == ("quarantined", False, 3)
+    assert "3 processes in a row died over it" in bad.failure.why
+    assert "was killed by SIGKILL" in bad.failure.why
+    assert any("disk.backup vm0 scsi0:0: begins" in line for line in bad.failure.log)
+    others = [ended for ended in fleet.disks_of(run) if ended is not bad]
+    assert {(ended.state.value, ended.attempts) for ended in others} == {("succeeded", 1)}
+    fleet.command("scheduler", "run", "retry", run)
+    assert fleet.end_run(run, from_final=True) is RunState.SUCCEEDED
+    fleet.assert_safe()
+
+
+def test_proxies_are_upgraded_one_by_one_and_those_of_unknown_versions_refused(fleet: HurtFleet) -> None:
+    for name, version in {"proxy-1": 1, "proxy-2": 0, "proxy-3": 3}.items():
+        fleet.as_old_as[name] = version
+        fleet.terminate(name)
+        fleet.start(name)
+    wait_until(lambda: sum(proxy.live for proxy in fleet.view().proxies.values()) == 4, "them to come back")
+    shown = {row["name"]: row for row in fleet.read_json("scheduler", "proxy", "list", "--json")}
+    assert [shown[name]["state"] for name in ("proxy-1", "proxy-2", "proxy-3")] == ["up", "refused", "refused"]
+    assert shown["proxy-2"]["note"].endswith("this scheduler serves 1 to 2: upgrade the proxy")
+    assert shown["proxy-3"]["note"].endswith("this scheduler 2: upgrade the scheduler")
+
+    run = fleet.start_run()
+    fleet.as_old_as.clear()
+    for name in ("proxy-2", "proxy-3"):
+        fleet.terminate(name)
+        fleet.start(name)
+    assert fleet.end_run(run) is RunState.SUCCEEDED
+    assert {disk.attempts for disk in fleet.disks_of(run)} == {1}
+    fleet.terminate("proxy-1")
+    fleet.start("proxy-1")
+    wait_until(fleet.all_up, "all to be of this version", timeout_s=60)
+    fleet.assert_safe()
