@@ -42,6 +42,10 @@ class ProxyConfiguration(Settings):
     the password of Redis."""
     transport_modes: tuple[TransportMode, ...] = MODE_PREFERENCE
     """The modes it may use; by default all it can."""
+    failover_to_network: bool = True
+    """Whether disks that another mode can't read are read over the network here; a job can forbid it too."""
+    encryption_to_host: bool = False
+    """Whether network mode by VDDK must be encrypted up to the host; otherwise it is where the host allows it."""
     vddk_libdir: Path | None = None
     """Where VMware's VDDK was unpacked; None: where nbdkit's plug-in looks by itself."""
     vcenter_ca_file: Path | None = None
@@ -63,7 +67,11 @@ class ProxyConfiguration(Settings):
     @property
     def connections(self) -> Connections:
         """What it can reach, as the transports want to know it."""
-        return Connections(datastores=self.datastores, modes=self.transport_modes)
+        return Connections(
+            datastores=self.datastores,
+            modes=self.transport_modes,
+            failover_to_network=self.failover_to_network,
+        )
 
     def public_keys(self) -> tuple[Ed25519PublicKey, ...]:
         """The keys that a specification may be signed with; raises `SpecificationError`."""

@@ -68,6 +68,7 @@ class Bench:
             vddk_libdir=self.configuration.vddk_libdir,
             ca_file=self.configuration.vcenter_ca_file,
             guest_disks_dir=self.configuration.guest_disks_dir,
+            encryption_to_host=self.configuration.encryption_to_host,
         )
 
     def repository(self, reference: RepositoryReference, need: Literal["read", "write"]) -> Repository:

@@ -81,6 +81,8 @@ class Connections(Frozen):
 
     datastores: Mapping[Name, DatastoreConnection] = {}
     modes: tuple[TransportMode, ...] = MODE_PREFERENCE
+    failover_to_network: bool = True
+    """Whether a disk that another mode can't read may be read over the network; a task may forbid it too."""
 
     def offered(self, vsphere: VsphereOffer = _NOT_PROBED) -> dict[str, tuple[TransportMode, ...]]:
         """Each datastore with the modes that this proxy offers for it, best first: what it registers.

@@ -23,7 +23,7 @@ from proxy_worker.transport.nbd.source import NbdSource
 from proxy_worker.transport.nbd.uri import parse_uri
 from proxy_worker.transport.source import DiskSource, WrongDiskServedError
 from proxy_worker.transport.sparse_extent import ESX_MAGIC, HOSTED_MAGIC
-from proxy_worker.transport.vddk import NETWORK, open_vddk
+from proxy_worker.transport.vddk import network_transports, open_vddk
 from proxy_worker.transport.vmdk import SECTOR_BYTES, is_descriptor
 from proxy_worker.transport.vsphere_access import VsphereAccess
 
@@ -51,7 +51,8 @@ def open_network_mode(
     connection = connections.datastores.get(address.datastore or "")
     if connection is not None and TransportMode.NETWORK in connection.modes:
         return open_network(address, connection, reason=reason)
-    return open_vddk(address, vsphere, transports=NETWORK, mode=TransportMode.NETWORK, reason=reason)
+    transports = network_transports(vsphere)
+    return open_vddk(address, vsphere, transports=transports, mode=TransportMode.NETWORK, reason=reason)
 
 
 def open_offered(uri: str, *, reason: str) -> NbdSource:

@@ -77,6 +77,8 @@ def open_disk(
     (a disk that doesn't exist), ConfigurationError (a template that makes no URI), CredentialError (a vCenter
     that refuses this proxy), ConflictError (a disk that is in use).
     """
+    if not connections.failover_to_network:
+        preference = preference.model_copy(update={"failover_to_network": False})
     choice = choose_modes(address, connections.offer(vsphere.offer), preference, size_bytes)
     if not choice.candidates:
         raise NoTransportError(

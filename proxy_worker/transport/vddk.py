@@ -21,6 +21,8 @@ from proxy_worker.vsphere.trust import ThumbprintChangedError
 PACKAGE: Final = "nbdkit"
 NETWORK: Final = "nbdssl:nbd"
 """VDDK's names for network mode: encrypted where the host allows it."""
+ENCRYPTED: Final = "nbdssl"
+"""The one that is."""
 SAN: Final = "san"
 GUIDE: Final = "docs/transport-modes.md says where to get nbdkit's vddk plug-in and VMware's VDDK."
 
@@ -49,6 +51,11 @@ def open_vddk(
         return ServedSource(server, mode=mode, reason=f"{reason}; VDDK")
     except ServerFailedError as error:
         raise named(address.vsphere, error) from error
+
+
+def network_transports(vsphere: VsphereAccess) -> str:
+    """VDDK's names for the network mode that this proxy may use."""
+    return ENCRYPTED if vsphere.encryption_to_host else NETWORK
 
 
 def serve_vddk(disk: VsphereDisk, vsphere: VsphereAccess, *, transports: str, read_only: bool) -> NbdServer:

@@ -45,6 +45,8 @@ class VsphereAccess:
     ca_file: Path | None = None
     guest_disks_dir: Path = BY_ID
     """Links to this machine's block devices, by what names end with their disks' uuids."""
+    encryption_to_host: bool = False
+    """Whether network mode must be encrypted up to the host."""
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
     _sessions: dict[VcenterReference, Sessions] = field(default_factory=dict, repr=False)
 

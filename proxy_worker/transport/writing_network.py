@@ -11,7 +11,7 @@ from proxy_worker.contract.names import TransportMode
 from proxy_worker.contract.specification import VsphereDisk
 from proxy_worker.transport.command import NbdServer, ServerFailedError
 from proxy_worker.transport.nbd.sink import NbdSink
-from proxy_worker.transport.vddk import NETWORK, named, serve_vddk
+from proxy_worker.transport.vddk import named, network_transports, serve_vddk
 from proxy_worker.transport.vsphere_access import VsphereAccess
 from proxy_worker.transport.writing import SinkLostError
 
@@ -70,7 +70,7 @@ def open_vddk_sink(disk: VsphereDisk, vsphere: VsphereAccess, *, reason: str) ->
     VDDK locks the disk: while one proxy has it open, another can't open it, nor can the VM be powered on. Raises
     SinkLostError, and what `serve_vddk` and `named` raise.
     """
-    server = serve_vddk(disk, vsphere, transports=NETWORK, read_only=False)
+    server = serve_vddk(disk, vsphere, transports=network_transports(vsphere), read_only=False)
     try:
         return ServedSink(server, mode=TransportMode.NETWORK, reason=f"{reason}; VDDK")
     except ServerFailedError as error:

@@ -128,6 +128,9 @@ def test_a_chosen_mode_fails_over_only_where_that_is_allowed(folder: Path, conte
         assert source.mode == TransportMode.NETWORK
     with pytest.raises(Exception, match="not found"):
         open_disk(DISK, TransportPreference(mode=direct, failover_to_network=False), connections)
+    proxy_forbids_it = connections.model_copy(update={"failover_to_network": False})
+    with pytest.raises(Exception, match="not found"):
+        open_disk(DISK, ANY, proxy_forbids_it)
 
 
 def test_fails_over_in_the_middle_of_a_read(folder: Path, content: bytes, tmp_path: Path) -> None:

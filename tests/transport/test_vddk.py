@@ -6,7 +6,7 @@ import hashlib
 import os
 import signal
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import psutil
@@ -189,6 +189,16 @@ def test_network_mode_serves_what_the_snapshot_froze_and_leaves_nothing(
         "no virtual_appliance: this proxy is no VM of vSphere, as far as its firmware says); VDDK"
     )
     assert nbdkits() == []
+
+
+def test_network_mode_is_encrypted_or_nothing_where_the_proxy_says_so(
+    frozen: Frozen, access: VsphereAccess
+) -> None:
+    strict = replace(access, encryption_to_host=True)
+    with open_disk(frozen.address, preferring(), Connections(), strict) as source:
+        (server,) = nbdkits()
+        assert "transports=nbdssl" in server.cmdline()
+        assert read_all(source) == CONTENT
 
 
 def test_san_is_direct_storage_through_vddk(frozen: Frozen, access: VsphereAccess) -> None:
