@@ -16,7 +16,9 @@ app = typer.Typer(add_completion=False)
 @app.command()
 def backup(
     *,
-    disk: Annotated[str, typer.Argument(metavar="DISK", help="The disk: a path (raw, qcow2 or VMDK) or an NBD URI.")],
+    disk: Annotated[
+        str, typer.Argument(metavar="DISK", help="The disk: a path (raw, qcow2 or VMDK) or an NBD URI.")
+    ],
     repository: Annotated[str, typer.Option(metavar="REPOSITORY", help="The repository's folder.")],
     vm: Annotated[str, typer.Option(metavar="NAME", help="The VM that the disk belongs to.")],
     disk_key: Annotated[str, typer.Option("--disk", metavar="KEY", help="The disk's place in it, e.g. scsi0:0.")],
