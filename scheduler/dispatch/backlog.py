@@ -48,6 +48,14 @@ class Queue:
     job: str
     groups: dict[tuple[Placement, bool], Group] = field(default_factory=dict)
     _since: float | None = None
+    _longest: int | None = None
+
+    @property
+    def longest(self) -> int:
+        """Bytes of its task that takes longest."""
+        if self._longest is None:
+            self._longest = max(-group.ranked[0][1] for group in self.groups.values())
+        return self._longest
 
     @property
     def since(self) -> float:
@@ -71,6 +79,8 @@ class Queue:
         insort(group.aged, (task.since, task.task_id))
         if self._since is not None:
             self._since = min(self._since, task.since)
+        if self._longest is not None:
+            self._longest = max(self._longest, task.work_bytes)
 
     def remove(self, task: PendingTask) -> None:
         """Take a task out."""
@@ -82,6 +92,8 @@ class Queue:
             del self.groups[key]
         if task.since == self._since:
             self._since = None
+        if task.work_bytes == self._longest:
+            self._longest = None
 
 
 class Backlog:

@@ -35,6 +35,7 @@ _ANSWERED = frozenset(
         TaskKind.REPOSITORY_LIST,
         TaskKind.REPOSITORY_CHECK,
         TaskKind.REPOSITORY_COLLECT,
+        TaskKind.REPOSITORY_PROVE,
         TaskKind.POINT_DELETE,
     }
 )

@@ -9,12 +9,17 @@ Where: on a preferred proxy, by the best mode that some live proxy offers; while
 from __future__ import annotations
 
 import heapq
+import sys
 from collections.abc import Iterable
+from typing import Final
 
 from scheduler.dispatch.backlog import Backlog, Group, Queue
 from scheduler.dispatch.fleet import Decision, Fleet, PendingTask, Release, Urgency
 from scheduler.dispatch.limits import Limits
 from scheduler.dispatch.room import Refused, Room
+
+_LEAST_FLOOR: Final = 2
+"""Slots that each job gets before others get more, however many jobs there are."""
 
 
 def decide(pending: Iterable[PendingTask], fleet: Fleet, limits: Limits, now: float) -> Decision:
@@ -33,7 +38,8 @@ def choose(backlog: Backlog, room: Room, now: float) -> list[Release]:
 
     Whoever keeps both up to date as tasks come and end gets the answers that `decide` would give to everything.
     """
-    order = [(*_turn(queue, room, now), queue.urgency, queue.job) for queue in backlog.queues]
+    floor = max(_LEAST_FLOOR, room.slots // (2 * max(1, len(backlog.queues))))
+    order = [(*_turn(queue, room, floor, now), queue.urgency, queue.job) for queue in backlog.queues]
     heapq.heapify(order)
     releases: list[Release] = []
     blocked: set[Group] = set()
@@ -54,7 +60,7 @@ def choose(backlog: Backlog, room: Room, now: float) -> list[Release]:
                 backlog.begin(vm)
             releases.append(placed)
         if queue.groups:
-            heapq.heappush(order, (*_turn(queue, room, now), urgency, job))
+            heapq.heappush(order, (*_turn(queue, room, floor, now), urgency, job))
     return releases
 
 
@@ -69,9 +75,9 @@ def explain(backlog: Backlog, room: Room, now: float) -> dict[str, str]:
     return waiting
 
 
-def _turn(queue: Queue, room: Room, now: float) -> tuple[int, int, float]:
+def _turn(queue: Queue, room: Room, floor: int, now: float) -> tuple[int, int, int, float]:
     """When it is a queue's turn: what comes first is smallest."""
     load = room.job_load[queue.job]
     overdue = not load and queue.since + room.limits.overdue_s <= now
     urgency = min(queue.urgency, Urgency.HIGH) if overdue else queue.urgency
-    return urgency, load, queue.since
+    return urgency, -queue.longest if load >= floor else -sys.maxsize, load, queue.since

@@ -38,6 +38,8 @@ class Room:
         self._spare: dict[str, int] = {}
         self._with_spare: dict[int, set[str]] = {}
         """Proxies by how many slots they have to spare; those without any are absent."""
+        self.slots = sum(proxy.slots for proxy in fleet.proxies if proxy.live and proxy.enabled)
+        """What all proxies that run have together, free or not."""
         for proxy in fleet.proxies:
             self._give(proxy.name, proxy.slots - proxy.used)
         for task in fleet.in_flight:
