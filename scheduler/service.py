@@ -19,8 +19,9 @@ from sqlalchemy import select
 
 from proxy_worker.contract.errors import LedgerError
 from proxy_worker.ledger import FinishedTask, FleetView, Ledger, LedgerEmptyError, Timings
-from scheduler.dispatch.candidates import storage_snapshots
+from scheduler.dispatch.candidates import candidates, storage_snapshots
 from scheduler.dispatch.declared import DeclaredFleet
+from scheduler.dispatch.fleet import Fleet, Placement
 from scheduler.dispatch.loop import Dispatcher, Publish
 from scheduler.dispatch.pending import OpenTask
 from scheduler.monitoring.meters import Meters
@@ -103,6 +104,8 @@ class Service:
         self._asked_at = 0.0
         self._version: int | None = None
         self._forget_at = 0.0
+        self._fleet: Fleet | None = None
+        """Proxies as they were seen last, with nothing in flight; None before they were looked at."""
         self._storage: frozenset[str] | None = None
         """Datastores with storage snapshots; None before the fleet was looked at."""
         self._swept: set[str] = set()
@@ -278,7 +281,8 @@ class Service:
 
     def _look_for_storage(self, view: FleetView, declared: DeclaredFleet) -> None:
         """Note which datastores have storage snapshots; those seen first have what a crash left looked for."""
-        self._storage = storage_snapshots(declared.fleet(view, ()))
+        self._fleet = declared.fleet(view, ())
+        self._storage = storage_snapshots(self._fleet)
         fresh = self._storage - self._swept
         if fresh:
             self._swept |= fresh
@@ -292,11 +296,16 @@ class Service:
             raise LedgerEmptyError("ledger", why="Redis has lost its data")
         return view
 
+    def _obstacle(self, placement: Placement) -> str | None:
+        found = candidates(placement, self._fleet) if self._fleet is not None else None
+        return found if isinstance(found, str) else None
+
     @contextmanager
     def _steps(self) -> Iterator[Journal]:
         """A journal whose consequences for the ledger are noted once it is committed."""
         with journal(self.state, self.clock) as steps:
             steps.storage = self._storage or frozenset()
+            steps.obstacle = self._obstacle
             yield steps
         self.dispatcher.drop(steps.closed)
         self.dispatcher.add(OpenTask.of(row) for row in steps.opened)

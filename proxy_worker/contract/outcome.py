@@ -315,6 +315,8 @@ class VsphereOffer(Frozen):
     """The credentials of which it has `<credential>.password`."""
     product_uuid: str | None = None
     """The BIOS uuid of the machine it runs on, by which vCenter finds its VM."""
+    mounted: tuple[Name, ...] = ()
+    """Datastores that are folders here, so that their disks can be written in place."""
 
 
 class ProxyRegistration(Frozen):

@@ -47,7 +47,8 @@ def probe_vsphere(
         if passwords:
             log.warning("disks of vCenters can't be read through VDDK on this proxy: %s", no_vddk)
     modes = tuple(mode for mode in (_APPLIANCE, _NETWORK) if mode not in refusals and mode in connections.modes)
-    return VsphereOffer(modes=modes, refusals=refusals, passwords=passwords, product_uuid=uuid)
+    mounted = tuple(sorted(name for name, connection in connections.datastores.items() if connection.path))
+    return VsphereOffer(modes=modes, refusals=refusals, passwords=passwords, product_uuid=uuid, mounted=mounted)
 
 
 def own_product_uuid(firmware: Path = FIRMWARE) -> str | None:

@@ -56,13 +56,23 @@ def add_disk(
     return made
 
 
-def remove_disks(session: Session, vm: str, paths: Collection[str], waiting: Waiting | None = None) -> None:
-    """Take these disks from the VM and delete their files; those it doesn't have are gone already."""
+def remove_disks(
+    session: Session,
+    vm: str,
+    paths: Collection[str],
+    waiting: Waiting | None = None,
+    *,
+    uuids: Collection[str] = (),
+) -> None:
+    """Take these disks from the VM and delete their files; those it doesn't have are gone already.
+
+    A migration of the storage gives files other names: disks whose uuid is known are found by that too.
+    """
     try:
         devices = _devices(session, vm)
     except VsphereObjectGoneError:
         return
-    keys = {disk.key for disk in disks(devices) if disk.path in paths}
+    keys = {disk.key for disk in disks(devices) if disk.path in paths or disk.uuid in uuids}
     changes = [
         vim.vm.device.VirtualDeviceSpec(operation="remove", fileOperation="destroy", device=device)
         for device in devices

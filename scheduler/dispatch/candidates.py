@@ -202,14 +202,19 @@ def _sieve_by_vcenter(left: _Sieve, placement: Placement, credential: str) -> No
 
     def in_place(proxy: FleetProxy) -> bool:
         modes = proxy.datastores.get(placement.datastore or "", ())
+        mounted = proxy.vsphere.mounted if proxy.vsphere is not None else ()
         return (
-            writes and TransportMode.DIRECT_STORAGE in modes and TransportMode.DIRECT_STORAGE not in proxy.left_out
+            writes
+            and placement.datastore in mounted
+            and TransportMode.DIRECT_STORAGE in modes
+            and TransportMode.DIRECT_STORAGE not in proxy.left_out
         )
 
-    what = "can write its disks (by VDDK, or where the datastore is mounted)" if writes else "can log in there"
+    where = f"datastore {placement.datastore}" if placement.datastore else "a declared datastore"
+    what = f"has {credential}.password and VDDK, or {where} mounted, to write its disks"
     left.keep(
         lambda proxy: by_network(proxy) or in_place(proxy),
-        f"no proxy {left.such} has {credential}.password and {what}",
+        f"no proxy {left.such} {what}" if writes else f"no proxy {left.such} has {credential}.password",
     )
     left.described = "that can restore to the vCenter"
 

@@ -31,6 +31,8 @@ class EndRequest(Frozen):
     """Whether change tracking was switched off, and is to be on again."""
     power_on: bool = False
     disks: tuple[DiskKey, ...] = ()
+    uuids: tuple[str, ...] = ()
+    """Of disks that were added, as far as they were."""
     datastore: str | None = None
 
 
@@ -76,7 +78,7 @@ def undo(access: Access, request: EndRequest) -> Ended:
         return Ended()
     if request.kind is VmRestoreKind.DISK:
         paths = [new_path(vm, request.datastore, request.restore, key) for key in request.disks]
-        remove_disks(session, vm.ref, paths, access.waiting)
+        remove_disks(session, vm.ref, paths, access.waiting, uuids=request.uuids)
         return Ended()
     remove_marked(session, vm.ref, mark, access.waiting)
     if request.tracks_changes:

@@ -8,12 +8,16 @@ done again comes to the same, so that a scheduler killed anywhere goes on from t
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from typing import Final
 
 from sqlalchemy import select
 
+from proxy_worker.contract.errors import NotFoundError
+from proxy_worker.contract.names import TaskKind
 from proxy_worker.contract.outcome import CreatedDisk, TaskFailure
 from proxy_worker.contract.specification import RepositoryReference, VcenterReference
+from scheduler.dispatch.fleet import Placement
 from scheduler.planning.places import TrackingMark
 from scheduler.restores import tasks
 from scheduler.restores.ending import FINISH, SWEEP, UNDO, EndRequest
@@ -71,6 +75,27 @@ def begin(journal: Journal, restore: VmRestore) -> None:
         else OriginalPlace(),
     )
     _open(journal, restore, PLACE.name, request, f"looking for a place for {restore.target_name}")
+
+
+def unwritable(journal: Journal, restore: VmRestore, datastores: Mapping[str, str]) -> TaskFailure | None:
+    """Why no proxy that runs could write the disks; `datastores` by disk key, as vCenter calls them."""
+    vcenter = journal.session.get(Vcenter, restore.vcenter)
+    if vcenter is None:
+        return None  # which has a name of its own
+    declared = _declared_datastores(journal, restore.vcenter)
+    for name in sorted(set(datastores.values())):
+        placement = Placement(
+            TaskKind.DISK_RESTORE,
+            repository=restore.repository,
+            needs_read_key=True,
+            datastore=declared.get(name),
+            restores_to=vcenter.credential,
+        )
+        obstacle = journal.obstacle(placement)
+        if obstacle is not None:
+            what = f"restore of {restore.vm_name} to datastore {name} of vCenter {restore.vcenter}"
+            return TaskFailure(code="no-proxy", what=what, why=obstacle, exit_code=NotFoundError.exit_code)
+    return None
 
 
 def create(journal: Journal, restore: VmRestore) -> None:
@@ -232,8 +257,15 @@ def _ending(restore: VmRestore, rows: list[RestoredDisk]) -> EndRequest:
         tracks_changes=restore.tracks_changes and restore.kind is VmRestoreKind.OVERWRITE,
         power_on=restore.wishes.power_on,
         disks=tuple(disk.disk_key for disk in rows),
+        uuids=tuple(uuid for disk in rows if (uuid := _uuid(disk)) is not None),
         datastore=restore.wishes.datastore,
     )
+
+
+def _uuid(disk: RestoredDisk) -> str | None:
+    """The uuid of a disk that is to be written."""
+    target = disk.target.vsphere if disk.target is not None else None
+    return target.uuid if target is not None else None
 
 
 def _open(

@@ -34,6 +34,9 @@ DISK_RETRIES: Final = 3
 DISK_RETRY_S: Final = 15.0
 FINISH_TRIES: Final = 20
 """A restored VM is handed over even if the vCenter is away for a while."""
+WRITER_TRIES: Final = 12
+WRITER_RETRY_S: Final = 5.0
+"""For a minute, a proxy that could write the disks is waited for, before anything is made or powered off."""
 NOBODY: Final = "no-such-vcenter"
 """How a step fails whose vCenter isn't declared any more."""
 SOON_S: Final = 30.0
@@ -117,10 +120,15 @@ def _record_disk(
 
 def _record_place(journal: Journal, step: VcenterStep, outcome: StepOutcome) -> None:
     restore = journal.session.get_one(VmRestore, step.subject)
+    placed, failure = outcome.answer, outcome.failure
+    if isinstance(placed, Placed) and not restore.cancel_requested:
+        failure = flow.unwritable(journal, restore, placed.datastores)
+        if failure is not None and step.tries < WRITER_TRIES:
+            try_later(journal, step, failure, WRITER_RETRY_S)
+            return
     journal.close_step(step)
-    placed = outcome.answer
-    if not isinstance(placed, Placed):
-        flow.undo(journal, restore, None if restore.cancel_requested else outcome.failure)
+    if not isinstance(placed, Placed) or failure is not None:
+        flow.undo(journal, restore, None if restore.cancel_requested else failure)
         return
     restore.place, restore.tracks_changes = placed.place, placed.tracks_changes
     restore.vm_ref = placed.vm_ref or restore.vm_ref

@@ -11,6 +11,7 @@ from proxy_worker.contract.errors import ConflictError
 from proxy_worker.contract.names import DiskFormat
 from proxy_worker.contract.specification import DiskKey, Frozen, VmPlace
 from proxy_worker.vsphere.faults import DatastoreFullError, MissingPrivilegeError
+from proxy_worker.vsphere.identity import split_path
 from proxy_worker.vsphere.inventory import read_inventory, read_vm
 from proxy_worker.vsphere.lookup import find_vm
 from proxy_worker.vsphere.model import Inventory
@@ -49,20 +50,27 @@ class Placed(Frozen):
     place: VmPlace | None = None
     vm_ref: str | None = None
     tracks_changes: bool = False
+    datastores: dict[DiskKey, str] = Field(default_factory=dict)
+    """Where each disk is, or will be, as vCenter calls it."""
 
 
 def place(access: Access, request: PlaceRequest) -> Placed:
     """Look everything up; raises the named error of what isn't there, or isn't allowed."""
+    wishes = request.wishes
     if request.kind is VmRestoreKind.NEW:
-        return Placed(place=_new_place(access, request))
+        made = _new_place(access, request)
+        chosen = {key: wishes.disk_datastores.get(key, made.datastore) for key in request.sizes}
+        return Placed(place=made, datastores=chosen)
     session = access.session
     vm = find_vm(session, request.target_ref or "", request.instance_uuid, request.target_name)
-    require_idle(vm, Mark(access.installation, request.restore), may_be_on=request.wishes.power_off)
+    require_idle(vm, Mark(access.installation, request.restore), may_be_on=wishes.power_off)
+    home = wishes.datastore or split_path(vm.configuration_path or "")[0]
+    datastores = dict.fromkeys(request.sizes, home)
     if request.kind is VmRestoreKind.OVERWRITE:
         for key, size in request.sizes.items():
-            require_disk(vm, key, size)
+            datastores[key] = split_path(require_disk(vm, key, size).path or "")[0]
     _require_privileges(session, vim.VirtualMachine(vm.ref, session.stub))
-    return Placed(vm_ref=vm.ref, tracks_changes=vm.tracks_changes)
+    return Placed(vm_ref=vm.ref, tracks_changes=vm.tracks_changes, datastores=datastores)
 
 
 def _new_place(access: Access, request: PlaceRequest) -> VmPlace:

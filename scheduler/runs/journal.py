@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 from sqlalchemy.orm import Session
 
+from scheduler.dispatch.fleet import Placement
 from scheduler.state.models import LedgerTask, VcenterStep
 from scheduler.state.store import State
 
@@ -23,6 +24,8 @@ class Journal:
         self.stopping: list[str] = []
         self.storage: frozenset[str] = frozenset()
         """Datastores of which some proxy that runs makes storage snapshots."""
+        self.obstacle: Callable[[Placement], str | None] = lambda _placement: None
+        """Why no proxy that runs could do a task of such a placement, however idle; None: one could."""
 
     def open(self, task: LedgerTask) -> None:
         """Have the ledger given `task`."""

@@ -34,6 +34,8 @@ from scheduler.restores.asking import RestoreActiveError, ask_for_disks_to_vm, a
 from scheduler.service import Service
 from scheduler.state.models import (
     ChangeBaseOfPoint,
+    Datastore,
+    DatastoreKind,
     LedgerTask,
     Point,
     RestoreWishes,
@@ -424,3 +426,36 @@ def _is_catalogued(asked: Restoring) -> bool:
 
 def _named(session: Session, name: str) -> int:
     return sum(vm.name == name for vm in read_inventory(session).vms.values())
+
+
+def test_nothing_is_made_while_no_proxy_could_write_it_and_after_a_minute_it_says_so(
+    vsphere_world: VsphereWorld,
+) -> None:
+    asked = restoring(vsphere_world)
+    world = asked.one.world
+    direct = {"ds1": (TransportMode.DIRECT_STORAGE,)}
+    world.fleet.join("proxy-1", datastores=direct, vsphere=VsphereOffer(passwords=("vc1",)))
+    with open_state(world.url).write() as database:
+        database.add(
+            Datastore(
+                name="ds1", site="primary", kind=DatastoreKind.VSPHERE, vcenter="vc1", vsphere_name="LocalDS_0"
+            )
+        )
+    began = world.clock()
+    asked.ask()
+    service = world.start()
+    world.turn_until(service, asked.settled)
+
+    assert asked.row.state is VmRestoreState.FAILED
+    assert str(asked.row.failure) == (
+        f"restore of {asked.vm.name} to datastore LocalDS_0 of vCenter vc1: no proxy that is running "
+        "has vc1.password and VDDK, or datastore ds1 mounted, to write its disks"
+    )
+    assert world.clock() - began >= 60
+    assert not any(isinstance(one.body, VmCreate) for one in world.fleet.specifications)
+
+    mounting = VsphereOffer(passwords=("vc1",), mounted=("ds1",))
+    world.fleet.join("proxy-1", datastores=direct, vsphere=mounting)
+    service.turn()
+    asked.ask()
+    world.turn_until(service, lambda: any(isinstance(one.body, VmCreate) for one in world.fleet.specifications))
