@@ -9,6 +9,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from proxy_worker.ledger import TaskState
+from scheduler.cli.alarms import alarms
 from scheduler.cli.live import Live
 from scheduler.cli.proxy_record import ProxyRecord, proxy_records
 from scheduler.cli.records import Moment, RunRecord, Shown, run_record
@@ -60,7 +61,7 @@ class StatusRecord(Shown):
     slots: int
     used: int
     warnings: tuple[str, ...] = ()
-    """What needs somebody's attention: certificates that expire soon."""
+    """What needs somebody's attention: failed jobs, proxies that are gone, certificates that expire soon."""
 
 
 ENDED_SHOWN = 3
@@ -96,7 +97,7 @@ def status_record(
         proxies=tuple(proxies),
         slots=sum(proxy.slots or 0 for proxy in proxies if proxy.state == "up"),
         used=sum(proxy.used for proxy in proxies),
-        warnings=warnings,
+        warnings=(*warnings, *alarms(session, tuple(proxies), now)),
     )
 
 
