@@ -30,7 +30,17 @@ _PREFIX: Final = "SCHEDULER_"
 
 
 class DatabasePasswordError(ConfigurationError):
-    """`database_url` holds a password."""
+    """The URL of a database holds a password."""
+
+
+def refuse_password(url: str, what: str, instead: str) -> None:
+    """Raise `DatabasePasswordError`, which says what to do `instead`, if a database's URL has a password."""
+    if ":" in urlsplit(url).netloc.rpartition("@")[0]:
+        raise DatabasePasswordError(
+            what,
+            why="it holds a password, which logs and process lists would show",
+            remedy=f"Leave it out, and {instead}.",
+        )
 
 
 class LocalDatastore(Settings):
@@ -110,12 +120,7 @@ class SchedulerConfiguration(Settings):
 
         Raises `SecretError` when that can't be read, `DatabasePasswordError` when it stands in the URL.
         """
-        if ":" in urlsplit(self.database).netloc.rpartition("@")[0]:
-            raise DatabasePasswordError(
-                "database_url",
-                why="it holds a password, which logs and process lists would show",
-                remedy="Put the password into a file in `secrets_dir` and name that by `database_credential`.",
-            )
+        refuse_password(self.database, "database_url", "name a file in `secrets_dir` by `database_credential`")
         password = None
         if self.database_credential is not None:
             password = read_secret(self.secrets_dir / self.database_credential, "password of the database")

@@ -13,6 +13,7 @@ from proxy_worker.program.units import size
 from scheduler.cli.arguments import AsJson
 from scheduler.cli.opening import configuration, opened_state
 from scheduler.cli.printing import iso, moment, note, plural, print_json, show_rows
+from scheduler.configuration import refuse_password
 from scheduler.server_backup.errors import RecoveryPassphraseError
 from scheduler.server_backup.keeping import back_up_server, shelf_of
 from scheduler.server_backup.restoring import CONFIGURATION, restore_server
@@ -104,6 +105,9 @@ def restore(
     database_password_file: Annotated[
         Path | None, typer.Option(metavar="FILE", help="The password of its user.")
     ] = None,
+    database_ca_file: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="The authority that certified that database's server: TLS.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Restore the backup server into a new folder; needs the repository and the passphrase, and nothing else.
@@ -123,9 +127,10 @@ def restore(
     passphrase = read_secret(sealed_with, "recovery passphrase").encode()
     database = None
     if database_url is not None:
+        refuse_password(database_url, "--database-url", "give --database-password-file")
         secret = database_password_file
         password = read_secret(secret, "password of the database") if secret is not None else None
-        database = DatabaseAccess(database_url, password)
+        database = DatabaseAccess(database_url, password, database_ca_file)
     with tempfile.TemporaryDirectory(prefix="proxyfleet-server-") as fetched:
         archive = Path(fetched) / "archive"
         chosen = Shelf(repository, passphrase_file).fetch(archive, point)

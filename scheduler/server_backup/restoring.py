@@ -25,6 +25,8 @@ from scheduler.state.store import open_state
 EPOCHS_SKIPPED: Final = 1000
 """The dead server may have opened epochs since its backup: one for each loss of Redis, never so many."""
 CONFIGURATION: Final = "scheduler.toml"
+_DATABASE_CREDENTIAL: Final = "restored-database"
+"""The secret with the password of the database that the server was restored to."""
 _FOLDERS: Final = (STATE, SECRETS, FILES)
 
 
@@ -79,6 +81,9 @@ def _lay_out(
         counts = _Counts()
         Filling(access, manifest.schema).fill(_rows(archive, draft, counts))
     _prepare_to_serve(access)
+    if database is not None and database.password is not None:
+        (draft / SECRETS / _DATABASE_CREDENTIAL).unlink(missing_ok=True)  # of an earlier restore
+        _write(draft, File(f"{SECRETS}/{_DATABASE_CREDENTIAL}", 0o600, database.password.encode()))
     settings = _settings(manifest.configuration, folder, database)
     (draft / CONFIGURATION).write_text(
         f"# Restored from a backup of {manifest.host}.\n{tomlkit.dumps(settings)}", encoding="utf-8"
@@ -149,6 +154,11 @@ def _settings(placed: dict[str, Any], folder: Path, database: DatabaseAccess | N
     settings: dict[str, Any] = {
         name: value for name, value in place(placed).items() if not name.startswith("database_")
     }
-    if database is not None:
-        settings = {"database_url": database.url, **settings}
-    return settings
+    if database is None:
+        return settings
+    reached = {"database_url": database.url}
+    if database.password is not None:
+        reached["database_credential"] = _DATABASE_CREDENTIAL
+    if database.ca_file is not None:
+        reached["database_ca_file"] = str(database.ca_file.resolve())
+    return reached | settings

@@ -37,7 +37,7 @@ _FORGET_S: Final = 60.0
 
 def look_at_servers(session: Session) -> Servers:
     """Who leads and who stands by. For PostgreSQL."""
-    seen = SchedulerProcess.seen_at > _server_time() - LEASE_S
+    seen = func.abs(_server_time() - SchedulerProcess.seen_at) < LEASE_S
     leader = _leader(session)
     alive = session.scalars(select(SchedulerProcess).where(seen).order_by(SchedulerProcess.name)).all()
     leads = next((one.name for one in alive if leader is not None and one.id == leader.id), None)
@@ -118,7 +118,8 @@ class Leadership:
             now = session.scalars(select(_server_time())).one()
             leader = _leader(session)
             me = session.merge(SchedulerProcess(id=self._id, name=self.name, seen_at=now))
-            if leader is not None and leader.seen_at > now - self._lease_s:
+            # The server's clock may have been set back: a sign of life from the future says nothing.
+            if leader is not None and abs(now - leader.seen_at) < self._lease_s:
                 return f"{leader.name} leads"
             me.term = (leader.term or 0) + 1 if leader is not None else 1
             session.flush()

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from proxy_worker.program.settings import SecretError, SettingsError
-from scheduler.configuration import load_configuration
+from scheduler.configuration import DatabasePasswordError, load_configuration
 
 
 @pytest.fixture
@@ -72,3 +72,27 @@ def test_the_password_comes_from_its_file(file: Path) -> None:
     (file.parent / "secrets").mkdir()
     (file.parent / "secrets/redis").write_text("very secret\n")
     assert configuration.redis_access().password == "very secret"
+
+
+def test_a_password_in_the_databases_url_is_refused_and_not_shown(tmp_path: Path) -> None:
+    file = tmp_path / "scheduler.toml"
+    file.write_text('database_url = "postgresql+pg8000://backup:planted@db/fleet"\n')
+    with pytest.raises(
+        DatabasePasswordError, match="name a file in `secrets_dir` by `database_credential`"
+    ) as caught:
+        load_configuration(file, {}).database_access()
+    assert "planted" not in str(caught.value)
+
+
+def test_the_databases_password_is_a_secret(tmp_path: Path) -> None:
+    file = tmp_path / "scheduler.toml"
+    file.write_text(
+        'database_url = "postgresql+pg8000://backup@db/fleet"\ndatabase_credential = "database"\n'
+        'secrets_dir = "."\ndatabase_ca_file = "ca.pem"\n'
+    )
+    with pytest.raises(SecretError, match="password of the database"):
+        load_configuration(file, {}).database_access()
+    (tmp_path / "database").write_text("planted\n")
+    access = load_configuration(file, {}).database_access()
+    assert (access.password, access.ca_file) == ("planted", tmp_path / "ca.pem")
+    assert "planted" not in str(access)

@@ -71,9 +71,9 @@ def test_a_server_moves_to_postgresql_and_back(
     restore_server(archive, PASSPHRASE, tmp_path / "shared", shared_database)
     _assert_whole(shared_database)
     settings = load_configuration(tmp_path / "shared/scheduler.toml", {})
-    assert settings.database_url == shared_database.url
+    assert settings.database_access() == shared_database
 
-    state = open_state(shared_database)
+    state = open_state(settings.database_access())
     with state.write() as session:
         session.get_one(ServiceMark, 1).epoch = 7
         session.execute(text("DELETE FROM requests"))
