@@ -66,6 +66,7 @@ class TaskKind(StrEnum):
     REPOSITORY_LIST = "repository.list"
     REPOSITORY_CHECK = "repository.check"
     REPOSITORY_COLLECT = "repository.collect"
+    REPOSITORY_PROVE = "repository.prove"
     POINT_DELETE = "point.delete"
     STORAGE_SNAPSHOT_CREATE = "storage_snapshot.create"
     STORAGE_SNAPSHOT_REMOVE = "storage_snapshot.remove"

@@ -207,6 +207,37 @@ class RepositoryCollectResult(Frozen):
     duration_seconds: float
 
 
+class ProvenPoint(Frozen):
+    """What is known of a restore point. Times in Unix seconds, None for never."""
+
+    vm_id: str
+    run: str
+    proven_at: int | None
+    """All that it needs has been read, and was sound, since then."""
+    sampled_at: int | None
+    damaged: bool
+    """Something that it needs is lost, and waits for repair."""
+
+
+class RepositoryProveResult(Frozen):
+    """What a piece of a repository's proof has read, found and mended."""
+
+    kind: Literal[TaskKind.REPOSITORY_PROVE] = TaskKind.REPOSITORY_PROVE
+    packs: int
+    read_bytes: int
+    sampled: int
+    """Restore points of which a sample was restored."""
+    overdue: int
+    """Packs and index fragments that should have been read by now."""
+    damage: tuple[str, ...]
+    """One line each: the object, what is wrong with it, and which restore points wait for its repair."""
+    mended: tuple[str, ...]
+    """Damaged objects with which nothing is lost any more."""
+    notes: tuple[str, ...] = ()
+    points: tuple[ProvenPoint, ...]
+    duration_seconds: float
+
+
 class PointDeleteResult(Frozen):
     """There is no such restore point any more; `found` unless there never was."""
 
@@ -245,6 +276,7 @@ TaskResult = Annotated[
     | RepositoryListResult
     | RepositoryCheckResult
     | RepositoryCollectResult
+    | RepositoryProveResult
     | PointDeleteResult
     | StorageSnapshotCreateResult
     | StorageSnapshotRemoveResult

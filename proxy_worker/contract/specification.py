@@ -310,6 +310,22 @@ class RepositoryCollect(Frozen):
     """A limit for what is read to be moved; None: none."""
 
 
+class RepositoryProve(Frozen):
+    """Read what was read longest ago, mend what is damaged, restore samples; done again, it goes on."""
+
+    kind: Literal[TaskKind.REPOSITORY_PROVE] = TaskKind.REPOSITORY_PROVE
+    repository: RepositoryReference
+    linked: tuple[RepositoryReference, ...] = ()
+    """Repositories of the same VMs, to fetch lost blocks from, as far as the proxy reaches and may read them."""
+    period_s: Annotated[float, Field(gt=0)]
+    """Everything is to be read at least once in this time."""
+    most_s: Annotated[float, Field(gt=0)] | None = None
+    """How long it may read at once; None: until it has done its share."""
+    bytes_per_s: Annotated[int, Field(gt=0)] | None = None
+    samples: bool = True
+    """Whether samples of restore points are restored, which takes a read key."""
+
+
 class PointDelete(Frozen):
     """Remove one restore point; done again, it changes nothing."""
 
@@ -355,6 +371,7 @@ TaskBody = Annotated[
     | RepositoryList
     | RepositoryCheck
     | RepositoryCollect
+    | RepositoryProve
     | PointDelete
     | StorageSnapshotCreate
     | StorageSnapshotRemove

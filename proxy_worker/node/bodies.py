@@ -43,9 +43,10 @@ from proxy_worker.mover.restore import restore_disk
 from proxy_worker.node.bench import Bench
 from proxy_worker.node.lease import LeaseKeeper
 from proxy_worker.node.storage import create_storage_snapshot, list_storage_snapshots, remove_storage_snapshot
-from proxy_worker.node.upkeep import collect_repository, delete_point
+from proxy_worker.node.upkeep import collect_repository, delete_point, prove_repository
 from proxy_worker.node.vm_creation import create_vm
 from proxy_worker.repository.check import check
+from proxy_worker.repository.examination import record_findings
 from proxy_worker.repository.points import Point
 from proxy_worker.repository.repository import open_store
 from proxy_worker.repository.scrub import scrub
@@ -139,7 +140,9 @@ def _check(body: RepositoryCheck, bench: Bench, claim: Claim, keeper: LeaseKeepe
     if body.scrub_only:
         report = scrub(open_store(body.repository.location), after_pack=go_on)
     else:
-        report = check(bench.repository(body.repository, "read").access, after_pack=go_on)
+        access = bench.repository(body.repository, "read").access
+        report = check(access, after_pack=go_on)
+        record_findings(access, report.findings)
     return RepositoryCheckResult(
         packs=report.packs,
         read_bytes=report.read_bytes,
@@ -174,6 +177,7 @@ BODIES: Final[dict[TaskKind, Callable[[Any, Bench, Claim, LeaseKeeper], TaskResu
     TaskKind.REPOSITORY_LIST: _list,
     TaskKind.REPOSITORY_CHECK: _check,
     TaskKind.REPOSITORY_COLLECT: collect_repository,
+    TaskKind.REPOSITORY_PROVE: prove_repository,
     TaskKind.POINT_DELETE: delete_point,
     TaskKind.STORAGE_SNAPSHOT_CREATE: create_storage_snapshot,
     TaskKind.STORAGE_SNAPSHOT_REMOVE: remove_storage_snapshot,

@@ -21,6 +21,7 @@ from proxy_worker.contract.outcome import (
     RepositoryCollectResult,
     RepositoryCommitResult,
     RepositoryListResult,
+    RepositoryProveResult,
     StorageSnapshotCreateResult,
     StorageSnapshotListResult,
     StorageSnapshotRemoveResult,
@@ -93,7 +94,7 @@ def figures(result: TaskResult) -> str:
             line = "too late to abandon, a restore point exists" if committed else "abandoned"
         case RepositoryListResult(points=points):
             line = f"{len(points)} restore points"
-        case RepositoryCheckResult(packs=packs, damage=damage):
+        case RepositoryCheckResult(packs=packs, damage=damage) | RepositoryProveResult(packs=packs, damage=damage):
             line = f"{packs} packs, {len(damage)} damaged objects"
         case RepositoryCollectResult(freed_bytes=freed, freed_packs=packs, dry_run=dry_run):
             line = f"{freed / MIB:.1f} MiB in {packs} packs {'to free' if dry_run else 'freed'}"

@@ -7,7 +7,7 @@ with its ids. Without one, blocks count as whole only if the footer is, and thei
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -16,8 +16,10 @@ import xxhash
 from proxy_worker.contract.errors import DamageError
 from proxy_worker.repository.access import Access
 from proxy_worker.repository.chunks import ChunkReader
+from proxy_worker.repository.damage import load_damage, record_damage
 from proxy_worker.repository.data_keys import SealedDataKey
 from proxy_worker.repository.errors import CannotReadError
+from proxy_worker.repository.findings import Finding
 from proxy_worker.repository.fragments import RECORD, decode_fragment, fragment_name
 from proxy_worker.repository.index_run import Location, PackEntry
 from proxy_worker.repository.keyring import ID_BYTES
@@ -84,6 +86,27 @@ def examine_packs(access: Access, chunks: ChunkReader, pack_ids: Iterable[bytes]
         description = described.get(pack_id) or _described_by_itself(access, pack_id)
         if description is not None:
             yield _examined(access, chunks, pack_id, description)
+
+
+def record_packs(access: Access, suspected: Mapping[bytes, str]) -> None:
+    """Examine packs, by id with what is said to be wrong, and record what turns out to be damaged."""
+    known = load_damage(access.store, access.sealer)
+    examined = set()
+    for pack in examine_packs(access, ChunkReader(access), suspected):
+        examined.add(pack.pack_id)
+        bad = {content_id for content_id in pack.bad_ids if (pack.pack_id, content_id) not in known.bad}
+        if pack.problem is not None and (bad or pack.pack_id not in known.packs):
+            record_damage(access, pack.pack_id, suspected[pack.pack_id] or pack.problem, bad)
+    for pack_id in suspected.keys() - examined - known.packs:
+        record_damage(access, pack_id, suspected[pack_id], ())
+
+
+def record_findings(access: Access, findings: Iterable[Finding]) -> None:
+    """Record the packs that a check has found damaged, so that the next backups store anew what they need."""
+    names = {finding.name: finding.problem for finding in findings if finding.kind in {"pack", "missing pack"}}
+    if names:
+        access.index.refresh()
+        record_packs(access, {bytes.fromhex(name.rpartition("/")[2]): why for name, why in names.items()})
 
 
 def is_whole(access: Access, chunks: ChunkReader, location: Location, ids: bytes, stored: bytes) -> bool | None:

@@ -15,9 +15,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final
 
-from proxy_worker.repository.chunks import ChunkReader
-from proxy_worker.repository.damage import load_damage, record_damage
-from proxy_worker.repository.examination import examine_packs
+from proxy_worker.repository.damage import load_damage
+from proxy_worker.repository.examination import record_packs
 from proxy_worker.repository.findings import Finding
 from proxy_worker.repository.fragments import fragment_name
 from proxy_worker.repository.index import fragments_in
@@ -216,15 +215,7 @@ class _Piece:
             for name in rebuilt:
                 self._findings.pop(name, None)
             access.index.refresh()
-        known = load_damage(access.store, access.sealer)
-        examined = set()
-        for pack in examine_packs(access, ChunkReader(access), self._bad_packs):
-            examined.add(pack.pack_id)
-            bad = {content_id for content_id in pack.bad_ids if (pack.pack_id, content_id) not in known.bad}
-            if pack.problem is not None and (bad or pack.pack_id not in known.packs):
-                record_damage(access, pack.pack_id, self._bad_packs[pack.pack_id] or pack.problem, bad)
-        for pack_id in self._bad_packs.keys() - examined - known.packs:
-            record_damage(access, pack_id, self._bad_packs[pack_id], ())
+        record_packs(access, self._bad_packs)
         self._report.repaired = repair(self._repository, linked=linked, go_on=self._go_on)
         self._report.repaired.rebuilt = rebuilt
 

@@ -74,6 +74,7 @@ def list_points(
         "DISKS": [str(len(point.disks)) for point in points],
         "SIZE": [size(sum(disk.size_bytes for disk in point.disks)) for point in points],
         "STORED": [size(sum(disk.stored_bytes for disk in point.disks)) for point in points],
+        "PROVEN": [_proven(point) for point in points],
         "REPOSITORY": [Text(point.repository) for point in points],
     }
     show_rows(columns, right=("DISKS", "SIZE", "STORED"), spare=("CREATED", "REPOSITORY", "DISKS"))
@@ -113,6 +114,8 @@ def show(
         ("repository", found.repository),
         ("job", found.job or "-"),
         ("pinned", "yes" if found.pinned else "no"),
+        ("last proven", _proven(found)),
+        ("sample restored", moment(found.sampled_at) if found.sampled_at is not None else "-"),
     ]
     if missing:
         rows.append(("left out", Text(f"{', '.join(missing)}, by the job", style="yellow")))
@@ -175,6 +178,13 @@ def _pin(vm: str, point: str, *, pinned: bool, as_json: bool) -> None:
         )
 
 
+def _proven(point: Point) -> Text:
+    """Since when all that it needs has been read and was sound."""
+    if point.damaged:
+        return Text("damaged", style="red")
+    return Text(moment(point.proven_at)) if point.proven_at is not None else Text("not yet")
+
+
 def _as_json(point: Point) -> dict[str, Any]:
     return {
         "vm": point.vm_name,
@@ -184,6 +194,9 @@ def _as_json(point: Point) -> dict[str, Any]:
         "job": point.job,
         "created": iso(point.created_at),
         "pinned": point.pinned,
+        "last_proven": iso(point.proven_at) if point.proven_at is not None else None,
+        "sample_restored": iso(point.sampled_at) if point.sampled_at is not None else None,
+        "damaged": point.damaged,
         "disks": [
             {"disk": disk.key, "size_bytes": disk.size_bytes, "stored_bytes": disk.stored_bytes}
             for disk in point.disks

@@ -18,13 +18,14 @@ from scheduler.cli.arguments import AsJson, RepositoryName
 from scheduler.cli.finding import find_repository
 from scheduler.cli.live import LedgerWindow, Live
 from scheduler.cli.opening import opened_state, require_service, warn_without_service
-from scheduler.cli.printing import Columns, console, iso, note, print_json, show_rows
+from scheduler.cli.printing import Columns, console, facts, iso, note, plural, print_json, show_rows
 from scheduler.cli.printing import show as print_view
 from scheduler.cli.upkeep import UpkeepRecord, upkeep_record, upkeep_summary, watch_of_upkeep
 from scheduler.dispatch.fleet import stands_at
 from scheduler.fleet.editing import declare
 from scheduler.state.asking import ask_for_upkeep
 from scheduler.state.models import Point, Repository, Request, RequestKind
+from scheduler.state.proven import damaged_points, proof_figures
 from scheduler.state.store import State
 
 app = typer.Typer(
@@ -118,6 +119,41 @@ def list_repositories(as_json: AsJson = False) -> None:
 
 
 @app.command()
+def show(name: RepositoryName, as_json: AsJson = False) -> None:
+    """Show a repository: what it holds, how well that is proven, and which restore points wait for repair.
+
+    \b
+    Examples:
+      scheduler repository show main
+      scheduler repository show main --json | jq '.damaged'
+    """
+    view = LedgerWindow().look().view
+    with opened_state() as state, state.read() as session:
+        repository = find_repository(session, name)
+        shown = _as_json(session, repository, view)
+        waiting = [
+            {"vm": point.vm_name, "point": point.point} for point in damaged_points(session, repository.name)
+        ]
+    if as_json:
+        print_json({**shown, "damaged": waiting})
+        return
+    proof = shown["proof"]
+    rows: list[tuple[str, str | Text]] = [
+        ("repository", Text(shown["name"])),
+        ("location", Text(f"{shown['location']} at {shown['site']}")),
+        ("holds", f"{shown['points']} restore points of {shown['vms']} VMs, {size(shown['stored_bytes'])}"),
+        ("reached by", Text(", ".join(shown["proxies"]) or "no proxy that is up")),
+        ("proven", _proven(proof, shown["points"])),
+        ("last proof", _last_check(shown["last_proof"])),
+        ("last check", _last_check(shown["last_check"])),
+        ("last collection", _last_check(shown["last_collection"])),
+    ]
+    print_view(facts(rows))
+    for point in waiting:
+        print_view(Text(f"waits for repair: {point['vm']} {point['point']}", style="red"))
+
+
+@app.command()
 def rescan(name: RepositoryName, no_wait: NoWait = False, as_json: AsJson = False) -> None:
     """Have a proxy read which restore points a repository holds, and bring the catalogue up to date.
 
@@ -145,6 +181,19 @@ def check(
       scheduler repository check main --scrub --json
     """
     _ask(RequestKind.SCRUB if scrub else RequestKind.CHECK, name, no_wait=no_wait, as_json=as_json)
+
+
+@app.command()
+def prove(name: RepositoryName, no_wait: NoWait = False, as_json: AsJson = False) -> None:
+    """Have a proxy read what was read longest ago, mend what is damaged, and restore samples.
+
+    It happens by itself, as the repository's key `prove` says, a share each time. Exits 5 if damage is left.
+
+    \b
+    Examples:
+      scheduler repository prove main
+    """
+    _ask(RequestKind.PROVE, name, no_wait=no_wait, as_json=as_json)
 
 
 @app.command()
@@ -197,6 +246,7 @@ def _read(state: State, request_id: str, window: LedgerWindow | None = None) -> 
 
 def _as_json(session: Session, repository: Repository, view: FleetView | None) -> dict[str, Any]:
     points = session.scalars(select(Point).where(Point.repository == repository.name)).all()
+    proof = proof_figures(session, repository.name)
     return {
         "name": repository.name,
         "site": repository.site,
@@ -211,6 +261,13 @@ def _as_json(session: Session, repository: Repository, view: FleetView | None) -
         "last_rescan": _last(session, repository.name, RequestKind.RESCAN),
         "last_check": _last(session, repository.name, RequestKind.CHECK, RequestKind.SCRUB),
         "last_collection": _last(session, repository.name, RequestKind.COLLECT),
+        "last_proof": _last(session, repository.name, RequestKind.PROVE),
+        "linked": list(repository.linked),
+        "proof": {
+            "unproven": proof.unproven,
+            "damaged": proof.damaged,
+            "oldest": iso(proof.oldest_proof_at) if proof.oldest_proof_at is not None else None,
+        },
     }
 
 
@@ -223,6 +280,14 @@ def _reached_by(repository: Repository, view: FleetView | None) -> list[str]:
         and (repository.credential is None or repository.credential in proxy.registration.credentials)
         and stands_at(repository.site, repository.proxies, proxy.registration.site, proxy.name)
     )
+
+
+def _proven(proof: dict[str, Any], points: int) -> Text:
+    if proof["damaged"]:
+        return Text(f"{plural(proof['damaged'], 'restore point')} damaged", style="red")
+    if proof["unproven"]:
+        return Text(f"{points - proof['unproven']} of {plural(points, 'restore point')}", style="yellow")
+    return Text(f"all since {proof['oldest']}" if proof["oldest"] else "-")
 
 
 def _last_check(check: dict[str, Any] | None) -> Text:

@@ -10,7 +10,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from proxy_worker.contract.errors import CancelledError, DamageError, ProxyfleetError
-from proxy_worker.contract.outcome import RepositoryCheckResult, RepositoryCollectResult
+from proxy_worker.contract.outcome import RepositoryCheckResult, RepositoryCollectResult, RepositoryProveResult
 from proxy_worker.program.units import size
 from scheduler.cli.live import Live
 from scheduler.cli.printing import duration, plural, state
@@ -18,9 +18,11 @@ from scheduler.cli.records import Moment, Seconds, Shown
 from scheduler.cli.watching import Told, Watch
 from scheduler.state.models import LedgerTask, Request, WorkState
 
+_Read = RepositoryCheckResult | RepositoryProveResult
+
 
 class UpkeepRecord(Shown):
-    """One rescan, check or collection of a repository; also what `--json` prints."""
+    """One rescan, check, proof or collection of a repository; also what `--json` prints."""
 
     request: str
     kind: str
@@ -31,7 +33,9 @@ class UpkeepRecord(Shown):
     outcome: str
     """In one line: what was found, why it failed, or what it waits for; empty if there is nothing to say."""
     damage: tuple[str, ...]
-    """What a check found damaged, one line each."""
+    """What a check or a proof found damaged, one line each."""
+    mended: tuple[str, ...]
+    """What a proof mended, and what kept it from more, one line each."""
     packs: int | None
     read_bytes: int | None
     duration_seconds: Seconds | None
@@ -54,7 +58,7 @@ def upkeep_record(session: Session, request: Request, live: Live) -> UpkeepRecor
     """What the database and, where it answers, the ledger say of a request."""
     tasks = session.scalars(select(LedgerTask.id).where(LedgerTask.request_id == request.id)).all()
     task = live.task(tasks)
-    found = request.result if isinstance(request.result, RepositoryCheckResult) else None
+    found = request.result if isinstance(request.result, RepositoryCheckResult | RepositoryProveResult) else None
     collected = request.result if isinstance(request.result, RepositoryCollectResult) else None
     return UpkeepRecord(
         request=request.id,
@@ -64,6 +68,9 @@ def upkeep_record(session: Session, request: Request, live: Live) -> UpkeepRecor
         proxy=task.proxy if task is not None else None,
         outcome=_outcome(request, found, live.reason(tasks) or ""),
         damage=found.damage if found is not None else (),
+        mended=(*(f"mended {name}" for name in found.mended), *found.notes)
+        if isinstance(found, RepositoryProveResult)
+        else (),
         packs=found.packs if found is not None else None,
         read_bytes=found.read_bytes if found is not None else None,
         duration_seconds=found.duration_seconds if found is not None else None,
@@ -87,7 +94,8 @@ def upkeep_line(record: UpkeepRecord) -> Text:
 def upkeep_summary(record: UpkeepRecord) -> RenderableType:
     """The outcome, with everything that is damaged."""
     damage = (Text(f"  {line}", style="red") for line in record.damage)
-    return Group(upkeep_line(record), *damage, *(Text(f"  kept {line}") for line in record.kept))
+    mended = (Text(f"  {line}") for line in record.mended)
+    return Group(upkeep_line(record), *damage, *mended, *(Text(f"  kept {line}") for line in record.kept))
 
 
 def watch_of_upkeep(look: Callable[[], UpkeepRecord]) -> Watch[UpkeepRecord]:
@@ -108,7 +116,7 @@ def watch_of_upkeep(look: Callable[[], UpkeepRecord]) -> Watch[UpkeepRecord]:
     )
 
 
-def _outcome(request: Request, found: RepositoryCheckResult | None, note: str) -> str:
+def _outcome(request: Request, found: _Read | None, note: str) -> str:
     if request.failure is not None and request.state is not WorkState.SUCCEEDED:
         return str(request.failure)
     if found is not None:
@@ -129,7 +137,7 @@ def _collected(result: RepositoryCollectResult) -> str:
     return f"{freed}, in {duration(result.duration_seconds)}"
 
 
-def _exit_code(request: Request, found: RepositoryCheckResult | None) -> int:
+def _exit_code(request: Request, found: _Read | None) -> int:
     if request.state is WorkState.CANCELLED:
         return CancelledError.exit_code
     if request.state is WorkState.FAILED:

@@ -11,6 +11,7 @@ from proxy_worker.contract.specification import (
     DiskRestore,
     InventoryScan,
     RepositoryCheck,
+    RepositoryProve,
     StorageSnapshotCreate,
     StorageSnapshotList,
     StorageSnapshotRemove,
@@ -132,7 +133,11 @@ def placement_of(body: TaskBody, pinned_proxy: str | None) -> Placement:
             pinned_proxy=pinned_proxy,
             restores_to=body.target.vsphere.vcenter.credential,
         )
-    needs_read_key = isinstance(body, DiskRestore) or (isinstance(body, RepositoryCheck) and not body.scrub_only)
+    needs_read_key = (
+        isinstance(body, DiskRestore)
+        or (isinstance(body, RepositoryCheck) and not body.scrub_only)
+        or (isinstance(body, RepositoryProve) and body.samples)
+    )
     return Placement(
         body.kind, repository=body.repository.name, needs_read_key=needs_read_key, pinned_proxy=pinned_proxy
     )

@@ -21,7 +21,15 @@ from scheduler.deployment.server import ProxyServer
 from scheduler.planning.addressees import CaFile, EmailTarget, NotifyWhen, WebhookTarget
 from scheduler.planning.criteria import DiskExclusionText, VmSelector
 from scheduler.planning.retention import Retention
-from scheduler.state.declared import DatastoreKind, JobKind, NamePattern, Priority
+from scheduler.state.declared import (
+    PROVE_CRON,
+    PROVE_DAYS,
+    PROVE_HOURS,
+    DatastoreKind,
+    JobKind,
+    NamePattern,
+    Priority,
+)
 
 Slots = Annotated[int, Field(ge=1, le=256)]
 
@@ -162,6 +170,25 @@ class Collection(Declared):
     """How fast it may read what it moves, in MiB per second; without this key, as fast as it goes."""
 
 
+class Proof(Declared):
+    """When a repository's packs and index are read and compared with their checksums, those read longest ago first,
+    and samples of its restore points restored."""
+
+    days: Annotated[int, Field(ge=0, le=3650)] = PROVE_DAYS
+    """Everything is read at least once in so many days; with 0, only when asked to."""
+    cron: Annotated[str, AfterValidator(_cron)] = PROVE_CRON
+    """When a piece of it is read: five cron fields, minute, hour, day, month, weekday."""
+    timezone: Annotated[str, AfterValidator(_timezone)] = "UTC"
+    """The time zone that the fields are meant in."""
+    hours: Annotated[int, Field(ge=1, le=168)] = PROVE_HOURS
+    """How long a piece may read; what is left comes with the next."""
+    mib_per_second: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
+    """How fast it may read, in MiB per second; without this key, as fast as it goes."""
+    samples: bool = True
+    """Whether samples are restored and damage is told from what only looks like it, which takes a proxy with a read
+    key or the passphrase. With `false` any proxy does, and compares checksums."""
+
+
 class Repository(Declared):
     """Where restore points go."""
 
@@ -181,6 +208,10 @@ class Repository(Declared):
     """How many disk tasks may use it at once; without this key, as many as slots allow."""
     collect: Collection | None = None
     """When it is collected by itself; without this key, only when asked to."""
+    prove: Proof = Proof()
+    """When it is proven by itself."""
+    linked: tuple[Name, ...] = ()
+    """Other repositories of the same VMs: what is damaged here is fetched from there."""
 
 
 class Proxy(Declared):

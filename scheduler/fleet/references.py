@@ -60,6 +60,11 @@ def _broken_references(fleet: Fleet) -> Iterator[str]:
         for name in proxy.datastores or ():
             if name not in datastores:
                 yield f"proxy {proxy.name!r}, key 'datastores': {_undeclared('datastore', name, datastores)}"
+    for repository in fleet.repository:
+        for name in repository.linked:
+            if name not in repositories or name == repository.name:
+                wrong = _undeclared("repository", name, repositories - {repository.name})
+                yield f"repository {repository.name!r}, key 'linked': {wrong}"
     for job in fleet.job:
         yield from _broken_references_of(job, repositories, vcenters)
 

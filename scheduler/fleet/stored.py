@@ -56,6 +56,15 @@ def stored_fleet(session: Session) -> models.Fleet:
                 )
                 if row.collect_cron is not None
                 else None,
+                prove=models.Proof(
+                    days=row.prove_days,
+                    cron=row.prove_cron,
+                    timezone=row.prove_timezone,
+                    hours=row.prove_hours,
+                    mib_per_second=row.prove_mib_per_s,
+                    samples=row.prove_samples,
+                ),
+                linked=row.linked,
             )
             for row in session.scalars(select(Repository).order_by(Repository.name))
         ),
@@ -185,6 +194,10 @@ def _columns(declared: models.Declaration) -> dict[str, Any]:
         columns["collect_timezone"] = collect.timezone if collect is not None else "UTC"
         columns["collect_mib_per_s"] = collect.mib_per_second if collect is not None else None
         columns["collect_at"] = None
+        proof = columns.pop("prove")
+        columns["prove_mib_per_s"] = proof.mib_per_second
+        columns |= {f"prove_{key}": getattr(proof, key) for key in ("days", "cron", "timezone", "hours", "samples")}
+        columns["prove_at"] = None
     if isinstance(declared, models.Job):
         columns["criteria"] = Criteria(**{key: columns.pop(key) for key in Criteria.model_fields})
         schedule, retries = columns.pop("schedule"), columns.pop("retries")

@@ -16,6 +16,7 @@ from scheduler.runs.beginning import begin_run, plan_if_scanned
 from scheduler.runs.completion import settle_vm_runs
 from scheduler.runs.freezing import cancel_freezing
 from scheduler.runs.journal import Journal
+from scheduler.runs.proving import linked_to, proof_is_due, prove_when_due
 from scheduler.runs.retention import apply_retention, collect_when_due, collection_is_due, retention_is_due
 from scheduler.runs.scanned import begin_scans
 from scheduler.runs.waiting import SNAPSHOT
@@ -57,6 +58,7 @@ def is_due(session: Session, now: float) -> bool:
         restores.due(now),
         exists().where(retention_is_due()),
         exists().where(collection_is_due(now)),
+        exists().where(proof_is_due(now)),
     )
     return bool(session.scalar(select(or_(*questions))))
 
@@ -68,6 +70,7 @@ def advance(journal: Journal) -> None:
         begin_run(journal, run)
     apply_retention(journal)
     collect_when_due(journal)
+    prove_when_due(journal)
     session.flush()
     _begin_restores(journal)
     _begin_requests(journal)
@@ -167,18 +170,14 @@ def _begin_restores(journal: Journal) -> None:
 def _begin_requests(journal: Journal) -> None:
     session = journal.session
     for request in session.scalars(select(Request).where(Request.state == WorkState.REQUESTED)).all():
+        declared = session.get(Repository, request.repository)
         try:
-            repository = tasks.reference(session.get(Repository, request.repository), request.repository)
+            task = tasks.request_task(request, declared, journal.now, linked=linked_to(session, declared))
         except NoSuchRepositoryError as error:
             request.state, request.failure, request.ended_at = WorkState.FAILED, TaskFailure.of(error), journal.now
             continue
         request.state = WorkState.RUNNING
-        journal.open(tasks.request_task(request, repository, journal.now, mib_per_s=_pace_of(session, request)))
-
-
-def _pace_of(session: Session, request: Request) -> int | None:
-    repository = session.get(Repository, request.repository)
-    return repository.collect_mib_per_s if repository is not None else None
+        journal.open(task)
 
 
 def _cancel(journal: Journal) -> None:

@@ -7,17 +7,14 @@ knows the point.
 
 from __future__ import annotations
 
-import logging
-from typing import Final
-
 from sqlalchemy import ColumnElement, and_, or_, select
 from sqlalchemy.orm import Session
 
 from proxy_worker.contract.outcome import PointDeleteResult
 from scheduler.planning.retention import HeldPoint, Verdict, judge
-from scheduler.planning.schedule import Schedule, ScheduleError
 from scheduler.runs.journal import Journal
-from scheduler.state.asking import ask_for_upkeep, ask_to_delete
+from scheduler.runs.turns import next_turn
+from scheduler.state.asking import ask_to_delete
 from scheduler.state.models import (
     Job,
     Point,
@@ -28,12 +25,7 @@ from scheduler.state.models import (
     RunState,
     VmRun,
     VmRunState,
-    WorkState,
 )
-
-logger = logging.getLogger(__name__)
-
-_NEVER: Final = 1e12
 
 
 def retention_is_due() -> ColumnElement[bool]:
@@ -77,20 +69,15 @@ def verdicts(session: Session, job: Job, vm_id: str, *, now: float, next_run: bo
 
 def collect_when_due(journal: Journal) -> None:
     """Ask for the collection of repositories whose time has come; one that is still at it is left alone."""
-    session = journal.session
-    for repository in session.scalars(select(Repository).where(collection_is_due(journal.now))).all():
-        try:
-            coming = Schedule(repository.collect_cron or "", repository.collect_timezone).next_after(journal.now)
-        except ScheduleError as error:
-            logger.warning("repository %s is never collected by its schedule: %s", repository.name, error)
-            coming = None
-        is_due, repository.collect_at = repository.collect_at is not None, coming or _NEVER
-        at_work = (WorkState.REQUESTED, WorkState.RUNNING, WorkState.WAITING)
-        active = select(Request.id).where(
-            Request.repository == repository.name, Request.kind == RequestKind.COLLECT, Request.state.in_(at_work)
+    for repository in journal.session.scalars(select(Repository).where(collection_is_due(journal.now))).all():
+        repository.collect_at = next_turn(
+            journal,
+            repository,
+            RequestKind.COLLECT,
+            cron=repository.collect_cron or "",
+            timezone=repository.collect_timezone,
+            due_at=repository.collect_at,
         )
-        if is_due and session.scalars(active.limit(1)).first() is None:
-            ask_for_upkeep(session, RequestKind.COLLECT, repository.name, now=journal.now)
 
 
 def forget_point(session: Session, request: Request, result: PointDeleteResult) -> None:

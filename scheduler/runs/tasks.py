@@ -19,11 +19,13 @@ from proxy_worker.contract.specification import (
     RepositoryCollect,
     RepositoryCommit,
     RepositoryList,
+    RepositoryProve,
     RepositoryReference,
     TransportPreference,
     VmIdentity,
 )
 from scheduler.dispatch.fleet import Urgency
+from scheduler.state.declared import PROVE_DAYS
 from scheduler.state.errors import NoSuchRepositoryError
 from scheduler.state.models import (
     DiskTask,
@@ -38,6 +40,8 @@ from scheduler.state.models import (
 )
 
 _MIB = 1024 * 1024
+_HOUR_S = 3600.0
+_DAY_S = 24 * _HOUR_S
 _URGENCY = {Priority.HIGH: Urgency.HIGH, Priority.REGULAR: Urgency.REGULAR}
 
 
@@ -176,15 +180,32 @@ def restore_task(restore: Restore, repository: RepositoryReference, now: float) 
 
 
 def request_task(
-    request: Request, repository: RepositoryReference, now: float, *, mib_per_s: int | None = None
+    request: Request,
+    declared: Repository | None,
+    now: float,
+    *,
+    linked: Sequence[RepositoryReference] = (),
 ) -> LedgerTask:
-    """Rescan, check, scrub or collect a repository, or remove a restore point of it."""
-    body: RepositoryList | RepositoryCheck | RepositoryCollect | PointDelete
+    """Rescan, check, scrub, collect or prove a repository, or remove a restore point of it.
+
+    Raises as `reference` does.
+    """
+    body: RepositoryList | RepositoryCheck | RepositoryCollect | RepositoryProve | PointDelete
+    repository = reference(declared, request.repository)
     what = repository.name
     if request.kind is RequestKind.RESCAN:
         body = RepositoryList(repository=repository)
-    elif request.kind is RequestKind.COLLECT:
-        body = RepositoryCollect(repository=repository, bytes_per_s=mib_per_s * _MIB if mib_per_s else None)
+    elif declared is not None and request.kind is RequestKind.COLLECT:
+        body = RepositoryCollect(repository=repository, bytes_per_s=_bytes_per_s(declared.collect_mib_per_s))
+    elif declared is not None and request.kind is RequestKind.PROVE:
+        body = RepositoryProve(
+            repository=repository,
+            linked=tuple(linked),
+            period_s=(declared.prove_days or PROVE_DAYS) * _DAY_S,
+            most_s=declared.prove_hours * _HOUR_S,
+            bytes_per_s=_bytes_per_s(declared.prove_mib_per_s),
+            samples=declared.prove_samples,
+        )
     elif request.kind is RequestKind.DELETE_POINT:
         name = request.vm_name or ""
         body = PointDelete(
@@ -203,6 +224,10 @@ def request_task(
         created_at=now,
         request_id=request.id,
     )
+
+
+def _bytes_per_s(mib_per_s: int | None) -> int | None:
+    return mib_per_s * _MIB if mib_per_s else None
 
 
 def _identity(vm_run: VmRun) -> VmIdentity:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Final
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 from sqlalchemy import String
@@ -18,6 +18,11 @@ from scheduler.state.columns import Json, Record, choice, reference
 
 NamePattern = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9*?][A-Za-z0-9._*?-]{0,62}$")]
 """A name, or one with `*` and `?` in it that matches several."""
+
+
+PROVE_CRON: Final = "0 12 * * *"
+PROVE_DAYS: Final = 30
+PROVE_HOURS: Final = 6
 
 
 class DatastoreKind(StrEnum):
@@ -115,6 +120,20 @@ class Repository(Record):
     """How fast a collection may move chunks; None: no limit."""
     collect_at: Mapped[float | None] = mapped_column(default=None)
     """When it is collected next; the service's own mark, not declared. None: to be found out."""
+    prove_cron: Mapped[str] = mapped_column(default=PROVE_CRON)
+    """When a piece of it is proven by itself."""
+    prove_timezone: Mapped[str] = mapped_column(default="UTC")
+    prove_days: Mapped[int] = mapped_column(default=PROVE_DAYS)
+    """In so many days everything is to be read at least once; 0: it isn't proven by itself."""
+    prove_hours: Mapped[int] = mapped_column(default=PROVE_HOURS)
+    """How long a piece may take."""
+    prove_mib_per_s: Mapped[int | None] = mapped_column(default=None)
+    prove_samples: Mapped[bool] = mapped_column(default=True)
+    """Whether samples are restored, for which only proxies with a read key will do."""
+    prove_at: Mapped[float | None] = mapped_column(default=None)
+    """When it is proven next; the service's own mark, not declared. None: to be found out."""
+    linked: Mapped[tuple[str, ...]] = mapped_column(Json(tuple[Name, ...]), default=())
+    """Repositories of the same VMs, to fetch lost blocks from."""
     repository_id: Mapped[str | None] = mapped_column(default=None)
     """Its own identity, learned by the first rescan."""
     size_bytes: Mapped[int | None] = mapped_column(default=None)

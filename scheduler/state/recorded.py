@@ -110,6 +110,7 @@ class RequestKind(StrEnum):
     CHECK = "repository.check"
     SCRUB = "repository.scrub"
     COLLECT = "repository.collect"
+    PROVE = "repository.prove"
     DELETE_POINT = "point.delete"
 
 
@@ -329,6 +330,12 @@ class Point(Record):
     disks: Mapped[tuple[PointDisk, ...]] = mapped_column(Json(tuple[PointDisk, ...]))
     pinned: Mapped[bool] = mapped_column(default=False)
     """Whether it stays whatever its job says."""
+    proven_at: Mapped[float | None] = mapped_column(default=None)
+    """All that it needs was read, and was sound, since then; None: not all of it has been."""
+    sampled_at: Mapped[float | None] = mapped_column(default=None)
+    """When a sample of it was restored last."""
+    damaged: Mapped[bool] = mapped_column(default=False)
+    """Whether something that it needs is lost, and waits for repair."""
 
 
 class ServiceMark(Record):

@@ -20,12 +20,14 @@ from proxy_worker.contract.outcome import (
     PointDeleteResult,
     PointDisk,
     PointSummary,
+    ProvenPoint,
     ProxyRegistration,
     RepositoryAbandonResult,
     RepositoryCheckResult,
     RepositoryCollectResult,
     RepositoryCommitResult,
     RepositoryListResult,
+    RepositoryProveResult,
     TaskFailure,
     TaskResult,
     VsphereOffer,
@@ -41,6 +43,7 @@ from proxy_worker.contract.specification import (
     RepositoryCollect,
     RepositoryCommit,
     RepositoryList,
+    RepositoryProve,
     TaskBody,
     TaskSpecification,
 )
@@ -102,6 +105,25 @@ class SimulatedRepository:
     def delete(self, body: PointDelete) -> TaskResult:
         """Remove a point, if it is there."""
         return PointDeleteResult(found=self.points.pop((body.vm.vm_id, body.run), None) is not None)
+
+    def prove(self, _: RepositoryProve) -> TaskResult:
+        """Say that all points have just been read, and that the first of them is damaged."""
+        points = [
+            ProvenPoint(
+                vm_id=vm_id, run=run, proven_at=None if first else 1_800_000_000, sampled_at=None, damaged=first
+            )
+            for first, (vm_id, run) in zip((True, *[False] * len(self.points)), self.points, strict=False)
+        ]
+        return RepositoryProveResult(
+            packs=3,
+            read_bytes=3,
+            sampled=0,
+            overdue=0,
+            damage=("pack packs/00/00: it is not there",),
+            mended=("packs/01/01",),
+            points=tuple(points),
+            duration_seconds=0.1,
+        )
 
     def collect(self, body: RepositoryCollect) -> TaskResult:
         """Say that there is nothing to free."""
@@ -224,6 +246,7 @@ class SimulatedFleet:
             RepositoryAbandon: self.repository.abandon,
             PointDelete: self.repository.delete,
             RepositoryCollect: self.repository.collect,
+            RepositoryProve: self.repository.prove,
             RepositoryCheck: lambda _: RepositoryCheckResult(
                 packs=1, read_bytes=1, duration_seconds=0.1, damage=self.repository.damage
             ),
