@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -13,7 +12,7 @@ from proxy_worker.cli.repository_options import Location, PassphraseFile
 from proxy_worker.program.units import size
 from proxy_worker.repository.credentials import load_credential
 from proxy_worker.repository.repository import DEFAULT_BLOCK_SIZE, Repository
-from proxy_worker.repository.store.local import LocalStore
+from proxy_worker.repository.unlocking import store_at
 
 _SIZE = re.compile(r"(\d+)(KiB|MiB)?")
 _UNITS = {None: 1, "KiB": 1024, "MiB": 1024 * 1024}
@@ -33,7 +32,7 @@ def init(
         bool, typer.Option("--no-encryption", help="Store in clear; whoever reads the folder reads the disks.")
     ] = False,
 ) -> None:
-    """Make a repository in a folder; the folder is made where it is missing."""
+    """Make a repository in a folder, which is made where it is missing, or in an S3-compatible object store."""
     if no_encryption == (passphrase_file is not None):
         raise OptionError(
             "repository init",
@@ -41,8 +40,9 @@ def init(
             remedy="Keep a copy of the passphrase elsewhere: without it nothing can be restored.",
         )
     passphrase = load_credential(passphrase_file=passphrase_file).passphrase
-    store = LocalStore(Path(repository))
-    with Repository.create(store, passphrase=passphrase, block_size=_parsed_size(block_size)) as made:
+    with Repository.create(
+        store_at(repository), passphrase=passphrase, block_size=_parsed_size(block_size)
+    ) as made:
         typer.echo(f"made repository {made.id} in {repository}, block size {size(made.block_size)}")
 
 

@@ -7,7 +7,9 @@ from typing import Annotated, TypeAlias
 
 import typer
 
-Location: TypeAlias = Annotated[str, typer.Argument(metavar="REPOSITORY", help="The repository's folder.")]
+Location: TypeAlias = Annotated[
+    str, typer.Argument(metavar="REPOSITORY", help="The repository's folder, or s3://BUCKET/PREFIX.")
+]
 PassphraseFile: TypeAlias = Annotated[
     Path | None, typer.Option(metavar="FILE", help="A file with the passphrase, in one line.")
 ]

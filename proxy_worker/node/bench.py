@@ -19,10 +19,12 @@ from proxy_worker.node.tally import Tally
 from proxy_worker.repository.credentials import Credential, load_credential
 from proxy_worker.repository.reconfiguring import is_newest
 from proxy_worker.repository.repository import Repository, open_store
+from proxy_worker.repository.store import Store
 from proxy_worker.transport.vsphere_access import VsphereAccess
 
 KEY_SUFFIX = ".key"
 PHRASE_SUFFIX = ".passphrase"
+ACCESS_KEY_SUFFIX = ".s3"
 UPKEEP_PROCESSES = 1
 """Pool processes beyond the slots: scans, listings and commits need not wait for disks."""
 
@@ -80,11 +82,16 @@ class Bench:
             self._repositories.pop(place).close()
         if place not in self._repositories:
             self._repositories[place] = Repository.open(
-                open_store(reference.location),
+                self.store(reference),
                 self._credential(reference, need),
                 cache_dir=self.configuration.state_dir / "index",
             )
         return self._repositories[place]
+
+    def store(self, reference: RepositoryReference) -> Store:
+        """Where a repository lies, with the access key that is among the secrets for it, if any."""
+        access_key = self.configuration.secrets_dir / f"{reference.credential}{ACCESS_KEY_SUFFIX}"
+        return open_store(reference.location, access_key_file=access_key if access_key.exists() else None)
 
     def forget_repositories(self) -> None:
         """Open them anew next time: after an error, what is remembered of them may be what is wrong."""

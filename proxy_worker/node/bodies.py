@@ -48,7 +48,6 @@ from proxy_worker.node.vm_creation import create_vm
 from proxy_worker.repository.check import check
 from proxy_worker.repository.examination import record_findings
 from proxy_worker.repository.points import Point
-from proxy_worker.repository.repository import open_store
 from proxy_worker.repository.scrub import scrub
 from proxy_worker.transport.inventory import read_configuration, scan_datastore
 from proxy_worker.transport.open_to_write import open_to_write
@@ -138,7 +137,7 @@ def _check(body: RepositoryCheck, bench: Bench, claim: Claim, keeper: LeaseKeepe
             raise CancelledError(claim.title, why="it was told to stop")
 
     if body.scrub_only:
-        report = scrub(open_store(body.repository.location), after_pack=go_on)
+        report = scrub(bench.store(body.repository), after_pack=go_on)
     else:
         access = bench.repository(body.repository, "read").access
         report = check(access, after_pack=go_on)

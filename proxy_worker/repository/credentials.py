@@ -79,6 +79,14 @@ def load_credential(*, passphrase_file: Path | None = None, key_file: Path | Non
     return Credential()
 
 
+def load_access_key(path: Path) -> tuple[str, str]:
+    """The id and the secret of an object store's access key, a line each; raises `KeyFileError`."""
+    lines = _read(path).decode(errors="replace").splitlines()
+    if len(lines) != 2 or not all(lines):  # noqa: PLR2004 - id and secret
+        raise KeyFileError(f"access key {path}", why="it does not hold two lines, the key's id and its secret")
+    return lines[0], lines[1]
+
+
 def make_key_file(
     unlocked: Secrets,
     *,

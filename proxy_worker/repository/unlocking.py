@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Final
 
 from proxy_worker.repository import passphrases
 from proxy_worker.repository.config import Config, load_config
-from proxy_worker.repository.credentials import Credential, KeyFile
+from proxy_worker.repository.credentials import Credential, KeyFile, load_access_key
 from proxy_worker.repository.errors import (
     RepositoryNotFoundError,
     RevokedKeyError,
@@ -22,6 +23,9 @@ from proxy_worker.repository.keyring import Keyring, Secrets
 from proxy_worker.repository.rotation import unlocked_whole
 from proxy_worker.repository.store import Store
 from proxy_worker.repository.store.local import LocalStore
+
+OBJECT_STORE: Final = "s3://"
+"""What the locations of repositories in object storage begin with."""
 
 
 @dataclass(frozen=True)
@@ -34,15 +38,27 @@ class Unlocked:
     """Everything, when a passphrase (or no encryption) opened it; None with a key file."""
 
 
-def open_store(location: str) -> Store:
-    """The store at a location: so far a folder. Raises `RepositoryNotFoundError` when it isn't there."""
-    if not Path(location).is_dir():
+def open_store(location: str, *, access_key_file: Path | None = None) -> Store:
+    """The store at a location, a folder or an `s3://` URL, with an access key where a file holds one.
+
+    Raises `RepositoryNotFoundError` when a folder isn't there, `StoreUrlError`, `KeyFileError`.
+    """
+    if not location.startswith(OBJECT_STORE) and not Path(location).is_dir():
         raise RepositoryNotFoundError(
             f"repository {location}",
             why="there is no such folder",
             remedy="Check the path; is its file system mounted?",
         )
-    return LocalStore(Path(location))
+    return store_at(location, access_key_file=access_key_file)
+
+
+def store_at(location: str, *, access_key_file: Path | None = None) -> Store:
+    """The store at a location, whether or not there is anything; raises `StoreUrlError`, `KeyFileError`."""
+    if not location.startswith(OBJECT_STORE):
+        return LocalStore(Path(location))
+    from proxy_worker.repository.store.objects import ObjectStore  # noqa: PLC0415 - heavy, and rarely wanted
+
+    return ObjectStore(location, access_key=load_access_key(access_key_file) if access_key_file else None)
 
 
 def unlock(store: Store, credential: Credential) -> Unlocked:

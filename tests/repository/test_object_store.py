@@ -1,0 +1,136 @@
+"""A whole repository in object storage, against a real server; and what a server must do, or answers wrongly."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import obstore
+import pytest
+from obstore.exceptions import GenericError
+
+from proxy_worker.repository.store import ObjectNotFoundError, StoreReadOnlyError
+from proxy_worker.repository.store.objects import ObjectStore, StoreUnfitError, StoreUrlError
+from tests.simulators.object_storage import ACCESS_KEY, ObjectStorage, serving
+
+COMMAND = Path(sys.executable).with_name("proxy-worker")
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectStorage]:
+    with serving(tmp_path_factory.mktemp("object-storage")) as running:
+        yield running
+
+
+@pytest.fixture
+def store(server: ObjectStorage) -> ObjectStore:
+    return ObjectStore(server.url(), access_key=ACCESS_KEY)
+
+
+def test_the_life_of_a_repository(server: ObjectStorage, tmp_path: Path) -> None:
+    url = server.url()
+    environment = {**os.environ, **server.environment, "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    (tmp_path / "passphrase").write_text("correct horse\n")
+    disk = tmp_path / "disk.raw"
+    disk.write_bytes(os.urandom(30 << 20) + bytes(10 << 20))
+
+    def run(*words: str) -> str:
+        done = subprocess.run(
+            [COMMAND, *words, "--passphrase-file", "passphrase"],
+            cwd=tmp_path, env=environment, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    def back_up() -> dict[str, Any]:
+        whose = ("--repository", url, "--vm", "web", "--disk", "scsi0:0", "--json")
+        made: dict[str, Any] = json.loads(run("backup", "disk.raw", *whose))
+        return made
+
+    run("repository", "init", url)
+    first = back_up()
+    with disk.open("r+b") as file:
+        file.write(os.urandom(20 << 20))
+    second = back_up()
+    assert (second["parent"], second["stored_bytes"] < first["stored_bytes"]) == (first["point"], True)
+
+    run("restore", "--repository", url, "--vm", "web", "--disk", "scsi0:0", "--to", "back.raw")
+    assert (tmp_path / "back.raw").read_bytes() == disk.read_bytes()
+    assert json.loads(run("repository", "check", url, "--json"))["ok"]
+
+    run("repository", "remove", url, str(first["point"]))
+    collected = json.loads(run("repository", "collect", url, "--json"))
+    assert collected["freed_bytes"] > 0
+    run("restore", "--repository", url, "--vm", "web", "--disk", "scsi0:0", "--to", "again.raw")
+    assert (tmp_path / "again.raw").read_bytes() == disk.read_bytes()
+
+
+@pytest.mark.parametrize("theirs", [b"mine", b"another's"])
+def test_whose_object_it_is_when_the_answer_was_lost(
+    store: ObjectStore, theirs: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The answer is taken away here: no server loses one when it is told to.
+    real, lost = obstore.put, []
+
+    def put(where: Any, name: str, content: bytes, **how: Any) -> Any:
+        if not lost:
+            lost.append(name)
+            real(where, name, theirs, **how)
+            raise GenericError("the connection was reset")
+        return real(where, name, content, **how)
+
+    monkeypatch.setattr(obstore, "put", put)
+
+    assert store.put_if_absent("points/vm/run", [b"mi", b"ne"]) is (theirs == b"mine")
+    assert store.get("points/vm/run") == theirs
+
+
+def test_a_server_that_overwrites_is_found_unfit(store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    # A server without conditional writes is played by dropping the condition.
+    real = obstore.put
+    monkeypatch.setattr(obstore, "put", lambda where, name, content, **_: real(where, name, content))
+
+    with pytest.raises(StoreUnfitError, match="overwrites an object"):
+        store.prepare()
+    assert list(store.leftovers()) == []
+
+
+def test_a_large_object_comes_in_parts_and_is_read_by_ranges(store: ObjectStore) -> None:
+    content = os.urandom(20 << 20)
+    writer = store.create("packs/ab/large")
+    for at in range(0, len(content), 1 << 20):
+        writer.write(content[at : at + (1 << 20)])
+    assert writer.finish()
+
+    found = bytearray(9 << 20)
+    assert store.read_into("packs/ab/large", 11 << 20, memoryview(found)) == 9 << 20
+    assert found == content[11 << 20 :]
+
+
+def test_a_key_that_is_not_known_and_an_object_that_is_not_there(server: ObjectStorage, store: ObjectStore) -> None:
+    stranger = ObjectStore(server.url(), access_key=(ACCESS_KEY[0], "wrong"))
+    with pytest.raises(StoreReadOnlyError, match="isn't allowed to, or isn't known") as refused:
+        stranger.put_if_absent("points/vm/run", [b"x"])
+    assert "wrong" not in str(refused.value)
+    with pytest.raises(ObjectNotFoundError):
+        store.get("points/vm/none")
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("s3:///prefix", "isn't of the form"),
+        ("s3://user:geheim@bucket/prefix", "isn't of the form"),
+        ("s3://bucket/prefix?endpint=x", "unknown option 'endpint'"),
+        ("s3://bucket/prefix?endpoint=ftp://x", "no http or https URL"),
+    ],
+)
+def test_a_url_that_names_no_store_is_refused(url: str, said: str) -> None:
+    with pytest.raises(StoreUrlError, match=said) as refused:
+        ObjectStore(url)
+    assert "geheim" not in str(refused.value)
