@@ -28,6 +28,7 @@ COMMANDS: Final = {
     "restore": "scheduler.cli.restore",
     "repository": "scheduler.cli.repository",
     "proxy": "scheduler.cli.proxy",
+    "dispatch": "scheduler.cli.dispatch",
     "redis": "scheduler.cli.redis",
     "pki": "scheduler.cli.pki",
     "vcenter": "scheduler.cli.vcenter",

@@ -10,7 +10,18 @@ from sqlalchemy.orm import InstrumentedAttribute, Session
 from proxy_worker.contract.errors import ProxyfleetError
 from scheduler.cli.live import LedgerWindow
 from scheduler.cli.opening import opened_state
-from scheduler.state.models import Job, Notification, Point, Proxy, Repository, Run, Vcenter, VcenterVm, Vm
+from scheduler.state.models import (
+    Datastore,
+    Job,
+    Notification,
+    Point,
+    Proxy,
+    Repository,
+    Run,
+    Vcenter,
+    VcenterVm,
+    Vm,
+)
 
 NEWEST_RUNS = 50
 
@@ -38,6 +49,11 @@ def vms(incomplete: str) -> list[str]:
 def vcenters(incomplete: str) -> list[str]:
     """Names of vCenters."""
     return _matching(incomplete, lambda session: _all(session, Vcenter.name))
+
+
+def datastores(incomplete: str) -> list[str]:
+    """Names of datastores that are declared."""
+    return _matching(incomplete, lambda session: _all(session, Datastore.name))
 
 
 def folders(incomplete: str) -> list[str]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Final
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -12,10 +14,17 @@ from proxy_worker.contract.names import AUTOMATIC, TransportMode
 from proxy_worker.contract.selection import Offer
 from proxy_worker.ledger import FleetView, ProxyView
 from scheduler.dispatch.fleet import Fleet, FleetProxy, FleetRepository, InFlight
-from scheduler.dispatch.limits import Limits, repository_cap
-from scheduler.state.models import Proxy, Repository
+from scheduler.dispatch.limits import (
+    JobTerms,
+    LatencyLimits,
+    Limits,
+    datastore_cap,
+    repository_cap,
+)
+from scheduler.state.dispatching import FLEET
+from scheduler.state.models import Datastore, DispatchSettings, Job, Proxy, Repository
 
-_DEFAULT = Limits()
+_NOT_MEASURED: Final[Mapping[str, float]] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,27 +47,26 @@ class DeclaredFleet:
     limits: Limits
 
     @classmethod
-    def load(cls, session: Session, *, limits: Limits = _DEFAULT) -> DeclaredFleet:
-        """Read it from the database; its caps take the place of those in `limits`."""
+    def load(cls, session: Session) -> DeclaredFleet:
+        """Read it from the database."""
         proxies = {
             row.name: ProxyDeclaration(
                 row.site, row.max_concurrent_tasks, row.transport_mode, row.datastores, row.enabled
             )
             for row in session.scalars(select(Proxy))
         }
-        repositories = session.scalars(select(Repository)).all()
-        caps = {
-            repository_cap(row.name): row.max_concurrent_tasks
-            for row in repositories
-            if row.max_concurrent_tasks is not None
+        reach = {
+            row.name: FleetRepository(row.name, row.site, row.credential, row.proxies, row.preferred_proxies or ())
+            for row in session.scalars(select(Repository))
         }
-        reach = {row.name: FleetRepository(row.name, row.site, row.credential, row.proxies) for row in repositories}
-        return cls(proxies, reach, replace(limits, caps=caps))
+        return cls(proxies, reach, _limits(session))
 
-    def fleet(self, view: FleetView, in_flight: Iterable[InFlight]) -> Fleet:
-        """The fleet at the moment of `view`."""
+    def fleet(
+        self, view: FleetView, in_flight: Iterable[InFlight], latency_ms: Mapping[str, float] = _NOT_MEASURED
+    ) -> Fleet:
+        """The fleet at the moment of `view`; `latency_ms` by datastore."""
         proxies = tuple(self.proxy(proxy) for _, proxy in sorted(view.proxies.items()))
-        return Fleet(proxies, self.repositories, tuple(in_flight))
+        return Fleet(proxies, self.repositories, tuple(in_flight), latency_ms)
 
     def proxy(self, seen: ProxyView) -> FleetProxy:
         """A registered proxy, restricted to what is declared; an undeclared one is accepted as it registered."""
@@ -91,3 +99,41 @@ class DeclaredFleet:
             left_out=offer.left_out,
             only_datastores=offer.only_datastores,
         )
+
+
+def _limits(session: Session) -> Limits:
+    """Columns, not rows: every turn of the service asks, and jobs are many."""
+    caps = {
+        repository_cap(name): limit
+        for name, limit in session.execute(select(Repository.name, Repository.max_concurrent_tasks))
+        if limit is not None
+    }
+    latency_of = {}
+    of_datastores = select(
+        Datastore.name,
+        Datastore.max_concurrent_tasks,
+        Datastore.latency_stop_ms,
+        Datastore.latency_throttle_ms,
+    )
+    for name, limit, stop_ms, throttle_ms in session.execute(of_datastores):
+        if limit is not None:
+            caps[datastore_cap(name)] = limit
+        if stop_ms is not None and throttle_ms is not None:
+            latency_of[name] = LatencyLimits(stop_ms, throttle_ms)
+    of_jobs = select(Job.name, Job.window, Job.proxies, Job.preferred_proxies)
+    jobs = {
+        name: JobTerms(window, proxies, preferred or ())
+        for name, window, proxies, preferred in session.execute(of_jobs)
+        if window is not None or proxies is not None or preferred
+    }
+    settings = session.get(DispatchSettings, FLEET)
+    if settings is None:
+        return Limits(caps=caps, jobs=jobs, latency_of=latency_of)
+    return Limits(
+        caps=caps,
+        patience_s=settings.patience_seconds,
+        window=settings.window,
+        jobs=jobs,
+        latency=LatencyLimits(settings.latency_stop_ms, settings.latency_throttle_ms),
+        latency_of=latency_of,
+    )

@@ -6,6 +6,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+from pydantic import BaseModel
+
+from scheduler.fleet.dispatching import Dispatch
 from scheduler.fleet.models import KINDS, Declaration, Fleet, declarations
 
 
@@ -33,8 +36,8 @@ class Change:
     action: Action
     kind: str
     name: str
-    old: Declaration | None
-    new: Declaration | None
+    old: Declaration | Dispatch | None
+    new: Declaration | Dispatch | None
     keys: tuple[KeyChange, ...] = ()
 
 
@@ -51,9 +54,13 @@ def changes(current: Fleet, wanted: Fleet) -> tuple[Change, ...]:
             elif old != new:
                 kept.append(Change(Action.CHANGED, kind, name, old, new, _key_changes(old, new)))
         removed += [Change(Action.REMOVED, kind, name, old, None) for name, old in have.items() if name not in want]
+    old_dispatch, dispatch = current.dispatch, wanted.dispatch
+    if old_dispatch != dispatch:
+        keys = _key_changes(old_dispatch, dispatch)
+        kept.append(Change(Action.CHANGED, "dispatch", "fleet", old_dispatch, dispatch, keys))
     return (*kept, *reversed(removed))
 
 
-def _key_changes(old: Declaration, new: Declaration) -> tuple[KeyChange, ...]:
+def _key_changes(old: BaseModel, new: BaseModel) -> tuple[KeyChange, ...]:
     before, after = old.model_dump(mode="json"), new.model_dump(mode="json")
     return tuple(KeyChange(key, before[key], after[key]) for key in before if before[key] != after[key])

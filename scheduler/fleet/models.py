@@ -19,8 +19,10 @@ from proxy_worker.contract.specification import DiskKey, Name
 from proxy_worker.vsphere.trust import ThumbprintError, normalised, with_colons
 from scheduler.deployment.server import ProxyServer
 from scheduler.planning.addressees import CaFile, EmailTarget, NotifyWhen, WebhookTarget
+from scheduler.fleet.dispatching import Dispatch, Latency
 from scheduler.planning.criteria import DiskExclusionText, VmSelector
 from scheduler.planning.retention import Retention
+from scheduler.planning.window import Window
 from scheduler.state.declared import (
     PROVE_CRON,
     PROVE_DAYS,
@@ -149,6 +151,10 @@ class Datastore(Declared):
     vsphere_name: Annotated[str, Field(min_length=1, max_length=255)] | None = None
     """What that vCenter calls it, where it is another name; with the datacentre before it where several have one of
     that name: `DC0/datastore1`."""
+    max_concurrent_tasks: Slots | None = None
+    """How many disks of it are moved at once; without this key, as many as slots allow."""
+    latency: Latency | None = None
+    """What is done when it takes long to answer; without this key, what `[dispatch]` says."""
 
     @model_validator(mode="after")
     def _whose(self) -> Self:
@@ -204,6 +210,8 @@ class Repository(Declared):
     way round."""
     proxies: tuple[NamePattern, ...] | None = None
     """The proxies that reach it, by name or pattern (`"remote-*"`); without this key, all of its site."""
+    preferred_proxies: tuple[NamePattern, ...] = ()
+    """Those of them, by name or pattern, that get its disks while they have slots to spare."""
     max_concurrent_tasks: Slots | None = None
     """How many disk tasks may use it at once; without this key, as many as slots allow."""
     collect: Collection | None = None
@@ -302,6 +310,12 @@ class Job(Declared):
     """Whether a disk that can't be read over its mode is read over the network instead."""
     priority: Priority = Priority.REGULAR
     """`high` goes before `regular` when slots are short."""
+    window: Window | None = None
+    """When its disks may begin; without this key, at any time. VMs that have begun by its end are finished."""
+    proxies: tuple[NamePattern, ...] | None = None
+    """The only proxies that may have its disks, by name or pattern; without this key, whoever can read them."""
+    preferred_proxies: tuple[NamePattern, ...] = ()
+    """Proxies, by name or pattern, that get its disks while they have slots to spare."""
     schedule: Schedule | None = None
     """When it starts by itself; without this key, only when asked to."""
     retries: Retries = Retries()
@@ -353,10 +367,11 @@ class Fleet(Declared):
     vm: tuple[Vm, ...] = ()
     job: tuple[Job, ...] = ()
     notification: tuple[Notification, ...] = ()
+    dispatch: Dispatch = Dispatch()
 
 
 Declaration = Site | Vcenter | Datastore | Repository | Proxy | Vm | Job | Notification
-KINDS: tuple[str, ...] = tuple(Fleet.model_fields)
+KINDS: tuple[str, ...] = tuple(kind for kind in Fleet.model_fields if kind != "dispatch")
 """The kinds of declarations, those first that others refer to."""
 
 

@@ -99,7 +99,10 @@ def _problem(document: Mapping[str, Any], details: ErrorDetails) -> str:
         if details["type"] == "tuple_type" and isinstance(details["input"], Mapping):
             return f"write [[{location[0]}]], in two pairs of brackets: there may be several"
         return expected if details["type"] == "extra_forbidden" else f"key '{location[0]}': {expected}"
-    kind, index = str(location[0]), int(location[1])
+    if not isinstance(location[1], int):
+        key = key_path(location[1:-1] if details["type"] in {"extra_forbidden", "missing"} else location[1:])
+        return f"{location[0]}, key '{key}': {expected}" if key else f"{location[0]}: {expected}"
+    kind, index = str(location[0]), location[1]
     entry = document[kind][index]
     name = entry.get("name") if isinstance(entry, Mapping) else None
     declared = f"{kind} {name!r}" if isinstance(name, str) else f"[[{kind}]] number {index + 1}"

@@ -10,9 +10,11 @@ from sqlalchemy.orm import Session
 
 from scheduler.fleet import models
 from scheduler.fleet.changes import Change, changes
+from scheduler.fleet.dispatching import Dispatch, Latency
 from scheduler.planning.criteria import Criteria
 from scheduler.state.columns import Record
 from scheduler.state.declared import Datastore, Job, NbdDisk, Proxy, Repository, Site, Vcenter, Vm
+from scheduler.state.dispatching import FLEET, DispatchSettings
 from scheduler.state.errors import RunActiveError
 from scheduler.state.notifying import Notification
 from scheduler.state.recorded import Point, Run, RunState
@@ -26,6 +28,7 @@ _ROWS: dict[str, type[Record]] = {
     "vm": Vm,
     "job": Job,
     "notification": Notification,
+    "dispatch": DispatchSettings,
 }
 _SECONDS_PER_MINUTE = 60
 
@@ -37,7 +40,13 @@ def stored_fleet(session: Session) -> models.Fleet:
         vcenter=tuple(stored_vcenter(row) for row in session.scalars(select(Vcenter).order_by(Vcenter.name))),
         datastore=tuple(
             models.Datastore(
-                name=row.name, kind=row.kind, site=row.site, vcenter=row.vcenter, vsphere_name=row.vsphere_name
+                name=row.name,
+                kind=row.kind,
+                site=row.site,
+                vcenter=row.vcenter,
+                vsphere_name=row.vsphere_name,
+                max_concurrent_tasks=row.max_concurrent_tasks,
+                latency=_latency(row.latency_stop_ms, row.latency_throttle_ms),
             )
             for row in session.scalars(select(Datastore).order_by(Datastore.name))
         ),
@@ -48,6 +57,7 @@ def stored_fleet(session: Session) -> models.Fleet:
                 site=row.site,
                 credential=row.credential,
                 proxies=row.proxies,
+                preferred_proxies=row.preferred_proxies or (),
                 max_concurrent_tasks=row.max_concurrent_tasks,
                 collect=models.Collection(
                     cron=row.collect_cron,
@@ -100,6 +110,7 @@ def stored_fleet(session: Session) -> models.Fleet:
             )
             for row in session.scalars(select(Notification).order_by(Notification.name))
         ),
+        dispatch=stored_dispatch(session),
     )
 
 
@@ -134,11 +145,23 @@ def stored_job(row: Job) -> models.Job:
         transport_mode=models.ModeChoice(row.transport_mode),
         failover_to_network=row.failover_to_network,
         priority=row.priority,
+        window=row.window,
+        proxies=row.proxies,
+        preferred_proxies=row.preferred_proxies or (),
         schedule=models.Schedule(cron=row.cron, timezone=row.timezone) if row.cron is not None else None,
         retries=models.Retries(count=row.retry_count, wait_minutes=row.retry_wait_seconds / _SECONDS_PER_MINUTE),
         retention=row.retention,
         enabled=row.enabled,
     )
+
+
+def stored_dispatch(session: Session) -> Dispatch:
+    """How all jobs share the fleet."""
+    row = session.get(DispatchSettings, FLEET)
+    if row is None:
+        return Dispatch()
+    latency = Latency(stop_ms=row.latency_stop_ms, throttle_ms=row.latency_throttle_ms)
+    return Dispatch(patience_seconds=row.patience_seconds, window=row.window, latency=latency)
 
 
 def carry_out(session: Session, wanted: Sequence[Change]) -> None:
@@ -184,8 +207,16 @@ def _remove(session: Session, row: Record) -> None:
     session.delete(row)
 
 
-def _columns(declared: models.Declaration) -> dict[str, Any]:
+def _latency(stop_ms: float | None, throttle_ms: float | None) -> Latency | None:
+    return None if stop_ms is None or throttle_ms is None else Latency(stop_ms=stop_ms, throttle_ms=throttle_ms)
+
+
+def _columns(declared: models.Declaration | Dispatch) -> dict[str, Any]:
     columns = {key: getattr(declared, key) for key in type(declared).model_fields}
+    if "latency" in columns:
+        latency = columns.pop("latency")
+        columns["latency_stop_ms"] = latency.stop_ms if latency is not None else None
+        columns["latency_throttle_ms"] = latency.throttle_ms if latency is not None else None
     if isinstance(declared, models.Vm):
         columns["disks"] = tuple(NbdDisk(key=disk.key, nbd_uri=disk.nbd_uri) for disk in declared.disks)
     if isinstance(declared, models.Repository):

@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import tomlkit
+from pydantic import BaseModel
 from tomlkit.items import AoT, InlineTable, Table
 
-from scheduler.fleet.models import KINDS, Declared, Fleet
+from scheduler.fleet.dispatching import Dispatch
+from scheduler.fleet.models import KINDS, Fleet
 
 HEADER = "What `scheduler apply -f` makes of this file is exactly what it says; keys left out have their defaults."
 
@@ -21,17 +23,20 @@ def write_fleet(fleet: Fleet) -> str:
         if tables:
             document.add(tomlkit.nl())
             document.add(kind, tables)
+    if fleet.dispatch != Dispatch():
+        document.add(tomlkit.nl())
+        document.add("dispatch", _table(fleet.dispatch))
     return tomlkit.dumps(document)
 
 
-def _table(declared: Declared) -> Table:
+def _table(declared: BaseModel) -> Table:
     table = tomlkit.table()
     for key, value in _said(declared).items():
         table.add(key, _value(value))
     return table
 
 
-def _said(declared: Declared) -> dict[str, Any]:
+def _said(declared: BaseModel) -> dict[str, Any]:
     return declared.model_dump(mode="json", exclude_defaults=True)
 
 

@@ -14,6 +14,7 @@ from proxy_worker.contract.specification import DiskKey, Name
 from scheduler.deployment.server import ProxyServer
 from scheduler.planning.criteria import Criteria
 from scheduler.planning.retention import Retention
+from scheduler.planning.window import Window
 from scheduler.state.columns import Json, Record, choice, reference
 
 NamePattern = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9*?][A-Za-z0-9._*?-]{0,62}$")]
@@ -96,6 +97,11 @@ class Datastore(Record):
     """Whose it is, of kind `vsphere`; None otherwise."""
     vsphere_name: Mapped[str | None] = mapped_column(String(255), default=None)
     """What that vCenter calls it; None: the same."""
+    max_concurrent_tasks: Mapped[int | None] = mapped_column(default=None)
+    """Disks of it that are moved at once; None: no limit."""
+    latency_stop_ms: Mapped[float | None] = mapped_column(default=None)
+    """With the next: what is done when it is slow to answer; None: as for all."""
+    latency_throttle_ms: Mapped[float | None] = mapped_column(default=None)
 
 
 class Repository(Record):
@@ -110,6 +116,8 @@ class Repository(Record):
     """None: it isn't encrypted."""
     proxies: Mapped[tuple[str, ...] | None] = mapped_column(Json(tuple[NamePattern, ...]), default=None)
     """The proxies that reach it, by name or pattern; None: all of its site."""
+    preferred_proxies: Mapped[tuple[str, ...] | None] = mapped_column(Json(tuple[NamePattern, ...]), default=None)
+    """Those that are to have its disks while they have slots to spare."""
     max_concurrent_tasks: Mapped[int | None] = mapped_column(default=None)
     """Disks moved to or from it at once; None: no limit."""
     collect_cron: Mapped[str | None] = mapped_column(default=None)
@@ -188,6 +196,12 @@ class Job(Record):
     transport_mode: Mapped[str] = mapped_column(String(32), default=AUTOMATIC)
     failover_to_network: Mapped[bool] = mapped_column(default=True)
     priority: Mapped[Priority] = mapped_column(choice(Priority), default=Priority.REGULAR)
+    window: Mapped[Window | None] = mapped_column(Json(Window), default=None)
+    """When its disks may begin; None: at any time."""
+    proxies: Mapped[tuple[str, ...] | None] = mapped_column(Json(tuple[NamePattern, ...]), default=None)
+    """The only proxies that may have its disks, by name or pattern; None: whoever can read them."""
+    preferred_proxies: Mapped[tuple[str, ...] | None] = mapped_column(Json(tuple[NamePattern, ...]), default=None)
+    """Those that are to have its disks while they have slots to spare."""
     cron: Mapped[str | None] = mapped_column(default=None)
     timezone: Mapped[str] = mapped_column(default="UTC")
     """The IANA time zone that `cron` is meant in."""

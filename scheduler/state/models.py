@@ -17,6 +17,7 @@ from scheduler.state.declared import (
     Vm,
 )
 from scheduler.state.deployed import DeploymentState, ProxyDeployment
+from scheduler.state.dispatching import DispatchSettings
 from scheduler.state.notifying import Delivery, DeliveryState, Notification
 from scheduler.state.recorded import (
     DiskTask,
@@ -48,6 +49,7 @@ __all__ = [
     "DeploymentState",
     "DiskTask",
     "DiskTaskState",
+    "DispatchSettings",
     "Job",
     "JobKind",
     "LedgerTask",
