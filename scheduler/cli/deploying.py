@@ -19,15 +19,15 @@ from scheduler.cli.opening import configuration, open_ledger, opened_state
 from scheduler.cli.printing import console, duration, note
 from scheduler.configuration import SchedulerConfiguration
 from scheduler.deployment.deploying import Deployed, Deployment, Waiting
-from scheduler.deployment.errors import SshSecretError
+from scheduler.deployment.errors import SshSecretError, TooFewRunningError
 from scheduler.deployment.fleet_watch import FleetWatch
 from scheduler.deployment.progress import Step, Steps, StepState
-from scheduler.deployment.recording import record_failure, record_step
+from scheduler.deployment.recording import record, record_failure, record_step
 from scheduler.deployment.rolling import Keeping
 from scheduler.deployment.server import ProxyServer
 from scheduler.deployment.ssh import shown_fingerprint
 from scheduler.pki.files import PRIVATE, write_whole
-from scheduler.state.models import Proxy
+from scheduler.state.models import DeploymentState, Proxy
 
 
 @dataclass(frozen=True)
@@ -105,6 +105,9 @@ def deploy_one(opened: Opened, name: str, waiting: Waiting, keeping: Keeping, te
             before_stopping=keeping.guard(name),
         )
         done = deployment.run()
+    except TooFewRunningError:
+        record(opened.watch.state, name, state=DeploymentState.DEPLOYED, step="")  # nothing of it was changed
+        raise
     except ProxyfleetError as error:
         record_failure(opened.watch.state, name, error)
         raise

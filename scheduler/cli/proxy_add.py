@@ -114,7 +114,16 @@ def add(
         max_concurrent_tasks=max_concurrent_tasks,
     )
     with opened_for_deploying() as opened:
+        if asking:
+            plan = _asked(plan, host)
         _add(opened, plan, datastore, asking=asking, wait=wait, as_json=as_json)
+
+
+def _asked(plan: ProxyPlan, host: str | None) -> ProxyPlan:
+    """The plan with its machine as people answer."""
+    from scheduler.cli.proxy_wizard import ask_server  # noqa: PLC0415 - slow to load
+
+    return ask_server(plan, host)
 
 
 def _add(
@@ -123,13 +132,10 @@ def _add(
     """Complete the plan with what the machine shows, declare it, and deploy it."""
     from scheduler.cli.deploying import StepPrinter, confirmed_host_key, deploy_one  # noqa: PLC0415 - slow to load
     from scheduler.cli.printing import note, print_json  # noqa: PLC0415 - as above
-    from scheduler.cli.proxy_wizard import ask_server  # noqa: PLC0415 - as above
     from scheduler.deployment.deploying import Waiting  # noqa: PLC0415 - as above
     from scheduler.deployment.rolling import Keeping  # noqa: PLC0415 - as above
     from scheduler.fleet.editing import declare, require_declarable  # noqa: PLC0415 - as above
 
-    if asking:
-        plan = ask_server(plan)
     with opened.watch.state.read() as session:
         require_declarable(session, "proxy", plan.declaration())
     if asking and plan.server.host_key is None:
@@ -160,6 +166,7 @@ def _completed(opened: Opened, plan: ProxyPlan, chosen: list[str] | None, *, ask
         review,
         with_datastores,
     )
+    from scheduler.deployment.given import credential_files, reached_by  # noqa: PLC0415 - as above
     from scheduler.deployment.ssh import Machine  # noqa: PLC0415 - as above
     from scheduler.deployment.survey import (  # noqa: PLC0415 - as above
         Found,
@@ -185,11 +192,14 @@ def _completed(opened: Opened, plan: ProxyPlan, chosen: list[str] | None, *, ask
             note(f"{plan.server.address}: {system.description}")
             require_reach(plan.server, found)
             plan = ask_datastores(plan, found, names, looked)
-            plan = ask_network(ask_slots(plan, found), opened.watch.state)
+            plan = ask_network(ask_slots(plan, found), opened.configuration, opened.watch.state)
             review(plan, system.description)
             return plan
         plan = with_datastores(plan, chosen, found, names)
         require_reach(plan.server, looked(plan))
+        with opened.watch.state.read() as session:
+            reached = reached_by(session, plan.name, plan.site)
+        credential_files(opened.configuration, plan.server.credentials, reached)
         warning = too_many(plan.max_concurrent_tasks or 0, found)
         if warning is not None:
             note(f"warning: {warning}.")

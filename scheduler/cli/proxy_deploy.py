@@ -12,7 +12,7 @@ from scheduler.cli import completion
 from scheduler.cli.arguments import AsJson, ProxyName
 from scheduler.cli.printing import note, plural, print_json
 from scheduler.fleet.editing import withdraw
-from scheduler.state.models import DeploymentState, Proxy, ProxyDeployment
+from scheduler.state.models import Proxy, ProxyDeployment
 
 if TYPE_CHECKING:
     from scheduler.cli.deploying import Opened
@@ -155,7 +155,7 @@ def _chosen(opened: Opened, names: list[str] | None, *, everything: bool, deploy
     with opened.watch.state.read() as session:
         query = select(Proxy.name).where(Proxy.server.is_not(None)).order_by(Proxy.name)
         if deployed:
-            there = select(ProxyDeployment.name).where(ProxyDeployment.state == DeploymentState.DEPLOYED)
+            there = select(ProxyDeployment.name).where(ProxyDeployment.release.is_not(None))
             query = query.where(Proxy.name.in_(there))
         found = list(session.scalars(query))
     if not found:

@@ -18,7 +18,9 @@ from scheduler.cli.proxy_plan import (
     too_many,
     way_in_words,
 )
-from scheduler.deployment.given import reached_by
+from scheduler.configuration import SchedulerConfiguration
+from scheduler.deployment.errors import MissingSecretError
+from scheduler.deployment.given import credential_files, reached_by
 from scheduler.deployment.survey import REDIS, Found
 from scheduler.fleet.models import ModeChoice
 from scheduler.state.store import State
@@ -42,15 +44,15 @@ def heading(step: str) -> None:
     note(f"\n{STEPS.index(step) + 1} of {len(STEPS)}: {step}")
 
 
-def ask_server(plan: ProxyPlan) -> ProxyPlan:
-    """Which machine, and how to log in there."""
+def ask_server(plan: ProxyPlan, host: str | None) -> ProxyPlan:
+    """Which machine, and how to log in there; `host` is what was said of it already."""
     heading("Server")
     server = plan.server
     name = _ask("Name of the proxy", plan.name or None)
     site = _ask("Site it stands at", plan.site)
     keys = {
         **server.model_dump(exclude_defaults=True),
-        "host": _ask("Name or address of its machine", server.host or None),
+        "host": _ask("Name or address of its machine", host),
         "port": _ask("SSH port", server.port),
         "user": _ask("SSH user: root, or one whom sudo asks no password", server.user),
         "credential": _ask(
@@ -112,11 +114,12 @@ def ask_slots(plan: ProxyPlan, found: Found) -> ProxyPlan:
             return replace(plan, max_concurrent_tasks=slots)
 
 
-def ask_network(plan: ProxyPlan, state: State) -> ProxyPlan:
+def ask_network(plan: ProxyPlan, configuration: SchedulerConfiguration, state: State) -> ProxyPlan:
     """Failover, encryption, and which secrets it gets."""
     heading("Network and keys")
     with state.read() as session:
-        usual = reached_by(session, plan.name, plan.site).credentials
+        reached = reached_by(session, plan.name, plan.site)
+    usual = reached.credentials
     given = " ".join(plan.server.credentials) if plan.server.credentials is not None else "automatic"
     changes = {
         "failover_to_network": typer.confirm(
@@ -127,9 +130,15 @@ def ask_network(plan: ProxyPlan, state: State) -> ProxyPlan:
         ),
     }
     what = f"automatic ({', '.join(usual) or 'none'}, keys and vCenters' passwords only)"
-    text = _ask(f"Secrets that it gets: {what}, or names", given)
-    credentials = None if text == "automatic" else text.replace(",", " ").split()
-    return plan.on(**changes, credentials=credentials)
+    while True:
+        text = _ask(f"Secrets that it gets: {what}, or names", given)
+        credentials = None if text == "automatic" else text.replace(",", " ").split()
+        try:
+            credential_files(configuration, credentials, reached)
+        except MissingSecretError as error:
+            note(str(error))
+        else:
+            return plan.on(**changes, credentials=credentials)
 
 
 def review(plan: ProxyPlan, system: str) -> None:

@@ -239,6 +239,7 @@ def _decoded(text: str | None) -> bytes | None:
 
 
 def _write_whole(path: Path, content: bytes, mode: int, owner: str | None) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.new")
     draft.unlink(missing_ok=True)
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)

@@ -25,6 +25,8 @@ from scheduler.signing import signing_key
 from scheduler.state.models import DeploymentState, Proxy
 
 INSTALL_TIMEOUT_S: Final = 600.0
+GOING_BACK_S: Final = 60.0
+"""How long the release before may take to register again, however little the new one was given."""
 SERVICE_TIMEOUT_S: Final = 180.0
 """Stopping includes what a proxy does at its end: `drain_timeout_s`, and handing back."""
 
@@ -221,7 +223,7 @@ class Deployment:
         service(agent, found, "stop")
         write(agent, old)
         self._started(agent, found, before)
-        back = self._watch.registered(self._name, self._waiting.registration_s)
+        back = self._watch.registered(self._name, max(self._waiting.registration_s, GOING_BACK_S))
         outcome = f"{before} runs again" if back is not None else f"{before} did not register either"
         self._enable_again()
         raise NotRegisteredError(what, why=f"release {release}: its log ends: {why}", remedy=f"{outcome}. {remedy}")

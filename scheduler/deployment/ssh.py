@@ -103,13 +103,11 @@ class Machine:
                 return self._runner.run(self._once({**login, "server_host_key_algs": list(kinds) or ()}))
             except HostKeyChangedError as error:
                 refused = refused or error
-            except asyncssh.KeyExchangeFailed as error:  # it has no key of this kind
-                if refused is None:
-                    raise self._unreachable(str(error)) from error
             except asyncssh.PermissionDenied as error:
                 raise self._not_let_in(str(error)) from error
             except (TimeoutError, OSError, asyncssh.Error) as error:
-                raise self._unreachable(str(error) or "it doesn't answer") from error
+                if refused is None:  # else it has no key of this kind, and hung up
+                    raise self._unreachable(str(error) or "it doesn't answer") from error
         raise refused or self._unreachable("it shows no host key of a kind that is known here")
 
     async def _once(self, login: dict[str, Any]) -> asyncssh.SSHClientConnection:

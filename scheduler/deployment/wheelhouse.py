@@ -94,7 +94,7 @@ class Wheels:
 
 def packed(folder: Path, kind: Kind) -> Wheels:
     """The wheels for a machine, downloaded into `folder` where they aren't there yet; raises `WheelhouseError`."""
-    lock = _needed((importlib.resources.files(__package__) / _LOCK).read_text(), kind)
+    lock = needed((importlib.resources.files(__package__) / _LOCK).read_text(), kind)
     digest = hashlib.sha256(lock.encode()).hexdigest()[:_DIGITS]
     dependencies = folder / digest / kind.name
     if not (dependencies / _COMPLETE).exists():
@@ -112,7 +112,7 @@ def packed(folder: Path, kind: Kind) -> Wheels:
     return Wheels(release, _tarred(members))
 
 
-def _needed(lock: str, kind: Kind) -> str:
+def needed(lock: str, kind: Kind) -> str:
     """The requirements of a lock file that a machine of this kind needs, without their markers."""
     kept: list[str] = []
     for entry in re.split(r"(?<!\\)\n", lock):

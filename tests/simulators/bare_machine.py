@@ -1,4 +1,4 @@
-"""A bare machine behind a real sshd: the programs of this system's /usr and nothing else, with processes of its own.
+"""A bare machine behind a real sshd: the programs of this system and nothing else, with processes of its own.
 
 It shares the network with the tests, so that what listens on 127.0.0.1 is reached from there. Whatever runs in it
 ends with it. Needs root.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -60,11 +61,11 @@ class BareMachine:
     def processes(self) -> list[tuple[int, str]]:
         """What runs in it: user and command line, sshd and what it does left out."""
         assert self._process is not None
-        mine = os.readlink(f"/proc/{self._init()}/ns/pid")
+        mine = Path(f"/proc/{self._init()}/ns/pid").readlink()
         found = []
         for process in Path("/proc").iterdir():
             try:
-                if process.name.isdigit() and os.readlink(process / "ns/pid") == mine:
+                if process.name.isdigit() and (process / "ns/pid").readlink() == mine:
                     command = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode().strip()
                     found.append((process.stat().st_uid, command))
             except OSError:
@@ -92,7 +93,8 @@ class BareMachine:
     def stop(self) -> None:
         """End it, with all that runs in it."""
         if self._process is not None:
-            os.kill(self._init(), 9)
+            if self._process.poll() is None:
+                os.kill(self._init(), signal.SIGKILL)
             self._process.wait(20)
             self._process = None
 
@@ -104,7 +106,7 @@ class BareMachine:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.stop()
-        shutil.rmtree(self.root, ignore_errors=True)
+        shutil.rmtree(self.folder, ignore_errors=True)
 
     def _lay_out(self) -> None:
         for name in _FOLDERS:

@@ -44,6 +44,8 @@ def main() -> int:
 def lay_out(root: Path, shown: list[str]) -> None:
     """Give the root this system's programs, and none of what was installed by hand."""
     for name in MERGED:
+        if (root / name).is_symlink():
+            continue  # from its former life
         if (Path("/") / name).is_symlink():
             (root / name).symlink_to((Path("/") / name).readlink())
         elif (Path("/") / name).is_dir():
@@ -51,7 +53,7 @@ def lay_out(root: Path, shown: list[str]) -> None:
     for name in ("usr", "dev", *shown):
         bind(Path("/") / name, root)
     mount("-t", "tmpfs", "none", str(root / "usr/local"))
-    (root / "proc").mkdir()
+    (root / "proc").mkdir(exist_ok=True)
     mount("-t", "proc", "proc", str(root / "proc"))
 
 

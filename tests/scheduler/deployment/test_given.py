@@ -1,0 +1,97 @@
+"""What proxies are given: secrets by name, Redis by their site's user, certificates of their own, fitting packages."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from scheduler.configuration import DeploymentSettings, SchedulerConfiguration
+from scheduler.deployment.errors import MissingSecretError
+from scheduler.deployment.given import Reached, credential_files, redis_login
+from scheduler.deployment.layout import Layout
+from scheduler.deployment.server import ConnectedDatastore, ProxyServer
+from scheduler.deployment.settings import Settings, proxy_toml
+from scheduler.deployment.survey import Found
+from scheduler.deployment.wheelhouse import Kind, needed
+from scheduler.pki.authority import Authority
+from scheduler.redis_setup.configuring import RedisPlan, configure
+
+SERVER = ProxyServer(host="10.0.0.5", redis_url=None, datastores={"ds1": ConnectedDatastore(path="/mnt/ds1")})
+REACHED = Reached(writes=("/backup/main",), credentials=("main", "vc1"))
+
+
+@pytest.fixture
+def configuration(tmp_path: Path) -> SchedulerConfiguration:
+    """A scheduler whose Redis has been configured with TLS and users."""
+    made = SchedulerConfiguration(
+        state_dir=tmp_path / "state",
+        secrets_dir=tmp_path,
+        deployment=DeploymentSettings(redis_kits_dir=tmp_path / "redis/kits"),
+    )
+    made.state_dir.mkdir()
+    plan = RedisPlan(out=tmp_path / "redis", sites=("primary", "remote"), host="redis.example")
+    configure(plan, Authority.make(made.pki_dir, name="fleet"))
+    return made
+
+
+def test_each_proxy_connects_as_its_sites_user_with_a_certificate_of_its_own(
+    configuration: SchedulerConfiguration, tmp_path: Path
+) -> None:
+    login = redis_login(configuration, SERVER, name="p1", site="remote", has=None)
+    assert (login.url, login.username) == ("rediss://redis.example:6379/0", "site-remote")
+    kit = tmp_path / "redis/kits/site-remote"
+    assert login.files["redis"] == (kit / "redis").read_bytes()
+    assert login.files["redis-certificate.pem"] != (kit / "redis-certificate.pem").read_bytes()
+    settings = Settings("p1", "remote", 2, None, "key", SERVER, login, ())
+    table = tomllib.loads(proxy_toml(settings, Layout.of("p1", SERVER, privileged=True)))["redis"]
+    assert table["certificate"] == "/etc/proxyfleet-proxy/secrets/redis-certificate.pem"
+
+    has = login.files["redis-certificate.pem"].decode()
+    again = redis_login(configuration, SERVER, name="p1", site="remote", has=has)
+    assert (again.certified, "redis-certificate.pem" in again.files) == (True, False)
+    Authority(configuration.pki_dir).revoke("p1")
+    renewed = redis_login(configuration, SERVER, name="p1", site="remote", has=has)
+    assert renewed.files["redis-certificate.pem"].decode() != has
+
+
+def test_no_proxy_gets_the_schedulers_own_user(configuration: SchedulerConfiguration) -> None:
+    redis = configuration.redis.model_copy(update={"username": "scheduler"})
+    without_kits = configuration.model_copy(update={"redis": redis, "deployment": DeploymentSettings()})
+    with pytest.raises(MissingSecretError, match="whose rights no proxy should have.*redis_kits_dir"):
+        redis_login(without_kits, SERVER, name="p1", site="primary", has=None)
+
+
+def test_a_passphrase_is_given_only_by_name(configuration: SchedulerConfiguration, tmp_path: Path) -> None:
+    (tmp_path / "main.passphrase").write_text("reads everything")
+    (tmp_path / "vc1.password").write_text("of the vCenter")
+    assert set(credential_files(configuration, None, REACHED)) == {"vc1.password"}
+    assert set(credential_files(configuration, ["main"], REACHED)) == {"main.passphrase"}
+    (tmp_path / "main.key").write_text("adds only")
+    assert set(credential_files(configuration, None, REACHED)) == {"main.key", "vc1.password"}
+    assert set(credential_files(configuration, ["main"], REACHED)) == {"main.key"}
+    with pytest.raises(MissingSecretError, match=r"has no other\.key, other\.passphrase or other\.password"):
+        credential_files(configuration, ["other"], REACHED)
+
+
+def test_slots_are_proposed_from_cores_and_memory() -> None:
+    def slots(cores: int, memory_gib: float) -> int:
+        return Found.model_construct(cores=cores, memory_bytes=int(memory_gib * (1 << 30))).slots
+
+    assert [slots(2, 16), slots(8, 4), slots(1, 0.5), slots(4, 7.7)] == [4, 4, 1, 8]
+
+
+def test_the_locked_packages_are_those_that_the_machines_python_needs() -> None:
+    lock = (
+        "# made by a tool\na==1 \\\n    --hash=sha256:aa\nb==2 ; python_full_version < '3.11.3' \\\n    --hash=sha256:bb\n"
+        "c==3 ; sys_platform == 'win32' \\\n    --hash=sha256:cc\n"
+    )
+    found = [needed(lock, Kind("x86_64", version, (2, 36))) for version in ((3, 11, 2), (3, 12, 1))]
+    assert found[0] == "a==1 \\\n    --hash=sha256:aa\nb==2 \\\n    --hash=sha256:bb\n"
+    assert found[1] == "a==1 \\\n    --hash=sha256:aa\n"
+
+
+def test_wheels_for_an_older_glibc_only() -> None:
+    platforms = Kind("aarch64", (3, 11, 2), (2, 19)).platforms
+    assert platforms[:3] == ("manylinux_2_19_aarch64", "manylinux_2_18_aarch64", "manylinux_2_17_aarch64")
