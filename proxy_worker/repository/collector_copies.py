@@ -71,10 +71,11 @@ def _sealing(location: Location) -> tuple[object, ...]:
 
 
 def choose_copies(packs: Packs, groups: Iterable[CopyGroup]) -> None:
-    """Count, for the time being, one copy of each group as the one that stays."""
+    """Count, for the time being, one copy of each group as the one that stays, and others in its pack: of a map
+    there are two."""
     for group in groups:
-        stays = preferred(packs, group)
-        packs.live_bytes[stays.pack] += stays.stored_length
+        stays = preferred(packs, group).pack
+        packs.live_bytes[stays] += sum(copy.stored_length for copy in group.copies if copy.pack == stays)
 
 
 def preferred(packs: Packs, group: CopyGroup) -> Copy:
@@ -103,7 +104,7 @@ def give_up_copies(
     dropped: set[tuple[bytes, int, int]] = set()
     for group in groups:
         stays = preferred(packs, group)
-        going = [copy for copy in group.copies if copy != stays and copy.pack in leaving]
+        going = [copy for copy in group.copies if copy.pack != stays.pack and copy.pack in leaving]
         if not going:
             continue
         go_on()

@@ -48,6 +48,7 @@ class Counts:
         self.chunk_bytes = array("Q", (2000, 500))
         self.wanted_bytes = array("Q", (1000, 500))
         self.live_bytes = array("Q", (1000, 500))
+        self.damaged: set[int] = set()
 
 
 class Trusting:
