@@ -297,3 +297,21 @@ class _AnswersLost(State):
         self.commits += 1
         if self.commits % 3 == 0:
             raise StateError("database", why="the connection was lost")
+
+
+def test_the_service_forgets_what_ended_long_ago(world: World) -> None:
+    world.declare()
+    state = open_state(world.url)
+    with state.write() as session:
+        for age in (3000.0, 2000.0, 10.0):
+            run = ask_for_run(session, "nightly", now=world.clock() - age)
+            run.state, run.ended_at, run.retention_applied = RunState.FAILED, world.clock() - age, True
+            session.flush()
+    service = world.start()
+    service.history_s = 1000.0
+
+    service.turn()
+
+    with state.read() as session:
+        (left,) = session.scalars(select(Run)).all()
+        assert left.created_at > world.clock() - 1000
