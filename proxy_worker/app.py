@@ -15,6 +15,8 @@ from celery.apps.worker import Worker
 from celery.signals import setup_logging, task_failure, worker_process_init, worker_ready, worker_shutting_down
 from celery.worker import state as worker_state
 from celery.worker.control import Panel
+from kombu.transport.redis import Transport
+from redis.exceptions import ResponseError
 
 from proxy_worker.contract.names import proxy_lane
 from proxy_worker.ledger.broker import SETTINGS, broker_settings, lane_queue, site_options
@@ -53,6 +55,7 @@ _main_process = os.getpid()
 
 def make_app(bench: Bench) -> Celery:
     """The app with all tasks; its processes share `bench`'s configuration and open their own connections."""
+    _outlive_refusals()
     app = Celery("proxyfleet")
     configuration = bench.configuration
     app.conf.update(SETTINGS | WORKER_SETTINGS | broker_settings(configuration.redis_access()))
@@ -125,6 +128,15 @@ class Node:
             consumer.add_task_queue(lane)
         for lane in sorted(consumed - lanes):
             consumer.cancel_task_queue(lane)
+
+
+def _outlive_refusals() -> None:
+    """Have a Redis that answers and refuses, e.g. writes during a failover, waited out like one that is away.
+
+    Celery ends the worker for it, in order, so that nobody would start the proxy again.
+    """
+    if ResponseError not in Transport.connection_errors:
+        Transport.connection_errors = (*Transport.connection_errors, ResponseError)
 
 
 def _keep_logging(**_: object) -> None:

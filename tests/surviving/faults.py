@@ -92,7 +92,9 @@ class Faults:
             if kind == "Redis restarted empty" and self._emptied:
                 continue  # it costs everybody a lease
             self.counts[kind] += 1
-            self._kinds[kind](self._source.choice(self._fleet.proxies).name)
+            names = [proxy.name for proxy in self._fleet.proxies]
+            busy = [name for name in names if disks_read_by(self._fleet, name)]
+            self._kinds[kind](self._source.choice(busy or names))
             self._fleet.revive()
         self._fleet.heal()
 
