@@ -1,4 +1,4 @@
-"""What proxies are given: secrets by name, Redis by their site's user, certificates of their own, fitting packages."""
+"""What proxies are given: secrets by name, Redis by their site's user, certificates of their own, packages."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_each_proxy_connects_as_its_sites_user_with_a_certificate_of_its_own(
 def test_no_proxy_gets_the_schedulers_own_user(configuration: SchedulerConfiguration) -> None:
     redis = configuration.redis.model_copy(update={"username": "scheduler"})
     without_kits = configuration.model_copy(update={"redis": redis, "deployment": DeploymentSettings()})
-    with pytest.raises(MissingSecretError, match="whose rights no proxy should have.*redis_kits_dir"):
+    with pytest.raises(MissingSecretError, match=r"whose rights no proxy should have.*redis_kits_dir"):
         redis_login(without_kits, SERVER, name="p1", site="primary", has=None)
 
 
@@ -84,7 +84,8 @@ def test_slots_are_proposed_from_cores_and_memory() -> None:
 
 def test_the_locked_packages_are_those_that_the_machines_python_needs() -> None:
     lock = (
-        "# made by a tool\na==1 \\\n    --hash=sha256:aa\nb==2 ; python_full_version < '3.11.3' \\\n    --hash=sha256:bb\n"
+        "# made by a tool\na==1 \\\n    --hash=sha256:aa\n"
+        "b==2 ; python_full_version < '3.11.3' \\\n    --hash=sha256:bb\n"
         "c==3 ; sys_platform == 'win32' \\\n    --hash=sha256:cc\n"
     )
     found = [needed(lock, Kind("x86_64", version, (2, 36))) for version in ((3, 11, 2), (3, 12, 1))]
