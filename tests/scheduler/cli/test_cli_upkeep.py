@@ -73,6 +73,42 @@ def test_what_the_next_run_removes_is_listed(applied: Program, world: World, con
     assert point in applied("job", "show", "nightly").out
 
 
+def test_a_repository_is_proven_and_says_which_points_wait_for_repair(backed_up: Program, world: World) -> None:
+    assert "not yet" in backed_up("point", "list").out
+    with serving(world):
+        proven = backed_up("repository", "prove", "main")
+    assert proven.code == 5
+    assert "1 problem found" in proven.out
+    assert "mended packs/01/01" in proven.out
+
+    listed = backed_up("point", "list", "--json").json
+    [damaged] = [point for point in listed if point["damaged"]]
+    assert {point["last_proven"] for point in listed if not point["damaged"]} == {"2027-01-15T08:00:00+00:00"}
+    shown = backed_up("repository", "show", "main")
+    assert "1 restore point damaged" in shown.out
+    assert f"waits for repair: {damaged['vm']} {damaged['point']}" in shown.out
+    as_json = backed_up("repository", "show", "main", "--json").json
+    assert as_json["damaged"] == [{"vm": damaged["vm"], "point": damaged["point"]}]
+    assert as_json["last_proof"]["state"] == "succeeded"
+    assert "damaged" in backed_up("point", "show", damaged["vm"]).out
+
+
+def test_when_and_how_fast_a_repository_is_proven_is_declared(applied: Program, configured: Path) -> None:
+    fleet = configured / "fleet.toml"
+    said = 'prove = { days = 7, cron = "0 3 * * *", timezone = "Europe/Berlin", mib_per_second = 50 }'
+    fleet.write_text(fleet.read_text().replace("[[repository]]\n", f"[[repository]]\n{said}\n"))
+    assert applied("apply", "-f", str(fleet)).code == 0
+    assert (
+        'prove = {days = 7, cron = "0 3 * * *", timezone = "Europe/Berlin", mib_per_second = 50}'
+        in applied("export").out
+    )
+
+    fleet.write_text(fleet.read_text().replace("prove =", 'linked = ["nowhere"]\nprove ='))
+    refused = applied("apply", "-f", str(fleet))
+    assert refused.code == 3
+    assert "repository 'nowhere' is not declared" in refused.err
+
+
 def test_a_repository_is_collected(backed_up: Program, world: World) -> None:
     assert "asked for" in backed_up("repository", "collect", "main").err
     with serving(world):

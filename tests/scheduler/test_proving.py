@@ -1,0 +1,129 @@
+"""Repositories proven when it is time, and what that says of restore points."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from proxy_worker.contract.outcome import TaskResult
+from proxy_worker.contract.specification import RepositoryProve
+from scheduler.state.asking import ask_for_run, ask_for_upkeep
+from scheduler.state.models import LedgerTask, Point, Repository, Request, RequestKind, Run, WorkState
+from scheduler.state.proven import damaged_points, proof_figures
+from scheduler.state.store import open_state
+from tests.scheduler.conftest import World
+
+Turn = Callable[[Callable[[], bool]], None]
+
+
+@contextmanager
+def writing(world: World) -> Iterator[Session]:
+    state = open_state(world.url)
+    with state.write() as session:
+        yield session
+    state.close()
+
+
+@pytest.fixture
+def turn(world: World) -> Turn:
+    """With one restore point each of two VMs, and a second repository that is linked."""
+    world.declare(vms=("web01", "app01"))
+    world.fleet.join("proxy-1")
+    with writing(world) as session:
+        session.add(Repository(name="vault", location="/vault", site="primary", prove_days=0))
+        session.flush()
+        session.get_one(Repository, "main").linked = ("vault",)
+    service = world.start()
+    with writing(world) as session:
+        run_id = ask_for_run(session, "nightly", now=world.clock()).id
+
+    def at_rest() -> bool:
+        with writing(world) as session:
+            return session.get_one(Run, run_id).state.final and not session.scalars(select(LedgerTask)).all()
+
+    world.turn_until(service, at_rest)
+    return lambda reached: world.turn_until(service, reached)
+
+
+def declare(world: World, **changes: object) -> None:
+    with writing(world) as session:
+        for key, value in changes.items():
+            setattr(session.get_one(Repository, "main"), key, value)
+
+
+def states(world: World, kind: RequestKind) -> list[WorkState]:
+    with writing(world) as session:
+        return [request.state for request in session.scalars(select(Request).where(Request.kind == kind))]
+
+
+def planned(world: World) -> bool:
+    with writing(world) as session:
+        return session.get_one(Repository, "main").prove_at is not None
+
+
+def test_a_piece_is_proven_when_it_is_time_and_what_was_mended_collected(world: World, turn: Turn) -> None:
+    specified: list[RepositoryProve] = []
+
+    def prove(body: RepositoryProve) -> TaskResult:
+        specified.append(body)
+        return world.fleet.repository.prove(body)
+
+    world.fleet.answers[RepositoryProve] = prove
+    declare(world, prove_days=10, prove_cron="0 * * * *", prove_mib_per_s=2, prove_hours=3)
+    turn(lambda: planned(world))
+    assert states(world, RequestKind.PROVE) == []
+
+    world.clock.ahead_s += 3600
+    turn(lambda: states(world, RequestKind.PROVE) == [WorkState.SUCCEEDED])
+    turn(lambda: states(world, RequestKind.COLLECT) == [WorkState.SUCCEEDED])
+
+    [body] = specified
+    assert (body.period_s, body.most_s, body.bytes_per_s) == (10 * 86_400, 3 * 3600, 2 * 1024 * 1024)
+    assert [linked.name for linked in body.linked] == ["vault"]
+
+
+def test_each_point_says_when_it_was_proven(world: World, turn: Turn) -> None:
+    with writing(world) as session:
+        assert proof_figures(session, "main").unproven == 2
+    declare(world, prove_days=30, prove_cron="0 * * * *")
+    turn(lambda: planned(world))
+    world.clock.ahead_s += 3600
+    turn(lambda: states(world, RequestKind.PROVE) == [WorkState.SUCCEEDED])
+
+    with writing(world) as session:
+        figures = proof_figures(session, "main")
+        assert (figures.points, figures.unproven, figures.damaged) == (2, 1, 1)
+        assert figures.oldest_proof_at == 1_800_000_000
+        [damaged] = damaged_points(session)
+        assert damaged.damaged
+        assert {point.proven_at for point in session.scalars(select(Point))} == {None, 1_800_000_000}
+
+
+def test_one_that_is_not_to_be_proven_is_left_alone(world: World, turn: Turn) -> None:
+    declare(world, prove_days=0, prove_cron="0 * * * *", collect_cron="0 * * * *")
+    for _ in range(2):
+        world.clock.ahead_s += 3600
+        turn(lambda: WorkState.RUNNING not in states(world, RequestKind.COLLECT))
+
+    assert states(world, RequestKind.PROVE) == []
+
+
+@pytest.mark.parametrize("samples", [True, False])
+def test_without_a_read_key_samples_wait_and_checksums_do_not(world: World, samples: bool) -> None:
+    world.declare(vms=("web01",))
+    world.fleet.join("proxy-1", credentials={"main": "write"})
+    declare(world, prove_days=30, prove_cron="0 * * * *", prove_samples=samples)
+    service = world.start()
+    world.turn_until(service, lambda: planned(world))
+    world.clock.ahead_s += 3600
+    world.turn_until(service, lambda: bool(states(world, RequestKind.PROVE)))
+    with writing(world) as session:
+        ask_for_upkeep(session, RequestKind.RESCAN, "main", now=world.clock())
+    waited_for = RequestKind.RESCAN if samples else RequestKind.PROVE
+    world.turn_until(service, lambda: states(world, waited_for) == [WorkState.SUCCEEDED])
+
+    assert states(world, RequestKind.PROVE) == [WorkState.RUNNING if samples else WorkState.SUCCEEDED]
