@@ -54,7 +54,7 @@ class TaskLog:
             self._handler = _Quiet(self._file)
             self._handler.setFormatter(logging.Formatter(FORMAT))
             logging.getLogger().addHandler(self._handler)
-            faulthandler.enable(self._file)
+            faulthandler.enable(self._file, all_threads=False)
         return self
 
     def __exit__(
@@ -97,7 +97,10 @@ def last_words(state_dir: Path, task_id: str, number: int) -> tuple[str, ...]:
         path.unlink()
     except OSError:
         return ()
-    return tuple(line[:LINE_CHARACTERS] for line in text.splitlines()[-LINES_KEPT:])
+    lines = text.splitlines()
+    fatal = next((at for at, line in enumerate(lines) if line.startswith("Fatal Python error")), None)
+    end = len(lines) if fatal is None else fatal + LINES_KEPT // 2  # a deep stack must not hide what came before it
+    return tuple(line[:LINE_CHARACTERS] for line in lines[:end][-LINES_KEPT:])
 
 
 def forget_logs(state_dir: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import redis
 
 from ops.demo.valkey import EmbeddedValkey, free_port
 from proxy_worker.contract.errors import ConfigurationError
@@ -13,6 +14,7 @@ from proxy_worker.ledger import (
     Ledger,
     LedgerFullError,
     LedgerPasswordError,
+    LedgerReadOnlyError,
     LedgerUnavailableError,
     NewTask,
 )
@@ -102,3 +104,20 @@ def test_message_that_cannot_be_published_is_a_ledger_error() -> None:
 )
 def test_broker_url_carries_the_password(url: str, expected: str) -> None:
     assert RedisAccess(url, password="p@ss/").broker_url() == expected
+
+
+def test_a_server_that_takes_no_writes_is_named_and_may_be_tried_again(own_valkey: EmbeddedValkey) -> None:
+    with (
+        redis.Redis(port=own_valkey.port, password=own_valkey.password) as client,
+        Ledger(own_valkey.url, password=own_valkey.password) as ledger,
+    ):
+        ledger.open_epoch(1)
+        client.config_set("min-replicas-to-write", 1)
+        with pytest.raises(LedgerReadOnlyError, match="takes no writes") as refused:
+            ledger.open_epoch(2)
+        client.config_set("min-replicas-to-write", 0)
+        client.replicaof("127.0.0.1", "1")
+        with pytest.raises(LedgerReadOnlyError, match="REPLICAOF NO ONE"):
+            ledger.open_epoch(2)
+
+    assert refused.value.retryable

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import redis
+
+from ops.demo.valkey import EmbeddedValkey
 from proxy_worker.contract.outcome import DiskProgress
 from proxy_worker.ledger import (
     Claim,
+    Forfeited,
     Ledger,
     RenewAnswer,
 )
-from tests.ledger.calls import RESULT, Clock, claim, dispatch, held, submit
+from tests.ledger.calls import PROXY, RESULT, TIMINGS, Clock, claim, dispatch, held, submit
 
 
 def test_lease_runs_out_unless_it_is_renewed(ledger: Ledger, clock: Clock) -> None:
@@ -77,3 +81,39 @@ def test_task_that_kills_its_holders_fails_by_itself(ledger: Ledger, clock: Cloc
     assert ended.failure is not None
     assert (ended.failure.code, ended.failure.retryable) == ("holders-lost", True)
     assert "2 attempts ended without a word" in ended.failure.why
+
+
+def test_task_over_which_processes_die_is_quarantined_with_its_last_log(ledger: Ledger) -> None:
+    ledger.join_epoch(1, TIMINGS.model_copy(update={"max_lost_attempts": 10}))
+    held(ledger)
+    for number in (1, 2, 3):
+        assert ledger.finished() == []
+        ledger.forfeit("t1", number, PROXY, why="was killed by SIGSEGV", log=[f"line {number}"])
+        if number < TIMINGS.max_deaths:
+            dispatch(ledger)
+            claim(ledger, number=number + 1)
+
+    [ended] = ledger.finished()
+    assert ended.failure is not None
+    assert (ended.failure.code, ended.failure.retryable) == ("quarantined", False)
+    assert ended.failure.why.endswith("at last: its process on proxy-1 was killed by SIGSEGV")
+    assert ended.failure.log == ("line 3",)
+
+
+def test_deaths_before_a_checkpoint_count_no_more(ledger: Ledger) -> None:
+    held(ledger)
+    for number in range(1, 6):
+        assert ledger.forfeit("t1", number, PROXY, log=[]) is Forfeited.READY
+        dispatch(ledger)
+        again = claim(ledger, number=number + 1)
+        assert isinstance(again, Claim)
+        ledger.renew(again.fence, f"checkpoint {number}")
+
+
+def test_a_proxy_heard_of_in_the_future_is_away(ledger: Ledger, valkey: EmbeddedValkey) -> None:
+    """As when Redis' clock was set back: else one that died before would count as alive for as long."""
+    with redis.Redis(port=valkey.port, password=valkey.password) as client:
+        client.hincrbyfloat("{pf}:proxy:proxy-1", "heartbeat", 3600)
+    assert not ledger.view().proxies["proxy-1"].live
+    ledger.heartbeat(PROXY)
+    assert ledger.view().proxies["proxy-1"].live
