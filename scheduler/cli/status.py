@@ -47,14 +47,14 @@ def status(
     out = console()
     with opened_state() as opened:
         if as_json:
-            print_json(_look(opened, window).model_dump(mode="json"))
+            print_json(look(opened, window).model_dump(mode="json"))
         elif once or not out.is_terminal or out.is_dumb_terminal:
-            show(whole_view(_look(opened, window), out))
+            show(whole_view(look(opened, window), out))
         else:
             _live(opened, window, out)
 
 
-def _look(opened: State, window: LedgerWindow) -> StatusRecord:
+def look(opened: State, window: LedgerWindow) -> StatusRecord:
     servers = servers_of(opened)
     with opened.read() as session:
         live = window.look(session)
@@ -68,11 +68,11 @@ def _look(opened: State, window: LedgerWindow) -> StatusRecord:
 
 def _live(opened: State, window: LedgerWindow, out: Console) -> None:
     page = 0
-    first = live_view(_look(opened, window), out, page=page)
+    first = live_view(look(opened, window), out, page=page)
     try:
         with reading_keys() as read_key, Live(first, console=out, screen=True, auto_refresh=False) as live:
             while (pressed := read_key(LOOK_EVERY_S)) not in ENDING:
                 page += " " in pressed
-                live.update(live_view(_look(opened, window), out, page=page), refresh=True)
+                live.update(live_view(look(opened, window), out, page=page), refresh=True)
     except KeyboardInterrupt:
         sys.exit(0)

@@ -71,9 +71,8 @@ def _time(report: RunReport) -> Iterator[str]:
     shares = [one for one in time_shares(report.disks) if one.seconds > 0]
     total = sum(one.seconds for one in shares)
     if shares:
-        yield "the disks' time: " + ", ".join(
-            f"{one.name} {duration(one.seconds)} ({share(one.seconds, total)})" for one in shares
-        )
+        yield "the disks' time, added up:"
+        yield from (f"  {one.name:12}  {duration(one.seconds)} ({share(one.seconds, total)})" for one in shares)
 
 
 def _vms(vms: Iterable[VmReport]) -> Iterator[str]:
