@@ -24,6 +24,7 @@ from scheduler.dispatch.declared import DeclaredFleet
 from scheduler.dispatch.fleet import Fleet, Placement
 from scheduler.dispatch.loop import Dispatcher, Publish
 from scheduler.dispatch.pending import OpenTask
+from scheduler.dispatch.reading import reading_of
 from scheduler.monitoring.meters import Meters
 from scheduler.runs.advance import advance, give_up, is_due, replan, unwanted
 from scheduler.runs.handling import HANDLING
@@ -39,6 +40,7 @@ from scheduler.state.errors import StateError, StateLockedError
 from scheduler.state.history import forget_runs, forget_the_rest
 from scheduler.state.models import LedgerTask, ServiceMark, WorkState
 from scheduler.state.store import State
+from scheduler.vcenters.choice import Reading
 from scheduler.vcenters.executor import Executor
 
 logger = logging.getLogger(__name__)
@@ -256,7 +258,7 @@ class Service:
         if self.executor is None:
             return
         with self.state.read() as session:
-            choice = survey(session, self.clock())
+            choice = survey(session, self.clock(), self._reading())
         if choice.start or choice.undeclared:
             with self._steps() as steps:
                 calls = start_steps(steps, HANDLING)
@@ -296,6 +298,9 @@ class Service:
             raise LedgerEmptyError("ledger", why="Redis has lost its data")
         return view
 
+    def _reading(self) -> Reading | None:
+        return reading_of(self.dispatcher.tasks.values(), self._fleet) if self._fleet is not None else None
+
     def _obstacle(self, placement: Placement) -> str | None:
         found = candidates(placement, self._fleet) if self._fleet is not None else None
         return found if isinstance(found, str) else None
@@ -306,6 +311,7 @@ class Service:
         with journal(self.state, self.clock) as steps:
             steps.storage = self._storage or frozenset()
             steps.obstacle = self._obstacle
+            steps.reading = self._reading()
             yield steps
         self.dispatcher.drop(steps.closed)
         self.dispatcher.add(OpenTask.of(row) for row in steps.opened)

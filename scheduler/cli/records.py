@@ -18,8 +18,12 @@ from proxy_worker.contract.outcome import DiskReport
 from proxy_worker.ledger import TaskState, TaskView
 from scheduler.cli.live import Live
 from scheduler.cli.printing import iso, moment
+from scheduler.dispatch.declared import DeclaredFleet
+from scheduler.dispatch.pending import OpenTask
+from scheduler.dispatch.reading import reading_of
 from scheduler.runs.waiting import waiting_scans, waiting_vms
-from scheduler.state.models import DiskTask, DiskTaskState, LedgerTask, Run, RunState, VmRun, VmRunState
+from scheduler.state.models import DiskTask, DiskTaskState, LedgerTask, Run, RunState, VmRun, VmRunState, WorkState
+from scheduler.vcenters.choice import Reading
 
 Moment = Annotated[float, PlainSerializer(iso, when_used="json")]
 
@@ -140,7 +144,7 @@ def run_record(session: Session, run: Run, live: Live, *, now: float) -> RunReco
     duration = _span(run.started_at, run.ended_at, now)
     processed = sum(disk.processed_bytes for disk in records)
     freezing = any(vm_run.state is VmRunState.SNAPSHOTTING for vm_run in vm_runs)
-    unfrozen = waiting_vms(session, now) if freezing else {}
+    unfrozen = waiting_vms(session, now, _reading(session, live)) if freezing else {}
     return RunRecord(
         run=run.id,
         job=run.job,
@@ -162,6 +166,14 @@ def run_record(session: Session, run: Run, live: Live, *, now: float) -> RunReco
         vms=tuple(_vm_record(vm_run, unfrozen.get(vm_run.id)) for vm_run in vm_runs),
         disks=tuple(sorted(records, key=lambda disk: (disk.vm, disk.disk))),
     )
+
+
+def _reading(session: Session, live: Live) -> Reading | None:
+    """How far proxies are with what is frozen, where the ledger can be read."""
+    if live.view is None:
+        return None
+    rows = session.scalars(select(LedgerTask).where(LedgerTask.state == WorkState.RUNNING))
+    return reading_of([OpenTask.of(row) for row in rows], DeclaredFleet.load(session).fleet(live.view, ()))
 
 
 def _ledger_tasks(session: Session, run: Run) -> Mapping[str, Sequence[str]]:

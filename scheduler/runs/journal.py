@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 from scheduler.dispatch.fleet import Placement
 from scheduler.state.models import LedgerTask, VcenterStep
 from scheduler.state.store import State
+from scheduler.vcenters.choice import Reading
 
 
 class Journal:
@@ -24,6 +25,8 @@ class Journal:
         self.stopping: list[str] = []
         self.storage: frozenset[str] = frozenset()
         """Datastores of which some proxy that runs makes storage snapshots."""
+        self.reading: Reading | None = None
+        """How far proxies are with what is frozen; None: nobody has looked yet."""
         self.obstacle: Callable[[Placement], str | None] = lambda _placement: None
         """Why no proxy that runs could do a task of such a placement, however idle; None: one could."""
 

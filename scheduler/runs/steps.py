@@ -84,7 +84,7 @@ def start_steps(journal: Journal, handling: Mapping[str, StepHandling]) -> list[
     """Journal as started what can be; what is at a vCenter that isn't declared any more fails here."""
     session = journal.session
     accounts = {row.name: account_of(row) for row in session.scalars(select(Vcenter))}
-    choice = survey(session, journal.now)
+    choice = survey(session, journal.now, journal.reading)
     for undeclared in choice.undeclared:
         step = session.get_one(VcenterStep, undeclared)
         handling[step.kind].record(journal, step, StepOutcome(step.id, failure=_undeclared(step)))

@@ -22,7 +22,7 @@ from scheduler.state.models import (
     VmRun,
     VmRunState,
 )
-from scheduler.vcenters.choice import Choice, OpenSnapshot, Pending, choose
+from scheduler.vcenters.choice import Choice, OpenSnapshot, Pending, Reading, choose
 
 REMOVE: Final = "remove"
 SCAN: Final = "scan"
@@ -34,8 +34,11 @@ def step_id(kind: str, subject: str) -> str:
     return f"{subject}.{kind}"
 
 
-def survey(session: Session, now: float) -> Choice:
-    """Which steps can be started at `now` (Unix seconds), and why the others wait."""
+def survey(session: Session, now: float, reading: Reading | None = None) -> Choice:
+    """Which steps can be started at `now` (Unix seconds), and why the others wait.
+
+    `reading` says how far proxies are with what is frozen; None: nobody knows.
+    """
     due = or_(VcenterStep.state == StepState.STARTED, _is_due(now))
     steps = session.scalars(select(VcenterStep).where(due)).all()
     subjects = {step.subject for step in steps}
@@ -51,15 +54,15 @@ def survey(session: Session, now: float) -> Choice:
         if entry.state.open or (entry.state is SnapshotState.REMOVING and not entry.tries)
     ]
     sessions = {row.name: row.max_sessions for row in session.scalars(select(Vcenter))}
-    return choose(pending, running, snapshots, sessions, restoring=_restoring(session))
+    return choose(pending, running, snapshots, sessions, restoring=_restoring(session), reading=reading)
 
 
-def waiting_vms(session: Session, now: float) -> dict[str, str]:
+def waiting_vms(session: Session, now: float, reading: Reading | None = None) -> dict[str, str]:
     """By id, what each VM run that isn't frozen yet waits for, in a line that people can read.
 
-    `now` is in Unix seconds.
+    `now` is in Unix seconds; `reading` as `survey` takes it.
     """
-    waiting = survey(session, now).waiting
+    waiting = survey(session, now, reading).waiting
     of_vm_run = and_(VcenterStep.subject == VmRun.repository_run, VcenterStep.kind == SNAPSHOT)
     rows = session.execute(
         select(VmRun.id, VcenterStep).join(VcenterStep, of_vm_run).where(VmRun.state == VmRunState.SNAPSHOTTING)

@@ -9,6 +9,8 @@ from typing import Final
 
 SNAPSHOTS_PER_DATASTORE: Final = 4
 """Open at once, over all jobs: each grows with what its VM writes."""
+FROZEN_PER_SLOT: Final = 2
+"""Disks that may be frozen for each slot of the proxies: one is read, the next one is at hand."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +44,16 @@ class OpenSnapshot:
 
 
 @dataclass(frozen=True, slots=True)
+class Reading:
+    """How far proxies have come with what is frozen."""
+
+    disks: int
+    """Frozen, and not read yet."""
+    slots: int
+    """Of all proxies that run."""
+
+
+@dataclass(frozen=True, slots=True)
 class Choice:
     """What to start, in this order, and a reason for everything that waits."""
 
@@ -59,13 +71,15 @@ def choose(
     sessions: Mapping[str, int],
     *,
     restoring: Mapping[tuple[str, str], str],
+    reading: Reading | None = None,
     per_datastore: int = SNAPSHOTS_PER_DATASTORE,
 ) -> Choice:
     """Choose among `pending`; `sessions` are how many steps each declared vCenter bears at once.
 
-    `restoring` are VMs whose disks are written, by vCenter and managed object id, with the restore.
+    `restoring` are VMs whose disks are written, by vCenter and managed object id, with the restore. Without
+    `reading`, VMs are frozen however long they would wait for proxies.
     """
-    room = _Room(running, list(snapshots), sessions, restoring, per_datastore)
+    room = _Room(running, list(snapshots), sessions, restoring, per_datastore=per_datastore, reading=reading)
     start: list[str] = []
     waiting: dict[str, str] = {}
     undeclared: list[str] = []
@@ -90,11 +104,15 @@ class _Room:
         snapshots: Sequence[OpenSnapshot],
         sessions: Mapping[str, int],
         restoring: Mapping[tuple[str, str], str],
+        *,
         per_datastore: int,
+        reading: Reading | None,
     ) -> None:
         self.sessions = sessions
         self.per_datastore = per_datastore
         self.restoring = restoring
+        self.reading = reading
+        self.disks = reading.disks if reading is not None else 0
         self.busy: Counter[str] = Counter()
         self.vms: set[tuple[str, str]] = set()
         self.open = {one.entry: one for one in snapshots}
@@ -111,11 +129,8 @@ class _Room:
             return f"VM {step.vm_name} is being restored ({restore})"
         if (step.makes_snapshot or step.climbs) and (other := self._other_snapshot(step)) is not None:
             return f"another backup of VM {step.vm_name} still has its snapshot ({other})"
-        if step.makes_snapshot and step.snapshot not in self.open:
-            for store in step.datastores:
-                if (load := self.load[step.vcenter, store]) >= self.per_datastore:
-                    most = self.per_datastore
-                    return f"datastore {store} of vCenter {step.vcenter} has {load} of {most} snapshots open"
+        if step.makes_snapshot and step.snapshot not in self.open and (full := self._full(step)) is not None:
+            return full
         if self.busy[step.vcenter] >= limit:
             return f"all {limit} sessions of vCenter {step.vcenter} are in use"
         return None
@@ -128,8 +143,22 @@ class _Room:
             self.open[made.entry] = made
             self.load.update((made.vcenter, store) for store in made.datastores)
 
+    def _full(self, step: Pending) -> str | None:
+        """Why no VM more can be frozen, as this one is to be."""
+        for store in step.datastores:
+            if (load := self.load[step.vcenter, store]) >= self.per_datastore:
+                most = self.per_datastore
+                return f"datastore {store} of vCenter {step.vcenter} has {load} of {most} snapshots open"
+        reading = self.reading
+        if reading is None or self.disks < FROZEN_PER_SLOT * reading.slots:
+            return None
+        if not reading.slots:
+            return "no proxy is running to read its disks once they are frozen"
+        return f"proxies have {self.disks} frozen disks to read with {reading.slots} slots"
+
     def _occupy(self, step: Pending) -> None:
         self.busy[step.vcenter] += 1
+        self.disks += step.makes_snapshot
         if step.vm is not None:
             self.vms.add((step.vcenter, step.vm))
 

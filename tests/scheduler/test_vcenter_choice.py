@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from scheduler.vcenters.choice import Choice, OpenSnapshot, Pending, choose
+from scheduler.vcenters.choice import Choice, OpenSnapshot, Pending, Reading, choose
 
 SESSIONS = {"vc1": 4, "vc2": 1}
 
@@ -48,6 +48,21 @@ def test_a_datastore_with_four_snapshots_open_gets_no_fifth_from_any_job() -> No
     )
     assert chosen.start == ("c", "a")
     assert chosen.waiting == {"b": "waiting: datastore ds of vCenter vc1 has 4 of 4 snapshots open"}
+
+
+def test_no_more_is_frozen_than_proxies_can_soon_read() -> None:
+    steps = [snapshot(name, at=at, store=name) for at, name in enumerate("abc")]
+    chosen = choose(steps, [], [], SESSIONS, restoring={}, reading=Reading(disks=2, slots=2))
+    assert chosen.start == ("a", "b")
+    assert chosen.waiting == {"c": "waiting: proxies have 4 frozen disks to read with 2 slots"}
+
+
+def test_nothing_is_frozen_while_no_proxy_runs_and_removals_go_on() -> None:
+    chosen = choose(
+        [snapshot("a"), removal("old")], [], [], SESSIONS, restoring={}, reading=Reading(disks=0, slots=0)
+    )
+    assert chosen.start == ("old.remove",)
+    assert chosen.waiting == {"a": "waiting: no proxy is running to read its disks once they are frozen"}
 
 
 def test_a_snapshot_that_is_tried_again_keeps_the_place_it_holds() -> None:
