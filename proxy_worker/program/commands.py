@@ -104,8 +104,12 @@ class _NamedOutput(io.FileIO):
 def _named_output(stdout: TextIO | None) -> TextIO:
     if stdout is None:  # closed by whoever started this
         return Path(os.devnull).open("w")
+    try:
+        descriptor = stdout.fileno()
+    except io.UnsupportedOperation:
+        return stdout  # of whoever runs this within a program of their own
     return io.TextIOWrapper(
-        io.BufferedWriter(_NamedOutput(stdout.fileno(), "w", closefd=False)),
+        io.BufferedWriter(_NamedOutput(descriptor, "w", closefd=False)),
         encoding=stdout.encoding,
         errors=stdout.errors,
         line_buffering=stdout.isatty(),
