@@ -24,6 +24,7 @@ def main() -> int:
     root, config, shown = Path(sys.argv[1]), sys.argv[2], sys.argv[3:]
     if LIBC.unshare(CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWUTS):
         raise OSError(ctypes.get_errno(), "a bare machine needs root")
+    LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # it ends with the tests, even if they are killed
     child = os.fork()
     if child:
         os.waitpid(child, 0)
