@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Self, TypeVar
+from typing import Final, Protocol, Self, TypeVar
 from urllib.parse import quote
 
 from proxy_worker.contract.errors import SourceError, TargetError
@@ -32,7 +32,12 @@ from proxy_worker.transport.nbd.handshake import NbdConnectError
 from proxy_worker.transport.nbd.source import NbdSource
 from proxy_worker.transport.nbd.uri import NbdUri, parse_uri
 
-T = TypeVar("T")
+
+class _Connected(Protocol):
+    def close(self) -> None: ...
+
+
+T = TypeVar("T", bound=_Connected)
 
 log = logging.getLogger(__name__)
 
@@ -164,7 +169,11 @@ class NbdServer:
                     raise self._failed(error.why) from error
                 self._has_ended(within_s=_POLL_S)  # bound, but not listening yet
             else:
-                self._require_running()
+                try:
+                    self._require_running()
+                except ServerFailedError:
+                    disk.close()
+                    raise
                 return disk
 
     def _has_ended(self, *, within_s: float = 0.0) -> bool:

@@ -56,7 +56,7 @@ def open_removal(journal: Journal, datastore: str, mark: StorageSnapshotMark, vm
         if one.body == StorageSnapshotRemove(datastore=datastore, mark=mark):
             return
     task = LedgerTask(
-        id=f"{name}.{journal.now:.0f}.1",
+        id=f"{name}.{journal.now:.3f}.1",
         kind=TaskKind.STORAGE_SNAPSHOT_REMOVE,
         title=f"{TaskKind.STORAGE_SNAPSHOT_REMOVE} {vm_name} {datastore}",
         job=f"upkeep {datastore}",
