@@ -83,7 +83,7 @@ def test_a_repository_is_proven_and_says_which_points_wait_for_repair(backed_up:
 
     listed = backed_up("point", "list", "--json").json
     [damaged] = [point for point in listed if point["damaged"]]
-    assert {point["last_proven"] for point in listed if not point["damaged"]} == {"2027-01-15T08:00:00+00:00"}
+    assert {point["last_proven"] for point in listed if not point["damaged"]} == {"2027-01-15T08:00:00Z"}
     shown = backed_up("repository", "show", "main")
     assert "1 restore point damaged" in shown.out
     assert f"waits for repair: {damaged['vm']} {damaged['point']}" in shown.out
