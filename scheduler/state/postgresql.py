@@ -33,6 +33,9 @@ IDLE_WRITER_S: Final = 8.0
 _WRITERS: Final = 0x70726F787966  # "proxyf": PostgreSQL's advisory locks are told apart by numbers
 _MS: Final = 1000
 
+LOST: Final = (ConnectionError, TimeoutError, ssl.SSLError)
+"""What the driver lets through when the network fails, instead of errors of its own."""
+
 _REFUSALS: Final[dict[str, tuple[type[ProxyfleetError], str, str]]] = {
     "28": (StatePasswordError, "it refuses the user or the password", "Check `database_url` and the secret."),
     "3D": (StateUrlError, "there is no such database", "Make it with `createdb`, and check `database_url`."),
@@ -98,11 +101,12 @@ def postgresql_engine(
     return engine
 
 
-def explain_postgresql(error: DBAPIError, name: str) -> ProxyfleetError:
-    """The error that says what `error` means for whoever runs the scheduler."""
-    what, said = f"database {name}", error.orig.args[0] if error.orig is not None and error.orig.args else ""
+def explain_postgresql(error: Exception, name: str) -> ProxyfleetError:
+    """The error that says what `error` means for whoever runs the scheduler: SQLAlchemy's, or one of `LOST`."""
+    original = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
+    what, said = f"database {name}", original.args[0] if original.args else ""
     if not isinstance(said, dict):
-        return StateUnreachableError(what, why=str(said or error.orig), remedy="Check that PostgreSQL runs there.")
+        return StateUnreachableError(what, why=str(original), remedy="Check that PostgreSQL runs there.")
     code, message = said.get("C", ""), said.get("M", "")
     for prefix, (kind, why, remedy) in _REFUSALS.items():
         if code.startswith(prefix):

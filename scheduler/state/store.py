@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session
 from proxy_worker.contract.errors import ProxyfleetError
 from scheduler.state.access import DatabaseAccess
 from scheduler.state.errors import StateUrlError
-from scheduler.state.postgresql import SOCKET_TIMEOUT_S, explain_postgresql, postgresql_engine
+from scheduler.state.postgresql import LOST, SOCKET_TIMEOUT_S, explain_postgresql, postgresql_engine
 from scheduler.state.schema import is_current, not_set_up, require_current
 from scheduler.state.schema import migrate as migrate_schema
 from scheduler.state.sqlite import explain_sqlite, prepare_folder, sqlite_engine, sqlite_file
@@ -86,6 +86,8 @@ class State:
             yield
         except DBAPIError as error:
             raise _explain(error, self.name) from error
+        except LOST as error:
+            raise explain_postgresql(error, self.name) from error
 
 
 def reach_state(
@@ -128,7 +130,7 @@ def open_state(
                 raise not_set_up(name)
             with engine.connect() as connection:
                 require_current(connection, name)
-    except DBAPIError as error:
+    except (DBAPIError, *LOST) as error:
         engine.dispose()
         raise _explain(error, name) from error
     return State(engine)
@@ -139,8 +141,8 @@ def database_name(engine: Engine) -> str:
     return engine.url.database or "in memory" if sqlite_file(engine) else engine.url.render_as_string()
 
 
-def _explain(error: DBAPIError, name: str) -> ProxyfleetError:
-    if isinstance(error.orig, sqlite3.Error):
+def _explain(error: Exception, name: str) -> ProxyfleetError:
+    if isinstance(error, DBAPIError) and isinstance(error.orig, sqlite3.Error):
         return explain_sqlite(error, name)
     return explain_postgresql(error, name)
 

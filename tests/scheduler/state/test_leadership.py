@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
+import socket
+import struct
 import threading
 from collections.abc import Callable, Iterator
 
@@ -21,7 +24,7 @@ from scheduler.state.leadership import Leadership
 from scheduler.state.lock import servers_of
 from scheduler.state.models import Site
 from scheduler.state.serving import SchedulerProcess, Servers
-from scheduler.state.store import State, open_state
+from scheduler.state.store import State, open_state, reach_state
 from tests.postgresql_server import PASSWORD, PostgresqlServer
 from tests.system.live_fleet import wait_until
 
@@ -139,6 +142,58 @@ def test_a_leader_that_cannot_reach_the_server_gives_up_before_another_can_follo
     finally:
         postgresql.start()
     assert stand("second").wait_for_it(NEVER)
+
+
+def test_a_server_that_falls_silent_or_hangs_up_counts_as_away(
+    postgresql: PostgresqlServer, shared_database: DatabaseAccess
+) -> None:
+    open_state(shared_database, migrate=True).close()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        middle = Middle(server, postgresql.port)
+        url = shared_database.url.replace(f":{postgresql.port}/", f":{server.getsockname()[1]}/")
+        state = reach_state(DatabaseAccess(url, PASSWORD), socket_timeout_s=1.0)
+        with state.read() as session:
+            assert session.get(Site, "primary") is None
+        for trouble in ("silent", "hung up"):
+            middle.trouble = trouble
+            for _ in range(2):
+                with pytest.raises(StateUnreachableError), state.read() as session:
+                    session.get(Site, "primary")
+            middle.trouble = ""
+            with state.read() as session:
+                assert session.get(Site, "primary") is None
+        state.close()
+
+
+class Middle:
+    """Stands between the scheduler and PostgreSQL, and lets nothing through when told so."""
+
+    def __init__(self, server: socket.socket, port: int) -> None:
+        self.trouble = ""
+        self._server, self._port = server, port
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                near, _ = self._server.accept()
+                if self.trouble == "hung up":
+                    near.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                    near.close()
+                    continue
+                far = socket.create_connection(("127.0.0.1", self._port))
+                for source, target in ((near, far), (far, near)):
+                    threading.Thread(target=self._pass_on, args=(source, target), daemon=True).start()
+
+    def _pass_on(self, source: socket.socket, target: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(65_536):
+                if self.trouble == "hung up":
+                    break
+                if not self.trouble:
+                    target.sendall(data)
+        for end in (source, target):
+            end.close()
 
 
 def test_what_is_wrong_with_the_server_is_named_and_the_password_is_not(
