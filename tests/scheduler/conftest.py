@@ -95,7 +95,9 @@ class World:
         with state.write() as session:
             session.add(Site(name="primary"))
             session.flush()
-            session.add(Repository(name="main", location="/backup", site="primary", credential="main", prove_days=0))
+            session.add(
+                Repository(name="main", location="/backup", site="primary", credential="main", prove_days=0)
+            )
             session.add_all(Datastore(name=name, site="primary") for name in self.fleet.inventory)
             session.flush()
             job: dict[str, object] = {"name": "nightly", "vms": ("*",), "repository": "main"}
