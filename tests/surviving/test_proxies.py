@@ -80,7 +80,7 @@ def test_a_process_that_gets_no_memory_fails_by_name_and_the_disk_is_done(fleet:
     ]
     for process in pools:
         limit = process.memory_info().vms + 4 * MIB
-        process.rlimit(resource.RLIMIT_AS, (limit, limit))
+        process.rlimit(resource.RLIMIT_AS, (limit, resource.RLIM_INFINITY))
 
     run = fleet.start_run()
     ended = fleet.end_run(run)
@@ -121,7 +121,8 @@ def test_a_disk_that_kills_every_process_is_quarantined_with_its_log(fleet: Hurt
 
     [bad] = [ended for ended in fleet.disks_of(run) if ended.failure is not None]
     assert bad.failure is not None
-    assert (bad.failure.code, bad.failure.retryable, bad.attempts) == ("quarantined", False, 3)
+    assert (bad.failure.code, bad.failure.retryable) == ("quarantined", False)
+    assert bad.attempts >= 3, "more where a lease ran out before its parent saw the process die"
     assert "3 processes in a row died over it" in bad.failure.why
     assert "was killed by SIGKILL" in bad.failure.why
     assert any("disk.backup vm0 scsi0:0: begins" in line for line in bad.failure.log)
