@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import pytest
 
-from proxy_worker.contract.errors import CancelledError
-from proxy_worker.contract.outcome import PointDeleteResult, RepositoryCollectResult
+from proxy_worker.contract.errors import CancelledError, NotFoundError
+from proxy_worker.contract.outcome import PointDeleteResult, RepositoryCollectResult, RepositoryProveResult
 from proxy_worker.contract.specification import (
     PointDelete,
     RepositoryCheck,
     RepositoryCollect,
+    RepositoryProve,
     RepositoryReference,
     VmIdentity,
 )
@@ -72,3 +73,35 @@ def test_a_point_is_removed_and_its_space_collected(tmp_path: Path) -> None:
         assert isinstance(collected, RepositoryCollectResult)
         assert (collected.freed_packs, collected.live_bytes, collected.kept) == (2, 0, ())
         assert collected.freed_bytes > len(noise(3))
+
+
+def test_a_repository_is_proven_with_what_is_linked_as_far_as_it_can_be_read(tmp_path: Path) -> None:
+    with (
+        make_repository(tmp_path / "main", encrypted=False) as repository,
+        make_repository(tmp_path / "vault", encrypted=False) as vault,
+    ):
+        point = back_up(repository, noise(3), run=new_run_id())
+        back_up(vault, noise(3), run=new_run_id())
+        opened = {"main": repository, "vault": vault}
+
+        class Bench:
+            def repository(self, reference: RepositoryReference, _: str) -> Repository:
+                if reference.name not in opened:
+                    raise NotFoundError(f"repository {reference.name}", why="it is away")
+                return opened[reference.name]
+
+        names = ("main", "vault", "elsewhere")
+        main, *linked = (RepositoryReference(name=name, location=str(tmp_path / name)) for name in names)
+        for pack in (tmp_path / "main" / "packs").glob("*/*"):
+            pack.unlink()
+        body = RepositoryProve(repository=main, linked=tuple(linked), period_s=1000.0)
+        bench, run = cast("Any", Bench()), cast("LeaseKeeper", Told(Verdict.RUN))
+
+        with pytest.raises(CancelledError, match="the next proof goes on"):
+            perform(body, bench, CLAIM, cast("LeaseKeeper", Told(Verdict.STOP)))
+        proven = perform(body, bench, CLAIM, run)
+
+        assert isinstance(proven, RepositoryProveResult)
+        assert [(known.run, known.damaged) for known in proven.points] == [(point.run, True)]  # its map is gone
+        assert any("it is not there; needed by web01" in line for line in proven.damage)
+        assert proven.notes == ("linked repository elsewhere isn't used: repository elsewhere: it is away",)
