@@ -21,7 +21,7 @@ from proxy_worker.repository.issuing import IssuedKey, issued_keys
 from proxy_worker.repository.rotation import rotate
 from proxy_worker.repository.unlocking import open_store
 
-app = typer.Typer(no_args_is_help=True, help="Passphrases, and the keys that proxies hold.")
+app = typer.Typer(add_completion=False, no_args_is_help=True, help="Passphrases, and the keys that proxies hold.")
 app.command("export-write")(export_write)
 app.command("export-read")(export_read)
 app.command("revoke")(revoke_key)

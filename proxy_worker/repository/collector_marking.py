@@ -16,7 +16,7 @@ from proxy_worker.repository.collector_needs import Needs
 from proxy_worker.repository.collector_packs import ABSENT, Packs
 from proxy_worker.repository.collector_removal import withdraw_from_index
 from proxy_worker.repository.damage import load_damage
-from proxy_worker.repository.errors import MissingBlockError
+from proxy_worker.repository.errors import MissingBlockError, ShutOutError
 from proxy_worker.repository.pack_layout import ChunkKind, pack_name
 from proxy_worker.repository.points import Point, decode_outcome
 from proxy_worker.repository.reindex import describe_packs
@@ -83,6 +83,8 @@ def mark_repository(access: Access, folder: Path, *, dry_run: bool, go_on: Calla
     access.index.refresh()
     parts = part_count(sum(run.record_count for run in access.index.runs))
     packs = Packs(access.store)
+    if not dry_run:
+        _forget_shut_out(access)
     undescribed = list(packs.not_in(access.index.runs))
     if undescribed and not dry_run:
         described = describe_packs(access, [packs.ids[number] for number in undescribed])
@@ -122,8 +124,8 @@ def live_points(access: Access, names: frozenset[str]) -> Iterator[Point]:
             continue
         try:
             outcome = decode_outcome(access.sealer, name, access.store.get(name))
-        except ObjectNotFoundError:
-            continue  # ended and removed just now
+        except (ObjectNotFoundError, ShutOutError):
+            continue  # ended and removed just now, or of somebody whose points don't count
         if isinstance(outcome, Point):
             yield outcome
 
@@ -140,6 +142,13 @@ def ended_points(access: Access, names: frozenset[str]) -> Iterator[Point]:
             continue
         if isinstance(outcome, Point):
             yield outcome
+
+
+def _forget_shut_out(access: Access) -> None:
+    """Remove the fragments of writers that were shut out; packs of others that they describe get new ones."""
+    for name, damage in access.index.damaged.items():
+        if isinstance(damage, ShutOutError):
+            access.store.delete(name)
 
 
 def _forget_lost_packs(access: Access, index: Index) -> None:

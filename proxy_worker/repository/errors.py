@@ -17,6 +17,10 @@ class RepositoryDamageError(DamageError):
     """An object is missing, cut, altered, or under another object's name."""
 
 
+class ShutOutError(RepositoryDamageError):
+    """An object was written by somebody whose key has been revoked."""
+
+
 class MissingBlockError(DamageError):
     """A block that a restore point needs is nowhere in the repository."""
 

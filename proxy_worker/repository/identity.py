@@ -26,6 +26,10 @@ class SignatureError(ValueError):
     """A signature or certificate isn't right; the message says what."""
 
 
+class RevokedSignatureError(SignatureError):
+    """The signature is right, and its writer has been shut out."""
+
+
 class CertificateBody(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     """What the root key vouches for."""
 
@@ -111,7 +115,7 @@ class SignatureVerifier:
         except InvalidSignature as error:
             raise SignatureError("its signature is wrong") from error
         if body.writer_id in self._revoked:
-            raise SignatureError(f"its writer {body.label} ({body.writer_id.hex()}) has been shut out")
+            raise RevokedSignatureError(f"its writer {body.label} ({body.writer_id.hex()}) has been shut out")
         return envelope.payload, body
 
     def _certified(self, certificate: bytes) -> CertificateBody:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from proxy_worker.contract.errors import DamageError
+from proxy_worker.repository.errors import ShutOutError
 from proxy_worker.repository.losses import Losses
 from proxy_worker.repository.maps import load_map
 from proxy_worker.repository.points import Point
@@ -38,7 +39,9 @@ def prove_points(repository: Repository, proofs: Proofs, losses: Losses) -> Iter
         damaged = (point.vm_id, point.run) in losses.points
         sampled_at = proofs.samples.get(f"{point.vm_id}/{point.run}")
         yield PointProof(point.vm_id, point.run, None if damaged else proven_at, sampled_at, damaged)
-    for name in repository.damaged_points:
+    for name, damage in repository.damaged_points.items():
+        if isinstance(damage, ShutOutError):
+            continue  # it counts no more
         _, vm_id, run = name.split("/")
         yield PointProof(vm_id, run, None, None, damaged=True)
 

@@ -9,6 +9,7 @@ from typing import Final
 
 from proxy_worker.contract.errors import DamageError
 from proxy_worker.repository.access import Access
+from proxy_worker.repository.errors import ShutOutError
 from proxy_worker.repository.fragments import FragmentPack, encode_fragment, fragment_name
 from proxy_worker.repository.index_run import FRAGMENT_ID_BYTES
 from proxy_worker.repository.keyring import OWNER_GROUP
@@ -65,8 +66,8 @@ def describe_packs(access: Access, packs: Iterable[bytes]) -> Described:
         try:
             footer = read_footer(access.store, pack_id)
             table, signer = read_table(access.store, access.sealer, pack_id, footer)
-        except ObjectNotFoundError:
-            continue
+        except (ObjectNotFoundError, ShutOutError):
+            continue  # what a writer that was shut out has left is nobody's: a collection deletes it
         except (PackLayoutError, DamageError) as error:
             unreadable[pack_id] = str(error)
             continue

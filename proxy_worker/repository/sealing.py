@@ -16,8 +16,13 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from proxy_worker.repository.errors import RepositoryDamageError
-from proxy_worker.repository.identity import CertificateBody, SignatureError, SignatureVerifier
+from proxy_worker.repository.errors import RepositoryDamageError, ShutOutError
+from proxy_worker.repository.identity import (
+    CertificateBody,
+    RevokedSignatureError,
+    SignatureError,
+    SignatureVerifier,
+)
 from proxy_worker.repository.keyring import KEY_BYTES, Keyring
 from proxy_worker.repository.store import Buffer
 
@@ -60,6 +65,8 @@ class MetadataSealer:
         """The reverse of `seal_signed`, with the signer."""
         try:
             return self._verifier.open(name, self.open(name, sealed))
+        except RevokedSignatureError as error:
+            raise ShutOutError(f"{name} in {self._location}", why=str(error)) from error
         except SignatureError as error:
             raise self.damage(name, str(error)) from error
 

@@ -8,10 +8,12 @@ from pathlib import Path
 import pytest
 
 from proxy_worker.config import ProxyConfiguration
+from proxy_worker.contract.errors import DamageError
 from proxy_worker.contract.specification import RepositoryReference
 from proxy_worker.ledger import ProxyIdentity
 from proxy_worker.node.bench import Bench
 from proxy_worker.node.draining import Draining
+from proxy_worker.repository.collector import collect
 from proxy_worker.repository.credentials import Credential, KeyFile, make_key_file, save_key_file
 from proxy_worker.repository.errors import KeyNotFoundError, RevokedKeyError
 from proxy_worker.repository.issuing import issued_keys, record_issue, revoke
@@ -72,6 +74,37 @@ def test_a_revoked_key_opens_nothing_and_what_it_stored_no_longer_counts(reposit
         assert owner.access.config.generation == 2
         assert [point.run for point in owner.points()] == ["ours"]
         assert restore(owner, owner.point("vm-1", "ours")) == text(2)
+
+
+def test_a_collection_frees_what_a_revoked_key_has_stored(repository: Repository) -> None:
+    stolen, other = handed_out(repository, "stolen"), handed_out(repository, "other")
+    store = repository.access.store
+    with Repository.open(store, Credential(key=other)) as proxy:
+        back_up(proxy, text(2), run="ours")
+    before = set(store.list("packs/"))
+    with Repository.open(store, Credential(key=stolen)) as proxy:
+        back_up(proxy, noise(3), run="theirs")
+    shut_out(repository, "stolen")
+
+    with Repository.open(store, CREDENTIAL) as owner:
+        assert collect(owner).freed_packs > 0
+        assert set(store.list("packs/")) == before
+        assert restore(owner, owner.point("vm-1", "ours")) == text(2)
+
+
+def test_what_others_need_of_a_revoked_keys_packs_stops_the_collection(repository: Repository) -> None:
+    stolen, other = handed_out(repository, "stolen"), handed_out(repository, "other")
+    store = repository.access.store
+    with Repository.open(store, Credential(key=stolen)) as proxy:
+        back_up(proxy, noise(3), run="theirs")
+    with Repository.open(store, Credential(key=other)) as proxy:
+        back_up(proxy, noise(3) + text(1), run="ours")
+    packs = set(store.list("packs/"))
+    shut_out(repository, "stolen")
+
+    with Repository.open(store, CREDENTIAL) as owner, pytest.raises(DamageError):
+        collect(owner)
+    assert set(store.list("packs/")) == packs
 
 
 def test_a_key_is_named_by_its_label_or_its_id(repository: Repository) -> None:
