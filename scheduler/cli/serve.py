@@ -25,6 +25,7 @@ from scheduler.local_proxy import LocalProxy
 from scheduler.monitoring.collector import registry_of
 from scheduler.notifications.postman import Postman
 from scheduler.runs.handling import KINDS
+from scheduler.runs.watched import record_latencies, watched_datastores
 from scheduler.server_backup.nightly import NightlyBackup
 from scheduler.service import Service
 from scheduler.signing import signing_key
@@ -32,6 +33,7 @@ from scheduler.state.leadership import Leadership
 from scheduler.state.lock import only_scheduler
 from scheduler.state.store import open_state, reach_state
 from scheduler.vcenters.executor import Executor
+from scheduler.vcenters.latency import LatencyWatch
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
 logger = logging.getLogger(__name__)
@@ -123,8 +125,14 @@ def _lead(
             term=term,
             history_s=configuration.history_s,
         )
+        latency = LatencyWatch(
+            functools.partial(watched_datastores, state),
+            functools.partial(record_latencies, state),
+            configuration.secrets_dir,
+        )
         service.attach()
         service.load()
+        latency.start()
         if with_proxy and configuration.local_proxy.enabled:
             anew.local = LocalProxy(configuration, encode_public_key(key.public_key()))
         nightly = NightlyBackup(configuration.server_backup, state)
@@ -145,6 +153,7 @@ def _lead(
         finally:
             logger.info("stopping")
             nightly.stop()
+            latency.close()
             executor.close()
             broker.close()
             state.close()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Final
 
 from sqlalchemy import select
@@ -24,7 +23,8 @@ from scheduler.dispatch.limits import (
 from scheduler.state.dispatching import FLEET
 from scheduler.state.models import Datastore, DispatchSettings, Job, Proxy, Repository
 
-_NOT_MEASURED: Final[Mapping[str, float]] = MappingProxyType({})
+LATENCY_VALID_S: Final = 80.0
+"""For how long a measurement counts when none comes after it: hosts make one each 20 s."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +45,8 @@ class DeclaredFleet:
     proxies: Mapping[str, ProxyDeclaration]
     repositories: Mapping[str, FleetRepository]
     limits: Limits
+    latencies: tuple[tuple[str, float, float], ...] = ()
+    """Datastores, in how many milliseconds they answered, and when that was measured."""
 
     @classmethod
     def load(cls, session: Session) -> DeclaredFleet:
@@ -59,14 +61,17 @@ class DeclaredFleet:
             row.name: FleetRepository(row.name, row.site, row.credential, row.proxies, row.preferred_proxies or ())
             for row in session.scalars(select(Repository))
         }
-        return cls(proxies, reach, _limits(session))
+        measured = select(Datastore.name, Datastore.latency_ms, Datastore.latency_at)
+        latencies = tuple(
+            (name, took, at) for name, took, at in session.execute(measured) if took is not None and at is not None
+        )
+        return cls(proxies, reach, _limits(session), latencies)
 
-    def fleet(
-        self, view: FleetView, in_flight: Iterable[InFlight], latency_ms: Mapping[str, float] = _NOT_MEASURED
-    ) -> Fleet:
-        """The fleet at the moment of `view`; `latency_ms` by datastore."""
+    def fleet(self, view: FleetView, in_flight: Iterable[InFlight]) -> Fleet:
+        """The fleet at the moment of `view`."""
         proxies = tuple(self.proxy(proxy) for _, proxy in sorted(view.proxies.items()))
-        return Fleet(proxies, self.repositories, tuple(in_flight), latency_ms)
+        fresh = {name: took for name, took, at in self.latencies if view.server_time - at < LATENCY_VALID_S}
+        return Fleet(proxies, self.repositories, tuple(in_flight), fresh)
 
     def proxy(self, seen: ProxyView) -> FleetProxy:
         """A registered proxy, restricted to what is declared; an undeclared one is accepted as it registered."""

@@ -4,16 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
 
 from scheduler.dispatch.limits import Limits
-
-
-class LatencyReader(Protocol):
-    """Whatever knows how long datastores take to answer."""
-
-    def newest(self) -> Mapping[str, float]:
-        """Milliseconds by declared datastore; those that nobody measured lately are absent. Never waits."""
 
 
 @dataclass(frozen=True, slots=True)

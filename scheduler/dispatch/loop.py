@@ -16,6 +16,8 @@ from scheduler.dispatch.backlog import Backlog
 from scheduler.dispatch.candidates import candidates
 from scheduler.dispatch.declared import DeclaredFleet
 from scheduler.dispatch.fleet import InFlight, Release, subscribed_lanes
+from scheduler.dispatch.latency import Reading, paused
+from scheduler.dispatch.limits import Limits
 from scheduler.dispatch.pending import OpenTask
 from scheduler.dispatch.policy import choose
 from scheduler.dispatch.reach import Reach
@@ -126,6 +128,7 @@ class Dispatcher:
         self.started_vms |= begun_vms(view, self.tasks)
         self._keep_backlog(view, submitted)
         fleet = declared.fleet(view, in_flight(view, self.tasks))
+        self._slow_down(view, fleet.latency_ms, declared.limits)
         if self._reach is None or not self._reach.holds_for(fleet):
             self._reach = Reach(fleet)
         for release in choose(self.backlog, Room(fleet, declared.limits, self._reach), now):
@@ -151,6 +154,34 @@ class Dispatcher:
             ):
                 reasons[task_id] = obstacle
         return reasons
+
+    def _slow_down(self, view: FleetView, latency_ms: Mapping[str, float], limits: Limits) -> None:
+        """Have disks of slow datastores paused, and others go on."""
+        running = {
+            task_id: seen
+            for task_id, seen in view.tasks.items()
+            if seen.kind is TaskKind.DISK_BACKUP
+            and seen.state is TaskState.RUNNING
+            and seen.verdict is not TaskVerdict.CANCEL
+            and task_id in self.tasks
+        }
+        disks = [
+            Reading(
+                task_id,
+                self.tasks[task_id].placement.datastore or "",
+                seen.since,
+                seen.verdict is TaskVerdict.PAUSE,
+            )
+            for task_id, seen in running.items()
+        ]
+        to_pause = paused(disks, latency_ms, limits)
+        for disk in disks:
+            if disk.paused is not (disk.task_id in to_pause):
+                verdict = TaskVerdict.RUN if disk.paused else TaskVerdict.PAUSE
+                took_ms = latency_ms.get(disk.datastore, 0.0)
+                title = running[disk.task_id].title
+                logger.info("%s is to %s: datastore %s answers in %.0f ms", title, verdict, disk.datastore, took_ms)
+                self.ledger.set_verdict(disk.task_id, verdict)
 
     def _keep_backlog(self, view: FleetView, submitted: set[str]) -> None:
         """Have the backlog hold exactly what is ready."""

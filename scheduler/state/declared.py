@@ -102,6 +102,9 @@ class Datastore(Record):
     latency_stop_ms: Mapped[float | None] = mapped_column(default=None)
     """With the next: what is done when it is slow to answer; None: as for all."""
     latency_throttle_ms: Mapped[float | None] = mapped_column(default=None)
+    latency_ms: Mapped[float | None] = mapped_column(default=None)
+    """How long it took to answer at `latency_at`; the service's own marks, not declared."""
+    latency_at: Mapped[float | None] = mapped_column(default=None)
 
 
 class Repository(Record):

@@ -28,3 +28,5 @@ def upgrade() -> None:
     op.add_column("datastores", sa.Column("max_concurrent_tasks", sa.BigInteger(), nullable=True))
     op.add_column("datastores", sa.Column("latency_stop_ms", sa.Double(), nullable=True))
     op.add_column("datastores", sa.Column("latency_throttle_ms", sa.Double(), nullable=True))
+    op.add_column("datastores", sa.Column("latency_ms", sa.Double(), nullable=True))
+    op.add_column("datastores", sa.Column("latency_at", sa.Double(), nullable=True))
