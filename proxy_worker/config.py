@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, Final
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-from pydantic import Field
+from pydantic import Field, IPvAnyAddress
 
 from proxy_worker.contract.names import MODE_PREFERENCE, TransportMode
 from proxy_worker.contract.signing import decode_public_key
@@ -33,6 +33,8 @@ class ProxyConfiguration(Settings):
     """Unique in the fleet."""
     site: Name = "primary"
     """The site it stands at."""
+    address: IPvAnyAddress | None = None
+    """The IP address that traffic rules know it by; without this key, the one that it reaches Redis from."""
     max_concurrent_tasks: Annotated[int, Field(ge=1, le=256)] = 2
     """Slots: how many disks it moves at once. The scheduler may order fewer, never more."""
     state_dir: Path

@@ -54,6 +54,13 @@ class Quiesce(StrEnum):
     NEVER = "never"
 
 
+class TrafficKind(StrEnum):
+    """What goes between a proxy and a repository, as traffic rules tell it apart."""
+
+    BACKUP = "backup"
+    RESTORE = "restore"
+
+
 class TaskKind(StrEnum):
     """What a proxy can be asked to do; also the Celery task name."""
 

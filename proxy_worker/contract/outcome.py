@@ -368,5 +368,7 @@ class ProxyRegistration(Frozen):
     vsphere: VsphereOffer = VsphereOffer()
     left_out: tuple[TransportMode, ...] = ()
     """Modes that its proxy.toml doesn't allow it."""
+    address: str | None = None
+    """The IP address that traffic rules know it by."""
     version: str
     contract_version: int

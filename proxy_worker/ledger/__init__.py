@@ -45,6 +45,7 @@ from proxy_worker.ledger.records import (
     TaskVerdict,
     TaskView,
 )
+from proxy_worker.ledger.shares import Flow, Share, Traffic
 from proxy_worker.ledger.timings import Timings
 
 __all__ = [
@@ -52,6 +53,7 @@ __all__ = [
     "Fence",
     "FinishedTask",
     "FleetView",
+    "Flow",
     "Forfeited",
     "Ledger",
     "LedgerCertificateError",
@@ -70,9 +72,11 @@ __all__ = [
     "Refusal",
     "Refused",
     "RenewAnswer",
+    "Share",
     "StaleEpochError",
     "TaskState",
     "TaskVerdict",
     "TaskView",
     "Timings",
+    "Traffic",
 ]

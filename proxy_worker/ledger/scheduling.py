@@ -12,6 +12,7 @@ from proxy_worker.ledger.connection import Connection
 from proxy_worker.ledger.errors import LedgerEmptyError, StaleEpochError
 from proxy_worker.ledger.reading import finished_task, proxy_view, task_view
 from proxy_worker.ledger.records import FinishedTask, FleetView, NewTask, Reaped, Refusal, TaskVerdict
+from proxy_worker.ledger.shares import Traffic, traffic_arguments
 from proxy_worker.ledger.timings import DEFAULT_TIMINGS, Timings
 
 
@@ -128,6 +129,10 @@ class SchedulerSide(Connection):
     ) -> None:
         """What a proxy is to subscribe to and may do; its next heartbeat carries it. It need not be known yet."""
         self._guarded("set_proxy", name, json.dumps(list(lanes)), int(enabled), max_concurrent_tasks or "")
+
+    def set_traffic(self, traffic: Traffic) -> None:
+        """Which limits of traffic are in force from now on; holders hear of them when they ask for their share."""
+        self._guarded("set_traffic", *traffic_arguments(traffic))
 
     def forget_proxy(self, name: str) -> bool:
         """Remove a proxy that is away and holds nothing; False when it isn't. Needs no epoch: it does no harm."""

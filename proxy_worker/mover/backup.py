@@ -14,6 +14,7 @@ from proxy_worker.mover.buffers import batch_blocks
 from proxy_worker.mover.checkpoint import SegmentTrack, resume
 from proxy_worker.mover.configuration import ConfigurationFile, store_configuration
 from proxy_worker.mover.control import Control, Verdict, stopped
+from proxy_worker.mover.pacing import Pacing
 from proxy_worker.mover.parent import Comparison, choose_comparison
 from proxy_worker.mover.pipeline import Outcome, Pipeline
 from proxy_worker.mover.plan import Geometry, Plan, Segment, within
@@ -38,11 +39,14 @@ def back_up_disk(
     checkpoint: str | None = None,
     control: Control,
     configuration: Sequence[ConfigurationFile] = (),
+    pacing: Pacing | None = None,
 ) -> DiskBackupResult:
     """Store what the repository lacks of `source` and return the sealed result that a commit takes.
 
     `checkpoint` continues an earlier attempt of the same run. `configuration` are the VM's files to keep beside
-    this disk. Raises `SourceError`, `StoreError`, `DamageError`, and `CancelledError` when the control says stop.
+    this disk. What is stored keeps to `pacing`.
+
+    Raises `SourceError`, `StoreError`, `DamageError`, and `CancelledError` when the control says stop.
     """
     started_s = time.monotonic()
     with repository.begin_disk(
@@ -67,6 +71,7 @@ def back_up_disk(
                 pipeline=pipeline,
                 geometry=geometry,
                 control=control,
+                pacing=pacing or Pacing(),
                 comparison=comparison,
                 resumed=resumed,
             )
@@ -95,6 +100,7 @@ class _Delivery:
         pipeline: Pipeline,
         geometry: Geometry,
         control: Control,
+        pacing: Pacing,
         comparison: Comparison,
         resumed: list[bytes],
     ) -> None:
@@ -103,6 +109,7 @@ class _Delivery:
         self._pipeline = pipeline
         self._geometry = geometry
         self._control = control
+        self._pacing = pacing
         self._comparison = comparison
         now_s = time.monotonic()
         self.track = SegmentTrack(geometry, writer, resumed, now_s=now_s)
@@ -120,8 +127,10 @@ class _Delivery:
                 outcome = self._pipeline.take(POLL_S)
                 if outcome is not None:
                     started_s = time.monotonic()
+                    stored_bytes = self._writer.stored_bytes
                     self._deliver(outcome)
                     self._counters.deliver_s += time.monotonic() - started_s
+                    self._pacing.spend(self._writer.stored_bytes - stored_bytes)
                 self._tell()
         except SourceError:
             with contextlib.suppress(StoreError):  # what ended the reading is the error to show
@@ -195,12 +204,14 @@ class _Delivery:
         self.track.settle(segment.index, segment_id)
 
     def _obey(self) -> None:
-        while (verdict := self._control.verdict()) is not Verdict.RUN:
+        while (verdict := self._control.verdict()) is not Verdict.RUN or not self._pacing.ready():
             if verdict is Verdict.STOP:
                 self._settle()
                 raise stopped()
-            self._tell(paused=True)
+            self._tell(paused=verdict is Verdict.PAUSE)
             time.sleep(POLL_S)
+            if verdict is Verdict.RUN:
+                self._counters.deliver_s += POLL_S  # whatever limits the way there makes the target slow
 
     def _settle(self) -> None:
         sealed = self.track.settle_all(SETTLE_S, now_s=time.monotonic())

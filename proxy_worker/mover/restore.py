@@ -15,6 +15,7 @@ from proxy_worker.contract.outcome import DiskProgress, DiskReport, DiskRestoreR
 from proxy_worker.contract.specification import DiskRestore
 from proxy_worker.mover.buffers import Buffer
 from proxy_worker.mover.control import Control, Verdict
+from proxy_worker.mover.pacing import Pacing
 from proxy_worker.mover.pipeline import transform_threads
 from proxy_worker.mover.plan import ID_BYTES, ZERO_ID, Geometry
 from proxy_worker.mover.statistics import Counters, RateMeter, name_bottleneck
@@ -45,35 +46,47 @@ class _Run:
 
 
 def restore_disk(
-    repository: Repository, request: DiskRestore, control: Control, sink: DiskSink | None = None
+    repository: Repository,
+    request: DiskRestore,
+    control: Control,
+    sink: DiskSink | None = None,
+    pacing: Pacing | None = None,
 ) -> DiskRestoreResult:
     """Restore a disk of a point to `request.target_path`, or to `sink`, which is open, for `request.target`.
 
-    A file appears under its name only when it is complete. Raises `PointNotFoundError`, `DamageError`,
-    `StoreError`, `TargetError`, `ConflictError`, `CredentialError` with a write key, and `CancelledError` when
-    the control says stop.
+    A file appears under its name only when it is complete. What is read of the repository keeps to `pacing`.
+    Raises `PointNotFoundError`, `DamageError`, `StoreError`, `TargetError`, `ConflictError`, `CredentialError`
+    with a write key, and `CancelledError` when the control says stop.
     """
     point = repository.point(request.vm.vm_id, request.run)
     stored = point.disk(request.disk_key)
     with repository.reader(point) as reader:
         if sink is not None:
             disk = DiskTarget(sink, target_name(request), stored.size_bytes, blank=request.target_is_blank)
-            report = _Restore(reader, request, disk, control).run()
+            report = _Restore(reader, request, disk, control, pacing).run()
             return DiskRestoreResult(report=report, target_path=disk.name)
         path = Path(request.target_path or "")
         with Target(path, stored.size_bytes, overwrite=request.overwrite) as target:
-            report = _Restore(reader, request, target, control).run()
+            report = _Restore(reader, request, target, control, pacing).run()
     return DiskRestoreResult(report=report, target_path=str(path))
 
 
 class _Restore:
     """The runs of a disk, written by a thread for each core; the caller's thread watches them."""
 
-    def __init__(self, reader: PointReader, request: DiskRestore, target: RestoreTarget, control: Control) -> None:
+    def __init__(
+        self,
+        reader: PointReader,
+        request: DiskRestore,
+        target: RestoreTarget,
+        control: Control,
+        pacing: Pacing | None,
+    ) -> None:
         self._reader = reader
         self._request = request
         self._target = target
         self._control = control
+        self._pacing = pacing or Pacing()
         disk_map = reader.map(request.disk_key)
         self._map = disk_map
         self._geometry = Geometry(disk_map.size_bytes, disk_map.block_size, disk_map.blocks_per_segment)
@@ -156,6 +169,7 @@ class _Restore:
             if run.ids:
                 view = buffer[: run.length]
                 read_bytes = self._reader.read_blocks_into(run.ids, view)
+                self._pacing.spend(read_bytes)
                 read_s = time.monotonic() - started_s
                 self._await_leave()
                 self._target.write(run.offset, view)
@@ -166,12 +180,12 @@ class _Restore:
             self._count(run, 0, 0.0, time.monotonic() - started_s)
 
     def _await_leave(self) -> None:
-        """Wait until the control lets it write; raises `CancelledError` when it says stop.
+        """Wait until control and pacing let it write; raises `CancelledError` when it says stop.
 
         Asked again right before each write: a machine that was suspended may wake up here without its lease. An
         error, so that a run that was left out is never taken for one that is written.
         """
-        while (verdict := self._control.verdict()) is not Verdict.RUN:
+        while (verdict := self._control.verdict()) is not Verdict.RUN or not self._pacing.ready():
             if verdict is Verdict.STOP or self._verdict is Verdict.STOP:
                 raise self._stopped()
             time.sleep(POLL_S)

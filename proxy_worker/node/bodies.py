@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from proxy_worker.contract.errors import CancelledError, NotFoundError
-from proxy_worker.contract.names import TaskKind
+from proxy_worker.contract.names import TaskKind, TrafficKind
 from proxy_worker.contract.outcome import (
     DiskBackupResult,
     DiskRestoreResult,
@@ -43,6 +43,7 @@ from proxy_worker.mover.restore import restore_disk
 from proxy_worker.node.bench import Bench
 from proxy_worker.node.lease import LeaseKeeper
 from proxy_worker.node.storage import create_storage_snapshot, list_storage_snapshots, remove_storage_snapshot
+from proxy_worker.node.traffic import kept_to_share
 from proxy_worker.node.upkeep import collect_repository, delete_point, prove_repository
 from proxy_worker.node.vm_creation import create_vm
 from proxy_worker.repository.check import check
@@ -67,13 +68,14 @@ def perform(body: TaskBody, bench: Bench, claim: Claim, keeper: LeaseKeeper) -> 
 def _back_up(body: DiskBackup, bench: Bench, claim: Claim, keeper: LeaseKeeper) -> DiskBackupResult:
     repository = bench.repository(body.repository, "write")
     files = tuple(_configuration_file(address, bench) for address in body.configuration)
-    with open_disk(
+    source_of = open_disk(
         body.disk.address,
         body.transport,
         bench.configuration.connections,
         bench.vsphere,
         size_bytes=body.disk.size_bytes,
-    ) as source:
+    )
+    with source_of as source, kept_to_share(bench, claim, TrafficKind.BACKUP, body.repository, body.job) as pacing:
         return back_up_disk(
             source,
             repository,
@@ -82,15 +84,18 @@ def _back_up(body: DiskBackup, bench: Bench, claim: Claim, keeper: LeaseKeeper) 
             checkpoint=claim.checkpoint,
             control=keeper,
             configuration=files,
+            pacing=pacing,
         )
 
 
-def _restore(body: DiskRestore, bench: Bench, _: Claim, keeper: LeaseKeeper) -> DiskRestoreResult:
+def _restore(body: DiskRestore, bench: Bench, claim: Claim, keeper: LeaseKeeper) -> DiskRestoreResult:
     repository = bench.repository(body.repository, "read")
-    if body.target is None:
-        return restore_disk(repository, body, keeper)
-    with open_to_write(body.target, bench.configuration.connections, bench.vsphere) as sink:
-        return restore_disk(repository, body, keeper, sink)
+    job = f"restore of {body.vm.vm_id}"  # of the same VM's disks together
+    with kept_to_share(bench, claim, TrafficKind.RESTORE, body.repository, job) as pacing:
+        if body.target is None:
+            return restore_disk(repository, body, keeper, pacing=pacing)
+        with open_to_write(body.target, bench.configuration.connections, bench.vsphere) as sink:
+            return restore_disk(repository, body, keeper, sink, pacing)
 
 
 def _scan(body: InventoryScan, bench: Bench, *_: object) -> InventoryScanResult:

@@ -13,6 +13,7 @@ from proxy_worker.contract.names import TransportMode
 from proxy_worker.contract.outcome import ProxyRegistration
 from proxy_worker.contract.versions import CONTRACT_VERSION
 from proxy_worker.ledger import Ledger, ProxyIdentity, ProxyNameTakenError
+from proxy_worker.node.address import address_towards
 from proxy_worker.node.bench import held_credentials
 from proxy_worker.transport.probing import probe_vsphere
 from proxy_worker.transport.storage_snapshot.making import unusable
@@ -49,6 +50,7 @@ def describe(configuration: ProxyConfiguration, identity: ProxyIdentity) -> Prox
         credentials=held_credentials(configuration.secrets_dir),
         vsphere=vsphere,
         left_out=connections.left_out(),
+        address=str(configuration.address or address_towards(configuration.redis.url) or "") or None,
         version=importlib.metadata.version("proxyfleet"),
         contract_version=CONTRACT_VERSION,
     )

@@ -48,10 +48,12 @@ _LEDGER_OF_A_PROXY: Final = (
     "%W~{pf}:caps",
     "%RW~{pf}:cap:*",
     "%W~{pf}:bell",
+    "%R~{pf}:traffic",
+    "%RW~{pf}:shares",
 )
 _SCRIPTS_OF_A_PROXY: Final = (
     *("evalsha", "script|load", "script|exists", "time"),
-    *("hget", "hmget", "hset", "hdel", "hincrby", "sadd", "srem", "scard"),
+    *("hget", "hmget", "hgetall", "hset", "hdel", "hincrby", "sadd", "srem", "scard"),
     *("zadd", "zrem", "zrange", "zcard", "zremrangebyscore", "lpush", "ltrim"),
 )
 _CELERY_OF_A_PROXY: Final = (

@@ -19,6 +19,10 @@
 --   residue:<name>      zset  tasks of a former epoch -> ledger time until which their slot stays taken
 --   caps                set   names of caps that somebody holds
 --   cap:<name>          set   ids of tasks that hold it
+--   traffic             hash  limit:<rule> -> bytes per second; flow:<kind>:<repository>:<proxy> -> rules (JSON) that
+--                             hold for what goes between these
+--   shares              hash  <epoch>.<counter> of a fence -> what its holder may send of limits (JSON): task flow job
+--                             wanted held offered serial kept_until
 --   bell                list  has an element when something happened that a dispatcher may act on
 
 local PREFIX = KEYS[1]
@@ -30,6 +34,8 @@ local FINISHED = PREFIX .. 'finished'
 local PROXIES = PREFIX .. 'proxies'
 local CAPS = PREFIX .. 'caps'
 local BELL = PREFIX .. 'bell'
+local TRAFFIC = PREFIX .. 'traffic'
+local SHARES = PREFIX .. 'shares'
 
 local function task_key(id) return PREFIX .. 'task:' .. id end
 local function proxy_key(name) return PREFIX .. 'proxy:' .. name end
