@@ -80,12 +80,14 @@ def scribble(fleet: VsphereFleet, vms: Sequence[Vm], chance: random.Random) -> N
 
 @contextmanager
 def guests_that_write(fleet: VsphereFleet, vms: Sequence[Vm]) -> Iterator[None]:
-    """Let guests write all the time, whatever their VMs are going through."""
+    """Let guests write, whatever their VMs go through; so much in all that a slow machine changes no figure."""
     done = threading.Event()
     chance = random.Random(SEED + 1)
 
     def write() -> None:
-        while not done.wait(0.01):
+        for _ in range(30 * len(vms)):
+            if done.wait(0.01):
+                return
             hit = chance.choice(chance.choice(vms).disks)
             fleet.simulator.write(hit.path or "", (chance.randrange(hit.size_bytes - 512), chance.randbytes(512)))
 
