@@ -141,7 +141,10 @@ def show(name: RepositoryName, as_json: AsJson = False) -> None:
     rows: list[tuple[str, str | Text]] = [
         ("repository", Text(shown["name"])),
         ("location", Text(f"{shown['location']} at {shown['site']}")),
-        ("holds", f"{shown['points']} restore points of {shown['vms']} VMs, {size(shown['stored_bytes'])}"),
+        (
+            "holds",
+            f"{plural(shown['points'], 'restore point')} of {plural(shown['vms'], 'VM')}, {size(shown['stored_bytes'])}",
+        ),
         ("reached by", Text(", ".join(shown["proxies"]) or "no proxy that is up")),
         ("proven", _proven(proof, shown["points"])),
         ("last proof", _last_check(shown["last_proof"])),
