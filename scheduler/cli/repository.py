@@ -138,13 +138,11 @@ def show(name: RepositoryName, as_json: AsJson = False) -> None:
         print_json({**shown, "damaged": waiting})
         return
     proof = shown["proof"]
+    points, vms = plural(shown["points"], "restore point"), plural(shown["vms"], "VM")
     rows: list[tuple[str, str | Text]] = [
         ("repository", Text(shown["name"])),
         ("location", Text(f"{shown['location']} at {shown['site']}")),
-        (
-            "holds",
-            f"{plural(shown['points'], 'restore point')} of {plural(shown['vms'], 'VM')}, {size(shown['stored_bytes'])}",
-        ),
+        ("holds", f"{points} of {vms}, {size(shown['stored_bytes'])}"),
         ("reached by", Text(", ".join(shown["proxies"]) or "no proxy that is up")),
         ("proven", _proven(proof, shown["points"])),
         ("last proof", _last_check(shown["last_proof"])),
