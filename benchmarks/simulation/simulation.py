@@ -51,8 +51,6 @@ class Outcome:
     busy_s: float = 0.0
     """Of all slots together."""
     failures: int = 0
-    calls: int = 0
-    """How often the policy was asked."""
     deciding_s: float = 0.0
     """Real time that it and what it keeps took."""
     late_s: float = 0.0
@@ -110,11 +108,12 @@ class Simulation:
             self.now = self._events[0][0]
             while self._events and self._events[0][0] == self.now:
                 heapq.heappop(self._events)[2]()
-            self._start(self._timed(choose, self.backlog, self.room, self.now))
-            self.outcome.calls += 1
+            while self._start(self._timed(choose, self.backlog, self.room, self.now)):
+                pass  # what shared lanes carry was pulled at once, so that less is kept free for it
         return self.outcome
 
-    def _start(self, releases: list[Release]) -> None:
+    def _start(self, releases: list[Release]) -> bool:
+        """Begin what was released; whether any of it went to a shared lane."""
         for release in releases:
             disk = self._disks[release.task_id]
             flight = InFlight(
@@ -131,6 +130,7 @@ class Simulation:
             part = self._draw.random() if fails else 1.0
             takes = left * part * self._slowness.get(flight.proxy or "", 1.0)
             self.at(self.now + takes, partial(self._end, running, failed=fails))
+        return any(release.proxy is None for release in releases)
 
     def _pull(self, announced: InFlight) -> InFlight:
         """Whoever is first takes what a shared lane carries: here, the one with the first name that has a slot."""

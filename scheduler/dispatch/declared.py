@@ -65,7 +65,7 @@ class DeclaredFleet:
         latencies = tuple(
             (name, took, at) for name, took, at in session.execute(measured) if took is not None and at is not None
         )
-        return cls(proxies, reach, _limits(session), latencies)
+        return cls(proxies, reach, limits_of(session), latencies)
 
     def fleet(self, view: FleetView, in_flight: Iterable[InFlight]) -> Fleet:
         """The fleet at the moment of `view`."""
@@ -106,8 +106,8 @@ class DeclaredFleet:
         )
 
 
-def _limits(session: Session) -> Limits:
-    """Columns, not rows: every turn of the service asks, and jobs are many."""
+def limits_of(session: Session) -> Limits:
+    """What is declared of limits. Columns, not rows: every turn of the service asks, and jobs are many."""
     caps = {
         repository_cap(name): limit
         for name, limit in session.execute(select(Repository.name, Repository.max_concurrent_tasks))

@@ -5,13 +5,17 @@ Nothing here talks to a vCenter, so that commands can import it quickly.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Final
 
 from sqlalchemy import ColumnElement, and_, or_, select
 from sqlalchemy.orm import Session
 
+from scheduler.dispatch import wording
+from scheduler.dispatch.declared import limits_of
 from scheduler.state.models import (
+    Run,
     SnapshotEntry,
     SnapshotState,
     StepState,
@@ -46,7 +50,10 @@ def survey(session: Session, now: float, reading: Reading | None = None) -> Choi
         entry.id: entry
         for entry in session.scalars(select(SnapshotEntry).where(or_(_is_open(), SnapshotEntry.id.in_(subjects))))
     }
-    pending = [_pending(step, entries) for step in steps if step.state is not StepState.STARTED]
+    closed = _outside_of_windows(session, [step for step in steps if step.kind == SNAPSHOT], now)
+    pending = [
+        _pending(step, entries) for step in steps if step.state is not StepState.STARTED and step.id not in closed
+    ]
     running = [_pending(step, entries) for step in steps if step.state is StepState.STARTED]
     snapshots = [
         OpenSnapshot(entry.id, entry.vcenter, entry.vm_ref, entry.datastores)
@@ -54,7 +61,8 @@ def survey(session: Session, now: float, reading: Reading | None = None) -> Choi
         if entry.state.open or (entry.state is SnapshotState.REMOVING and not entry.tries)
     ]
     sessions = {row.name: row.max_sessions for row in session.scalars(select(Vcenter))}
-    return choose(pending, running, snapshots, sessions, restoring=_restoring(session), reading=reading)
+    choice = choose(pending, running, snapshots, sessions, restoring=_restoring(session), reading=reading)
+    return replace(choice, waiting={**choice.waiting, **closed})
 
 
 def waiting_vms(session: Session, now: float, reading: Reading | None = None) -> dict[str, str]:
@@ -79,6 +87,26 @@ def waiting_scans(session: Session, now: float) -> dict[str, str]:
         for step in session.scalars(scans)
         if not step.state.final
     }
+
+
+def _outside_of_windows(session: Session, steps: Sequence[VcenterStep], now: float) -> dict[str, str]:
+    """Steps that would freeze a VM at a time when its job begins none, with the reason."""
+    if not steps:
+        return {}
+    limits = limits_of(session)
+    subjects = [step.subject for step in steps]
+    rows = session.execute(
+        select(VmRun.repository_run, Run.job)
+        .join(Run, VmRun.run_id == Run.id)
+        .where(VmRun.repository_run.in_(subjects))
+    )
+    jobs = {row.repository_run: row.job for row in rows}
+    waiting = {}
+    for step in steps:
+        closed = limits.closed(jobs[step.subject], now) if step.subject in jobs else None
+        if closed is not None:
+            waiting[step.id] = f"waiting: {wording.closed(*closed, now)}"
+    return waiting
 
 
 def _restoring(session: Session) -> dict[tuple[str, str], str]:

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 from sqlalchemy.orm import Session
 
+from proxy_worker.contract.names import CompressionLevel
+from scheduler.planning.window import Window
 from scheduler.runs.waiting import SNAPSHOT, step_id, survey
 from scheduler.state.models import (
+    DispatchSettings,
+    Priority,
     RestoreWishes,
+    Run,
     Site,
     SnapshotEntry,
     SnapshotState,
@@ -19,6 +25,7 @@ from scheduler.state.models import (
     VmRestore,
     VmRestoreKind,
     VmRestoreState,
+    VmRun,
 )
 from scheduler.state.store import open_state
 
@@ -86,3 +93,28 @@ def test_other_restores_keep_nobody(database: Session, restore: VmRestore) -> No
     database.flush()
 
     assert survey(database, now=2.0).start == (STEP,)
+
+
+def test_a_vm_is_frozen_only_while_the_window_is_open(database: Session) -> None:
+    window = Window(hours=("Mon-Fri 20:00-6:00",))
+    database.add(DispatchSettings(window=window))
+    database.add(
+        Run(
+            id="run-1", job="nightly", repository="main", level=CompressionLevel.OPTIMAL,
+            transport_mode="automatic", failover_to_network=True, priority=Priority.REGULAR,
+            retry_count=0, retry_wait_seconds=0.0, vms=(),
+            created_at=1.0,
+        )
+    )  # fmt: skip
+    database.add(VmRun(id="run-1.web", run_id="run-1", name="web", repository_run="point-1", started_at=1.0))
+    database.flush()
+    monday_noon = datetime(2026, 11, 23, 12, tzinfo=UTC).timestamp()
+
+    at_noon = survey(database, monday_noon)
+    at_night = survey(database, window.next_open(monday_noon))
+
+    assert at_noon.start == ()
+    assert at_noon.waiting == {
+        STEP: "waiting: jobs may run Mon-Fri 20:00-6:00 (UTC), next from Mon 2026-11-23 20:00"
+    }
+    assert at_night.start == (STEP,)
