@@ -25,6 +25,7 @@ from scheduler.dispatch.fleet import Fleet, Placement
 from scheduler.dispatch.loop import Dispatcher, Publish
 from scheduler.dispatch.pending import OpenTask
 from scheduler.dispatch.reading import reading_of
+from scheduler.dispatch.traffic import DeclaredTraffic
 from scheduler.monitoring.meters import Meters
 from scheduler.runs.advance import advance, give_up, is_due, replan, unwanted
 from scheduler.runs.handling import HANDLING
@@ -271,9 +272,11 @@ class Service:
         submitted = self.dispatcher.submit_missing(view)
         with self.state.read() as session:
             declared = DeclaredFleet.load(session)
+            rules = DeclaredTraffic.load(session)
             rest = unwanted(session)
         self._look_for_storage(view, declared)
         self.dispatcher.give_orders(view, declared)
+        self.dispatcher.traffic.give(view, rules, self.clock())
         self.dispatcher.release(view, declared, self.clock(), submitted=submitted)
         unserved = self.dispatcher.unserved(view, declared, self.clock() - self.unserved_s, rest)
         if unserved:

@@ -29,6 +29,7 @@ COMMANDS: Final = {
     "repository": "scheduler.cli.repository",
     "proxy": "scheduler.cli.proxy",
     "dispatch": "scheduler.cli.dispatch",
+    "traffic-rule": "scheduler.cli.traffic_rule",
     "redis": "scheduler.cli.redis",
     "pki": "scheduler.cli.pki",
     "vcenter": "scheduler.cli.vcenter",

@@ -12,6 +12,7 @@ from scheduler.cli.live import LedgerWindow
 from scheduler.cli.opening import opened_state
 from scheduler.state.models import (
     Datastore,
+    DeclaredTrafficRule,
     Job,
     Notification,
     Point,
@@ -90,6 +91,11 @@ def runs(incomplete: str) -> list[str]:
 def notifications(incomplete: str) -> list[str]:
     """Names of notifications."""
     return _matching(incomplete, lambda session: _all(session, Notification.name))
+
+
+def traffic_rules(incomplete: str) -> list[str]:
+    """Names of traffic rules."""
+    return _matching(incomplete, lambda session: _all(session, DeclaredTrafficRule.name))
 
 
 def proxies(incomplete: str) -> list[str]:

@@ -51,6 +51,9 @@ def add(
         ),
     ] = None,
     site: Annotated[str, typer.Option(metavar="SITE", help="Where it stands.")] = "primary",
+    host: Annotated[
+        str | None, typer.Option(metavar="IP", help="The address of its machine, for traffic rules.")
+    ] = None,
     proxies: Annotated[
         list[str] | None,
         typer.Option(
@@ -78,6 +81,7 @@ def add(
         "location": location,
         "site": site,
         "credential": credential,
+        "host": host,
         "proxies": proxies or None,
         "max_concurrent_tasks": max_concurrent_tasks,
     }

@@ -22,6 +22,7 @@ from scheduler.dispatch.pending import OpenTask
 from scheduler.dispatch.policy import choose
 from scheduler.dispatch.reach import Reach
 from scheduler.dispatch.room import Room
+from scheduler.dispatch.traffic import TrafficOrders
 
 logger = logging.getLogger(__name__)
 
@@ -65,6 +66,7 @@ class Dispatcher:
         self.started_vms: set[str | None] = set()
         self.orders: dict[str, tuple[tuple[str, ...], bool, int | None]] = {}
         self._reach: Reach | None = None
+        self.traffic = TrafficOrders(ledger)
 
     def add(self, tasks: Iterable[OpenTask]) -> None:
         """Take tasks over from the journal."""
@@ -90,6 +92,7 @@ class Dispatcher:
     def forget_ledger(self) -> None:
         """Assume nothing of the ledger, since it is another one or has lost its data."""
         self.orders.clear()
+        self.traffic.forget()
 
     def give_orders(self, view: FleetView, declared: DeclaredFleet) -> None:
         """Tell registered proxies which lanes to pull from, and whether they may, where that has changed."""

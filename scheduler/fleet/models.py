@@ -22,6 +22,7 @@ from scheduler.planning.addressees import CaFile, EmailTarget, NotifyWhen, Webho
 from scheduler.fleet.dispatching import Dispatch, Latency
 from scheduler.planning.criteria import DiskExclusionText, VmSelector
 from scheduler.planning.retention import Retention
+from scheduler.planning.traffic import TrafficRule, checked_address
 from scheduler.planning.window import Window
 from scheduler.state.declared import (
     PROVE_CRON,
@@ -208,6 +209,9 @@ class Repository(Declared):
     """The secret that opens it: `<credential>.key` or `<credential>.passphrase` in each proxy's secrets folder.
     Without this key it must have been made with `--no-encryption`: one that is encrypted is refused, and the other
     way round."""
+    host: Annotated[str, AfterValidator(checked_address)] | None = None
+    """The IP address of the machine it stands on, for traffic rules; without this key, of the endpoint of an object
+    store that is given as an address, otherwise none: no rule holds for it."""
     proxies: tuple[NamePattern, ...] | None = None
     """The proxies that reach it, by name or pattern (`"remote-*"`); without this key, all of its site."""
     preferred_proxies: tuple[NamePattern, ...] = ()
@@ -367,10 +371,11 @@ class Fleet(Declared):
     vm: tuple[Vm, ...] = ()
     job: tuple[Job, ...] = ()
     notification: tuple[Notification, ...] = ()
+    traffic_rule: tuple[TrafficRule, ...] = ()
     dispatch: Dispatch = Dispatch()
 
 
-Declaration = Site | Vcenter | Datastore | Repository | Proxy | Vm | Job | Notification
+Declaration = Site | Vcenter | Datastore | Repository | Proxy | Vm | Job | Notification | TrafficRule
 KINDS: tuple[str, ...] = tuple(kind for kind in Fleet.model_fields if kind != "dispatch")
 """The kinds of declarations, those first that others refer to."""
 

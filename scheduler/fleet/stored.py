@@ -12,12 +12,14 @@ from scheduler.fleet import models
 from scheduler.fleet.changes import Change, changes
 from scheduler.fleet.dispatching import Dispatch, Latency
 from scheduler.planning.criteria import Criteria
+from scheduler.planning.traffic import TrafficRule
 from scheduler.state.columns import Record
 from scheduler.state.declared import Datastore, Job, NbdDisk, Proxy, Repository, Site, Vcenter, Vm
 from scheduler.state.dispatching import FLEET, DispatchSettings
 from scheduler.state.errors import RunActiveError
 from scheduler.state.notifying import Notification
 from scheduler.state.recorded import Point, Run, RunState
+from scheduler.state.traffic import DeclaredTrafficRule
 
 _ROWS: dict[str, type[Record]] = {
     "site": Site,
@@ -28,6 +30,7 @@ _ROWS: dict[str, type[Record]] = {
     "vm": Vm,
     "job": Job,
     "notification": Notification,
+    "traffic_rule": DeclaredTrafficRule,
     "dispatch": DispatchSettings,
 }
 _SECONDS_PER_MINUTE = 60
@@ -56,6 +59,7 @@ def stored_fleet(session: Session) -> models.Fleet:
                 location=row.location,
                 site=row.site,
                 credential=row.credential,
+                host=row.host,
                 proxies=row.proxies,
                 preferred_proxies=row.preferred_proxies or (),
                 max_concurrent_tasks=row.max_concurrent_tasks,
@@ -110,8 +114,15 @@ def stored_fleet(session: Session) -> models.Fleet:
             )
             for row in session.scalars(select(Notification).order_by(Notification.name))
         ),
+        traffic_rule=stored_traffic_rules(session),
         dispatch=stored_dispatch(session),
     )
+
+
+def stored_traffic_rules(session: Session) -> tuple[TrafficRule, ...]:
+    """All traffic rules, in the order of their names."""
+    rows = session.scalars(select(DeclaredTrafficRule).order_by(DeclaredTrafficRule.name))
+    return tuple(row.rule() for row in rows)
 
 
 def stored_vcenter(row: Vcenter) -> models.Vcenter:

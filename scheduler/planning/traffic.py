@@ -162,13 +162,11 @@ class TrafficRule(BaseModel):
         return ""
 
 
-def rules_between(
-    rules: Iterable[TrafficRule], one: Address, other: Address, kind: TrafficKind, moment: float
-) -> tuple[TrafficRule, ...]:
-    """The rules that limit traffic between two addresses then, the lowest first."""
+def rules_between(rules: Iterable[TrafficRule], one: Address, other: Address) -> tuple[TrafficRule, ...]:
+    """Those of the rules in force that limit traffic between two addresses, the lowest first."""
     if same_machine(one, other):
         return ()
-    holding = (rule for rule in rules if rule.joins(one, other) and not rule.why_not(kind, moment))
+    holding = (rule for rule in rules if rule.joins(one, other))
     return tuple(sorted(holding, key=lambda rule: (rule.bytes_per_s, rule.name)))
 
 

@@ -117,6 +117,8 @@ class Repository(Record):
     site: Mapped[str] = mapped_column(reference("sites.name"))
     credential: Mapped[str | None] = mapped_column(String(63), default=None)
     """None: it isn't encrypted."""
+    host: Mapped[str | None] = mapped_column(String(45), default=None)
+    """The IP address of the machine it stands on, for traffic rules; None: as its location says, if it does."""
     proxies: Mapped[tuple[str, ...] | None] = mapped_column(Json(tuple[NamePattern, ...]), default=None)
     """The proxies that reach it, by name or pattern; None: all of its site."""
     preferred_proxies: Mapped[tuple[str, ...] | None] = mapped_column(Json(tuple[NamePattern, ...]), default=None)

@@ -39,11 +39,13 @@ from scheduler.state.restoring import RestoredDisk, RestoreWishes, VmRestore, Vm
 from scheduler.state.scanned import VcenterScan, VcenterVm
 from scheduler.state.serving import SchedulerProcess
 from scheduler.state.steps import ChangeBaseOfPoint, SnapshotEntry, SnapshotState, StepState, VcenterStep
+from scheduler.state.traffic import DeclaredTrafficRule
 
 __all__ = [
     "ChangeBaseOfPoint",
     "Datastore",
     "DatastoreKind",
+    "DeclaredTrafficRule",
     "Delivery",
     "DeliveryState",
     "DeploymentState",

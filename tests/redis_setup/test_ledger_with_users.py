@@ -10,13 +10,15 @@ from typing import Any
 
 import pytest
 
-from proxy_worker.ledger import Ledger
+from proxy_worker.contract.names import TrafficKind
+from proxy_worker.ledger import Flow, Ledger, Share, Traffic
 from proxy_worker.ledger.holding import ProxySide
+from proxy_worker.ledger.shares import ShareSide
 from tests.ledger import test_claims, test_leases, test_slots_and_caps, test_transitions
-from tests.ledger.calls import PROXY, TIMINGS, Clock, registration
+from tests.ledger.calls import PROXY, TIMINGS, Clock, held, registration
 from tests.redis_server import SecureRedis
 
-OF_PROXIES = {name for name in vars(ProxySide) if not name.startswith("_")}
+OF_PROXIES = {name for side in (ProxySide, ShareSide) for name in vars(side) if not name.startswith("_")}
 
 
 class TwoUsers:
@@ -50,3 +52,14 @@ def clock(ledger: Ledger, server: SecureRedis) -> Iterator[Clock]:
 
 for module in (test_transitions, test_claims, test_leases, test_slots_and_caps):
     globals().update({name: test for name, test in vars(module).items() if name.startswith("test_")})
+
+
+def test_shares_of_limits(ledger: Ledger) -> None:
+    flow = Flow(TrafficKind.BACKUP, "remote", "proxy-1")
+    ledger.set_traffic(Traffic({"wan": 1000}, {flow: ["wan"]}))
+    first, second = held(ledger, "t1").fence, held(ledger, "t2").fence
+
+    assert ledger.share(first, flow, "nightly", serial=1, allowed=0, wanted=None) == Share(1000)
+    assert ledger.share(second, flow, "hourly", serial=1, allowed=0, wanted=None) == Share(0)
+    ledger.set_traffic(Traffic({}, {}))
+    assert ledger.share(first, flow, "nightly", serial=2, allowed=1000, wanted=None) == Share(None)

@@ -1,0 +1,94 @@
+"""Which limits of traffic are in force: the ledger is told whenever that changes."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from ipaddress import ip_address
+from typing import Self
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from proxy_worker.contract.names import TrafficKind
+from proxy_worker.ledger import FleetView, Flow, Ledger, Traffic
+from scheduler.planning.traffic import Address, TrafficRule, repository_host, rules_between
+from scheduler.state.models import DeclaredTrafficRule, Repository
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class DeclaredTraffic:
+    """Rules, and where the repositories stand of which that is known."""
+
+    rules: tuple[TrafficRule, ...]
+    hosts: Mapping[str, Address]
+
+    @classmethod
+    def load(cls, session: Session) -> Self:
+        """Read it from the database."""
+        rules = tuple(row.rule() for row in session.scalars(select(DeclaredTrafficRule)) if row.enabled)
+        if not rules:
+            return cls((), {})
+        places = session.execute(select(Repository.name, Repository.location, Repository.host))
+        hosts = {name: repository_host(location, host) for name, location, host in places}
+        return cls(rules, {name: host for name, host in hosts.items() if host is not None})
+
+    def situation(self, view: FleetView, moment: float) -> Situation:
+        """What counts of all that then."""
+        addresses = [
+            (name, proxy.registration.address)
+            for name, proxy in sorted(view.proxies.items())
+            if self.rules and proxy.registration.address is not None
+        ]
+        in_force = [
+            (kind, tuple(rule for rule in self.rules if not rule.why_not(kind, moment))) for kind in TrafficKind
+        ]
+        return Situation(tuple(in_force), tuple(self.hosts.items()), tuple(addresses))
+
+
+@dataclass(frozen=True, slots=True)
+class Situation:
+    """What decides which rules hold for whom; equal ones come to the same."""
+
+    in_force: tuple[tuple[TrafficKind, tuple[TrafficRule, ...]], ...]
+    hosts: tuple[tuple[str, Address], ...]
+    addresses: tuple[tuple[str, str], ...]
+    """Of proxies, by name."""
+
+    def traffic(self) -> Traffic:
+        """What holds between which proxies and repositories."""
+        limits: dict[str, int] = {}
+        flows: dict[Flow, tuple[str, ...]] = {}
+        for kind, rules in self.in_force:
+            for proxy, text in self.addresses if rules else ():
+                address = ip_address(text)
+                for repository, host in self.hosts:
+                    if found := rules_between(rules, address, host):
+                        flows[Flow(kind, repository, proxy)] = tuple(rule.name for rule in found)
+                        limits.update((rule.name, rule.bytes_per_s) for rule in found)
+        return Traffic(limits, flows)
+
+
+class TrafficOrders:
+    """Tells a ledger what is in force. Not thread-safe."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+        self._given: Situation | None = None
+
+    def forget(self) -> None:
+        """Assume nothing of what the ledger holds."""
+        self._given = None
+
+    def give(self, view: FleetView, declared: DeclaredTraffic, moment: float) -> None:
+        """Tell it what holds now, where that isn't what it was told last."""
+        situation = declared.situation(view, moment)
+        if situation != self._given:
+            traffic = situation.traffic()
+            self._ledger.set_traffic(traffic)
+            self._given = situation
+            limits = ", ".join(f"{name} ({rate:,} B/s)" for name, rate in sorted(traffic.limits.items()))
+            logger.info("traffic rules in force for %d flows: %s", len(traffic.flows), limits or "none")
