@@ -49,6 +49,11 @@ class ShareKeeper:
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._keep, name=f"share {fence.task_id}", daemon=True)
 
+    @property
+    def rate_bytes_per_s(self) -> float | None:
+        """What it is allowed now; None: no rule holds."""
+        return self._allowed
+
     def __enter__(self) -> Self:
         self._thread.start()
         return self
