@@ -43,7 +43,7 @@ class Figure:
 def without_mishaps(workload: Workload) -> list[Figure]:
     """Everything goes well: how close to the bound, how busy, who waits, how fast."""
     outcome = Simulation(workload).run()
-    speed = len(outcome.order) / outcome.deciding_s
+    speed = len(outcome.order) / outcome.cpu_s
     return [
         Figure("makespan / bound", outcome.makespan_s / workload.bound_s, "x", at_most=PROMISED_MAKESPAN),
         Figure("bound", workload.bound_s / 3600, "h"),

@@ -38,9 +38,11 @@ class Room:
         self._spare: dict[str, int] = {}
         self._with_spare: dict[int, set[str]] = {}
         """Proxies by how many slots they have to spare; those without any are absent."""
-        self.slots = sum(proxy.slots for proxy in fleet.proxies if proxy.live and proxy.enabled)
-        """What all proxies that run have together, free or not."""
-        for proxy in fleet.proxies:
+        at_work = [proxy for proxy in fleet.proxies if proxy.live and proxy.enabled]
+        self.slots = sum(proxy.slots for proxy in at_work)
+        """What all proxies that may have tasks have together, free or not."""
+        for proxy in at_work:
+            self._spare[proxy.name] = 0
             self._give(proxy.name, proxy.slots - proxy.used)
         for task in fleet.in_flight:
             self._count(task, 1)
@@ -178,7 +180,9 @@ class Room:
             self._give(name, by)
 
     def _give(self, proxy: str, by: int) -> None:
-        before = self._spare.get(proxy, 0)
+        before = self._spare.get(proxy)
+        if before is None:
+            return  # it gets nothing more, whatever ends there
         self._spare[proxy] = before + by
         if before > 0:
             self._with_spare[before].discard(proxy)
