@@ -18,8 +18,8 @@ from proxy_worker.contract.names import CompressionLevel, Quiesce, TransportMode
 from proxy_worker.contract.specification import DiskKey, Name
 from proxy_worker.vsphere.trust import ThumbprintError, normalised, with_colons
 from scheduler.deployment.server import ProxyServer
-from scheduler.planning.addressees import CaFile, EmailTarget, NotifyWhen, WebhookTarget
 from scheduler.fleet.dispatching import Dispatch, Latency
+from scheduler.planning.addressees import CaFile, EmailTarget, NotifyWhen, WebhookTarget
 from scheduler.planning.criteria import DiskExclusionText, VmSelector
 from scheduler.planning.retention import Retention
 from scheduler.planning.traffic import TrafficRule, checked_address
@@ -69,6 +69,10 @@ def _absolute_path(text: str) -> str:
     if not text.startswith("/"):
         raise ValueError(f"expected an absolute path on the proxies, got {text!r}")
     return text
+
+
+def _repository_location(text: str) -> str:
+    return text if text.startswith("s3://") else _absolute_path(text)
 
 
 def _thumbprint(text: str) -> str:
@@ -201,12 +205,14 @@ class Repository(Declared):
 
     name: Name
     """The repository's name."""
-    location: Annotated[str, AfterValidator(_absolute_path)]
-    """The folder, as an absolute path on the proxies that reach it."""
+    location: Annotated[str, AfterValidator(_repository_location)]
+    """The folder, as an absolute path on the proxies that reach it, or an object store:
+    `s3://BUCKET/PREFIX?endpoint=https://host&region=NAME`."""
     site: Name
     """The site it stands at."""
     credential: Name | None = None
-    """The secret that opens it: `<credential>.key` or `<credential>.passphrase` in each proxy's secrets folder.
+    """The secret that opens it: `<credential>.key` or `<credential>.passphrase` in each proxy's secrets folder; for
+    an object store also `<credential>.s3`, a line each with the access key's id and its secret.
     Without this key it must have been made with `--no-encryption`: one that is encrypted is refused, and the other
     way round."""
     host: Annotated[str, AfterValidator(checked_address)] | None = None
