@@ -13,6 +13,7 @@ from ops.demo.valkey import EmbeddedValkey
 from proxy_worker.contract.names import TrafficKind
 from proxy_worker.ledger import Claim, Flow, Ledger, Share, StaleEpochError, Traffic
 from tests.ledger.calls import FAILURE, PROXY, TIMINGS, Clock, held, registration
+from tests.tasks.fleet import wait_until
 
 LIMIT = 10_000_000
 WAN = Flow(TrafficKind.BACKUP, "remote", "proxy-1")
@@ -129,6 +130,21 @@ def test_the_share_of_a_silent_holder_is_kept_for_as_long_as_its_lease(wan: Ledg
 
     assert other.ask().bytes_per_s == LIMIT
     assert silent.ask() == Share(0.0, lost=True)
+
+
+def test_many_share_a_limit_that_is_not_shared_out_anew_for_each_call(wan: Ledger) -> None:
+    senders = [sender(wan, f"t{n}", f"job-{n % 4}") for n in range(40)]
+
+    def in_all() -> float:
+        return sum(one.allowed or 0.0 for one in senders)
+
+    def everybody_has_the_same() -> bool:
+        for one in senders:
+            one.ask()
+            assert in_all() <= LIMIT + 10
+        return all(one.allowed == pytest.approx(LIMIT / 40, rel=0.01) for one in senders)
+
+    wait_until(everybody_has_the_same, "equal shares")
 
 
 def test_the_share_of_a_task_that_ended_is_free_at_once(wan: Ledger) -> None:

@@ -3,7 +3,7 @@
 -- time; ledger time is a clock of its own that only `reap.lua` moves, by at most one tick a pass.
 --
 --   meta                hash  epoch, term (of the scheduler that leads), counter (of fences), clock, passed_at, run_id, quiet_until,
---                             timings (JSON), refused_fences (how many)
+--                             timings (JSON), refused_fences (how many), shared_at (when limits were)
 --   tasks               set   ids of tasks that have not ended
 --   task:<id>           hash  kind title takes_slot caps(JSON) state since n lane spec proxy instance life
 --                             epoch counter token attempts lost died checkpoint progress verdict note log(JSON)
@@ -22,7 +22,7 @@
 --   traffic             hash  limit:<rule> -> bytes per second; flow:<kind>:<repository>:<proxy> -> rules (JSON) that
 --                             hold for what goes between these
 --   shares              hash  <epoch>.<counter> of a fence -> what its holder may send of limits (JSON): task flow job
---                             wanted held offered serial kept_until
+--                             wanted held offered rate (it is to have) serial kept_until
 --   bell                list  has an element when something happened that a dispatcher may act on
 
 local PREFIX = KEYS[1]

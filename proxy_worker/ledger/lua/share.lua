@@ -3,6 +3,7 @@
 -- for as long as it may still be sending: the task's lease, which it stops before it ends, is the lease of the share.
 -- ARGV: task, epoch, counter, token, flow, job, serial, allowed, wanted or -1 (all it can get); rates in bytes per
 -- second. Answers 'free' (no rule holds), 'lost', or 'rate' and the rate.
+local FEW, KEPT_FOR_EACH_S = 16, 0.005
 local id, epoch, counter, token, flow, job, serial, allowed, wanted = unpack(ARGV)
 local me = epoch .. '.' .. counter
 serial, allowed, wanted = tonumber(serial), tonumber(allowed), tonumber(wanted)
@@ -51,17 +52,26 @@ for i = 1, #everybody, 2 do
       -- A holder of a former epoch can't be asked for anything back.
       if not holds then left[rule] = (left[rule] or limits[rule]) - share.held end
     end
+    share.key = key
     if holds then claims[#claims + 1] = share end
   end
 end
 if serial < before.serial then return {'rate', stamp(before.offered)} end  -- a call that was long on its way
 
--- Raise what every job has equally, until its tasks have what they want, or a limit is used up.
-local own = {flow = flow, job = job, wanted = wanted}
+local own = {flow = flow, job = job, wanted = wanted, rate = before.rate or 0}
 claims[#claims + 1] = own
+
+-- Raise what every job has equally, until its tasks have what they want, or a limit is used up. Where there are many,
+-- not for each call: what each is to have is kept for some milliseconds.
+local many = #claims > FEW
+local since = now - tonumber(redis.call('HGET', META, 'shared_at') or 0)
+local growing = {}
+if not many or not before.rate or math.abs(since) >= #claims * KEPT_FOR_EACH_S then
+  growing = claims
+  for _, claim in ipairs(claims) do claim.rate = 0 end
+end
+local shared = #growing > 0
 for rule, limit in pairs(limits) do left[rule] = math.max(0, left[rule] or limit) end
-for _, claim in ipairs(claims) do claim.rate = 0 end
-local growing = claims
 while #growing > 0 do
   local tasks_of, load, step = {}, {}, math.huge
   for _, claim in ipairs(growing) do tasks_of[claim.job] = (tasks_of[claim.job] or 0) + 1 end
@@ -82,6 +92,12 @@ while #growing > 0 do
   end
   growing = still
 end
+if shared and many then
+  redis.call('HSET', META, 'shared_at', stamp(now))
+  for _, claim in ipairs(claims) do
+    if claim ~= own then redis.call('HSET', SHARES, claim.key, cjson.encode(claim)) end
+  end
+end
 
 -- Less can be had at once; more, when others have confirmed that they gave it up.
 local offered = own.rate
@@ -94,6 +110,6 @@ local held = math.max(allowed, offered)
 if serial == before.serial then held = math.max(held, before.held) end
 redis.call('HSET', SHARES, me, cjson.encode({
   task = id, flow = flow, job = job, wanted = wanted, held = held, offered = offered, serial = serial,
-  kept_until = clock + times.lease_s,
+  rate = own.rate, kept_until = clock + times.lease_s,
 }))
 return {'rate', stamp(offered)}
