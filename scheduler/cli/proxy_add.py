@@ -166,6 +166,7 @@ def _completed(opened: Opened, plan: ProxyPlan, chosen: list[str] | None, *, ask
         review,
         with_datastores,
     )
+    from scheduler.cli.traffic_hint import tell_traffic_rules  # noqa: PLC0415 - as above
     from scheduler.deployment.given import credential_files, reached_by  # noqa: PLC0415 - as above
     from scheduler.deployment.ssh import Machine  # noqa: PLC0415 - as above
     from scheduler.deployment.survey import (  # noqa: PLC0415 - as above
@@ -188,6 +189,7 @@ def _completed(opened: Opened, plan: ProxyPlan, chosen: list[str] | None, *, ask
 
         found = looked(plan)
         require_fit(plan.server, system, found)
+        tell_traffic_rules(opened.watch.state, plan.server.host)
         if asking:
             note(f"{plan.server.address}: {system.description}")
             require_reach(plan.server, found)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import Self
@@ -35,6 +35,12 @@ class DeclaredTraffic:
         places = session.execute(select(Repository.name, Repository.location, Repository.host))
         hosts = {name: repository_host(location, host) for name, location, host in places}
         return cls(rules, {name: host for name, host in hosts.items() if host is not None})
+
+    def rules_for(self, proxy: Address) -> Iterator[tuple[TrafficRule, tuple[str, ...]]]:
+        """The rules that are ever to hold for a proxy at an address, with the repositories."""
+        for rule in self.rules:
+            if found := tuple(name for name, host in self.hosts.items() if rules_between([rule], proxy, host)):
+                yield rule, found
 
     def situation(self, view: FleetView, moment: float) -> Situation:
         """What counts of all that then."""

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from scheduler.cli.traffic_hint import tell_traffic_rules
+from scheduler.state.store import open_state
 from tests.scheduler.cli.conftest import Program
+from tests.scheduler.conftest import World
 
 WAN = ("--from", "10.1.0.0/16", "--to", "10.9.0.0/24", "--limit", "80 Mbit/s")
 EXPLAIN = ("traffic-rule", "explain", "--from", "10.1.0.7", "--to", "10.9.0.5")
@@ -71,3 +75,20 @@ def test_unknown_rules_and_addresses_are_named(applied: Program) -> None:
     assert applied("traffic-rule", "remove", "wan").code == 4
     refused = applied("traffic-rule", "explain", "--from", "nowhere", "--to", "10.9.0.5")
     assert (refused.code, "--from 'nowhere': it is no IP address" in refused.err) == (3, True)
+
+
+def test_a_proxy_that_is_added_is_told_of_the_rules_that_will_hold(
+    applied: Program, world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hours = ("--window", "Mon-Fri 8:00-18:00", "--timezone", "Europe/Berlin")
+    assert applied("traffic-rule", "add", "wan", *WAN, *hours).code == 0
+    assert applied("repository", "add", "remote", "--location", "/b", "--host", "10.9.0.5").code == 0
+    capsys.readouterr()
+
+    with closing(open_state(world.url)) as state:
+        for host in ("10.1.0.7", "10.2.0.7", "no.such.host.invalid"):
+            tell_traffic_rules(state, host)
+
+    assert capsys.readouterr().err == (
+        "Traffic rule wan: 80 Mbit/s in Mon-Fri 8:00-18:00 (Europe/Berlin) with remote, restores exempt.\n"
+    )

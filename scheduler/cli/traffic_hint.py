@@ -1,0 +1,24 @@
+"""Which traffic rules will hold for a proxy that is being added, for people to know beforehand."""
+
+from __future__ import annotations
+
+import socket
+from ipaddress import ip_address
+
+from scheduler.cli.printing import note
+from scheduler.dispatch.traffic import DeclaredTraffic
+from scheduler.state.store import State
+
+
+def tell_traffic_rules(state: State, host: str) -> None:
+    """Say which rules hold for a proxy on `host`; nothing where none does, or nobody knows its address yet."""
+    try:
+        address = ip_address(socket.getaddrinfo(host, None)[0][4][0])
+    except (OSError, ValueError):
+        return
+    with state.read() as session:
+        declared = DeclaredTraffic.load(session)
+    for rule, repositories in declared.rules_for(address):
+        when = f" in {rule.window}" if rule.window is not None else ""
+        exempt = f", {' and '.join(rule.exempt)}s exempt" if rule.exempt else ""
+        note(f"Traffic rule {rule.name}: {rule.limit}{when} with {', '.join(repositories)}{exempt}.")
