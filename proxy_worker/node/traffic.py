@@ -23,6 +23,7 @@ log = logging.getLogger(__name__)
 ASK_EVERY_S: Final = 1.0
 """With what it takes others to hear of it, and to confirm, changes are in force within 5 s."""
 _REMEMBERED: Final = 3
+"""Seconds in which it has to be content before it leaves anything to others: it stores by fits and starts."""
 _HEADROOM: Final = 1.1
 _STEPS_PER_DOUBLING: Final = 4
 """What is wanted is rounded up: the fewer different wishes, the sooner Redis has shared a limit."""
@@ -82,12 +83,12 @@ class ShareKeeper:
                     allowed=self._allowed or 0.0,
                     wanted=self._wanted(),
                 )
-                less = share.bytes_per_s is not None and self._allowed is not None
-                less = less and (share.bytes_per_s or 0.0) < (self._allowed or 0.0)
-                self._told = False
+                before, self._told = self._allowed, False
                 self._keep_to(share.bytes_per_s)
-                if share.lost or not less:
-                    return not share.lost
+                if share.lost:
+                    return False
+                if before is None or share.bytes_per_s is None or share.bytes_per_s >= before:
+                    return True
         except LedgerError as error:
             if not self._told:
                 log.warning("%s: keeps to its last share of traffic rules' limits: %s", self._fence.task_id, error)

