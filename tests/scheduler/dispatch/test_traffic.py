@@ -5,6 +5,8 @@ from __future__ import annotations
 from contextlib import closing
 from pathlib import Path
 
+import redis
+
 from ops.demo.valkey import EmbeddedValkey
 from proxy_worker.contract.names import TrafficKind
 from proxy_worker.contract.outcome import ProxyRegistration
@@ -15,6 +17,7 @@ from scheduler.fleet.stored import apply_fleet
 from scheduler.state.access import DatabaseAccess
 from scheduler.state.store import open_state
 from tests.ledger.calls import held, registration
+from tests.scheduler.conftest import World
 from tests.servers import own_valkey, valkey, valkey_server
 
 __all__ = ["own_valkey", "valkey", "valkey_server"]
@@ -90,3 +93,19 @@ def test_the_ledger_hears_of_a_window_that_closes_and_of_everything_again_once_i
         orders.forget()
         orders.give(ledger.view(), rules, EVENING)
         assert allowed(4) == 10_000_000
+
+
+def test_a_scheduler_that_serves_tells_its_ledger_in_each_of_its_lives(world: World) -> None:
+    world.declare()
+    with closing(open_state(DatabaseAccess(world.url))) as state, state.write() as session:
+        apply_fleet(session, Fleet.model_validate_json(RULES))
+    offer = registration("proxy-1").model_copy(update={"address": "10.1.0.8"})
+    world.fleet.ledger.register(offer, ProxyIdentity("proxy-1", "instance", life="life", lock="lock"))
+
+    with redis.Redis.from_url(world.ledger_url, password=world.password, decode_responses=True) as raw:
+        for _ in range(2):
+            world.start().turn()
+            told = raw.hgetall("{pf}:traffic")
+            raw.delete("{pf}:traffic")
+            assert told["limit:wan"] == "10000000"
+            assert told["flow:backup:remote:proxy-1"] == '["wan"]'
