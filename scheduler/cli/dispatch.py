@@ -165,7 +165,9 @@ def repository(name: RepositoryName, preferred: Preferred = None) -> None:
 
 @app.command()
 def datastore(
-    name: Annotated[str, typer.Argument(metavar="DATASTORE", autocompletion=completion.datastores)],
+    name: Annotated[
+        str, typer.Argument(metavar="DATASTORE", help="The datastore's name.", autocompletion=completion.datastores)
+    ],
     slots: Annotated[
         int | None,
         typer.Option("--max-concurrent-tasks", metavar="N", min=0, help="Disks moved at once; 0 for no limit."),

@@ -40,6 +40,7 @@ class OneRepository:
 
     def __init__(self, repository: Repository) -> None:
         self.repository = lambda _reference, _need: repository
+        self.store = lambda _reference: repository.access.store
 
 
 @pytest.mark.parametrize("scrub_only", [False, True])

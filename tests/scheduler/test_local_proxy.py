@@ -63,7 +63,7 @@ def test_it_is_started_again_when_it_ends_and_ended_with_all_it_started(
     program = tmp_path / "proxy-worker"
     program.write_text(f'#!/bin/sh\nsleep 600 &\necho "$$ $!" >> {tmp_path}/pids\nwait\n')
     program.chmod(0o755)
-    monkeypatch.setattr(local_proxy, "_program", lambda: program)
+    monkeypatch.setattr(local_proxy, "proxy_worker", lambda: program)
     monkeypatch.setattr(local_proxy, "_FIRST_PAUSE_S", 0.05)
     proxy = LocalProxy(SchedulerConfiguration(state_dir=tmp_path), "key")
 

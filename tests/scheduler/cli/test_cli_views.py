@@ -42,6 +42,7 @@ def disk(number: int = 0, **changes: Any) -> DiskRecord:
         "processed_bytes": GIB // 4,
         "rate": 100.0 * (1 << 20),
         "duration_seconds": 2.0,
+        "log": (),
     }
     return DiskRecord.model_validate(_absent(DiskRecord) | known | changes)
 
