@@ -9,6 +9,9 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 
+_LONG = {"system", "surviving", "deployment"}
+"""Folders of tests that start whole fleets or machines."""
+
 settings.register_profile("default", deadline=timedelta(seconds=2), suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("ci", settings.get_profile("default"), derandomize=True, print_blob=True)
 settings.register_profile("thorough", settings.get_profile("default"), max_examples=2000)
@@ -17,7 +20,7 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci" if os.environ.ge
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with what takes minutes, so that all workers end at about the same time."""
-    items.sort(key=lambda item: "tests/system" not in item.path.as_posix())
+    items.sort(key=lambda item: not _LONG.isdisjoint(item.path.parts), reverse=True)
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
