@@ -59,7 +59,8 @@ def choose(backlog: Backlog, room: Room, now: float) -> list[Release]:
             if vm is not None:
                 backlog.begin(vm)
             releases.append(placed)
-        if queue.groups:
+            queue = backlog.queue(urgency, job)  # another one, if all that was left of it has just begun
+        if queue is not None:
             heapq.heappush(order, (*_turn(queue, room, floor, now), urgency, job))
     return releases
 

@@ -163,6 +163,34 @@ def test_a_repository_prefers_proxies_too() -> None:
     assert decide([backup("one")], everyone, Limits(), NOW).releases[0].proxy == "p1"
 
 
+# --- work conserving ---
+
+
+@pytest.mark.parametrize("disks", [1, 2, 3, 4])
+def test_all_disks_of_a_vm_go_at_once_while_there_are_slots(disks: int) -> None:
+    pending = [replace(backup(f"disk{n}"), vm="web") for n in range(disks)]
+
+    decision = decide(pending, fleet(proxy("p1", slots=8)), Limits(), NOW)
+
+    assert {release.task_id for release in decision.releases} == {task.task_id for task in pending}
+    assert decision.waiting == {}
+
+
+@given(
+    st.integers(1, 12),
+    st.lists(st.tuples(st.sampled_from("ab"), st.integers(0, 4), st.booleans(), st.integers(0, 3)), max_size=20),
+)
+def test_nothing_waits_while_a_slot_is_free(slots: int, disks: list[tuple[str, int, bool, int]]) -> None:
+    pending = [
+        replace(sized(backup(f"disk{n}", job=job, vm_started=begun), gib), vm=f"{job}{vm}")
+        for n, (job, vm, begun, gib) in enumerate(disks)
+    ]
+
+    decision = decide(pending, fleet(proxy("p1", slots=slots)), Limits(), NOW)
+
+    assert len(decision.releases) == min(slots, len(pending))
+
+
 # --- when ---
 
 
