@@ -17,7 +17,7 @@ from proxy_worker.repository.index_run import Location
 from proxy_worker.repository.pack_layout import MAX_BLOCKS_IN_CHUNK, ChunkKind, PackLayoutError
 from proxy_worker.repository.packs import metadata_name, read_footer, read_table
 from proxy_worker.repository.sealing import TAG_BYTES
-from proxy_worker.repository.store import Buffer, ObjectNotFoundError
+from proxy_worker.repository.store import Buffer, ObjectNotFoundError, ObjectUnreadableError
 
 MAX_METADATA_BYTES: Final = 64 * 1024 * 1024
 """Larger maps or segments than this aren't believed: a map of 64 TiB has 2 MiB of segments and some MiB of
@@ -60,6 +60,8 @@ class ChunkReader:
                     return self.open_metadata(location, content_id, stored)
                 except ObjectNotFoundError:
                     damage = self.damage(location.pack.name, "the pack is missing")
+                except ObjectUnreadableError as error:
+                    damage = self.damage(location.pack.name, f"it can't be read: {error.why}")
                 except DamageError as error:
                     damage = error
         raise damage or self.missing(f"{kind.name.lower()} {content_id.hex()}")
@@ -125,6 +127,8 @@ class ChunkReader:
                     return self.open_block_into(location, block_id, memoryview(stored), view)
                 except ObjectNotFoundError:
                     damage = self.damage(location.pack.name, "the pack is missing")
+                except ObjectUnreadableError as error:
+                    damage = self.damage(location.pack.name, f"it can't be read: {error.why}")
                 except DamageError as error:
                     damage = error
         raise damage or self.missing(f"block {block_id.hex()}")

@@ -16,7 +16,7 @@ from proxy_worker.repository.collector_packs import Packs
 from proxy_worker.repository.errors import CannotReadError
 from proxy_worker.repository.index_run import Location
 from proxy_worker.repository.pack_layout import ChunkKind
-from proxy_worker.repository.store import ObjectNotFoundError
+from proxy_worker.repository.store import ObjectNotFoundError, ObjectUnreadableError
 
 
 class CopyJudge:
@@ -40,7 +40,7 @@ class CopyJudge:
                 self._chunks.open_block_into(location, group.content_id, memoryview(stored), self._scratch)
             else:
                 self._chunks.open_metadata(location, group.content_id, stored)
-        except (ObjectNotFoundError, DamageError, CannotReadError):
+        except (ObjectNotFoundError, ObjectUnreadableError, DamageError, CannotReadError):
             return False
         return True
 
@@ -54,7 +54,7 @@ class CopyJudge:
             return store.get(first.pack.name, first.offset, first.stored_length) == store.get(
                 second.pack.name, second.offset, second.stored_length
             )
-        except ObjectNotFoundError:
+        except (ObjectNotFoundError, ObjectUnreadableError):
             return False
 
     def _location(self, group: CopyGroup, copy: Copy) -> Location | None:

@@ -18,7 +18,7 @@ from proxy_worker.repository.collector_packs import Packs
 from proxy_worker.repository.keyring import Secrets
 from proxy_worker.repository.new_packs import PACKS_PER_FRAGMENT, NewPacks
 from proxy_worker.repository.pack_layout import Chunk, ChunkKind, Footer, PackLayoutError, PackTable, pack_name
-from proxy_worker.repository.packs import read_footer, read_table
+from proxy_worker.repository.packs import read_footer, read_table, unreadable_as_damage
 from proxy_worker.repository.store import ObjectNotFoundError
 
 
@@ -108,7 +108,8 @@ def _stored(
     name = pack_name(pack_id)
     for chunk, (offset, length, checksum) in zip(table, footer, strict=True):
         if offset in wanted:
-            stored = access.store.get(name, offset, length)
+            with unreadable_as_damage():
+                stored = access.store.get(name, offset, length)
             if xxhash.xxh3_128_digest(stored) != checksum:
                 raise ChunkDamagedError(f"the chunk at {offset} has a wrong checksum")
             yield chunk, stored

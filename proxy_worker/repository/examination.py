@@ -25,7 +25,7 @@ from proxy_worker.repository.index_run import Location, PackEntry
 from proxy_worker.repository.keyring import ID_BYTES
 from proxy_worker.repository.pack_layout import Chunk, ChunkKind, PackLayoutError, pack_name
 from proxy_worker.repository.packs import read_footer, read_table, require_table_checksum
-from proxy_worker.repository.store import ObjectNotFoundError
+from proxy_worker.repository.store import ObjectNotFoundError, ObjectUnreadableError
 
 
 @dataclass(frozen=True)
@@ -139,7 +139,7 @@ def _examined(access: Access, chunks: ChunkReader, pack_id: bytes, description: 
         location = Location._make((entry, *chunk[:7], 0, len(chunk.ids) // ID_BYTES))
         try:
             stored = access.store.get(name, chunk.offset, chunk.stored_length)
-        except ObjectNotFoundError:
+        except (ObjectNotFoundError, ObjectUnreadableError):
             stored = b""
         same = checksums.get(chunk.offset) == xxhash.xxh3_128_digest(stored)
         found = is_whole(access, chunks, location, chunk.ids, stored) if stored else False

@@ -14,7 +14,7 @@ import xxhash
 
 from proxy_worker.contract.errors import DamageError
 from proxy_worker.repository.pack_layout import Footer, PackLayoutError, pack_name
-from proxy_worker.repository.packs import read_footer
+from proxy_worker.repository.packs import read_footer, unreadable_as_damage
 from proxy_worker.repository.store import ObjectNotFoundError, Store
 
 _WINDOW_BYTES: Final = 1024 * 1024
@@ -127,7 +127,8 @@ def _chunks(
             if length > len(window):
                 window = memoryview(bytearray(length))
             begin = offset
-            got = store.read_into(name, begin, window[: min(len(window), footer.table_offset - begin)])
+            with unreadable_as_damage():
+                got = store.read_into(name, begin, window[: min(len(window), footer.table_offset - begin)])
             if length > got:
                 raise PackLayoutError("it is cut short")
         yield number, offset, checksum, window[offset - begin : offset - begin + length]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
 
@@ -31,7 +33,7 @@ from proxy_worker.repository.pack_layout import (
     parse_footer,
 )
 from proxy_worker.repository.sealing import TAG_BYTES, MetadataSealer
-from proxy_worker.repository.store import Buffer, Store, StoreWriter
+from proxy_worker.repository.store import Buffer, ObjectUnreadableError, Store, StoreWriter
 
 BUFFER_BYTES: Final = 1024 * 1024
 
@@ -157,6 +159,16 @@ class PackWriter:
         self._used = 0
 
 
+@contextmanager
+def unreadable_as_damage() -> Iterator[None]:
+    """What the disk can't read is as good as altered: raise `PackLayoutError` for `ObjectUnreadableError`."""
+    try:
+        yield
+    except ObjectUnreadableError as error:
+        raise PackLayoutError(f"it can't be read: {error.why}") from error
+
+
+@unreadable_as_damage()
 def read_footer(store: Store, pack_id: bytes) -> Footer:
     """What a pack says in clear, verified; raises `PackLayoutError`, `ObjectNotFoundError`."""
     name = pack_name(pack_id)
@@ -191,6 +203,7 @@ def read_table(
     return table, signer
 
 
+@unreadable_as_damage()
 def require_table_checksum(store: Store, pack_id: bytes, footer: Footer) -> bytes:
     """A pack's sealed table, compared with its checksum; raises `PackLayoutError`."""
     sealed = store.get(pack_name(pack_id), footer.table_offset, footer.table_length)

@@ -14,7 +14,7 @@ from proxy_worker.repository.keyring import ID_BYTES, ZERO_ID
 from proxy_worker.repository.maps import DiskMap, load_map
 from proxy_worker.repository.pack_layout import ChunkKind
 from proxy_worker.repository.points import Point, StoredFile
-from proxy_worker.repository.store import ObjectNotFoundError
+from proxy_worker.repository.store import ObjectNotFoundError, ObjectUnreadableError
 
 _SPAN_BYTES: Final = 4 * 1024 * 1024
 """At most so much is read at once."""
@@ -120,7 +120,7 @@ class PointReader:
         buffer = self._chunks.scratch(last + last_length - begin)
         try:
             got = self._store.read_into(name, begin, buffer)
-        except ObjectNotFoundError:
+        except (ObjectNotFoundError, ObjectUnreadableError):
             got = 0
         for _, offset, stored, number, location in span:
             at = offset - begin

@@ -27,7 +27,7 @@ from proxy_worker.repository.pack_layout import Chunk, ChunkKind, pack_name
 from proxy_worker.repository.points import Point
 from proxy_worker.repository.reader import PointReader
 from proxy_worker.repository.repository import Repository
-from proxy_worker.repository.store import ObjectNotFoundError
+from proxy_worker.repository.store import ObjectNotFoundError, ObjectUnreadableError
 
 _PACK_BYTES: Final = 64 * 1024 * 1024
 
@@ -109,7 +109,7 @@ class _Repair:
             self._go_on()
             try:
                 stored = self._access.store.get(pack_name(pack.pack_id), chunk.offset, chunk.stored_length)
-            except ObjectNotFoundError:
+            except (ObjectNotFoundError, ObjectUnreadableError):
                 return False
             made.put_stored(pack.group, chunk, pack.key_of(chunk), stored)
             self._report.moved_chunks += 1

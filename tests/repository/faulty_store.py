@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
 from proxy_worker.contract.errors import StoreError
-from proxy_worker.repository.store import Buffer, Store, StoreWriter
+from proxy_worker.repository.store import Buffer, ObjectUnreadableError, Store, StoreWriter
 
 Reply = TypeVar("Reply")
 
@@ -106,6 +106,27 @@ class FaultyStore:
         if lost:
             raise self.failure("hear the reply")
         return reply
+
+
+class BadSectorStore(FaultyStore):
+    """Passes everything on, but reads of some bytes of one object, as a disk with bad sectors does."""
+
+    def __init__(self, store: Store, name: str, bad: range) -> None:
+        super().__init__(store)
+        self._name = name
+        self._bad = bad
+
+    def get(self, name: str, offset: int = 0, length: int | None = None) -> bytes:
+        self._require_readable(name, offset, self.size(name) - offset if length is None else length)
+        return super().get(name, offset, length)
+
+    def read_into(self, name: str, offset: int, view: memoryview) -> int:
+        self._require_readable(name, offset, len(view))
+        return super().read_into(name, offset, view)
+
+    def _require_readable(self, name: str, offset: int, length: int) -> None:
+        if name == self._name and offset < self._bad.stop and self._bad.start < offset + length:
+            raise ObjectUnreadableError(f"can't read {name}", why="Input/output error")
 
 
 class FaultyWriter:

@@ -13,6 +13,7 @@ import pytest
 from proxy_worker.contract.errors import StoreError
 from proxy_worker.repository.store import (
     ObjectNotFoundError,
+    ObjectUnreadableError,
     StoreFullError,
     StoreMissingError,
     StoreReadOnlyError,
@@ -170,3 +171,19 @@ def test_others_get_no_rights_and_the_group_what_the_umask_allows(
     modes = {path.stat().st_mode & 0o777 for path in (tmp_path / "shared").rglob("*") if path.is_dir()}
     assert modes == {folder}
     assert (tmp_path / "shared/packs/ab/one").stat().st_mode & 0o777 == file
+
+
+def test_a_bad_sector_is_told_from_a_store_that_does_not_answer(
+    store: LocalStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> int:
+        raise OSError(errno.EIO, "Input/output error")
+
+    store.put_if_absent("packs/ab/one", [b"content"])
+    for call in ("preadv", "pread"):
+        monkeypatch.setattr(os, call, fail)
+
+    with pytest.raises(ObjectUnreadableError, match="Input/output error"):
+        store.get("packs/ab/one")
+    with pytest.raises(ObjectUnreadableError, match="Input/output error"):
+        store.read_into("packs/ab/one", 0, memoryview(bytearray(7)))

@@ -20,9 +20,11 @@ from proxy_worker.repository.pack_layout import ChunkKind, pack_name
 from proxy_worker.repository.pack_scan import pack_ids
 from proxy_worker.repository.packs import read_footer, read_table
 from proxy_worker.repository.proving import ProofReport, ProofSettings, prove
+from proxy_worker.repository.reindex import reindex
 from proxy_worker.repository.repository import Repository
+from proxy_worker.repository.scrub import scrub
 from proxy_worker.repository.store.local import LocalStore
-from tests.repository.faulty_store import FaultyStore, StoppedError
+from tests.repository.faulty_store import BadSectorStore, FaultyStore, StoppedError
 from tests.repository.making import (
     CREDENTIAL,
     VM,
@@ -172,6 +174,35 @@ def test_bit_rot_in_a_hundred_places(tmp_path: Path) -> None:
         back_up(repository, AT_SOURCE, run="next", vm=THIRD)
     assert not any(point.damaged for point in proven(folder).points)
     assert_sound(folder, copied=COPIED, copy=COPIED, linked=LINKED, next=AT_SOURCE, **{"at-source": AT_SOURCE})
+
+
+@pytest.mark.parametrize("bad", ["a chunk", "its end", "all of it"])
+def test_a_pack_that_the_disk_can_not_read_is_damaged(tmp_path: Path, bad: str) -> None:
+    with make_repository(tmp_path) as owner:
+        with grouped(owner, "primary") as primary:
+            back_up(primary, COPIED, run="copied")
+        hit = packs_of(tmp_path)
+        with grouped(owner, "remote") as remote:
+            back_up(remote, COPIED, run="copy", vm=OTHER)
+    name, at = offset_of(tmp_path, ChunkKind.BLOCK, among=hit)
+    size = (tmp_path / name).stat().st_size
+    sectors = {"a chunk": range(at, at + 1), "its end": range(size - 1, size), "all of it": range(size)}[bad]
+
+    with Repository.open(BadSectorStore(LocalStore(tmp_path), name, sectors), CREDENTIAL) as repository:
+        access, total = repository.access, len(packs_of(tmp_path))
+        for report in (check(access), scrub(access.store)):
+            assert [(one.name, "it can't be read" in one.problem) for one in report.findings] == [(name, True)]
+            assert report.packs == total
+        assert restore(repository, repository.point(VM.vm_id, "copied")) == COPIED
+        assert len(reindex(access).unreadable_packs) == (bad != "a chunk")
+
+        proof = prove(repository, EVERYTHING)
+        assert (proof.packs, [one.name for one in proof.findings]) == (total, [name])
+        assert proof.repaired.mended == [name]
+        assert not any(point.damaged for point in proof.points)
+        collect(repository)
+        assert name not in packs_of(tmp_path)
+    assert_sound(tmp_path, copied=COPIED, copy=COPIED)
 
 
 @pytest.mark.parametrize("harm", ["gone", "cut", "head", "trailer"])

@@ -25,6 +25,10 @@ class ObjectNotFoundError(StoreError):
     retryable: ClassVar[bool] = False
 
 
+class ObjectUnreadableError(StoreError):
+    """The object is there, but what keeps it can't read all of it any more, as of a bad sector."""
+
+
 class StoreFullError(StoreError):
     """The store has no room, or a quota is used up."""
 

@@ -22,6 +22,7 @@ from proxy_worker.contract.errors import StoreError
 from proxy_worker.repository.store import (
     Buffer,
     ObjectNotFoundError,
+    ObjectUnreadableError,
     StoreFullError,
     StoreMissingError,
     StoreReadOnlyError,
@@ -158,6 +159,8 @@ class LocalStore:
         match error.errno:
             case errno.ENOENT | errno.ENOTDIR if action != "write":
                 return ObjectNotFoundError(what, why="there is no such object")
+            case errno.EIO if action == "read":
+                return ObjectUnreadableError(what, why=why, remedy="See the kernel's log for errors of the disk.")
             case errno.ENOSPC | errno.EDQUOT | errno.EFBIG:
                 return StoreFullError(what, why=why, remedy="Free space, or add some, and start the run again.")
             case errno.EROFS | errno.EACCES | errno.EPERM:
