@@ -159,6 +159,7 @@ class Deployment:
         mark = RemoteFile(f"{layout.software}/running", goal.encode(), 0o644)
         self._drain()
         with self._steps.step("write its configuration") as step:
+            write(agent, [replace(mark, content=None)])  # until the new has registered, nothing is known to run
             service(agent, found, "stop")
             if layout.privileged:
                 agent.call("account", {"account": layout.account, "state": layout.state})

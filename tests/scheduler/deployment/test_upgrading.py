@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tomlkit
 
 from proxy_worker.ledger import Ledger
 from scheduler.deployment.errors import DeploymentStepError
+from scheduler.deployment.fleet_watch import FleetWatch
 from scheduler.deployment.survey import Agent
 from tests.scheduler.cli.conftest import Program
 from tests.scheduler.deployment.conftest import Releases, add
@@ -51,6 +53,34 @@ def test_after_a_failure_at_any_step_it_is_done_again(
     assert done.code == 0, done.err
     shown = applied("proxy", "show", "p1", "--json").json["server"]
     assert (shown["state"], shown["release"], shown["problem"]) == ("deployed", "0.1-light", "")
+    assert applied("proxy", "deploy", "p1", "--json").json[0]["restarted"] is False
+
+
+def declare_encryption(scheduler: Program, fleet: Path, *, encrypted: bool) -> None:
+    """Change the configuration of the one proxy that is on a machine."""
+    document = tomlkit.parse(scheduler("export").out).unwrap()
+    server = next(one["server"] for one in document["proxy"] if "server" in one)
+    server["encryption_to_host"] = encrypted
+    fleet.write_text(tomlkit.dumps(document))
+    assert scheduler("apply", "-f", str(fleet)).code == 0
+
+
+def test_after_a_change_that_failed_the_configuration_before_is_started_again(
+    applied: Program,
+    new_machine: NewMachine,
+    light_releases: Releases,
+    configured: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    machine = new_machine(toolbox=True)
+    assert add(applied, machine, "p1").code == 0
+    declare_encryption(applied, configured / "fleet.toml", encrypted=True)
+    with monkeypatch.context() as patched:
+        patched.setattr(FleetWatch, "registered", lambda *_: None)
+        assert applied("proxy", "deploy", "p1").code == 1
+    declare_encryption(applied, configured / "fleet.toml", encrypted=False)
+    assert applied("proxy", "deploy", "p1", "--json").json[0]["restarted"] is True
+    assert "encryption_to_host" not in (machine.root / "etc/proxyfleet-proxy/proxy.toml").read_text()
     assert applied("proxy", "deploy", "p1", "--json").json[0]["restarted"] is False
 
 
