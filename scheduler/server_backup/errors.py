@@ -26,7 +26,7 @@ class ServerBackupRunningError(ConflictError):
 
 
 class ServerFileError(ProxyfleetError):
-    """A file that belongs to the server's backup can't be read."""
+    """A file that belongs to the server's backup can't be read or written."""
 
 
 class ArchiveDamagedError(DamageError):

@@ -16,7 +16,12 @@ from proxy_worker.contract.errors import ProxyfleetError
 from proxy_worker.program.settings import read_secret
 from scheduler.configuration import SchedulerConfiguration
 from scheduler.planning.retention import HeldPoint, judge
-from scheduler.server_backup.errors import RecoveryPassphraseError, ServerBackupOffError, ServerBackupRunningError
+from scheduler.server_backup.errors import (
+    RecoveryPassphraseError,
+    ServerBackupOffError,
+    ServerBackupRunningError,
+    ServerFileError,
+)
 from scheduler.server_backup.making import FOLDER, make_archive
 from scheduler.server_backup.shelf import Shelf
 from scheduler.state.errors import NoSuchRepositoryError
@@ -38,14 +43,16 @@ class Kept:
 def back_up_server(configuration: SchedulerConfiguration, state: State) -> Kept:
     """Make and store an archive, give up those that are kept no longer, and note how it went.
 
-    Raises `ServerBackupOffError`, `ServerBackupRunningError`, `RecoveryPassphraseError`, and what making and
-    storing raise.
+    Raises `ServerBackupOffError`, `ServerBackupRunningError`, `RecoveryPassphraseError`, `ServerFileError` when
+    there is no room for it, and what making and storing raise.
     """
     began = time.time()
-    with _alone(configuration.state_dir / FOLDER) as folder:
+    place = configuration.state_dir / FOLDER
+    with _explained(place), _alone(place) as folder:
         _note(state, tried_at=began)
         try:
-            kept = _back_up(configuration, state, folder)
+            with _explained(folder):
+                kept = _back_up(configuration, state, folder)
         except ProxyfleetError as error:
             _note(state, failure=str(error))
             raise
@@ -109,6 +116,19 @@ def _back_up(configuration: SchedulerConfiguration, state: State, folder: Path) 
     for old in removed:
         shelf.remove(old)
     return Kept(settings.repository or "", point, size_bytes, removed)
+
+
+@contextmanager
+def _explained(folder: Path) -> Iterator[None]:
+    """Have the file system's refusals raised as `ServerFileError`."""
+    try:
+        yield
+    except OSError as error:
+        raise ServerFileError(
+            f"file {error.filename or folder}",
+            why=error.strerror or str(error),
+            remedy=f"See that {folder} has room, and that the scheduler's user may write there.",
+        ) from error
 
 
 @contextmanager

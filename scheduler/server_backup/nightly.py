@@ -39,6 +39,7 @@ class NightlyBackup:
         self._since = time.time() if since is None else since
         self._process: subprocess.Popen[bytes] | None = None
         self._looked_at = float("-inf")
+        self._rest_until = float("-inf")
 
     def watch(self) -> None:
         """Start it if it is due, or note that it has ended. Never waits, and raises nothing foreseeable."""
@@ -49,8 +50,11 @@ class NightlyBackup:
             self._process = None
             if code:
                 logger.error("the server's own backup failed with code %d", code)
+                self._rest_until = time.monotonic() + AGAIN_AFTER_S
+                with contextlib.suppress(ProxyfleetError), self._state.write() as session:
+                    note_broken_off(session, code)
         now = time.monotonic()
-        if self._settings.repository is None or now - self._looked_at < _LOOK_EVERY_S:
+        if self._settings.repository is None or now < max(self._rest_until, self._looked_at + _LOOK_EVERY_S):
             return
         self._looked_at = now
         try:
@@ -74,11 +78,17 @@ class NightlyBackup:
 def is_due(session: Session, settings: ServerBackupSettings, now: float, *, since: float) -> bool:
     """Whether a backup is to be begun at `now`, in Unix seconds."""
     mark = session.get(ServiceMark, 1)
-    tried_at = mark.backup_tried_at if mark is not None else None
-    if mark is not None and tried_at is not None and mark.backup_failure is not None:
-        return now >= tried_at + AGAIN_AFTER_S
-    last = since if tried_at is None else tried_at
-    return Schedule(settings.cron, settings.timezone).due(last, now) is not None
+    if mark is not None and mark.backup_tried_at is not None and _unfinished(mark):
+        return now >= mark.backup_tried_at + AGAIN_AFTER_S
+    last = mark.backup_tried_at if mark is not None else None
+    return Schedule(settings.cron, settings.timezone).due(since if last is None else last, now) is not None
+
+
+def note_broken_off(session: Session, code: int) -> None:
+    """Note that the newest try ended with `code` unless it said itself why, as one can't that was killed."""
+    mark = session.get(ServiceMark, 1)
+    if mark is not None and mark.backup_failure is None and _unfinished(mark):
+        mark.backup_failure = f"it was broken off (code {code})"
 
 
 def backup_warnings(session: Session, settings: ServerBackupSettings, now: float) -> tuple[str, ...]:
@@ -96,3 +106,8 @@ def backup_warnings(session: Session, settings: ServerBackupSettings, now: float
         if last
         else "the server itself was never backed up",
     )
+
+
+def _unfinished(mark: ServiceMark) -> bool:
+    """Whether no backup was finished since the newest try began: it failed, was killed, or is still going on."""
+    return (mark.backed_up_at or 0.0) < (mark.backup_tried_at or 0.0)

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
-from scheduler.server_backup.nightly import AGAIN_AFTER_S, backup_warnings, is_due
+import pytest
+
+from scheduler.configuration import SchedulerConfiguration
+from scheduler.server_backup import nightly
+from scheduler.server_backup.errors import ServerFileError
+from scheduler.server_backup.keeping import back_up_server
+from scheduler.server_backup.nightly import AGAIN_AFTER_S, NightlyBackup, backup_warnings, is_due
 from scheduler.server_backup.settings import ServerBackupSettings
 from scheduler.state.models import ServiceMark
 from scheduler.state.store import State
+from tests.system.live_fleet import wait_until
 
 DAY_S = 86_400.0
 THREE = 20_000 * DAY_S + 3 * 3600
@@ -40,12 +47,41 @@ def test_it_is_made_each_night_and_made_up_for_after_a_night_without_the_server(
 
 
 def test_a_failure_is_told_and_tried_again(state: State) -> None:
-    _note(state, backup_tried_at=THREE, backup_failure="repository /backup: there is no such folder")
+    _note(
+        state,
+        backed_up_at=THREE - DAY_S,
+        backup_tried_at=THREE,
+        backup_failure="repository /backup: there is no such folder",
+    )
     assert not _due(state, THREE + AGAIN_AFTER_S - 1)
     assert _due(state, THREE + AGAIN_AFTER_S)
     assert _warnings(state, THREE) == (
         "the server's own backup failed: repository /backup: there is no such folder",
     )
+
+
+def test_one_that_was_killed_is_told_and_tried_again(state: State, monkeypatch: pytest.MonkeyPatch) -> None:
+    _note(state, backed_up_at=THREE - DAY_S, backup_tried_at=THREE)
+    assert not _due(state, THREE + AGAIN_AFTER_S - 1)
+    assert _due(state, THREE + AGAIN_AFTER_S)
+    monkeypatch.setattr(nightly, "COMMAND", ("sh", "-c", "kill -9 $$"))
+    watched = NightlyBackup(SETTINGS, state)
+
+    def told() -> bool:
+        watched.watch()
+        return _warnings(state, THREE) != ()
+
+    wait_until(told, "the end of the one that is killed to be noted")
+    assert _warnings(state, THREE) == ("the server's own backup failed: it was broken off (code -9)",)
+
+
+def test_one_that_the_file_system_refuses_is_told(configuration: SchedulerConfiguration, state: State) -> None:
+    in_the_way = configuration.state_dir / "server-backup/server.archive"
+    in_the_way.mkdir(parents=True)
+    with pytest.raises(ServerFileError, match="server-backup has room"):
+        back_up_server(configuration, state)
+    (warning,) = _warnings(state, THREE)
+    assert warning.startswith(f"the server's own backup failed: file {in_the_way}: Is a directory")
 
 
 def test_one_that_is_overdue_is_told(state: State) -> None:
