@@ -114,7 +114,8 @@ def words_of(fault: Exception) -> str:
     name = type(fault).__name__.rpartition(".")[2]
     message = getattr(fault, "msg", None)
     file = getattr(fault, "file", None)
-    return " ".join(part for part in (name, f"({file})" if file else "", f"- {message}" if message else "") if part)
+    parts = (name, f"({file})" if file else "", f"- {message}" if message else "")
+    return " ".join(" ".join(parts).split())
 
 
 def _reference(target: object) -> str:

@@ -42,7 +42,8 @@ class Letter:
         else:
             rest = report.reason or next(iter((*report.errors, *report.warnings)), "see the report")
         state = "succeeded with warnings" if self._only_warned else report.state
-        return f"[proxyfleet] {mark}{report.job} {state}: {rest}"
+        # A vCenter's words may be of several lines, and no header of a mail may.
+        return " ".join(f"[proxyfleet] {mark}{report.job} {state}: {rest}".split())
 
     @property
     def _only_warned(self) -> bool:

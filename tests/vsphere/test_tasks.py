@@ -60,6 +60,11 @@ def test_every_fault_has_a_name_whether_the_call_or_the_task_fails(
     assert caught.value.remedy
 
 
+def test_a_fault_of_several_lines_is_told_in_one() -> None:
+    fault = vim.fault.FileLocked(msg="Unable to access\r\n  the file\n", file="[LocalDS_0] a/b.vmdk")
+    assert faults.words_of(fault) == "FileLocked ([LocalDS_0] a/b.vmdk) - Unable to access the file"
+
+
 def test_a_cancelled_task_is_cancelled_in_vcenter_and_does_nothing(
     vsphere: VsphereSimulator, session: Session
 ) -> None:

@@ -14,8 +14,10 @@ from scheduler.notifications.email import MailError, send
 from scheduler.notifications.letter import Letter
 from scheduler.notifications.webhook import WebhookError, post, signature
 from scheduler.planning.addressees import EmailTarget, MailSecurity, WebhookTarget
-from scheduler.reports.run_report import RunReport
-from tests.scheduler.notifications.conftest import Endpoint, mail_server
+from scheduler.reports.run_report import RunReport, run_report
+from scheduler.state.models import Run
+from scheduler.state.store import State
+from tests.scheduler.notifications.conftest import Endpoint, end_run, mail_server
 from tests.transport.certificates import make_certificates
 
 
@@ -104,6 +106,20 @@ def test_a_mail_can_be_read_as_text_as_html_and_has_the_page_attached(letter: Le
     (page,) = mail.iter_attachments()
     assert page.get_filename() == "run-1.html"
     assert page.get_content().startswith("<!doctype html>")
+
+
+def test_a_warning_of_several_lines_makes_a_subject_of_one(state: State, tmp_path: Path) -> None:
+    end_run(state, warning="its snapshot stays:\r\n\tthe disk is locked")
+    with state.read() as session:
+        warned = run_report(session, session.get_one(Run, "run-1"))
+
+    with mail_server() as server:
+        send(target(server.port), Letter("delivery-1", "admins", warned), tmp_path)
+        mail = server.mails.get(timeout=10)
+
+    assert mail["Subject"] == (
+        "[proxyfleet] nightly succeeded with warnings: web01 <b>: its snapshot stays: the disk is locked"
+    )
 
 
 def test_mail_goes_over_verified_tls_with_a_login(letter: Letter, tmp_path: Path) -> None:
