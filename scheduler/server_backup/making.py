@@ -31,6 +31,8 @@ def make_archive(configuration: SchedulerConfiguration, state: State, path: Path
     Raises `ServerFileError` and the database's errors.
     """
     files = server_files(configuration)
+    folders = {"state_dir": configuration.state_dir, "secrets_dir": configuration.secrets_dir}
+    settings = folders | configuration.model_dump(exclude_defaults=True)
     with state.read() as session:
         manifest = Manifest(
             version=VERSION,
@@ -38,7 +40,7 @@ def make_archive(configuration: SchedulerConfiguration, state: State, path: Path
             host=socket.gethostname(),
             product=importlib.metadata.version("proxyfleet"),
             schema=schema_of(session),
-            configuration=_placed(configuration.model_dump(exclude_defaults=True), _places(configuration)),
+            configuration=_placed(settings, _places(configuration)),
         )
         write_archive(path, passphrase, manifest, _contents(files, read_tables(session)))
 
@@ -50,9 +52,13 @@ def server_files(configuration: SchedulerConfiguration) -> dict[Path, str]:
     in the secrets folder, and whatever file or folder the configuration names besides.
     """
     found: dict[Path, str] = {}
+    roots = _roots(configuration)
     for place, name in _places(configuration).items():
+        inner = [root for root in roots if root != place and root.is_relative_to(place)]
         paths = sorted(place.rglob("*")) if place.is_dir() else [place]
         for path in paths:
+            if any(path.is_relative_to(root) for root in inner):
+                continue
             within = path.relative_to(place)
             own = name == STATE and (within.parts[0] in _OF_THIS_MACHINE or _is_database(path))
             if path.is_file() and not own:
@@ -60,9 +66,15 @@ def server_files(configuration: SchedulerConfiguration) -> dict[Path, str]:
     return found
 
 
+def _roots(configuration: SchedulerConfiguration) -> dict[Path, str]:
+    """The folders that are restored as such; one that lies in another comes first, and its files are its own."""
+    roots = {configuration.secrets_dir: SECRETS, configuration.state_dir: STATE}
+    return dict(sorted(roots.items(), key=lambda root: len(root[0].parts), reverse=True))
+
+
 def _places(configuration: SchedulerConfiguration) -> dict[Path, str]:
     """Where the server's files are, and their names in the archive; its own proxy's datastores are none of it."""
-    roots = {configuration.state_dir: STATE, configuration.secrets_dir: SECRETS}
+    roots = _roots(configuration)
     places = dict(roots)
     for key, path in _paths(configuration.model_dump(exclude={"local_proxy"})):
         root = next((root for root in roots if path.is_relative_to(root)), None)
@@ -95,8 +107,7 @@ def _placed(settings: dict[str, Any], places: dict[Path, str]) -> dict[str, Any]
             return f"{IN_ARCHIVE}{places[value]}" if value in places else str(value)
         return list(map(place, value)) if isinstance(value, (list, tuple)) else value
 
-    folders = {"state_dir": f"{IN_ARCHIVE}{STATE}", "secrets_dir": f"{IN_ARCHIVE}{SECRETS}"}
-    return {**place(settings), **folders}
+    return {name: place(value) for name, value in settings.items()}
 
 
 def _contents(files: dict[Path, str], rows: Iterator[Content]) -> Iterator[Content]:

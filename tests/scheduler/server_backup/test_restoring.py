@@ -65,6 +65,30 @@ def test_a_server_comes_back_with_its_files_where_it_is_to_live(archive: Path, t
     _assert_whole(found.database)
 
 
+@pytest.mark.parametrize(
+    ("state_dir", "secrets_dir"), [("state", "state/secrets"), ("secrets/state", "secrets"), ("state", "state")]
+)
+def test_secrets_and_state_may_lie_in_each_other(tmp_path: Path, state_dir: str, secrets_dir: str) -> None:
+    server = tmp_path / "server"
+    for folder in (state_dir, secrets_dir):
+        (server / folder).mkdir(parents=True, exist_ok=True)
+    (server / state_dir / "signing.key").write_text(SECRET)
+    (server / state_dir / "local-proxy").mkdir()
+    (server / state_dir / "local-proxy/instance").write_text("this machine's own")
+    (server / secrets_dir / "main.passphrase").write_text("the passphrase\n")
+    (server / "scheduler.toml").write_text(f'state_dir = "{state_dir}"\nsecrets_dir = "{secrets_dir}"\n')
+    configuration = load_configuration(server / "scheduler.toml", {})
+    state = open_state(configuration.database, migrate=True)
+    make_archive(configuration, state, tmp_path / "archive", PASSPHRASE)
+    state.close()
+
+    assert restore_server(tmp_path / "archive", PASSPHRASE, tmp_path / "new").files == 2
+    found = load_configuration(tmp_path / "new/scheduler.toml", {})
+    assert found.signing_key_path.read_text() == SECRET
+    assert (found.secrets_dir / "main.passphrase").read_text() == "the passphrase\n"
+    open_state(found.database).close()
+
+
 def test_a_server_moves_to_postgresql_and_back(
     archive: Path, tmp_path: Path, shared_database: DatabaseAccess
 ) -> None:
