@@ -39,6 +39,7 @@ def main(program: str, about: str | None, state: Path, begin: Begin) -> int:
     """Parse the options of `make PROGRAM`, tell the story that `begin` makes, and return the exit code."""
     parser = argparse.ArgumentParser(prog=f"make {program}", description=about)
     parser.add_argument("--state", type=Path, default=state, help="folder for everything it makes")
+    parser.add_argument("--flower-port", type=int, default=FLOWER_PORT, help="0 takes a free one")
     parser.add_argument("--keep", action="store_true", help=f"leave the fleet running (make {program} KEEP=1)")
     parser.add_argument("--stop", action="store_true", help=f"end a fleet that was kept (make {program}-stop)")
     arguments = parser.parse_args()
@@ -49,7 +50,7 @@ def main(program: str, about: str | None, state: Path, begin: Begin) -> int:
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupt)
     try:
-        return _tell(program, state, begin, keep=arguments.keep)
+        return _tell(program, state, begin, flower_port=arguments.flower_port, keep=arguments.keep)
     except DemoError as error:
         console.print(f"[bold red]{program}: {escape(str(error))}[/]", soft_wrap=True)
         return 1
@@ -58,12 +59,12 @@ def main(program: str, about: str | None, state: Path, begin: Begin) -> int:
         return INTERRUPTED
 
 
-def _tell(program: str, state: Path, begin: Begin, *, keep: bool) -> int:
+def _tell(program: str, state: Path, begin: Begin, *, flower_port: int, keep: bool) -> int:
     end_marked(state, term_timeout_s=20)
     _clean(state)
     supervisor = Supervisor(state)
     try:
-        begin(state, free_port(), _port_like(FLOWER_PORT), supervisor).tell(keep=keep)
+        begin(state, free_port(), _port_like(flower_port), supervisor).tell(keep=keep)
     except BaseException:
         supervisor.stop()
         raise
@@ -84,6 +85,8 @@ def _clean(state: Path) -> None:
 
 
 def _port_like(wanted: int) -> int:
+    if not wanted:
+        return free_port()
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as Flower will: what has ended holds no port
         with contextlib.suppress(OSError):

@@ -30,7 +30,7 @@ _FATES = ("size", "read", "zero", "unchanged", "duplicate", "stored")
 def runs_of(session: Session) -> Iterator[Metric]:
     """Runs that are under way."""
     counted = select(Run.state, func.count()).group_by(Run.state)
-    counts = dict(session.execute(counted).tuples().all())
+    counts = {state: count for state, count in session.execute(counted)}  # noqa: C416 - rows aren't typed as pairs
     under_way = [state for state in RunState if not state.final]
     samples = [((state.value,), counts.get(state, 0)) for state in under_way]
     yield gauge("proxyfleet_runs", "Runs that are under way, by state.", ["state"], samples)

@@ -126,7 +126,7 @@ def test_a_disk_that_kills_every_process_is_quarantined_with_its_log(fleet: Hurt
     assert "3 processes in a row died over it" in bad.failure.why
     assert "was killed by SIGKILL" in bad.failure.why
     assert any("disk.backup vm0 scsi0:0: begins" in line for line in bad.failure.log)
-    others = [ended for ended in fleet.disks_of(run) if ended is not bad]
+    others = [ended for ended in fleet.disks_of(run) if ended.failure is None]
     assert {(ended.state.value, ended.attempts) for ended in others} == {("succeeded", 1)}
     fleet.command("scheduler", "run", "retry", run)
     assert fleet.end_run(run, from_final=True) is RunState.SUCCEEDED

@@ -15,7 +15,7 @@ import pytest
 from ops.demo.processes import end_marked, marked
 from tests.system.live_fleet import BIN, wait_until
 
-DEMO = [sys.executable, "-m", "ops.demo", "--state"]
+DEMO = [sys.executable, "-m", "ops.demo", "--flower-port", "0", "--state"]
 
 
 @pytest.fixture

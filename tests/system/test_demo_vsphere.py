@@ -14,7 +14,7 @@ import pytest
 from ops.demo.processes import end_marked, marked
 from tests.system.live_fleet import wait_until
 
-DEMO = [sys.executable, "-m", "ops.demo_vsphere", "--state"]
+DEMO = [sys.executable, "-m", "ops.demo_vsphere", "--flower-port", "0", "--state"]
 
 
 @pytest.fixture
