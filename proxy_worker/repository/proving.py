@@ -130,7 +130,8 @@ class _Piece:
         return report
 
     def _read(self, proofs: Proofs, fragments: set[bytes]) -> None:
-        for number in _share(proofs, self._settings, now=self._now):
+        damaged = load_damage(self._access.store, self._access.sealer).packs
+        for number in _share(proofs, self._settings, damaged, now=self._now):
             if self._settings.most_s is not None and time.monotonic() - self._started > self._settings.most_s:
                 return
             unit = proofs.ids[number]
@@ -229,13 +230,19 @@ class _Piece:
             self._findings[name] = Finding("pack", name, problem, tuple(sorted(hurt)))
 
 
-def _share(proofs: Proofs, settings: ProofSettings, *, now: int) -> Iterable[int]:
-    """What a piece is to read, oldest first, by number."""
+def _share(proofs: Proofs, settings: ProofSettings, damaged: frozenset[bytes], *, now: int) -> Iterable[int]:
+    """What a piece is to read, oldest first, by number.
+
+    Packs that are known to be damaged come last, beside the share: they never get younger, and would keep a piece
+    that has an end from everything else.
+    """
     order = sorted(range(len(proofs.ids)), key=proofs.times.__getitem__)
-    if settings.everything or not order:
-        return order
+    known = [number for number in order if proofs.ids[number] in damaged]
+    rest = [number for number in order if proofs.ids[number] not in damaged]
+    if settings.everything or not rest:
+        return rest + known
     period_s = settings.period_s * _EARLY
-    due = sum(1 for proven_at in proofs.times if proven_at < now - period_s)
+    due = sum(1 for number in rest if proofs.times[number] < now - period_s)
     newest = max(proofs.times)
     elapsed_s = min(period_s, now - newest) if newest != NEVER else period_s
-    return order[: max(due, round(len(order) * elapsed_s / period_s))]
+    return rest[: max(due, round(len(rest) * elapsed_s / period_s))] + known

@@ -10,6 +10,7 @@ import xxhash
 
 from proxy_worker.contract.errors import CancelledError
 from proxy_worker.repository.credentials import Credential, make_key_file
+from proxy_worker.repository.damage import load_damage
 from proxy_worker.repository.pack_layout import FOOTER_ENTRY, footer_and_trailer, pack_name
 from proxy_worker.repository.pack_scan import pack_ids
 from proxy_worker.repository.packs import read_footer
@@ -107,6 +108,29 @@ def test_a_piece_that_was_stopped_is_gone_on_from(repository: Repository, clock:
 
     assert report.overdue == 0
     assert sorted(set(ages(repository, clock))) == [0.0, 1.0]
+
+
+def test_packs_that_are_known_to_be_damaged_keep_a_piece_from_nothing_else(
+    repository: Repository, clock: Clock, tmp_path: Path
+) -> None:
+    access = repository.access
+    for pack_id in sorted(pack_ids(access.store))[:3]:
+        path = tmp_path / "repository" / pack_name(pack_id)
+        path.chmod(0o644)
+        path.write_bytes(bytes(100) + path.read_bytes()[100:])
+    prove(repository)
+    damaged = load_damage(access.store, access.sealer).packs
+    assert len(damaged) == 3
+    prove(repository)  # what repair has written
+    clock.day = 40
+    sound = [unit for unit in load_proofs(access).ids if unit not in damaged]
+
+    with pytest.raises(CancelledError):
+        prove(repository, go_on=stopper(len(sound)))
+
+    proofs = load_proofs(access)
+    assert {proofs.proven_at(unit) for unit in sound} == {int(clock())}
+    assert {proofs.proven_at(unit) for unit in damaged} == {NEVER}
 
 
 def test_a_piece_has_an_end(repository: Repository) -> None:
