@@ -19,8 +19,14 @@ from typing import Final
 from sqlalchemy import ColumnElement, Double, cast, delete, func, inspect, select, update
 from sqlalchemy.orm import Session
 
+from proxy_worker.contract.errors import ProxyfleetError
 from scheduler.state.access import DatabaseAccess
-from scheduler.state.errors import LeadershipLostError, StateLockedError, StateUnreachableError
+from scheduler.state.errors import (
+    LeadershipLostError,
+    StateLockedError,
+    StateReadOnlyError,
+    StateUnreachableError,
+)
 from scheduler.state.serving import SchedulerProcess, Servers
 from scheduler.state.store import State, open_state, reach_state
 
@@ -71,13 +77,13 @@ class Leadership:
     def wait_for_it(self, stop: threading.Event) -> bool:
         """Stand by until this scheduler leads; False when `stop` was set before.
 
-        A server that doesn't answer is waited out; raises the other errors of the database.
+        A server that doesn't answer or is a replica is waited out; raises the other errors of the database.
         """
         waiting_for: str | None = None
         while not stop.is_set():
             try:
                 reason = self._contend()
-            except (StateUnreachableError, StateLockedError) as error:
+            except (StateUnreachableError, StateLockedError, StateReadOnlyError) as error:
                 reason = str(error)
             if reason is None:
                 logger.info("leading, in term %d: %s", self.term, self.name)
@@ -132,13 +138,15 @@ class Leadership:
     def _keep(self) -> None:
         """Renew the lease until it is over: in a thread, so that no long step is in the way."""
         pause_s = RENEW_S
+        failure: ProxyfleetError | None = None
         while not self._over.wait(min(pause_s, max(0.0, self._good_until - time.monotonic()))):
             if time.monotonic() >= self._good_until:
-                self._lose("the database couldn't be reached in time to renew its lease")
+                self._lose(f"its lease couldn't be renewed in time ({failure})")
                 return
             try:
                 renewed = self._renew()
-            except (StateUnreachableError, StateLockedError):
+            except ProxyfleetError as error:  # whatever it is, it may pass before the lease has run out
+                failure = error
                 pause_s = RENEW_S / 4
                 continue
             if not renewed:
@@ -172,7 +180,7 @@ class Leadership:
                 session.execute(delete(SchedulerProcess).where(mine, SchedulerProcess.term.is_(None)))
                 # The row of a term stays: the next one is counted from it.
                 session.execute(update(SchedulerProcess).where(mine).values(seen_at=0.0))
-        except (StateUnreachableError, StateLockedError) as error:
+        except ProxyfleetError as error:
             logger.warning("another scheduler takes over after %.0f s only: %s", self._lease_s, error)
         finally:
             self._state.close()

@@ -29,7 +29,8 @@ from tests.postgresql_server import PASSWORD, PostgresqlServer
 from tests.system.live_fleet import wait_until
 
 NEVER = threading.Event()
-LEASE_S = 3.0
+LEASE_S = 5.0
+"""Long enough for some renewals before a leader has to give up."""
 Stand = Callable[[str], Leadership]
 
 
@@ -142,6 +143,39 @@ def test_a_leader_that_cannot_reach_the_server_gives_up_before_another_can_follo
     finally:
         postgresql.start()
     assert stand("second").wait_for_it(NEVER)
+
+
+def _set_read_only(access: DatabaseAccess, value: str) -> None:
+    """Have the server refuse to write, as one does that became a replica, or accept it again."""
+    state = reach_state(access)
+    with state.engine.connect().execution_options(beside_writers=True) as connection:
+        connection.exec_driver_sql("SET TRANSACTION READ WRITE")
+        name = connection.exec_driver_sql("SELECT current_database()").scalar()
+        connection.exec_driver_sql(f"ALTER DATABASE {name} SET default_transaction_read_only = {value}")
+        connection.commit()
+        connection.exec_driver_sql(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+            "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        )
+    state.close()
+
+
+def test_a_leader_whose_server_became_a_replica_gives_up_and_the_next_waits_for_the_primary(
+    shared_database: DatabaseAccess, stand: Stand, lost: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    assert stand("first").wait_for_it(NEVER)
+    _set_read_only(shared_database, "on")
+    wait_until(lambda: lost == ["first"], "the leader to give up")
+    assert "it is a replica, or read-only" in caplog.text
+    caplog.clear()
+    waiting = threading.Thread(target=stand("second").wait_for_it, args=(NEVER,))
+    waiting.start()
+    wait_until(lambda: "it is a replica, or read-only" in caplog.text, "the second to stand by")
+    _set_read_only(shared_database, "off")
+    waiting.join(30)
+    state = open_state(shared_database)
+    assert servers_of(state) == Servers(True, "second")
+    state.close()
 
 
 def test_a_server_that_falls_silent_or_hangs_up_counts_as_away(
