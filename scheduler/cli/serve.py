@@ -80,7 +80,7 @@ def _serve(
     configuration: SchedulerConfiguration, stop: threading.Event, hurry: threading.Event, *, with_proxy: bool
 ) -> None:
     database = configuration.database_access()
-    anew = _BeginAnew()
+    anew = _BeginAnew(stop)
     with contextlib.ExitStack() as held:
         state = reach_state(database)
         if state.shared:
@@ -164,13 +164,20 @@ def _lead(
 
 
 class _BeginAnew:
-    """What a scheduler does that doesn't lead any more: with all its threads gone at once, it stands by."""
+    """What a scheduler does that doesn't lead any more: with all its threads gone at once, it stands by.
 
-    local: LocalProxy | None = None
+    One that was told to stop ends instead.
+    """
+
+    def __init__(self, stop: threading.Event) -> None:
+        self.local: LocalProxy | None = None
+        self._stop = stop
 
     def __call__(self) -> None:
         if self.local is not None:
             self.local.tell_to_end()
+        if self._stop.is_set():
+            os._exit(0)  # called from any thread, of which SystemExit would end that one only
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606 - this very command again
 
 

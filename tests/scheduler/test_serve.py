@@ -62,3 +62,31 @@ def test_a_database_file_that_is_none(serve: Serve, tmp_path: Path) -> None:
 
 def test_a_database_url_that_names_nothing(serve: Serve) -> None:
     _refused(serve(extra='database_url = "nosuch://x"'), 3, "database_url")
+
+
+_LEADERSHIP_LOST = """
+import sys, threading
+from scheduler.cli.serve import _BeginAnew
+
+class Proxy:
+    def tell_to_end(self):
+        print("the proxy is told to end", flush=True)
+
+stop = threading.Event()
+if sys.argv[1] == "stopping":
+    stop.set()
+sys.orig_argv = [sys.executable, "-c", "print('stands by')"]
+anew = _BeginAnew(stop)
+anew.local = Proxy()
+lease = threading.Thread(target=anew)  # where leadership is lost
+lease.start()
+lease.join()
+print("goes on as if it led")
+"""
+
+
+@pytest.mark.parametrize(("doing", "then"), [("serving", "stands by\n"), ("stopping", "")])
+def test_one_that_loses_its_leadership_stands_by_unless_it_was_told_to_stop(doing: str, then: str) -> None:
+    command = [sys.executable, "-c", _LEADERSHIP_LOST, doing]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == (0, f"the proxy is told to end\n{then}"), done.stderr
