@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 ReadKey = Callable[[float], str]
-"""Waits at most so many seconds for a key; empty when none was pressed."""
+"""Waits at most so many seconds for a key; empty when none was pressed, several when they came together."""
 
 
 @contextmanager

@@ -71,8 +71,8 @@ def _live(opened: State, window: LedgerWindow, out: Console) -> None:
     first = live_view(look(opened, window), out, page=page)
     try:
         with reading_keys() as read_key, Live(first, console=out, screen=True, auto_refresh=False) as live:
-            while (pressed := read_key(LOOK_EVERY_S)) not in ENDING:
-                page += " " in pressed
+            while not ENDING.intersection(pressed := read_key(LOOK_EVERY_S)):
+                page += pressed.count(" ")
                 live.update(live_view(look(opened, window), out, page=page), refresh=True)
     except KeyboardInterrupt:
         sys.exit(0)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import os
 import pty
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -15,6 +17,7 @@ from scheduler.cli.proxy_record import ProxyRecord
 from scheduler.cli.records import DiskRecord, RunRecord
 from scheduler.cli.status_record import StatusRecord, WaitingRecord
 from scheduler.cli.status_view import live_view
+from tests.scheduler.cli.conftest import Program
 
 GIB = 1 << 30
 
@@ -108,4 +111,24 @@ def test_a_key_is_read_without_waiting_for_return_and_the_terminal_is_left_as_it
             assert read_key(10.0) == "q"
         os.write(keyboard, b"a line\n")
         assert stdin.readline() == "a line\n"
+    os.close(keyboard)
+
+
+@pytest.mark.parametrize("together", [b" q", b"qq"])
+def test_keys_that_come_together_all_count(applied: Program, together: bytes) -> None:
+    keyboard, terminal = pty.openpty()
+    words = [sys.executable, "-c", "from scheduler.cli import main; main()", "status"]
+    environment = {**os.environ, "TERM": "xterm"}
+    with subprocess.Popen(words, stdin=terminal, stdout=terminal, stderr=terminal, env=environment) as program:
+        os.close(terminal)
+        seen = b""
+        while b"q ends" not in seen:
+            seen += os.read(keyboard, 4096)
+        os.write(keyboard, together)
+        try:
+            while os.read(keyboard, 4096):
+                pass
+        except OSError:  # nobody has the terminal open any more
+            pass
+        assert program.wait(60) == 0
     os.close(keyboard)
