@@ -12,8 +12,9 @@ from typing import Any
 
 import obstore
 import pytest
-from obstore.exceptions import GenericError
+from obstore.exceptions import AlreadyExistsError, GenericError
 
+from proxy_worker.contract.errors import StoreError
 from proxy_worker.repository.store import ObjectNotFoundError, StoreReadOnlyError
 from proxy_worker.repository.store.objects import ObjectStore, StoreUnfitError, StoreUrlError
 from tests.simulators.object_storage import ACCESS_KEY, ObjectStorage, serving
@@ -88,6 +89,33 @@ def test_whose_object_it_is_when_the_answer_was_lost(
 
     assert store.put_if_absent("points/vm/run", [b"mi", b"ne"]) is (theirs == b"mine")
     assert store.get("points/vm/run") == theirs
+
+
+@pytest.mark.parametrize("conflicts", [1, 100])
+def test_a_conflict_over_an_object_that_is_not_there_is_tried_again(
+    store: ObjectStore, conflicts: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # S3 answers 409 (ConditionalRequestConflict) to some who write at once, which obstore takes for a taken name.
+    # No server does that when it is told to.
+    real, said = obstore.put, []
+
+    def put(where: Any, name: str, content: bytes, **how: Any) -> Any:
+        if len(said) < conflicts:
+            said.append(name)
+            raise AlreadyExistsError("409 Conflict: ConditionalRequestConflict")
+        return real(where, name, content, **how)
+
+    monkeypatch.setattr(obstore, "put", put)
+    monkeypatch.setattr("proxy_worker.repository.store.objects._FIRST_PAUSE_S", 0.0)
+
+    if conflicts == 1:
+        assert store.put_if_absent("points/vm/run", [b"mine"])
+        assert store.get("points/vm/run") == b"mine"
+        assert not store.put_if_absent("points/vm/run", [b"another's"])
+    else:
+        with pytest.raises(StoreError, match="and then that it doesn't"):
+            store.put_if_absent("points/vm/run", [b"mine"])
+        assert len(said) < conflicts
 
 
 def test_a_server_that_overwrites_is_found_unfit(store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -192,7 +192,9 @@ class ObjectStore:
             nonlocal doubtful
             try:
                 obstore.put(self._once, name, content, mode="create")
-            except AlreadyExistsError:
+            except AlreadyExistsError as error:
+                if not self.exists(name):  # a conflict of two who write at once, which both may lose
+                    raise GenericError("the server says that it exists, and then that it doesn't") from error
                 return doubtful and bytes(obstore.get(self._store, name).bytes()) == content
             except GenericError:
                 doubtful = True
