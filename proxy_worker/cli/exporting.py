@@ -7,13 +7,15 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import typer
 
 from proxy_worker.cli.opening import Opening, OptionError, find_point
 from proxy_worker.cli.serving_point import exported
-from proxy_worker.contract.errors import TargetError
+from proxy_worker.contract.errors import ProxyfleetError, TargetError
+from proxy_worker.export.disk import Disk, Extent
 from proxy_worker.export.server import Server, listen_on_socket
 from proxy_worker.program.scratch import ScratchFolder
 from proxy_worker.program.units import size
@@ -40,19 +42,20 @@ def export_one(
     tool = require_tool("qemu-img", PACKAGE)
     if to.exists() and not overwrite:
         raise OptionError(f"image {to}", why="it exists", remedy="Choose another --to, or say --overwrite.")
+    if not to.parent.is_dir():
+        raise ExportFailedError(f"image {to}", why=f"there is no folder {to.parent}", remedy="Make it first.")
     partial = to.with_name(f".{to.name}.partial-{os.getpid()}")
     try:
         with opening.repository() as repository:
             chosen = find_point(repository, vm, point)
             with contextlib.ExitStack() as stack:
-                disks = exported(stack, repository, chosen, [disk_key], None)
+                disk = _Noted(exported(stack, repository, chosen, [disk_key], None)[disk_key])
                 scratch = ScratchFolder("export")
                 stack.callback(scratch.remove)
-                server = stack.enter_context(Server(disks, listen_on_socket(scratch.path / "nbd.sock")))
+                server = stack.enter_context(Server({disk_key: disk}, listen_on_socket(scratch.path / "nbd.sock")))
                 progress = ["-p"] if sys.stderr.isatty() else []
-                _convert(
-                    [tool, "convert", *progress, "-f", "raw", "-O", image_format, server.uri(disk_key)], partial
-                )
+                command = [tool, "convert", *progress, "-f", "raw", "-O", image_format, server.uri(disk_key)]
+                _convert(command, partial, disk)
         _sync(partial)
         partial.replace(to)
         _sync(to.parent)
@@ -69,22 +72,43 @@ def export_one(
             "path": str(to),
             "format": image_format,
         }
-        typer.echo(json.dumps({**told, "size_bytes": disks[disk_key].size_bytes, "file_bytes": written}))
+        typer.echo(json.dumps({**told, "size_bytes": disk.size_bytes, "file_bytes": written}))
     else:
         what = f"disk {disk_key} of {chosen.vm_name}, restore point {chosen.run}"
-        typer.echo(f"{to}: {what}, {size(disks[disk_key].size_bytes)} in {size(written)}")
+        typer.echo(f"{to} ({image_format}): {what}, {size(disk.size_bytes)} in {size(written)}")
 
 
-def _convert(command: list[str], partial: Path) -> None:
+class _Noted:
+    """A disk that remembers why it couldn't be read: qemu-img hears of an input/output error only."""
+
+    def __init__(self, disk: Disk) -> None:
+        self._disk = disk
+        self.size_bytes, self.block_size = disk.size_bytes, disk.block_size
+        self.error: ProxyfleetError | None = None
+
+    def read_into(self, offset: int, view: memoryview) -> None:
+        try:
+            self._disk.read_into(offset, view)
+        except ProxyfleetError as error:
+            self.error = error
+            raise
+
+    def extents(self, offset: int, length: int) -> Iterator[Extent]:
+        return self._disk.extents(offset, length)
+
+
+def _convert(command: list[str], partial: Path, disk: _Noted) -> None:
     done = subprocess.run(
         [*command, str(partial)], stdout=sys.stderr, stderr=subprocess.PIPE, text=True, check=False, umask=0o077
     )
+    if disk.error is not None:
+        raise disk.error
     if done.returncode:
         said = done.stderr.strip().splitlines()
         raise ExportFailedError(
             "the image can't be written whole",
             why=said[-1] if said else f"qemu-img ended with {done.returncode}",
-            remedy="Nothing is left of it. `proxy-worker repository check` says whether the repository is sound.",
+            remedy="Nothing is left of it.",
         )
 
 

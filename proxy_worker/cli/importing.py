@@ -20,6 +20,7 @@ from proxy_worker.mover.backup import back_up_disk
 from proxy_worker.program.units import size
 from proxy_worker.repository.repository import new_run_id
 from proxy_worker.transport.select import open_path
+from proxy_worker.transport.vmdk import SECTOR_BYTES
 
 
 def import_all(
@@ -30,6 +31,8 @@ def import_all(
     identity, run, started_at = vm_identity(vm), new_run_id(), time.time()
     with ExitStack() as opened_images:
         sources = {key: opened_images.enter_context(open_path(image)) for key, image in named.items()}
+        for key, source in sources.items():
+            _require_disk(named[key], source.size_bytes)
         opened = opened_images.enter_context(opening.repository())
         done: list[tuple[DiskIdentity, int, str]] = []
         committed = False
@@ -63,6 +66,16 @@ def import_all(
     for disk in point.disks:
         stored = size(disk.stored_bytes)
         typer.echo(f"  {disk.key}  {size(disk.size_bytes)}, {stored} stored, from {named[disk.key]}")
+
+
+def _require_disk(image: str, size_bytes: int) -> None:
+    """Disks consist of sectors: whatever doesn't is most likely another file."""
+    if not size_bytes or size_bytes % SECTOR_BYTES:
+        raise OptionError(
+            image,
+            why=f"it isn't a disk: it has {size_bytes} bytes, and no whole sectors of {SECTOR_BYTES}",
+            remedy="Name an image. One that was cut short can't be trusted.",
+        )
 
 
 def _named(images: Sequence[str]) -> dict[str, str]:

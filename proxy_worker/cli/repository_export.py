@@ -10,8 +10,13 @@ import typer
 
 from proxy_worker.cli.opening import Opening
 from proxy_worker.cli.repository_options import AsJson, Location, PassphraseFile
+from proxy_worker.contract.errors import ConfigurationError
 
 app = typer.Typer(add_completion=False)
+
+
+class UnknownFormatError(ConfigurationError):
+    """Nothing says what an image is to be written as."""
 
 
 class ImageFormat(StrEnum):
@@ -30,8 +35,11 @@ def export_image(
     disk_key: Annotated[str, typer.Option("--disk", metavar="KEY", help="The disk's place in it, e.g. scsi0:0.")],
     to: Annotated[Path, typer.Option(metavar="PATH", help="The image to make.")],
     image_format: Annotated[
-        ImageFormat, typer.Option("--format", help="What to write; a VMDK is one growing file.")
-    ] = ImageFormat.QCOW2,
+        ImageFormat | None,
+        typer.Option(
+            "--format", help="What to write, unless PATH says so by its ending; a VMDK is one growing file."
+        ),
+    ] = None,
     passphrase_file: PassphraseFile = None,
     read_key_file: Annotated[Path | None, typer.Option(help="A key that may read blocks.")] = None,
     point: Annotated[
@@ -51,6 +59,22 @@ def export_image(
     from proxy_worker.cli.exporting import export_one  # noqa: PLC0415 - loaded while that works
 
     export_one(
-        opening, vm=vm, point=point, disk_key=disk_key, to=to, image_format=image_format.value, overwrite=overwrite,
+        opening,
+        vm=vm,
+        point=point,
+        disk_key=disk_key,
+        to=to,
+        image_format=(image_format or _by_name(to)).value,
+        overwrite=overwrite,
         as_json=as_json,
-    )  # fmt: skip
+    )
+
+
+def _by_name(path: Path) -> ImageFormat:
+    for image_format in ImageFormat:
+        if path.suffix.lower() == f".{image_format}":
+            return image_format
+    known = ", ".join(f".{image_format}" for image_format in ImageFormat)
+    raise UnknownFormatError(
+        f"--to {path}", why=f"its name ends in none of {known}", remedy="Say the format with --format."
+    )

@@ -14,6 +14,8 @@ from proxy_worker.export.disk import Disk, Extent
 
 _GRAIN: Final = 64 * 1024
 """Bytes that are copied together before the first write to any of them."""
+_BELOW, _WRITTEN, _ZERO = range(3)
+"""Where a grain is read: on the disk below, in the file, nowhere."""
 
 
 class OverlayError(TargetError):
@@ -27,7 +29,7 @@ class Overlay:
         """Keep what is written in `folder`, which needs room for it. Raises `OverlayError`."""
         self.size_bytes, self.block_size = below.size_bytes, below.block_size
         self._below = below
-        self._written = bytearray(-(-below.size_bytes // _GRAIN))
+        self._states = bytearray(-(-below.size_bytes // _GRAIN))
         self._writing = threading.Lock()
         try:
             self._file = os.open(folder, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
@@ -55,59 +57,79 @@ class Overlay:
 
     def read_into(self, offset: int, view: memoryview) -> None:
         """Fill `view` from `offset` on: what was written where it was, else what is below."""
-        for at, stop, written in self._ranges(offset, len(view)):
+        for at, stop, state in self._ranges(offset, len(view)):
             part = view[at - offset : stop - offset]
-            if written:
+            if state == _WRITTEN:
                 self._fill(part, at)
+            elif state == _ZERO:
+                part[:] = bytes(len(part))
             else:
                 self._below.read_into(at, part)
 
     def extents(self, offset: int, length: int) -> Iterator[Extent]:
         """What was written counts as data, whatever it is."""
-        for at, stop, written in self._ranges(offset, length):
-            if written:
-                yield Extent(stop - at, zero=False)
-            else:
+        for at, stop, state in self._ranges(offset, length):
+            if state == _BELOW:
                 yield from self._below.extents(at, stop - at)
+            else:
+                yield Extent(stop - at, zero=state == _ZERO)
 
     def write(self, offset: int, data: memoryview) -> None:
         """Put `data` at `offset`; raises OSError when there is no room."""
         with self._writing:
-            first, last = offset // _GRAIN, (offset + len(data) - 1) // _GRAIN
-            for grain in dict.fromkeys((first, last)):
-                self._copy_up(grain, offset, offset + len(data))
-            written = 0
-            while written < len(data):
-                written += os.pwrite(self._file, data[written:], offset + written)
-            self._written[first : last + 1] = b"\1" * (last + 1 - first)
+            self._write(offset, data)
 
     def zero(self, offset: int, length: int) -> None:
-        """Let a range read as zeros."""
-        zeros = memoryview(bytes(min(length, 1 << 20)))
-        for at in range(offset, offset + length, len(zeros)):
-            self.write(at, zeros[: offset + length - at])
+        """Let a range read as zeros; whole grains of it take no room."""
+        with self._writing:
+            first, last = -(-offset // _GRAIN), (offset + length) // _GRAIN
+            if offset + length == self.size_bytes:
+                last = len(self._states)
+            if first >= last:
+                self._write(offset, memoryview(bytes(length)))
+                return
+            self._write(offset, memoryview(bytes(first * _GRAIN - offset)))
+            end = min(last * _GRAIN, self.size_bytes)
+            self._write(end, memoryview(bytes(offset + length - end)))
+            self._states[first:last] = bytes([_ZERO]) * (last - first)
+
+    def _write(self, offset: int, data: memoryview) -> None:
+        if not data:
+            return
+        first, last = offset // _GRAIN, (offset + len(data) - 1) // _GRAIN
+        for grain in dict.fromkeys((first, last)):
+            self._copy_up(grain, offset, offset + len(data))
+        self._put(offset, data)
+        self._states[first : last + 1] = bytes([_WRITTEN]) * (last + 1 - first)
 
     def _copy_up(self, grain: int, begin: int, end: int) -> None:
-        """Copy what lies below a grain that is about to be written in part, and hasn't been written before."""
+        """Copy what a grain reads as that is about to be written in part, and isn't in the file."""
         at = grain * _GRAIN
         stop = min(at + _GRAIN, self.size_bytes)
-        if self._written[grain] or (begin <= at and stop <= end):
+        if self._states[grain] == _WRITTEN or (begin <= at and stop <= end):
             return
         content = memoryview(bytearray(stop - at))
-        self._below.read_into(at, content)
-        os.pwrite(self._file, content, at)
+        if self._states[grain] == _BELOW:
+            self._below.read_into(at, content)
+        self._put(at, content)
+
+    def _put(self, offset: int, data: memoryview) -> None:
+        put = 0
+        while put < len(data):
+            put += os.pwrite(self._file, data[put:], offset + put)
 
     def _fill(self, view: memoryview, offset: int) -> None:
         filled = 0
         while filled < len(view):
             filled += os.preadv(self._file, [view[filled:]], offset + filled)
 
-    def _ranges(self, offset: int, length: int) -> Iterator[tuple[int, int, bool]]:
-        """The range in pieces that were written, and that were not."""
+    def _ranges(self, offset: int, length: int) -> Iterator[tuple[int, int, int]]:
+        """The range in pieces of one state each."""
         at, end = offset, offset + length
         while at < end:
-            written = bool(self._written[at // _GRAIN])
-            other = self._written.find(0 if written else 1, at // _GRAIN)
-            stop = min(end, other * _GRAIN) if other >= 0 else end
-            yield at, stop, written
+            grain = at // _GRAIN
+            state = self._states[grain]
+            alike = self._states[grain : -(-end // _GRAIN)]
+            stop = min(end, (grain + len(alike) - len(alike.lstrip(bytes([state])))) * _GRAIN)
+            yield at, stop, state
             at = stop

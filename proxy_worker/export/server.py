@@ -1,4 +1,4 @@
-"""The NBD server: listens where only this machine's users are, one thread a client, a few for the work."""
+"""The NBD server: listens where only this machine's users are, and gives each client threads of its own."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import socket
 import struct
 import threading
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -18,16 +17,12 @@ from urllib.parse import quote
 from proxy_worker.contract.errors import ConfigurationError
 from proxy_worker.export.disk import Disk
 from proxy_worker.export.negotiation import negotiate
-from proxy_worker.export.transmission import Room, Transmission
+from proxy_worker.export.transmission import Transmission
 
 logger = logging.getLogger(__name__)
 
 NEGOTIATION_TIMEOUT_S: Final = 15.0
-MOST_CLIENTS: Final = 64
-_ROOM_BYTES: Final = 64 << 20
-"""For requests in flight, over all clients."""
-_WAITING: Final = 2
-"""Threads beyond one for each core: as many may wait for the repository while the cores work."""
+MOST_CLIENTS: Final = 32
 
 
 class ListenError(ConfigurationError):
@@ -42,8 +37,6 @@ class Server:
         self._listener = listener
         self._clients: set[socket.socket] = set()
         self._lock = threading.Lock()
-        self._room = Room(_ROOM_BYTES)
-        self._workers = ThreadPoolExecutor(len(os.sched_getaffinity(0)) + _WAITING, thread_name_prefix="export")
         self._threads: list[threading.Thread] = []
         self._closed = threading.Event()
 
@@ -74,7 +67,6 @@ class Server:
                 client.shutdown(socket.SHUT_RDWR)
         for thread in self._threads:
             thread.join()
-        self._workers.shutdown()
 
     def __enter__(self) -> Self:
         self.start()
@@ -109,7 +101,7 @@ class Server:
             agreement = negotiate(client, self._exports)
             client.settimeout(None)
             if agreement is not None:
-                Transmission(client, agreement, self._workers, self._room).run()
+                Transmission(client, agreement).run()
         except (OSError, EOFError, ValueError, struct.error) as error:
             logger.debug("a client was sent away: %s", error)
         finally:
@@ -120,6 +112,7 @@ class Server:
 
 def listen_on_socket(path: Path) -> socket.socket:
     """Listen on a Unix socket that only this user can connect to. Raises `ListenError`."""
+    _remove_dead(path)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     before = os.umask(0o177)
     try:
@@ -135,6 +128,18 @@ def listen_on_socket(path: Path) -> socket.socket:
     finally:
         os.umask(before)
     return listener
+
+
+def _remove_dead(path: Path) -> None:
+    """Remove a socket that a killed server has left; one that somebody listens on stays, as any other file does."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        try:
+            probe.connect(str(path))
+        except ConnectionRefusedError:
+            if path.is_socket():
+                path.unlink(missing_ok=True)
+        except OSError:
+            return
 
 
 def listen_on_loopback(port: int) -> socket.socket:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
+import os
 import socket
 import struct
 import threading
 from collections.abc import Callable
-from concurrent.futures import Executor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Final
 
@@ -35,17 +37,19 @@ logger = logging.getLogger(__name__)
 
 _WRITES: Final = frozenset({Command.WRITE, Command.TRIM, Command.WRITE_ZEROES})
 _MOST_EXTENTS: Final = 4096
+_THREADS: Final = len(os.sched_getaffinity(0)) + 2
+"""Of a client: two may wait for the repository while the cores work."""
 
 
-class Room:
-    """Bytes that requests in flight may take, over all connections; whoever finds none waits."""
+class _Room:
+    """Bytes that a client's requests in flight may take; its next request waits until there is room."""
 
-    def __init__(self, size_bytes: int) -> None:
-        self._left = size_bytes
+    def __init__(self) -> None:
+        self._left = LONGEST_REQUEST
         self._changed = threading.Condition()
 
     def take(self, size_bytes: int) -> None:
-        """Wait for room; at most `LONGEST_REQUEST` at once."""
+        """Wait for room."""
         with self._changed:
             self._changed.wait_for(lambda: self._left >= size_bytes)
             self._left -= size_bytes
@@ -68,28 +72,22 @@ class _Request:
 
 
 class Transmission:
-    """One client's requests, done by the threads of `executor`."""
+    """One client's requests, done by threads of its own: one that stops reading keeps nobody else waiting."""
 
-    def __init__(self, link: socket.socket, agreement: Agreement, executor: Executor, room: Room) -> None:
+    def __init__(self, link: socket.socket, agreement: Agreement) -> None:
         self._link = link
         self._disk = agreement.disk
         self._overlay = agreement.disk if isinstance(agreement.disk, Overlay) else None
         self._structured = agreement.structured
         self._allocation = agreement.allocation
-        self._executor = executor
-        self._room = room
+        self._room = _Room()
         self._sending = threading.Lock()
-        self._in_flight = 0
-        self._idle = threading.Condition()
 
     def run(self) -> None:
         """Until the client leaves. Raises OSError, EOFError and ValueError when it doesn't say so."""
-        try:
+        with ThreadPoolExecutor(_THREADS, thread_name_prefix="export") as threads:
             while (request := self._receive()) is not None:
-                self._begin(request)
-        finally:
-            with self._idle:
-                self._idle.wait_for(lambda: self._in_flight == 0)
+                threads.submit(self._work, request).add_done_callback(self._ended)
 
     def _receive(self) -> _Request | None:
         magic, flags, kind, cookie, offset, length = REQUEST.unpack(receive(self._link, REQUEST.size))
@@ -99,7 +97,7 @@ class Transmission:
             return None
         if kind == Command.WRITE and length > LONGEST_REQUEST:
             raise ValueError(f"it sent {length} bytes to write at once")
-        size = length if kind in {Command.READ, Command.WRITE} and length <= LONGEST_REQUEST else 0
+        size = _held(kind, length)
         self._room.take(size)
         try:
             payload = memoryview(receive(self._link, length)) if kind == Command.WRITE else None
@@ -109,22 +107,20 @@ class Transmission:
             self._room.give_back(size)
             raise
 
-    def _begin(self, request: _Request) -> None:
-        with self._idle:
-            self._in_flight += 1
-        self._executor.submit(self._work, request)
-
     def _work(self, request: _Request) -> None:
         try:
             self._answer(request)
-        except OSError:
-            logger.debug("a client left before its answer")
         finally:
-            if request.command in {Command.READ, Command.WRITE} and request.length <= LONGEST_REQUEST:
-                self._room.give_back(request.length)
-            with self._idle:
-                self._in_flight -= 1
-                self._idle.notify_all()
+            self._room.give_back(_held(request.command, request.length))
+
+    def _ended(self, work: Future[None]) -> None:
+        """A request that got no answer ends the connection: a client would wait for it for ever."""
+        error = work.exception()
+        if error is not None:
+            if not isinstance(error, OSError):
+                logger.error("a request of an NBD client failed", exc_info=error)
+            with contextlib.suppress(OSError):
+                self._link.shutdown(socket.SHUT_RDWR)
 
     def _answer(self, request: _Request) -> None:
         refusal = self._refusal(request)
@@ -209,3 +205,8 @@ class Transmission:
                 self._send_chunk(request, ChunkType.ERROR, struct.pack(">IH", number, len(text)) + text)
             else:
                 self._link.sendall(SIMPLE.pack(SIMPLE_MAGIC, number, request.cookie))
+
+
+def _held(command: int, length: int) -> int:
+    """How much room a request takes until it is answered."""
+    return length if command in {Command.READ, Command.WRITE} and length <= LONGEST_REQUEST else 0

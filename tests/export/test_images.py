@@ -97,8 +97,9 @@ def _external(shell: Shell, name: str) -> None:
 
 
 def _encrypted(shell: Shell, name: str) -> None:
-    secret = ("--object", "secret,id=s,data=geheim", "-o", "encrypt.format=luks,encrypt.key-secret=s")
-    shell.tool("qemu-img", "create", "-q", "-f", "qcow2", *secret, name, "1M")
+    image = bytearray((shell.folder / "disk.qcow2").read_bytes())
+    image[32:36] = (2).to_bytes(4, "big")  # the header says LUKS
+    (shell.folder / name).write_bytes(image)
 
 
 @pytest.mark.parametrize(
@@ -130,11 +131,26 @@ def test_an_image_that_is_not_whole_imports_nothing(
         (("disk.raw",), 3, "it isn't of the form KEY=IMAGE"),
         (("scsi0:0=disk.raw", "scsi0:0=disk.vmdk"), 3, "scsi0:0 is disk.raw already"),
         (("scsi0:0=missing.raw",), 4, "missing.raw"),
+        (("scsi0:0=passphrase",), 3, "it isn't a disk: it has 14 bytes"),
+        (("scsi0:0=empty.raw",), 3, "it isn't a disk: it has 0 bytes"),
         (("a place=disk.raw",), 3, "key 'a place'"),
     ],
 )
 def test_what_cannot_be_imported_is_named(shell: Shell, words: tuple[str, ...], code: int, said: str) -> None:
+    (shell.folder / "empty.raw").touch()
     assert said in shell.ours("import", "--vm", "bad", *words, code=code)
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (("--to", "out.xyz"), 3, "its name ends in none of .raw, .qcow2, .vmdk"),
+        (("--to", "nowhere/out.raw"), 12, "there is no folder nowhere"),
+    ],
+)
+def test_what_cannot_be_exported_is_named(shell: Shell, words: tuple[str, ...], code: int, said: str) -> None:
+    shell.ours("import", "--vm", "named", "scsi0:0=disk.raw")
+    assert said in shell.ours("export", "--vm", "named", "--disk", "scsi0:0", *words, code=code)
 
 
 def test_a_damaged_block_leaves_no_image(tmp_path: Path) -> None:
@@ -146,5 +162,5 @@ def test_a_damaged_block_leaves_no_image(tmp_path: Path) -> None:
         file.write(b"rot")
     whose = ("--vm", "web", "--disk", "scsi0:0", "--format", "raw", "--to", "out.raw")
 
-    assert "the image can't be written whole" in shell.ours("export", *whose, code=12)
+    assert "is damaged" in shell.ours("export", *whose, code=5)
     assert [path.name for path in tmp_path.iterdir() if "out" in path.name] == []

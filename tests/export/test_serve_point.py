@@ -8,6 +8,7 @@ import os
 import random
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import time
@@ -264,6 +265,24 @@ def test_what_cannot_be_served_is_named(world: World, words: tuple[str, ...], co
 def test_a_write_key_serves_nothing(world: World) -> None:
     opened = ("--repository", "repo", "--vm", "web", "--read-key-file", "write.key", "--socket", "x.sock")
     assert "a write key can't read blocks" in world.run("serve-point", *opened, code=6)
+
+
+def test_a_socket_that_a_killed_server_has_left_is_no_obstacle(world: World) -> None:
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(str(world.folder / "d.sock"))
+    with world.serving("--socket", "d.sock") as served:
+        opened = ("--repository", "repo", "--vm", "web", "--passphrase-file", "passphrase", "--socket", "d.sock")
+        assert "d.sock: Address already in use" in world.run("serve-point", *opened, code=3)
+        assert "scsi0:0" in tool("nbdinfo", served.uri(), cwd=world.folder)
+
+
+def test_a_client_that_reads_nothing_keeps_nobody_waiting(world: World, served: Served) -> None:
+    read = struct.pack(">IHHQQI", 0x25609513, 0, 0, 1, 0, 4 << 20)
+    with socket.socket(socket.AF_UNIX) as stalled:
+        stalled.connect(str(world.folder / "one.sock"))
+        stalled.sendall(struct.pack(">I", 3) + b"IHAVEOPT" + struct.pack(">II", 1, 0) + read * 64)
+        tool("nbdcopy", served.uri(), "beside.raw", cwd=world.folder)
+    assert (world.folder / "beside.raw").read_bytes() == CONTENT
 
 
 def test_ctrl_c_ends_it_in_order(world: World) -> None:
