@@ -170,7 +170,6 @@ def try_out(
       scheduler notification test admins --run 20261122T190102Z-1a2b3c4d
     """
     from scheduler.notifications.letter import Letter  # noqa: PLC0415 - with what sends: slow, and for this alone
-    from scheduler.notifications.outbox import Due  # noqa: PLC0415 - as above
     from scheduler.notifications.postman import deliver  # noqa: PLC0415 - as above
     from scheduler.reports.run_report import run_report  # noqa: PLC0415 - as above
 
@@ -178,7 +177,7 @@ def try_out(
         row = _find(session, name)
         report = run_report(session, _ended_run(session, run))
     letter = Letter(new_id(time.time()), row.name, report, test=True)
-    deliver(Due(letter, row.webhook, row.email), configuration().secrets_dir)
+    deliver(letter, row.webhook, row.email, configuration().secrets_dir)
     note(f"Told {_target(row)} of run {report.run}.")
 
 

@@ -32,9 +32,12 @@ _TOLD = {
 
 @dataclass(frozen=True)
 class Due:
-    """A delivery whose time has come, with all that it takes."""
+    """A delivery whose time has come, and where it goes."""
 
-    letter: Letter
+    delivery: str
+    notification: str
+    run: str
+    job: str
     webhook: WebhookTarget | None
     email: EmailTarget | None
 
@@ -66,19 +69,21 @@ def post_news(session: Session, now: float) -> None:
 
 def due(session: Session, now: float, *, busy: Collection[str] = ()) -> list[Due]:
     """The oldest delivery of each notification whose time has come, but for those that are `busy`."""
-    waiting = select(Delivery).where(
-        Delivery.state == DeliveryState.WAITING, Delivery.next_at <= now, Delivery.notification.not_in(busy)
+    waiting = (
+        select(Delivery, Notification, Run.job)
+        .join(Notification, Notification.name == Delivery.notification)
+        .join(Run, Run.id == Delivery.run_id)
+        .where(Delivery.state == DeliveryState.WAITING, Delivery.next_at <= now, Delivery.notification.not_in(busy))
     )
-    oldest: dict[str, Delivery] = {}
-    for delivery in session.scalars(waiting.order_by(Delivery.created_at)):
-        oldest.setdefault(delivery.notification, delivery)
-    found = []
-    for delivery in oldest.values():
-        notification = session.get_one(Notification, delivery.notification)
-        report = run_report(session, session.get_one(Run, delivery.run_id))
-        letter = Letter(delivery.id, notification.name, report)
-        found.append(Due(letter, notification.webhook, notification.email))
-    return found
+    oldest: dict[str, Due] = {}
+    for delivery, to, job in session.execute(waiting.order_by(Delivery.created_at)):
+        oldest.setdefault(to.name, Due(delivery.id, to.name, delivery.run_id, job, to.webhook, to.email))
+    return list(oldest.values())
+
+
+def letter_of(session: Session, one: Due) -> Letter:
+    """What a delivery tells."""
+    return Letter(one.delivery, one.notification, run_report(session, session.get_one(Run, one.run)))
 
 
 def record(session: Session, delivery_id: str, error: str | None, now: float) -> None:

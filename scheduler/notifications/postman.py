@@ -11,7 +11,9 @@ from typing import Self
 
 from proxy_worker.contract.errors import ProxyfleetError
 from scheduler.notifications import email, outbox, webhook
+from scheduler.notifications.letter import Letter
 from scheduler.notifications.outbox import Due
+from scheduler.planning.addressees import EmailTarget, WebhookTarget
 from scheduler.state.store import State
 
 logger = logging.getLogger(__name__)
@@ -56,6 +58,11 @@ class Postman:
                 if not told:
                     logger.warning("notifications wait: %s", error)
                 told = True
+            except Exception:
+                # What one round stumbles over, the next may not; without this thread nobody is told of anything.
+                if not told:
+                    logger.exception("notifications wait")
+                told = True
 
     def round(self) -> tuple[threading.Thread, ...]:
         """Write down what is news, and send what is due: one thread each, which returns once that is recorded."""
@@ -69,36 +76,37 @@ class Postman:
             due = outbox.due(session, self._clock(), busy=self._on_their_way.keys())
         for one in due:
             thread = threading.Thread(target=self._tell, args=(one,), name="postman on the way", daemon=True)
-            self._on_their_way[one.letter.notification] = thread
+            self._on_their_way[one.notification] = thread
             thread.start()
         return tuple(self._on_their_way.values())
 
     def _tell(self, due: Due) -> None:
-        letter = due.letter
-        about = {"run": letter.report.run, "job": letter.report.job}
+        about = {"run": due.run, "job": due.job}
         error = None
         try:
-            deliver(due, self._secrets_dir)
-            logger.info("notification %s told of run %s", letter.notification, letter.report.run, extra=about)
+            with self._state.read() as session:
+                letter = outbox.letter_of(session, due)
+            deliver(letter, due.webhook, due.email, self._secrets_dir)
+            logger.info("notification %s told of run %s", due.notification, due.run, extra=about)
         except ProxyfleetError as foreseen:
             error = str(foreseen)
-            logger.warning(
-                "notification %s, run %s: %s", letter.notification, letter.report.run, error, extra=about
-            )
+            logger.warning("notification %s, run %s: %s", due.notification, due.run, error, extra=about)
         except Exception as defect:
             # One letter that can't be written must not keep its addressee from getting others.
             error = f"unexpected {type(defect).__name__}: the scheduler's log says more"
-            logger.exception("notification %s, run %s", letter.notification, letter.report.run, extra=about)
+            logger.exception("notification %s, run %s", due.notification, due.run, extra=about)
         try:
             with self._state.write() as session:
-                outbox.record(session, letter.delivery, error, self._clock())
+                outbox.record(session, due.delivery, error, self._clock())
         except ProxyfleetError as lost:
-            logger.warning("notification %s may be told again of a run: %s", letter.notification, lost, extra=about)
+            logger.warning("notification %s may be told again of a run: %s", due.notification, lost, extra=about)
 
 
-def deliver(due: Due, secrets_dir: Path) -> None:
+def deliver(
+    letter: Letter, to_webhook: WebhookTarget | None, to_email: EmailTarget | None, secrets_dir: Path
+) -> None:
     """Tell one addressee, once; raises `DeliveryError` or `SecretError`."""
-    if due.webhook is not None:
-        webhook.post(due.webhook, due.letter, secrets_dir)
-    if due.email is not None:
-        email.send(due.email, due.letter, secrets_dir)
+    if to_webhook is not None:
+        webhook.post(to_webhook, letter, secrets_dir)
+    if to_email is not None:
+        email.send(to_email, letter, secrets_dir)

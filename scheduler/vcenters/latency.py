@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -26,6 +27,18 @@ class Watched:
     account: Account
     declared: Mapping[str, str]
     """The declared name by what vCenter calls it."""
+
+
+@contextmanager
+def _going_on() -> Iterator[None]:
+    """Log what goes wrong: neither other vCenters nor later looks are to be lost by it."""
+    try:
+        yield
+    except ProxyfleetError as error:
+        logger.warning("how long datastores take to answer is not kept: %s", error)
+    except Exception:
+        # An answer that nobody foresaw must not end the thread.
+        logger.exception("how long datastores take to answer is not kept")
 
 
 class LatencyWatch:
@@ -69,11 +82,10 @@ class LatencyWatch:
                 session.close()
 
     def _look(self) -> None:
-        try:
+        with _going_on():
             for one in self._watched():
-                self._measure(one)
-        except ProxyfleetError as error:
-            logger.warning("how long datastores take to answer is not kept: %s", error)
+                with _going_on():
+                    self._measure(one)
 
     def _measure(self, one: Watched) -> None:
         try:

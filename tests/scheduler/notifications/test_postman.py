@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from pathlib import Path
 
 import pytest
+from sqlalchemy.orm import Session
 
-from scheduler.notifications.outbox import GIVE_UP_AFTER_S
+from scheduler.notifications import outbox
+from scheduler.notifications.outbox import GIVE_UP_AFTER_S, has_news
 from scheduler.notifications.postman import Postman
 from scheduler.planning.addressees import NotifyWhen, WebhookTarget
+from scheduler.reports.run_report import RunReport, run_report
 from scheduler.state.asking import ask_to_retry
 from scheduler.state.models import Delivery, DeliveryState, Notification, Run, RunState
 from scheduler.state.store import State
@@ -130,6 +134,54 @@ def test_one_that_does_not_answer_holds_up_nobody(state: State, postman: Postman
     assert {one.notification for one in deliveries(state) if one.state is DeliveryState.DELIVERED} == {"alive"}
     hold.set()
     stuck.join(30)
+
+
+def test_a_report_that_can_not_be_made_holds_up_nobody(
+    state: State, postman: Postman, endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail_for_one(session: Session, run: Run) -> RunReport:
+        if run.id == "run-1":
+            raise KeyError(run.id)
+        return run_report(session, run)
+
+    monkeypatch.setattr(outbox, "run_report", fail_for_one)
+    declare(state, "tickets", endpoint.url, when=NotifyWhen.ALWAYS)
+    end_run(state)
+    rounds(postman)
+    declare(state, "chat", endpoint.url, when=NotifyWhen.ALWAYS)
+    end_run(state, "run-2")
+    rounds(postman)
+
+    assert {(one.run_id, one.notification): one.state for one in deliveries(state)} == {
+        ("run-1", "tickets"): DeliveryState.WAITING,
+        ("run-2", "tickets"): DeliveryState.DELIVERED,
+        ("run-2", "chat"): DeliveryState.DELIVERED,
+    }
+    assert deliveries(state)[0].error == "unexpected KeyError: the scheduler's log says more"
+
+
+def test_a_round_that_fails_unforeseen_is_logged_and_followed_by_others(
+    state: State,
+    postman: Postman,
+    endpoint: Endpoint,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    looks = itertools.count()
+
+    def fail_at_first(session: Session) -> bool:
+        if next(looks) == 0:
+            raise KeyError("news")
+        return has_news(session)
+
+    monkeypatch.setattr(outbox, "has_news", fail_at_first)
+    monkeypatch.setattr("scheduler.notifications.postman.LOOK_EVERY_S", 0.01)
+    declare(state, "tickets", endpoint.url, when=NotifyWhen.ALWAYS)
+    end_run(state)
+    with postman:
+        endpoint.requests.get(timeout=30)
+
+    assert "KeyError: 'news'" in caplog.text
 
 
 def test_what_was_told_but_not_recorded_is_told_again_after_a_crash(
