@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -122,16 +124,38 @@ def save_key_file(key: KeyFile, path: Path) -> None:
 
 def save_secret(content: bytes, path: Path, what: str) -> None:
     """Write a file that only its owner may read; `what` it is, for messages. Raises as `save_key_file` does."""
+    with new_secret(path, what) as write:
+        write(content)
+
+
+@contextmanager
+def new_secret(path: Path, what: str) -> Iterator[Callable[[bytes], None]]:
+    """The same for what has yet to be made: the file is there from the start, and gone again if the block fails."""
     try:
-        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        with os.fdopen(file, "wb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
     except FileExistsError as error:
         raise KeyFileExistsError(f"{what} {path}", why="it exists", remedy="Choose another name.") from error
     except OSError as error:
-        raise KeyFileError(f"can't write {what} {path}", why=error.strerror or str(error)) from error
+        raise _unwritten(path, what, error) from error
+
+    def write(content: bytes) -> None:
+        try:
+            with path.open("r+b") as stream:
+                stream.write(content)
+                stream.flush()
+                os.fsync(stream.fileno())
+        except OSError as error:
+            raise _unwritten(path, what, error) from error
+
+    try:
+        yield write
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
+
+
+def _unwritten(path: Path, what: str, error: OSError) -> KeyFileError:
+    return KeyFileError(f"can't write {what} {path}", why=error.strerror or str(error))
 
 
 def _read(path: Path) -> bytes:

@@ -112,6 +112,19 @@ def test_keys_are_handed_out_listed_added_and_removed(shell: Shell) -> None:
     shell.repository_command("list", "--passphrase-file", new)
 
 
+def test_a_key_that_was_not_handed_out_leaves_nothing(shell: Shell) -> None:
+    owner = ("--passphrase-file", shell.passphrase)
+    taken = shell.folder / "taken.key"
+    taken.write_text("something else")
+    for kind in ("export-read", "export-write"):
+        keys = ("repository", "keys", kind, shell.repository, *owner, "--label", "proxy-1")
+        assert "it exists" in shell.run(*keys, "--out", taken, exit_code=9).stderr
+        assert "No such file" in shell.run(*keys, "--out", "nowhere/new.key", exit_code=6).stderr
+    assert taken.read_text() == "something else"
+    shown = shell.run("repository", "keys", "list", shell.repository, *owner, "--json").stdout
+    assert [key["label"] for key in json.loads(shown)] == ["first"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "exit_code", "says"),
     [
