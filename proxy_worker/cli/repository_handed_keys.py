@@ -9,11 +9,10 @@ import typer
 
 from proxy_worker.cli.opening import open_repository
 from proxy_worker.cli.repository_options import Location, PassphraseFile
-from proxy_worker.repository import documents
-from proxy_worker.repository.credentials import make_key_file, new_secret
+from proxy_worker.repository.credentials import make_key_file, save_key_file
 from proxy_worker.repository.errors import WrongPassphraseError
 from proxy_worker.repository.identity import Identity
-from proxy_worker.repository.issuing import recorded_issue, revoke
+from proxy_worker.repository.issuing import record_issue, revoke
 from proxy_worker.repository.keyring import Secrets
 from proxy_worker.repository.repository import Repository
 
@@ -63,18 +62,24 @@ def revoke_key(
     key: Annotated[str, typer.Argument(metavar="KEY", help="Its label or writer id, as `keys list` shows them.")],
     *,
     passphrase_file: PassphraseFile = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Revoke a writer id even if the repository knows nothing of it.")
+    ] = False,
 ) -> None:
     """Shut out a write or read key that was stolen: nothing that it has stored counts any more, old or new.
 
     A key that is merely replaced needs no revoking: delete its file, and its restore points stay. What a stolen
     read key could read it can still read; `keys rotate` keeps what is stored from then on from it.
 
+    A writer id that was neither handed out nor has written anything is refused, as it may be mistyped: the stolen
+    key would go on working. Give `--force` for a key without a record that hasn't written yet.
+
     \b
     Examples:
       proxy-worker repository keys revoke /backup/main proxy-1 --passphrase-file main.passphrase
     """
     with open_repository(repository, passphrase_file=passphrase_file) as opened:
-        revoked = revoke(opened.access, unlocked(opened), key)
+        revoked = revoke(opened.access, unlocked(opened), key, force=force)
     typer.echo(f"revoked writer {revoked.writer_id}; proxies honour it from their next task on")
     for point in revoked.points:
         typer.echo(f"  no longer counts: restore point {point}")
@@ -97,10 +102,7 @@ def _export(
     label: str,
     group: str,
 ) -> None:
-    with (
-        open_repository(repository, passphrase_file=passphrase_file) as opened,
-        new_secret(out, "key file") as write,
-    ):
+    with open_repository(repository, passphrase_file=passphrase_file) as opened:
         key = make_key_file(
             unlocked(opened),
             kind=kind,
@@ -109,8 +111,8 @@ def _export(
             label=label or out.stem,
             group=group,
         )
-        with recorded_issue(opened.access, key):
-            write(documents.seal(key))
+        record_issue(opened.access, key)
+    save_key_file(key, out)
     writer = Identity(key.writer_private_key, key.writer_certificate).body
     typer.echo(
         f"made {kind} key {out} for writer {writer.writer_id.hex()} ({writer.label}) of group {writer.group}"

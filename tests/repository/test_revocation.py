@@ -14,9 +14,10 @@ from proxy_worker.ledger import ProxyIdentity
 from proxy_worker.node.bench import Bench
 from proxy_worker.node.draining import Draining
 from proxy_worker.repository.collector import collect
-from proxy_worker.repository.credentials import Credential, KeyFile, make_key_file, new_secret, save_key_file
-from proxy_worker.repository.errors import KeyFileError, KeyNotFoundError, RevokedKeyError
-from proxy_worker.repository.issuing import issued_keys, record_issue, recorded_issue, revoke
+from proxy_worker.repository.config import load_config
+from proxy_worker.repository.credentials import Credential, KeyFile, make_key_file, save_key_file
+from proxy_worker.repository.errors import KeyNotFoundError, RevokedKeyError
+from proxy_worker.repository.issuing import issued_keys, record_issue, revoke
 from proxy_worker.repository.repository import Repository
 from proxy_worker.repository.rotation import rotate
 from tests.repository.making import CHEAP, CREDENTIAL, PASSPHRASE, back_up, make_repository, noise, restore, text
@@ -39,21 +40,6 @@ def handed_out(repository: Repository, label: str) -> KeyFile:
     )
     record_issue(repository.access, key)
     return key
-
-
-def test_a_key_that_could_not_be_written_is_not_listed(repository: Repository, tmp_path: Path) -> None:
-    key = handed_out(repository, "proxy-1")
-    path = tmp_path / "proxy-1.key"
-
-    with new_secret(path, "key file") as write:
-        pass
-    path.unlink()
-    with pytest.raises(KeyFileError, match="can't write key file"), recorded_issue(repository.access, key):
-        write(b"a key")
-    with pytest.raises(KeyNotFoundError), new_secret(path, "key file"):
-        shut_out(repository, "proxy-1")
-    assert not list(issued_keys(repository.access))
-    assert not path.exists()
 
 
 def shut_out(repository: Repository, which: str) -> tuple[str, ...]:
@@ -132,6 +118,33 @@ def test_a_key_is_named_by_its_label_or_its_id(repository: Repository) -> None:
     shut_out(repository, twice.keyring().identity.body.writer_id.hex())
     with pytest.raises(RevokedKeyError):
         Repository.open(repository.access.store, Credential(key=twice))
+
+
+def test_an_id_that_nothing_is_known_of_is_refused_unless_forced(repository: Repository) -> None:
+    assert repository.unlocked
+    store = repository.access.store
+    stolen = handed_out(repository, "stolen").keyring().identity.body.writer_id.hex()
+    mistyped = stolen[:-1] + ("0" if stolen[-1] != "0" else "1")
+    with pytest.raises(KeyNotFoundError, match="no key of that writer id") as refused:
+        shut_out(repository, mistyped)
+    assert "--force" in str(refused.value.remedy)
+    assert load_config(store).revoked_writers == ()
+
+    revoke(repository.access, repository.unlocked, mistyped, force=True)
+    assert load_config(store).revoked_writers == (mistyped,)
+    shut_out(repository, mistyped)  # known by now
+
+
+def test_a_key_without_a_record_is_known_by_what_it_has_signed(repository: Repository) -> None:
+    key = handed_out(repository, "old")
+    writer_id = key.keyring().identity.body.writer_id.hex()
+    repository.access.store.delete(f"issued/{writer_id}")
+    with pytest.raises(KeyNotFoundError):
+        shut_out(repository, writer_id)
+    with Repository.open(repository.access.store, Credential(key=key)) as proxy:
+        back_up(proxy, text(1), run="theirs")
+
+    assert shut_out(repository, writer_id) == ("web01 theirs",)
 
 
 def test_a_proxy_at_work_honours_it_from_its_next_task_on(repository: Repository, tmp_path: Path) -> None:
