@@ -13,7 +13,7 @@ from typing import Any, Final
 import tomlkit
 from sqlalchemy import select
 
-from scheduler.server_backup.archive import Archive, File, Rows
+from scheduler.server_backup.archive import Archive, File, Manifest, Rows
 from scheduler.server_backup.errors import ArchiveDamagedError, RestoreTargetError
 from scheduler.server_backup.making import FILES, IN_ARCHIVE, SECRETS, STATE
 from scheduler.server_backup.tables import Filling
@@ -51,7 +51,8 @@ def restore_server(
 
     What serves from it opens epochs above all that the dead server can have used, and looks first for restore
     points that were made after the backup. Raises `RestoreTargetError`, `RecoveryPassphraseError`,
-    `ArchiveDamagedError`, `ArchiveVersionError`, and the database's errors; then nothing is left in `folder`.
+    `ArchiveDamagedError`, `ArchiveVersionError`, and the database's errors; then nothing is left in `folder`, nor
+    in the database.
     """
     folder = folder.resolve()
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
@@ -62,7 +63,6 @@ def restore_server(
     try:
         draft.mkdir(parents=True, mode=0o700)
         restored = _lay_out(archive_path, passphrase, draft, folder, database)
-        draft.rename(folder)
     except OSError as error:
         raise RestoreTargetError(f"{folder}", why=error.strerror or str(error)) from error
     finally:
@@ -79,16 +79,11 @@ def _lay_out(
         manifest = archive.manifest
         access = database or DatabaseAccess(f"sqlite:///{draft / STATE / 'scheduler.db'}")
         counts = _Counts()
-        Filling(access, manifest.schema).fill(_rows(archive, draft, counts))
-    _prepare_to_serve(access)
-    if database is not None and database.password is not None:
-        (draft / SECRETS / _DATABASE_CREDENTIAL).unlink(missing_ok=True)  # of an earlier restore
-        _write(draft, File(f"{SECRETS}/{_DATABASE_CREDENTIAL}", 0o600, database.password.encode()))
-    settings = _settings(manifest.configuration, folder, database)
-    (draft / CONFIGURATION).write_text(
-        f"# Restored from a backup of {manifest.host}.\n{tomlkit.dumps(settings)}", encoding="utf-8"
-    )
-    (draft / CONFIGURATION).chmod(0o600)
+        with Filling(access, manifest.schema) as filling:
+            filling.fill(_rows(archive, draft, counts))
+            _prepare_to_serve(access)
+            _write_settings(manifest, draft, folder, database)
+            draft.rename(folder)
     return Restored(
         folder=folder,
         made_at=manifest.made_at,
@@ -128,6 +123,17 @@ def _write(draft: Path, file: File) -> None:
         opened.flush()
         os.fsync(opened.fileno())
     path.chmod(file.mode)
+
+
+def _write_settings(manifest: Manifest, draft: Path, folder: Path, database: DatabaseAccess | None) -> None:
+    if database is not None and database.password is not None:
+        (draft / SECRETS / _DATABASE_CREDENTIAL).unlink(missing_ok=True)  # of an earlier restore
+        _write(draft, File(f"{SECRETS}/{_DATABASE_CREDENTIAL}", 0o600, database.password.encode()))
+    settings = _settings(manifest.configuration, folder, database)
+    (draft / CONFIGURATION).write_text(
+        f"# Restored from a backup of {manifest.host}.\n{tomlkit.dumps(settings)}", encoding="utf-8"
+    )
+    (draft / CONFIGURATION).chmod(0o600)
 
 
 def _prepare_to_serve(access: DatabaseAccess) -> None:

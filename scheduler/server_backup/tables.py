@@ -6,18 +6,23 @@ into that schema, and then migrated.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator
-from typing import Final
+from types import TracebackType
+from typing import Final, Self
 
 from sqlalchemy import MetaData, Table, insert, inspect, select, text
 from sqlalchemy.orm import Session
 
+from proxy_worker.contract.errors import ProxyfleetError
 from scheduler.server_backup.archive import Rows
 from scheduler.server_backup.errors import ArchiveVersionError, RestoreTargetError
 from scheduler.state.access import DatabaseAccess
 from scheduler.state.schema import VERSION_TABLE, known_revisions, migrate
 from scheduler.state.serving import SchedulerProcess
 from scheduler.state.store import reach_state
+
+logger = logging.getLogger(__name__)
 
 LEFT_OUT: Final = frozenset({VERSION_TABLE, SchedulerProcess.__tablename__})
 """The version stands in the manifest; which schedulers serve is about the present alone."""
@@ -39,7 +44,10 @@ def read_tables(session: Session) -> Iterator[Rows]:
 
 
 class Filling:
-    """An empty database that is given an archive's rows, in one transaction."""
+    """An empty database that is given an archive's rows, in one transaction.
+
+    Used by `with`: what is raised there leaves a PostgreSQL database as empty as it was.
+    """
 
     def __init__(self, access: DatabaseAccess, schema: str) -> None:
         """Make the tables of that schema.
@@ -68,6 +76,26 @@ class Filling:
                 values = [dict(zip(rows.columns, row, strict=True)) for row in rows.rows]
                 session.execute(insert(tables[rows.table]), values)
         self._state.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if kind is not None and self._state.shared:
+                self._empty()
+        except ProxyfleetError as failure:
+            logger.warning("tables of a restore that failed stay behind: %s", failure)
+        finally:
+            self._state.close()
+
+    def _empty(self) -> None:
+        with self._state.write() as session:
+            found = MetaData()
+            found.reflect(session.connection())
+            found.drop_all(session.connection())
 
 
 def _tables(session: Session) -> list[Table]:

@@ -114,6 +114,23 @@ def test_a_database_that_holds_something_is_left_alone(
     with pytest.raises(RestoreTargetError, match="it is not empty"):
         restore_server(archive, PASSPHRASE, tmp_path / "new", shared_database)
     assert not (tmp_path / "new").exists()
+    open_state(shared_database).close()
+
+
+def test_a_restore_that_fails_leaves_the_database_empty_for_the_next(
+    archive: Path, tmp_path: Path, shared_database: DatabaseAccess
+) -> None:
+    cut = tmp_path / "cut"
+    cut.write_bytes(archive.read_bytes()[:-1])
+    with pytest.raises(ArchiveDamagedError):
+        restore_server(cut, PASSPHRASE, tmp_path / "new", shared_database)
+    in_the_way = File("secrets/restored-database/file", 0o600, b"")
+    with Archive(archive, PASSPHRASE) as opened:
+        write_archive(tmp_path / "late", PASSPHRASE, opened.manifest, [in_the_way, *opened.contents()])
+    with pytest.raises(RestoreTargetError, match="Is a directory"):  # when the rows are in already
+        restore_server(tmp_path / "late", PASSPHRASE, tmp_path / "new", shared_database)
+    restore_server(archive, PASSPHRASE, tmp_path / "new", shared_database)
+    _assert_whole(shared_database)
 
 
 def test_a_folder_that_holds_something_is_left_alone(archive: Path, tmp_path: Path) -> None:
