@@ -9,10 +9,11 @@ import typer
 
 from proxy_worker.cli.opening import open_repository
 from proxy_worker.cli.repository_options import Location, PassphraseFile
-from proxy_worker.repository.credentials import make_key_file, save_key_file
+from proxy_worker.repository import documents
+from proxy_worker.repository.credentials import make_key_file, new_secret
 from proxy_worker.repository.errors import WrongPassphraseError
 from proxy_worker.repository.identity import Identity
-from proxy_worker.repository.issuing import record_issue, revoke
+from proxy_worker.repository.issuing import recorded_issue, revoke
 from proxy_worker.repository.keyring import Secrets
 from proxy_worker.repository.repository import Repository
 
@@ -102,7 +103,10 @@ def _export(
     label: str,
     group: str,
 ) -> None:
-    with open_repository(repository, passphrase_file=passphrase_file) as opened:
+    with (
+        open_repository(repository, passphrase_file=passphrase_file) as opened,
+        new_secret(out, "key file") as write,
+    ):
         key = make_key_file(
             unlocked(opened),
             kind=kind,
@@ -111,8 +115,8 @@ def _export(
             label=label or out.stem,
             group=group,
         )
-        record_issue(opened.access, key)
-    save_key_file(key, out)
+        with recorded_issue(opened.access, key):
+            write(documents.seal(key))
     writer = Identity(key.writer_private_key, key.writer_certificate).body
     typer.echo(
         f"made {kind} key {out} for writer {writer.writer_id.hex()} ({writer.label}) of group {writer.group}"

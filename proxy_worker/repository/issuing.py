@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import Final, Literal, NamedTuple
 
 import msgspec
@@ -48,12 +48,24 @@ class Revocation(NamedTuple):
     """Restore points, VM id and run, that it had committed: they no longer count."""
 
 
-def record_issue(access: Access, key: KeyFile) -> None:
-    """Leave the record of a key that is about to be handed out."""
+def record_issue(access: Access, key: KeyFile) -> str:
+    """Leave the record of a key that is about to be handed out; the name of the object."""
     body = Identity(key.writer_private_key, key.writer_certificate).body
     name = f"issued/{body.writer_id.hex()}"
     issued = IssuedKey(body.writer_id, key.kind, body.label, body.group, body.issued_at)
     access.store.put_if_absent(name, [access.sealer.seal_object(name, msgspec.msgpack.encode(issued))])
+    return name
+
+
+@contextmanager
+def recorded_issue(access: Access, key: KeyFile) -> Iterator[None]:
+    """The same while a key is handed out in the block: if that fails, the record goes again."""
+    name = record_issue(access, key)
+    try:
+        yield
+    except BaseException:
+        access.store.delete(name)
+        raise
 
 
 def issued_keys(access: Access) -> Iterator[IssuedKey]:

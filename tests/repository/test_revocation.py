@@ -15,9 +15,9 @@ from proxy_worker.node.bench import Bench
 from proxy_worker.node.draining import Draining
 from proxy_worker.repository.collector import collect
 from proxy_worker.repository.config import load_config
-from proxy_worker.repository.credentials import Credential, KeyFile, make_key_file, save_key_file
-from proxy_worker.repository.errors import KeyNotFoundError, RevokedKeyError
-from proxy_worker.repository.issuing import issued_keys, record_issue, revoke
+from proxy_worker.repository.credentials import Credential, KeyFile, make_key_file, new_secret, save_key_file
+from proxy_worker.repository.errors import KeyFileError, KeyNotFoundError, RevokedKeyError
+from proxy_worker.repository.issuing import issued_keys, record_issue, recorded_issue, revoke
 from proxy_worker.repository.repository import Repository
 from proxy_worker.repository.rotation import rotate
 from tests.repository.making import CHEAP, CREDENTIAL, PASSPHRASE, back_up, make_repository, noise, restore, text
@@ -40,6 +40,21 @@ def handed_out(repository: Repository, label: str) -> KeyFile:
     )
     record_issue(repository.access, key)
     return key
+
+
+def test_a_key_that_could_not_be_written_is_not_listed(repository: Repository, tmp_path: Path) -> None:
+    key = handed_out(repository, "proxy-1")
+    path = tmp_path / "proxy-1.key"
+
+    with new_secret(path, "key file") as write:
+        pass
+    path.unlink()
+    with pytest.raises(KeyFileError, match="can't write key file"), recorded_issue(repository.access, key):
+        write(b"a key")
+    with pytest.raises(KeyNotFoundError), new_secret(path, "key file"):
+        shut_out(repository, "proxy-1")
+    assert not list(issued_keys(repository.access))
+    assert not path.exists()
 
 
 def shut_out(repository: Repository, which: str) -> tuple[str, ...]:
