@@ -91,7 +91,7 @@ class SchedulerConfiguration(Settings):
     database_credential: Name | None = None
     """Names the file in `secrets_dir` that holds the database user's password; none: no password."""
     database_ca_file: Path | None = None
-    """The authority that must have certified the database server, for TLS; none: no TLS."""
+    """The authority that must have certified the database server; none: TLS if the server offers it, unchecked."""
     secrets_dir: Path = Path("/etc/proxyfleet/secrets")
     """One file per secret, readable by the scheduler's user alone."""
     history_days: Annotated[int, Field(ge=0)] = 400

@@ -13,4 +13,7 @@ class DatabaseAccess:
     url: str
     password: str | None = field(default=None, repr=False)
     ca_file: Path | None = None
-    """The authority that certified the server: the connection uses TLS. None: it doesn't."""
+    """The authority that must have certified the server, which then has to use TLS.
+
+    None: TLS if the server offers it, with whatever certificate.
+    """

@@ -199,6 +199,25 @@ def test_a_server_that_falls_silent_or_hangs_up_counts_as_away(
         state.close()
 
 
+def test_tls_is_asked_for_without_an_authority_too() -> None:
+    asked: list[bytes] = []
+
+    def answer() -> None:
+        near, _ = server.accept()
+        with near:
+            asked.append(near.recv(8))
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        answering = threading.Thread(target=answer)
+        answering.start()
+        state = reach_state(f"postgresql+pg8000://somebody@127.0.0.1:{server.getsockname()[1]}/fleet")
+        with pytest.raises(StateUnreachableError), state.read() as session:
+            session.get(Site, "primary")
+        answering.join(30)
+        state.close()
+    assert asked == [struct.pack("!ii", 8, 80_877_103)], "this is PostgreSQL's SSLRequest"
+
+
 class Middle:
     """Stands between the scheduler and PostgreSQL, and lets nothing through when told so."""
 
