@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -26,3 +26,14 @@ VcenterName = Annotated[
     str, typer.Argument(metavar="VCENTER", help="The vCenter's name.", autocompletion=completion.vcenters)
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+WindowZone = Annotated[
+    str | None,
+    typer.Option("--timezone", metavar="ZONE", help="The time zone that --window is meant in; UTC unless told."),
+]
+
+
+def window_of(hours: list[str] | None, timezone: str | None) -> dict[str, Any] | None:
+    """What `--window` and `--timezone` declare; raises `typer.BadParameter` for a zone of no hours."""
+    if not hours and timezone is not None:
+        raise typer.BadParameter("--timezone is about --window: give the hours as well")
+    return {"hours": hours, "timezone": timezone or "UTC"} if hours else None

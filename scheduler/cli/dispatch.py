@@ -8,7 +8,7 @@ import typer
 from rich.text import Text
 
 from scheduler.cli import completion
-from scheduler.cli.arguments import AsJson, JobName, RepositoryName
+from scheduler.cli.arguments import AsJson, JobName, RepositoryName, WindowZone, window_of
 from scheduler.cli.opening import opened_state
 from scheduler.cli.printing import facts, note, print_json, show_rows
 from scheduler.cli.printing import show as print_view
@@ -30,7 +30,6 @@ Hours = Annotated[
     typer.Option("--window", metavar="HOURS", help="When disks may begin: 'Mon-Fri 20:00-6:00'. Repeatable."),
 ]
 AnyTime = Annotated[bool, typer.Option("--any-time", help="No window any more.")]
-Zone = Annotated[str, typer.Option("--timezone", metavar="ZONE", help="The time zone that --window is meant in.")]
 Preferred = Annotated[
     list[str] | None,
     typer.Option(
@@ -85,7 +84,7 @@ def fleet(
     *,
     hours: Hours = None,
     any_time: AnyTime = False,
-    timezone: Zone = "UTC",
+    timezone: WindowZone = None,
     patience: Annotated[
         float | None,
         typer.Option(metavar="SECONDS", help="How long a disk waits for a better mode or a preferred proxy."),
@@ -101,10 +100,11 @@ def fleet(
       scheduler dispatch fleet --any-time --patience 120
       scheduler dispatch fleet --latency-stop 15 --latency-throttle 25
     """
+    keys = _window(hours, timezone, any_time=any_time)
+    if patience is not None:
+        keys["patience_seconds"] = patience
+    _require_change(keys, stop_ms, throttle_ms)
     with opened_state() as state, state.write() as session:
-        keys = _window(hours, timezone, any_time=any_time)
-        if patience is not None:
-            keys["patience_seconds"] = patience
         latency = stored_dispatch(session).latency
         keys["latency"] = {
             "stop_ms": latency.stop_ms if stop_ms is None else stop_ms,
@@ -120,7 +120,7 @@ def job(
     *,
     hours: Hours = None,
     any_time: AnyTime = False,
-    timezone: Zone = "UTC",
+    timezone: WindowZone = None,
     proxies: Annotated[
         list[str] | None,
         typer.Option(
@@ -145,6 +145,7 @@ def job(
         keys["proxies"] = _names(proxies) or None
     if priority is not None:
         keys["priority"] = priority.value
+    _require_change(keys)
     with opened_state() as state, state.write() as session:
         amend(session, "job", name, keys)
     note(f"Job {name} is changed.")
@@ -158,8 +159,10 @@ def repository(name: RepositoryName, preferred: Preferred = None) -> None:
     Examples:
       scheduler dispatch repository main --prefer-proxy 'primary-*'
     """
+    keys = _preferred(preferred)
+    _require_change(keys)
     with opened_state() as state, state.write() as session:
-        amend(session, "repository", name, _preferred(preferred))
+        amend(session, "repository", name, keys)
     note(f"Repository {name} is changed.")
 
 
@@ -182,9 +185,10 @@ def datastore(
       scheduler dispatch datastore ds-12 --max-concurrent-tasks 8
       scheduler dispatch datastore ds-12 --latency-stop 10 --latency-throttle 20
     """
+    keys: dict[str, Any] = {} if slots is None else {"max_concurrent_tasks": slots or None}
+    _require_change(keys, stop_ms, throttle_ms)
     with opened_state() as state, state.write() as session:
         declared = next((one for one in stored_fleet(session).datastore if one.name == name), None)
-        keys: dict[str, Any] = {} if slots is None else {"max_concurrent_tasks": slots or None}
         if stop_ms is not None or throttle_ms is not None:
             latency = (declared.latency if declared is not None else None) or stored_dispatch(session).latency
             keys["latency"] = {
@@ -195,10 +199,18 @@ def datastore(
     note(f"Datastore {name} is changed.")
 
 
-def _window(hours: list[str] | None, timezone: str, *, any_time: bool) -> dict[str, Any]:
-    if any_time:
-        return {"window": None}
-    return {"window": {"hours": hours, "timezone": timezone}} if hours else {}
+def _require_change(keys: dict[str, Any], *latency: float | None) -> None:
+    if not keys and all(limit is None for limit in latency):
+        raise typer.BadParameter(
+            "there is nothing to change: give an option; `scheduler dispatch show` shows what is declared"
+        )
+
+
+def _window(hours: list[str] | None, timezone: str | None, *, any_time: bool) -> dict[str, Any]:
+    window = window_of(hours, timezone)
+    if any_time and window is not None:
+        raise typer.BadParameter("--window and --any-time contradict each other: give one of them")
+    return {"window": window} if any_time or window is not None else {}
 
 
 def _preferred(names: list[str] | None) -> dict[str, Any]:

@@ -74,6 +74,12 @@ def test_a_window_is_taken_back(applied: Program) -> None:
         ("job nowhere --any-time", 4, "job 'nowhere': no job of that name is declared"),
         ("fleet --latency-stop 40", 3, "expected 'throttle_ms' no less than 'stop_ms', got 30 and 40"),
         ("datastore ds1 --latency-stop -1", 3, "latency.stop_ms: expected greater than 0, got -1"),
+        ("fleet --window 22:00-6:00 --any-time", 2, "--window and --any-time contradict each other"),
+        ("job nightly --timezone Europe/Berlin", 2, "--timezone is about --window"),
+        ("fleet", 2, "there is nothing to change"),
+        ("job nightly", 2, "there is nothing to change"),
+        ("repository main", 2, "there is nothing to change"),
+        ("datastore ds1", 2, "there is nothing to change"),
     ],
 )
 def test_what_makes_no_sense_is_refused(applied: Program, words: str, code: int, message: str) -> None:
