@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 from proxy_worker.contract.errors import ConfigurationError, NotFoundError
 from proxy_worker.contract.names import TrafficKind
 from scheduler.cli import completion
-from scheduler.cli.arguments import AsJson
+from scheduler.cli.arguments import AsJson, WindowZone, window_of
 from scheduler.cli.opening import opened_state
 from scheduler.cli.printing import Columns, note, print_json, show_rows
 from scheduler.fleet.editing import declare, withdraw
@@ -52,7 +52,7 @@ def add(
         list[str] | None,
         typer.Option("--window", metavar="HOURS", help="When it holds: 'Mon-Fri 8:00-18:00'. Always unless told."),
     ] = None,
-    timezone: Annotated[str, typer.Option(metavar="ZONE", help="The time zone that --window is meant in.")] = "UTC",
+    timezone: WindowZone = None,
     limit_restores: Annotated[bool, typer.Option("--limit-restores", help="Restores aren't exempt.")] = False,
 ) -> None:
     """Limit traffic between two sets of addresses, in both directions. Running tasks keep to it within seconds.
@@ -68,7 +68,7 @@ def add(
         "source": source,
         "target": target,
         "limit": limit,
-        "window": {"hours": hours, "timezone": timezone} if hours else None,
+        "window": window_of(hours, timezone),
         "exempt": [] if limit_restores else None,
     }
     with opened_state(migrate=True) as state, state.write() as session:

@@ -54,6 +54,13 @@ def test_what_a_file_declares_comes_back_from_an_export(applied: Program, tmp_pa
     assert applied("apply", "-f", str(tmp_path / "exported.toml")).out == "Nothing to change.\n"
 
 
+def test_a_time_zone_of_no_hours_is_refused(applied: Program) -> None:
+    refused = applied("traffic-rule", "add", "wan", *WAN, "--timezone", "Europe/Berlin")
+    assert refused.code == 2
+    assert "--timezone is about --window" in " ".join(refused.err.split())
+    assert applied("traffic-rule", "list", "--json").json == []
+
+
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
