@@ -131,6 +131,10 @@ class Backlog:
         """The tasks of a job and urgency; None when there are none."""
         return self._queues.get((urgency, job))
 
+    def of_vm(self, vm: str | None) -> Collection[str]:
+        """The ids of a VM's tasks."""
+        return self._of_vm.get(vm, ()) if vm is not None else ()
+
     def add(self, task: PendingTask) -> None:
         """Take a task; one of the same id is replaced."""
         self.discard(task.task_id)
@@ -164,7 +168,7 @@ class Backlog:
 
     def begin(self, vm: str) -> None:
         """Let a VM's tasks go before those of VMs that haven't begun."""
-        for task_id in sorted(self._of_vm.get(vm, ())):
+        for task_id in sorted(self.of_vm(vm)):
             if not self._tasks[task_id].vm_started:
                 self.add(replace(self._tasks[task_id], vm_started=True))
 

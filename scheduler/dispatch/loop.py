@@ -64,6 +64,8 @@ class Dispatcher:
         self.backlog = Backlog()
         """What is ready."""
         self.started_vms: set[str | None] = set()
+        self._chosen_vms: set[str | None] = set()
+        """Those that the policy last chose disks of: they have begun in the backlog, in the ledger perhaps not."""
         self.orders: dict[str, tuple[tuple[str, ...], bool, int | None]] = {}
         self._reach: Reach | None = None
         self.traffic = TrafficOrders(ledger)
@@ -134,7 +136,9 @@ class Dispatcher:
         self._slow_down(view, fleet.latency_ms, declared.limits)
         if self._reach is None or not self._reach.holds_for(fleet):
             self._reach = Reach(fleet)
-        for release in choose(self.backlog, Room(fleet, declared.limits, self._reach), now):
+        releases = choose(self.backlog, Room(fleet, declared.limits, self._reach), now)
+        self._chosen_vms = {self.tasks[release.task_id].vm_run_id for release in releases}
+        for release in releases:
             self._dispatch(self.tasks[release.task_id], release, view, declared.limits.caps)
 
     def unserved(
@@ -191,8 +195,9 @@ class Dispatcher:
         ready = {task_id for task_id, seen in view.tasks.items() if seen.state is TaskState.READY} | submitted
         for task_id in [task_id for task_id in self.backlog if task_id not in ready]:
             self.backlog.discard(task_id)
-        known = set(self.backlog)
-        for task_id in ready - known:
+        fresh = ready.difference(self.backlog)
+        refused = (self.backlog.of_vm(vm) for vm in self._chosen_vms - self.started_vms)
+        for task_id in fresh.union(*refused):
             task = self.tasks.get(task_id)
             if task is not None:
                 self.backlog.add(task.pending(vm_started=task.vm_run_id in self.started_vms))
