@@ -6,7 +6,6 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import typer
@@ -19,14 +18,13 @@ from scheduler.cli.opening import configuration, open_ledger, opened_state
 from scheduler.cli.printing import console, duration, note
 from scheduler.configuration import SchedulerConfiguration
 from scheduler.deployment.deploying import Deployed, Deployment, Waiting
-from scheduler.deployment.errors import SshSecretError, TooFewRunningError
+from scheduler.deployment.errors import TooFewRunningError
 from scheduler.deployment.fleet_watch import FleetWatch
 from scheduler.deployment.progress import Step, Steps, StepState
 from scheduler.deployment.recording import record, record_failure, record_step
 from scheduler.deployment.rolling import Keeping
 from scheduler.deployment.server import ProxyServer
 from scheduler.deployment.ssh import shown_fingerprint
-from scheduler.pki.files import PRIVATE, write_whole
 from scheduler.state.models import DeploymentState, Proxy
 
 
@@ -144,17 +142,3 @@ def confirmed_host_key(server: ProxyServer) -> ProxyServer:
     note(f"{server.address} shows the SSH host key\n  {shown}")
     typer.confirm("Does `ssh-keygen -lf` say so there, of a file in /etc/ssh? Pin it", abort=True, err=True)
     return server.model_copy(update={"host_key": shown})
-
-
-def keep_ssh_key(name: str, path: Path) -> str:
-    """Copy a private key into the secrets folder; the name of the secret that it is from then on."""
-    target = configuration().secrets_dir / f"{name}.ssh-key"
-    try:
-        write_whole(target, path.read_bytes(), PRIVATE)
-    except OSError as error:
-        raise SshSecretError(
-            f"SSH key {path}",
-            why=f"{error.filename or target}: {error.strerror or error}",
-            remedy=f"Put it into {target} yourself, and give --ssh-credential {name}.",
-        ) from error
-    return name

@@ -85,14 +85,17 @@ def add(
       scheduler proxy add proxy-1 --host 10.0.0.5 --ssh-key ~/.ssh/proxies
       scheduler proxy add proxy-1 --host 10.0.0.5 --host-key SHA256:… --datastore ds-12=/mnt/ds-12 --yes
     """
-    from scheduler.cli.deploying import asks, keep_ssh_key, opened_for_deploying  # noqa: PLC0415 - slow to load
-    from scheduler.cli.proxy_plan import ProxyPlan, checked_server  # noqa: PLC0415 - as above
+    from scheduler.cli.deploying import asks, opened_for_deploying  # noqa: PLC0415 - slow to load
+    from scheduler.cli.proxy_plan import ProxyPlan, checked_server, require_names  # noqa: PLC0415 - as above
 
     asking = asks() and not yes
     if not asking and (name is None or host is None):
         raise typer.BadParameter("without a terminal, or with --yes, give a name and --host")
-    if ssh_key is not None:
-        ssh_credential = keep_ssh_key(name or ssh_key.stem, ssh_key)
+    if ssh_key is not None and ssh_credential is not None:
+        raise typer.BadParameter("give --ssh-key or --ssh-credential, not both")
+    require_names("the proxy", name)
+    require_names("--ssh-credential", ssh_credential)
+    require_names("--credential", *credential or ())
     keys = {
         "host": host or "localhost",
         "port": port,
@@ -115,33 +118,45 @@ def add(
     )
     with opened_for_deploying() as opened:
         if asking:
-            plan = _asked(plan, host)
-        _add(opened, plan, datastore, asking=asking, wait=wait, as_json=as_json)
+            plan = _asked(plan, host, has_key=ssh_key is not None)
+        _add(opened, plan, datastore, ssh_key, asking=asking, wait=wait, as_json=as_json)
 
 
-def _asked(plan: ProxyPlan, host: str | None) -> ProxyPlan:
+def _asked(plan: ProxyPlan, host: str | None, *, has_key: bool) -> ProxyPlan:
     """The plan with its machine as people answer."""
     from scheduler.cli.proxy_wizard import ask_server  # noqa: PLC0415 - slow to load
 
-    return ask_server(plan, host)
+    return ask_server(plan, host, has_key=has_key)
 
 
 def _add(
-    opened: Opened, plan: ProxyPlan, chosen: list[str] | None, *, asking: bool, wait: float, as_json: bool
+    opened: Opened,
+    plan: ProxyPlan,
+    chosen: list[str] | None,
+    ssh_key: Path | None,
+    *,
+    asking: bool,
+    wait: float,
+    as_json: bool,
 ) -> None:
     """Complete the plan with what the machine shows, declare it, and deploy it."""
     from scheduler.cli.deploying import StepPrinter, confirmed_host_key, deploy_one  # noqa: PLC0415 - slow to load
     from scheduler.cli.printing import note, print_json  # noqa: PLC0415 - as above
+    from scheduler.cli.ssh_key_file import kept, on_trial  # noqa: PLC0415 - as above
     from scheduler.deployment.deploying import Waiting  # noqa: PLC0415 - as above
     from scheduler.deployment.rolling import Keeping  # noqa: PLC0415 - as above
     from scheduler.fleet.editing import declare, require_declarable  # noqa: PLC0415 - as above
 
     with opened.watch.state.read() as session:
         require_declarable(session, "proxy", plan.declaration())
-    if asking and plan.server.host_key is None:
-        plan = plan.on(**confirmed_host_key(plan.server).model_dump(include={"host_key"}))
-    plan = _completed(opened, plan, chosen, asking=asking)
-    with opened.watch.state.write() as session:
+    secrets_dir = opened.configuration.secrets_dir
+    with on_trial(ssh_key, plan.name, secrets_dir) as login_dir:
+        if ssh_key is not None:
+            plan = plan.on(credential=plan.name)
+        if asking and plan.server.host_key is None:
+            plan = plan.on(**confirmed_host_key(plan.server).model_dump(include={"host_key"}))
+        plan = _completed(opened, plan, chosen, login_dir, asking=asking)
+    with kept(ssh_key, plan.name, secrets_dir), opened.watch.state.write() as session:
         declare(session, "proxy", plan.declaration())
     try:
         done = deploy_one(opened, plan.name, Waiting(wait), Keeping(opened.watch, 0), StepPrinter())
@@ -155,8 +170,13 @@ def _add(
     )
 
 
-def _completed(opened: Opened, plan: ProxyPlan, chosen: list[str] | None, *, asking: bool) -> ProxyPlan:
-    """The plan with datastores, slots and network as the machine allows them, and as people answer."""
+def _completed(
+    opened: Opened, plan: ProxyPlan, chosen: list[str] | None, login_dir: Path, *, asking: bool
+) -> ProxyPlan:
+    """The plan with datastores, slots and network as the machine allows them, and as people answer.
+
+    What logs in is in `login_dir`.
+    """
     from scheduler.cli.printing import note  # noqa: PLC0415 - slow to load
     from scheduler.cli.proxy_plan import inventory, too_many  # noqa: PLC0415 - as above
     from scheduler.cli.proxy_wizard import (  # noqa: PLC0415 - as above
@@ -179,7 +199,7 @@ def _completed(opened: Opened, plan: ProxyPlan, chosen: list[str] | None, *, ask
     )
 
     names = inventory(opened.watch.state, plan.site)
-    with Machine(plan.server, opened.configuration.secrets_dir) as machine:
+    with Machine(plan.server, login_dir) as machine:
         system = system_of(machine)
         agent = agent_on(machine, plan.name, system)
 

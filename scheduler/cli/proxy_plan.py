@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Final
 
 import typer
 from pydantic import ValidationError
 from sqlalchemy import select
 
+from proxy_worker.contract.names import is_name
 from scheduler.deployment.server import ConnectedDatastore, ProxyServer
 from scheduler.deployment.survey import Found
 from scheduler.fleet.models import ModeChoice
 from scheduler.state.models import Datastore
 from scheduler.state.store import State
+
+NAME_RULE: Final = (
+    "expected at most 63 letters, digits, '.', '_' and '-', of which the first is a letter or a digit"
+)
 
 
 @dataclass(frozen=True)
@@ -51,6 +56,22 @@ class ProxyPlan:
             "description": self.description,
             "server": self.server.model_dump(mode="json", exclude_defaults=True),
         }
+
+
+def no_name(text: str) -> str | None:
+    """Why this can't be the name of a proxy or a secret; None if it can."""
+    if is_name(text):
+        return None
+    what = "is a path, not a name" if "/" in text else "isn't a name"
+    return f"{text!r} {what}: {NAME_RULE}"
+
+
+def require_names(what: str, *names: str | None) -> None:
+    """Raise `typer.BadParameter` about the first of these names that is none; `what` they name."""
+    for name in names:
+        problem = no_name(name) if name is not None else None
+        if problem is not None:
+            raise typer.BadParameter(f"bad name for {what}: {problem}")
 
 
 def checked_server(keys: dict[str, Any]) -> ProxyServer:

@@ -44,8 +44,8 @@ def heading(step: str) -> None:
     note(f"\n{STEPS.index(step) + 1} of {len(STEPS)}: {step}")
 
 
-def ask_server(plan: ProxyPlan, host: str | None) -> ProxyPlan:
-    """Which machine, and how to log in there; `host` is what was said of it already."""
+def ask_server(plan: ProxyPlan, host: str | None, *, has_key: bool) -> ProxyPlan:
+    """Which machine, and how to log in there, unless a key was given; `host` is what was said of it already."""
     heading("Server")
     server = plan.server
     name = _ask("Name of the proxy", plan.name or None)
@@ -55,12 +55,10 @@ def ask_server(plan: ProxyPlan, host: str | None) -> ProxyPlan:
         "host": _ask("Name or address of its machine", host),
         "port": _ask("SSH port", server.port),
         "user": _ask("SSH user: root, or one whom sudo asks no password", server.user),
-        "credential": _ask(
-            "Secret with its SSH key or password; nothing for the SSH agent and your own keys",
-            server.credential or "",
-        )
-        or None,
     }
+    if not has_key:
+        question = "Secret with its SSH key or password; nothing for the SSH agent and your own keys"
+        keys["credential"] = _ask(question, server.credential or "") or None
     description = _ask("Description", plan.description)
     return replace(plan, name=name, site=site, server=checked_server(keys), description=description)
 

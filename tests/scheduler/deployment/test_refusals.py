@@ -8,11 +8,20 @@ from pathlib import Path
 
 import pytest
 
+from scheduler.cli.ssh_key_file import kept
 from tests.scheduler.cli.conftest import Finished, Program
 from tests.scheduler.deployment.conftest import add
 from tests.simulators.bare_machine import PASSWORD, USER, BareMachine
 
 NewMachine = Callable[..., BareMachine]
+
+
+@pytest.fixture
+def new_key(tmp_path: Path) -> Path:
+    """A private key that no machine lets in."""
+    path = tmp_path / "another"
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", path], check=True)
+    return path
 
 
 def refused(done: Finished, code: int, *words: str) -> None:
@@ -102,3 +111,82 @@ def test_a_machine_that_does_not_answer_is_named(applied: Program) -> None:
         "proxy", "add", "p1", "--host", "127.0.0.1", "--port", "1", "--yes", "--host-key", f"SHA256:{'A' * 43}"
     )
     refused(done, 1, "server 127.0.0.1:1", "Connect call failed", "Check that it is up")
+
+
+def ssh_secrets(folder: Path) -> dict[str, bytes]:
+    """The SSH secrets that lie in a folder and below."""
+    return {path.name: path.read_bytes() for path in folder.rglob("*") if ".ssh-" in path.name}
+
+
+@pytest.mark.parametrize("name", ["../evil", "/etc/evil", "-evil", "a b"])
+def test_a_bad_name_is_called_so_before_a_key_is_written_anywhere(
+    applied: Program, machine: BareMachine, configured: Path, name: str
+) -> None:
+    login = ("--host", "127.0.0.1", "--ssh-key", str(machine.key), "--yes")
+    done = applied("proxy", "add", *login, "--", name)
+    assert done.code == 2
+    said = " ".join(done.err.replace("│", " ").split())
+    assert "bad name for the proxy" in said
+    assert "pattern" not in said
+    assert "--credential" not in said
+    assert ssh_secrets(configured) == {}
+    assert not (configured.parent / "evil.ssh-key").exists()
+
+
+def test_a_secret_that_is_there_is_never_overwritten(
+    applied: Program, machine: BareMachine, configured: Path
+) -> None:
+    for kind in ("key", "password"):
+        secret = configured / f"p1.ssh-{kind}"
+        secret.write_text("precious")
+        refused(add(applied, machine, "p1"), 9, f"{secret} is there already", "--ssh-credential p1")
+        assert ssh_secrets(configured) == {secret.name: b"precious"}
+        secret.unlink()
+
+
+def test_the_key_of_a_proxy_whose_name_is_taken_stays(
+    applied: Program, machine: BareMachine, configured: Path
+) -> None:
+    fleet = configured / "fleet.toml"
+    fleet.write_text(f"{fleet.read_text()}\n[[proxy]]\nname = 'p1'\nsite = 'primary'\n")
+    assert applied("apply", "-f", str(fleet)).code == 0
+    (configured / "p1.ssh-key").write_text("precious")
+    refused(add(applied, machine, "p1"), 9, "that name is taken")
+    assert ssh_secrets(configured) == {"p1.ssh-key": b"precious"}
+
+
+def test_a_file_that_is_no_private_key_is_refused(applied: Program, machine: BareMachine, configured: Path) -> None:
+    public = machine.key.with_suffix(".pub")
+    login = ("--host", "127.0.0.1", "--port", str(machine.port), "--host-key", machine.fingerprint, "--yes")
+    done = applied("proxy", "add", "p1", *login, "--ssh-key", str(public))
+    refused(done, 6, f"SSH key {public}", "can't be used as a private key", "not the .pub file")
+    assert ssh_secrets(configured) == {}
+
+
+def test_a_refused_add_leaves_no_copy_of_the_key(
+    applied: Program, machine: BareMachine, configured: Path, new_key: Path
+) -> None:
+    login = ("--host", "127.0.0.1", "--port", str(machine.port), "--host-key", machine.fingerprint, "--yes")
+    refused(applied("proxy", "add", "p1", *login, "--ssh-key", str(new_key)), 6, "login of root", "was refused")
+    refused(add(applied, machine, "p1", "--redis-url", "redis://127.0.0.1:1/0"), 3, "it doesn't reach Redis")
+    refused(add(applied, machine, "p1", "--credential", "none"), 6, "secret 'none'")
+    assert ssh_secrets(configured) == {}
+
+
+def _interrupted_with(secret: Path) -> None:
+    assert secret.stat().st_mode & 0o777 == 0o600
+    raise KeyboardInterrupt
+
+
+def test_a_key_is_kept_for_its_owner_alone_and_goes_when_the_proxy_is_not_declared(
+    machine: BareMachine, tmp_path: Path
+) -> None:
+    secret = tmp_path / "p1.ssh-key"
+    with pytest.raises(KeyboardInterrupt), kept(machine.key, "p1", tmp_path):
+        _interrupted_with(secret)
+    assert not secret.exists()
+    with kept(machine.key, "p1", tmp_path):
+        pass
+    with kept(machine.key, "p1", tmp_path):  # the same again
+        pass
+    assert secret.read_bytes() == machine.key.read_bytes()
