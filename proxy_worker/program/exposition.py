@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Self
@@ -13,6 +13,8 @@ from proxy_worker.contract.errors import ConfigurationError
 from proxy_worker.program.settings import Settings
 
 if TYPE_CHECKING:
+    from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
+
     from prometheus_client import CollectorRegistry
 
 HIGHEST_PORT = 65_535
@@ -83,12 +85,26 @@ def exposed(registry: CollectorRegistry, settings: MetricsSettings) -> Iterator[
             why=error.strerror or str(error),
             remedy="Check `listen`, `certificate`, `key` and `client_ca_file` below [metrics].",
         ) from error
+    server.set_app(_at_its_path(server.get_app()))
     try:
         yield server.server_port
     finally:
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+def _at_its_path(metrics: WSGIApplication | None) -> WSGIApplication:
+    """The same at `/metrics` alone: by itself, it answers under any path."""
+    assert metrics is not None  # noqa: S101 - the server was made with it
+
+    def answer(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        if environ["PATH_INFO"] == "/metrics":
+            return metrics(environ, start_response)
+        start_response("404 Not Found", [("Content-Type", "text/plain; charset=utf-8")])
+        return [b"Metrics are at /metrics.\n"]
+
+    return answer
 
 
 def _text(path: Path | None) -> str | None:

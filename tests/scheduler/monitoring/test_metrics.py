@@ -6,7 +6,7 @@ import re
 import subprocess
 import urllib.request
 from pathlib import Path
-from urllib.error import URLError
+from urllib.error import HTTPError, URLError
 
 import pytest
 from prometheus_client import CollectorRegistry
@@ -161,6 +161,17 @@ def test_metrics_are_offered_where_the_configuration_says(worker_registry: Colle
             pass
     with pytest.raises(URLError):
         urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10)
+
+
+@pytest.mark.parametrize("path", ["", "/", "/metric", "/metrics/more", "/favicon.ico"])
+def test_they_are_at_their_path_alone(worker_registry: CollectorRegistry, path: str) -> None:
+    with exposed(worker_registry, MetricsSettings(listen="127.0.0.1:0")) as port:
+        with pytest.raises(HTTPError, match="404") as refused:
+            urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=10)
+        with refused.value as answer:
+            assert answer.read() == b"Metrics are at /metrics.\n"
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics?name[]=x", timeout=10) as answer:
+            assert answer.status == 200
 
 
 def test_nothing_is_offered_unless_asked_for(worker_registry: CollectorRegistry, tmp_path: Path) -> None:
