@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
+from proxy_worker.contract.errors import ProxyfleetError
 from proxy_worker.contract.names import AUTOMATIC
 from scheduler.configuration import SchedulerConfiguration
 from scheduler.deployment.errors import NoServerError, NotRegisteredError, ServerTakenError
@@ -158,31 +159,31 @@ class Deployment:
         record(state, self._name, kept_running_by=kept_running_by, account=layout.account)
         mark = RemoteFile(f"{layout.software}/running", goal.encode(), 0o644)
         self._drain()
-        with self._steps.step("write its configuration") as step:
-            write(agent, [replace(mark, content=None)])  # until the new has registered, nothing is known to run
-            service(agent, found, "stop")
-            if layout.privileged:
-                agent.call("account", {"account": layout.account, "state": layout.state})
-            written = agent.call("write", {"folders": folders(layout), "files": [one.as_json for one in wanted]})[
-                "changed"
-            ]
-            step.detail = ", ".join(path.rpartition("/")[2] for path in written) or "unchanged"
-        with self._steps.step("start") as step:
-            before = self._started(agent, found, release)
-            step.detail = f"as {layout.account}, kept running by {kept_running_by}"
-        with self._steps.step("wait for its registration") as step:
-            proxy = self._watch.registered(self._name, self._waiting.registration_s)
-            if proxy is None:
-                old = [
-                    replace(one, content=base64.b64decode(content))
-                    for one in wanted
-                    if (content := written.get(one.path)) is not None
-                ]
-                self._go_back(agent, found, before, release, old)
-            else:
+        written: dict[str, str | None] = {}
+        try:
+            with self._steps.step("write its configuration") as step:
+                write(agent, [replace(mark, content=None)])  # until the new has registered, nothing is known to run
+                service(agent, found, "stop")
+                if layout.privileged:
+                    agent.call("account", {"account": layout.account, "state": layout.state})
+                written |= write(agent, wanted, folders(layout))
+                step.detail = ", ".join(path.rpartition("/")[2] for path in written) or "unchanged"
+            with self._steps.step("start") as step:
+                self._start(agent, found, release)
+                step.detail = f"as {layout.account}, kept running by {kept_running_by}"
+            with self._steps.step("wait for its registration") as step:
+                proxy = self._watch.registered(self._name, self._waiting.registration_s)
+                if proxy is None:
+                    raise self._not_registered(agent, found, release)
                 step.detail = f"version {proxy.registration.version}, {proxy.slots} slots"
+        except ProxyfleetError as error:
+            same = found.release == release and not written
+            if found.release is None or (same and isinstance(error, NotRegisteredError)):
+                raise  # there is nothing else to go back to
+            outcome = self._gone_back(agent, found, found.release, wanted, written)
+            raise type(error)(error.what, why=error.why, remedy=f"{outcome}. {error.remedy}") from error
         write(agent, [mark])
-        agent.call("prune", {"releases": f"{layout.software}/releases", "keep": [release, before]})
+        agent.call("prune", {"releases": f"{layout.software}/releases", "keep": [release, found.release]})
         self._enable_again()
         record(state, self._name, state=DeploymentState.DEPLOYED, step="", release=release)
 
@@ -195,39 +196,46 @@ class Deployment:
             at_rest = drain(self._watch, self._name, self._steps, self._waiting.drain_s)
             step.detail = "its tasks have ended" if at_rest else "those that still run are handed back"
 
-    def _started(self, agent: Agent, found: Found, release: str) -> str | None:
-        layout = agent.layout
-        before: str | None = agent.call(
-            "activate",
-            {
-                "releases": f"{layout.software}/releases",
-                "current": f"{layout.software}/current",
-                "release": release,
-            },
-        )["before"]
+    def _start(self, agent: Agent, found: Found, release: str) -> None:
+        software = agent.layout.software
+        links = {"releases": f"{software}/releases", "current": f"{software}/current", "release": release}
+        agent.call("activate", links)
         service(agent, found, "start")
-        return before
 
-    def _go_back(self, agent: Agent, found: Found, before: str | None, release: str, old: list[RemoteFile]) -> None:
-        """Raise why the new release didn't register, after starting the one before it, if there is another."""
+    def _not_registered(self, agent: Agent, found: Found, release: str) -> NotRegisteredError:
         why = service(agent, found, "look")["log"].strip().rpartition("\n")[2] or "it said nothing"
-        what = f"proxy {self._name!r} on {self._server.address} has not registered"
         log = (
             f"journalctl -u {agent.layout.unit}"
             if found.systemd and agent.layout.privileged
             else f"{agent.layout.supervisor}/proxy.log"
         )
-        remedy = f"See {log} there, and deploy it again when that is put right."
-        if before is None or before == release:
-            raise NotRegisteredError(what, why=f"its log ends: {why}", remedy=remedy)
-        self._steps.say(f"it has not; going back to {before}")
-        service(agent, found, "stop")
-        write(agent, old)
-        self._started(agent, found, before)
-        back = self._watch.registered(self._name, max(self._waiting.registration_s, GOING_BACK_S))
+        return NotRegisteredError(
+            f"proxy {self._name!r} on {self._server.address} has not registered",
+            why=f"release {release}: its log ends: {why}",
+            remedy=f"See {log} there, and deploy it again when that is put right.",
+        )
+
+    def _gone_back(
+        self, agent: Agent, found: Found, before: str, wanted: list[RemoteFile], written: Mapping[str, str | None]
+    ) -> str:
+        """Start the release before with its files, as far as they aren't secret; what came of it, for people."""
+        old = [
+            replace(one, content=base64.b64decode(content))
+            for one in wanted
+            if (content := written.get(one.path)) is not None
+        ]
+        try:
+            with self._steps.step(f"go back to {before}"):
+                service(agent, found, "stop")
+                write(agent, old)
+                self._start(agent, found, before)
+                back = self._watch.registered(self._name, max(self._waiting.registration_s, GOING_BACK_S))
+            self._enable_again()
+        except ProxyfleetError as error:
+            return f"Going back to {before} failed too: {str(error).rstrip('.')}"
         outcome = f"{before} runs again" if back is not None else f"{before} did not register either"
-        self._enable_again()
-        raise NotRegisteredError(what, why=f"release {release}: its log ends: {why}", remedy=f"{outcome}. {remedy}")
+        secrets = [one.path.rpartition("/")[2] for one in wanted if one.secret and one.path in written]
+        return f"{outcome}, with the new secrets ({', '.join(secrets)})" if secrets else outcome
 
     def _enable_again(self) -> None:
         known = remembered(self._watch.state, self._name)

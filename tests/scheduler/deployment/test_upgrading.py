@@ -56,11 +56,11 @@ def test_after_a_failure_at_any_step_it_is_done_again(
     assert applied("proxy", "deploy", "p1", "--json").json[0]["restarted"] is False
 
 
-def declare_encryption(scheduler: Program, fleet: Path, *, encrypted: bool) -> None:
+def declare(scheduler: Program, fleet: Path, **changes: Any) -> None:
     """Change the configuration of the one proxy that is on a machine."""
     document = tomlkit.parse(scheduler("export").out).unwrap()
     server = next(one["server"] for one in document["proxy"] if "server" in one)
-    server["encryption_to_host"] = encrypted
+    server.update(changes)
     fleet.write_text(tomlkit.dumps(document))
     assert scheduler("apply", "-f", str(fleet)).code == 0
 
@@ -74,14 +74,48 @@ def test_after_a_change_that_failed_the_configuration_before_is_started_again(
 ) -> None:
     machine = new_machine(toolbox=True)
     assert add(applied, machine, "p1").code == 0
-    declare_encryption(applied, configured / "fleet.toml", encrypted=True)
+    declare(applied, configured / "fleet.toml", encryption_to_host=True)
     with monkeypatch.context() as patched:
         patched.setattr(FleetWatch, "registered", lambda *_: None)
         assert applied("proxy", "deploy", "p1").code == 1
-    declare_encryption(applied, configured / "fleet.toml", encrypted=False)
+    declare(applied, configured / "fleet.toml", encryption_to_host=False)
     assert applied("proxy", "deploy", "p1", "--json").json[0]["restarted"] is True
     assert "encryption_to_host" not in (machine.root / "etc/proxyfleet-proxy/proxy.toml").read_text()
     assert applied("proxy", "deploy", "p1", "--json").json[0]["restarted"] is False
+
+
+def test_what_ran_before_runs_again_when_a_step_fails_once_it_is_stopped(
+    applied: Program,
+    new_machine: NewMachine,
+    light_releases: Releases,
+    configured: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    machine = new_machine(toolbox=True)
+    assert add(applied, machine, "p1").code == 0
+    settings = machine.root / "etc/proxyfleet-proxy/proxy.toml"
+    before = settings.read_text()
+    light_releases(2)
+    declare(applied, configured / "fleet.toml", encryption_to_host=True, credentials=["spare"])
+    (configured / "spare.password").write_text("of something")
+    fails_at: list[str] = []
+    real = Agent.call
+
+    def call(self: Agent, verb: str, asked: dict[str, Any], *arguments: Any, **more: Any) -> Any:
+        if [verb] == fails_at[:1] and (asked.get("folders") or asked.get("what") == "start"):
+            raise DeploymentStepError(f"server there: {fails_at.pop(0)}", why="it is full", remedy="Do it again.")
+        return real(self, verb, asked, *arguments, **more)
+
+    monkeypatch.setattr(Agent, "call", call)
+    with_secret = "runs again, with the new secrets (spare.password). Do"
+    for verb, outcome in (("write", "runs again. Do"), ("supervisor", with_secret)):
+        fails_at.append(verb)
+        done = applied("proxy", "deploy", "p1")
+        assert (done.code, f"it is full. 0.1-light {outcome}" in done.err) == (1, True), done.err
+        assert (releases(machine)[0], settings.read_text()) == ("0.1-light", before)
+        assert machine.processes() != []
+        assert applied("proxy", "show", "p1", "--json").json["state"] != "disabled"
+    assert applied("proxy", "deploy", "p1", "--json").json[0]["release"] == "0.2-light"
 
 
 def test_proxies_are_upgraded_one_after_the_other_and_enough_keep_running(
