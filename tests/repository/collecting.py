@@ -8,6 +8,7 @@ from collections.abc import Iterable
 import msgspec
 import xxhash
 
+from proxy_worker.repository.check import check
 from proxy_worker.repository.data_keys import SealedDataKey
 from proxy_worker.repository.fragments import FragmentPack, encode_fragment, fragment_name
 from proxy_worker.repository.index import fragments_in
@@ -23,6 +24,17 @@ from proxy_worker.repository.pack_scan import pack_ids
 from proxy_worker.repository.packs import read_footer, read_table
 from proxy_worker.repository.registration import encode_condemned
 from proxy_worker.repository.repository import Repository
+
+
+def packs(repository: Repository) -> set[bytes]:
+    """The ids of all packs."""
+    return set(pack_ids(repository.access.store))
+
+
+def is_clean(repository: Repository) -> bool:
+    """Whether a check has nothing to say."""
+    report = check(repository.access)
+    return report.findings == () and report.notes == ()
 
 
 def condemn(repository: Repository, number: int, packs: Iterable[bytes], *, done: bool = False) -> None:
