@@ -105,6 +105,10 @@ def add(
     email = {key: value for key, value in given_email.items() if value is not None}
     if email:
         email["security"] = security.value
+    if bool(webhook) == bool(email):
+        raise typer.BadParameter(
+            "give either --url or --url-credential, for a server, or --mail-to with --mail-from and --server"
+        )
     for channel in (webhook, email):
         if channel and ca_file is not None:
             channel["ca_file"] = ca_file

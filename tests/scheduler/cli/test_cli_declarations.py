@@ -177,3 +177,14 @@ def test_slots_are_set_no_higher_than_the_proxy_allows(applied: Program, world: 
     own = applied("proxy", "set", "proxy-1", "--max-concurrent-tasks", "0")
     assert "moves at most 3 disks at once" in own.err
     assert "max_concurrent_tasks" not in applied("export").out
+
+
+@pytest.mark.parametrize("options", [(), ("--url", "https://example.com/", "--mail-to", "admins@example.com")])
+def test_a_notification_that_goes_nowhere_or_two_ways_is_refused_by_its_options(
+    applied: Program, options: tuple[str, ...]
+) -> None:
+    refused = applied("notification", "add", "x", *options)
+    assert refused.code == 2
+    said = " ".join(refused.err.split())
+    assert all(option in said for option in ("--url", "--url-credential", "--mail-to"))
+    assert applied("notification", "list", "--json").json == []
