@@ -179,6 +179,7 @@ def _completed(
     """
     from scheduler.cli.printing import note  # noqa: PLC0415 - slow to load
     from scheduler.cli.proxy_plan import inventory, too_many  # noqa: PLC0415 - as above
+    from scheduler.cli.proxy_secrets import in_words, not_reading, warnings  # noqa: PLC0415 - as above
     from scheduler.cli.proxy_wizard import (  # noqa: PLC0415 - as above
         ask_datastores,
         ask_network,
@@ -215,13 +216,21 @@ def _completed(
             require_reach(plan.server, found)
             plan = ask_datastores(plan, found, names, looked)
             plan = ask_network(ask_slots(plan, found), opened.configuration, opened.watch.state)
-            review(plan, system.description)
+            with opened.watch.state.read() as session:
+                reached = reached_by(session, plan.name, plan.site)
+            files = credential_files(opened.configuration, plan.server.credentials, reached)
+            review(plan, system.description, in_words(files))
             return plan
         plan = with_datastores(plan, chosen, found, names)
         require_reach(plan.server, looked(plan))
         with opened.watch.state.read() as session:
             reached = reached_by(session, plan.name, plan.site)
-        credential_files(opened.configuration, plan.server.credentials, reached)
+        given, left_out = not_reading(opened.configuration, plan.server.credentials, reached)
+        plan = plan.on(credentials=given)
+        files = credential_files(opened.configuration, given, reached)
+        note(f"Proxy {plan.name} gets the secrets: {', '.join(in_words(files)) or 'none'}.")
+        for told in warnings(files, left_out):
+            note(f"warning: {told}.")
         warning = too_many(plan.max_concurrent_tasks or 0, found)
         if warning is not None:
             note(f"warning: {warning}.")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
@@ -18,6 +18,7 @@ from scheduler.cli.proxy_plan import (
     too_many,
     way_in_words,
 )
+from scheduler.cli.proxy_secrets import in_words, not_reading, warnings
 from scheduler.configuration import SchedulerConfiguration
 from scheduler.deployment.errors import MissingSecretError
 from scheduler.deployment.given import credential_files, reached_by
@@ -117,7 +118,10 @@ def ask_network(plan: ProxyPlan, configuration: SchedulerConfiguration, state: S
     heading("Network and keys")
     with state.read() as session:
         reached = reached_by(session, plan.name, plan.site)
-    usual = reached.credentials
+    usual, left_out = not_reading(configuration, None, reached)
+    files = credential_files(configuration, usual, reached)
+    for told in warnings(files, left_out):
+        note(f"warning: {told}.")
     given = " ".join(plan.server.credentials) if plan.server.credentials is not None else "automatic"
     changes = {
         "failover_to_network": typer.confirm(
@@ -127,20 +131,22 @@ def ask_network(plan: ProxyPlan, configuration: SchedulerConfiguration, state: S
             "Require encryption to the host in network mode", default=plan.server.encryption_to_host, err=True
         ),
     }
-    what = f"automatic ({', '.join(usual) or 'none'}, keys and vCenters' passwords only)"
+    what = f"automatic ({', '.join(in_words(files)) or 'none'})"
     while True:
         text = _ask(f"Secrets that it gets: {what}, or names", given)
-        credentials = None if text == "automatic" else text.replace(",", " ").split()
+        credentials = usual if text == "automatic" else text.replace(",", " ").split()
         try:
-            credential_files(configuration, credentials, reached)
+            files = credential_files(configuration, credentials, reached)
         except MissingSecretError as error:
             note(str(error))
         else:
+            for told in warnings(files, ()):
+                note(f"warning: {told}.")
             return plan.on(**changes, credentials=credentials)
 
 
-def review(plan: ProxyPlan, system: str) -> None:
-    """Show all of it, and ask whether to go on."""
+def review(plan: ProxyPlan, system: str, secrets: Sequence[str]) -> None:
+    """Show all of it, with the secrets that it gets in words, and ask whether to go on."""
     heading("Review")
     server = plan.server
     ways = [f"{name} ({way_in_words(way)})" for name, way in server.datastores.items()]
@@ -156,7 +162,7 @@ def review(plan: ProxyPlan, system: str) -> None:
         ("concurrent tasks", str(plan.max_concurrent_tasks or "-")),
         ("failover to network", "yes" if server.failover_to_network else "no"),
         ("encryption to host", "required" if server.encryption_to_host else "where the host allows it"),
-        ("secrets", "automatic" if server.credentials is None else ", ".join(server.credentials) or "none"),
+        ("secrets", ", ".join(secrets) or "none"),
     ]
     show(facts(rows))
     typer.confirm("Put the proxy there", default=True, abort=True, err=True)

@@ -1,0 +1,106 @@
+"""What `scheduler proxy add` tells and asks before anything is put on a machine."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.scheduler.cli.conftest import Finished, Program
+from tests.scheduler.deployment.conftest import add
+from tests.simulators.bare_machine import BareMachine
+
+READ_KEY = "main.key (READ key: can read every backup)"
+WRITE_KEY = "main.key (write key: adds restore points, reads none)"
+
+
+def key(configured: Path, kind: str) -> None:
+    """The repository's key on the backup server."""
+    (configured / "main.key").write_text(json.dumps({"kind": kind}))
+
+
+class Answers:
+    """Somebody at a terminal: answers by the beginnings of their questions, else what is proposed."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._answers: dict[str, Iterator[str]] = {}
+        monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
+        monkeypatch.setattr("typer.prompt", self._prompt)
+        monkeypatch.setattr("typer.confirm", self._confirm)
+
+    def to(self, question: str, *answers: str) -> None:
+        """Answer a question with these, one after the other."""
+        self._answers[question] = iter(answers)
+
+    def _prompt(self, question: str, *, default: Any = None, **_: Any) -> Any:
+        sys.stderr.write(f"{question}\n")
+        for beginning, answers in self._answers.items():
+            if question.startswith(beginning):
+                return next(answers)
+        return default
+
+    def _confirm(self, question: str, *, default: bool = False, **_: Any) -> bool:
+        if question == "Put the proxy there":
+            raise KeyboardInterrupt  # the review is all that is wanted
+        return default
+
+
+@pytest.fixture
+def answers(monkeypatch: pytest.MonkeyPatch) -> Answers:
+    """What people answer."""
+    return Answers(monkeypatch)
+
+
+def asked(scheduler: Program, machine: BareMachine, *words: str) -> Finished:
+    """`scheduler proxy add`, by questions, up to its review."""
+    login = ("--host", "127.0.0.1", "--port", str(machine.port), "--host-key", machine.fingerprint)
+    return scheduler("proxy", "add", *words, *login, "--ssh-key", str(machine.key))
+
+
+def squeezed(text: str) -> str:
+    return " ".join(text.split())
+
+
+def test_the_secrets_of_a_proxy_are_told_with_what_they_can_do(
+    applied: Program, machine: BareMachine, configured: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("scheduler.cli.deploying.deploy_one", lambda *_: {})
+    key(configured, "write")
+    done = add(applied, machine, "p1")
+    assert done.code == 0, done.err
+    assert f"Proxy p1 gets the secrets: {WRITE_KEY}." in done.err
+    assert "warning" not in done.err
+    assert "credentials" not in applied("export").out
+
+
+def test_automatic_takes_no_read_key_and_says_so(
+    applied: Program, machine: BareMachine, configured: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("scheduler.cli.deploying.deploy_one", lambda *_: {})
+    key(configured, "read")
+    done = add(applied, machine, "p1")
+    assert done.code == 0, done.err
+    assert "Proxy p1 gets the secrets: none." in done.err
+    assert "warning: main.key is a READ key, which can read every backup: automatic leaves it out." in done.err
+    assert "credentials = []" in applied("export").out
+    asked_for = add(applied, machine, "p2", "--credential", "main")
+    assert asked_for.code == 0, asked_for.err
+    assert f"Proxy p2 gets the secrets: {READ_KEY}." in asked_for.err
+    assert "warning: main.key can read every backup" in asked_for.err
+
+
+@pytest.mark.parametrize("answer", ["automatic", "main"])
+def test_the_review_names_secrets_and_what_they_can_do(
+    applied: Program, machine: BareMachine, configured: Path, answers: Answers, answer: str
+) -> None:
+    key(configured, "read")
+    answers.to("Secrets that it gets: automatic (none)", answer)
+    done = asked(applied, machine, "p1")
+    assert f"secrets {READ_KEY if answer == 'main' else 'none'}" in squeezed(done.out + done.err)
+    assert "warning: main.key is a READ key" in done.err
+    assert ("warning: main.key can read every backup" in done.err) == (answer == "main")
+    assert not (configured / "p1.ssh-key").exists()
