@@ -179,7 +179,7 @@ def _described_by_fragments(access: Access, wanted: frozenset[bytes]) -> dict[by
         name = fragment_name(fragment_id)
         try:
             fragment = decode_fragment(access.sealer, name, access.store.get(name))
-        except (ObjectNotFoundError, DamageError):
+        except (ObjectNotFoundError, ObjectUnreadableError, DamageError):
             continue
         by_pack: dict[int, list[_Record]] = defaultdict(list)
         for record in map(_Record._make, RECORD.iter_unpack(fragment.records)):

@@ -33,7 +33,7 @@ from proxy_worker.repository.index_run import (
 )
 from proxy_worker.repository.keyring import ID_BYTES
 from proxy_worker.repository.sealing import MetadataSealer
-from proxy_worker.repository.store import ObjectNotFoundError, Store
+from proxy_worker.repository.store import ObjectNotFoundError, ObjectUnreadableError, Store
 
 _BATCH_RECORDS: Final = 100_000
 _TIER_RUNS: Final = 4
@@ -153,6 +153,9 @@ class Index:
             try:
                 fragment = decode_fragment(self._sealer, name, self._store.get(name))
             except ObjectNotFoundError:
+                continue
+            except ObjectUnreadableError as error:
+                self.damaged[name] = self._sealer.damage(name, f"it can't be read: {error.why}")
                 continue
             except DamageError as error:
                 self.damaged[name] = error

@@ -32,7 +32,7 @@ from proxy_worker.repository.repair import RepairReport, repair
 from proxy_worker.repository.repository import Repository
 from proxy_worker.repository.samples import restore_samples
 from proxy_worker.repository.sealing import object_problem
-from proxy_worker.repository.store import ObjectNotFoundError
+from proxy_worker.repository.store import ObjectNotFoundError, ObjectUnreadableError
 
 _DAY_S: Final = 24 * 3600.0
 _SAVE_EVERY_S: Final = 300.0
@@ -161,14 +161,19 @@ class _Piece:
 
     def _read_fragment(self, fragment_id: bytes) -> bool:
         name = fragment_name(fragment_id)
+        problem: str | None
         try:
             data = self._access.store.get(name)
         except ObjectNotFoundError:
             return False
+        except ObjectUnreadableError as error:
+            data, problem = b"", f"it can't be read: {error.why}"
+        else:
+            problem = object_problem(data)
         self._report.fragments += 1
         self._report.read_bytes += len(data)
         self._pace(len(data))
-        if problem := object_problem(data):
+        if problem:
             self._findings[name] = Finding("index fragment", name, problem, ())
             self._bad_fragments = True
         return problem is None

@@ -17,7 +17,7 @@ from proxy_worker.repository.pack_scan import ChunkTest, PackResult, scan_packs
 from proxy_worker.repository.packs import require_table_checksum
 from proxy_worker.repository.passphrases import decode_key
 from proxy_worker.repository.sealing import object_problem
-from proxy_worker.repository.store import ObjectNotFoundError, Store
+from proxy_worker.repository.store import ObjectNotFoundError, ObjectUnreadableError, Store
 
 _SEALED: dict[str, FindingKind] = {
     "index/": "index fragment",
@@ -51,6 +51,9 @@ def scrub(store: Store, *, after_pack: Callable[[], None] = lambda: None) -> Che
             try:
                 data = store.get(name)
             except ObjectNotFoundError:
+                continue
+            except ObjectUnreadableError as error:
+                findings.append(Finding(kind, name, f"it can't be read: {error.why}"))
                 continue
             points += kind == "point"
             read_bytes += len(data)

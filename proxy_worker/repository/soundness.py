@@ -24,7 +24,7 @@ from proxy_worker.repository.keyring import ID_BYTES
 from proxy_worker.repository.pack_layout import Chunk, PackLayoutError, PackTable, pack_name
 from proxy_worker.repository.pack_scan import PackResult
 from proxy_worker.repository.packs import read_footer, read_table
-from proxy_worker.repository.store import ObjectNotFoundError
+from proxy_worker.repository.store import ObjectNotFoundError, ObjectUnreadableError
 
 _ORPHAN_RECORDS: Final = 200_000
 """Records of packs without a fragment that are gathered for one run."""
@@ -162,7 +162,7 @@ def compare_fragments(access: Access, soundness: Soundness) -> None:
         name = fragment_name(fragment_id)
         try:
             fragment = decode_fragment(access.sealer, name, access.store.get(name))
-        except (ObjectNotFoundError, DamageError):
+        except (ObjectNotFoundError, ObjectUnreadableError, DamageError):
             continue
         for number, (pack, said) in enumerate(zip(fragment.packs, _records_by_pack(fragment), strict=True)):
             try:

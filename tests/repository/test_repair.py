@@ -205,6 +205,20 @@ def test_a_pack_that_the_disk_can_not_read_is_damaged(tmp_path: Path, bad: str) 
     assert_sound(tmp_path, copied=COPIED, copy=COPIED)
 
 
+def test_a_fragment_that_the_disk_can_not_read_is_made_anew(tmp_path: Path) -> None:
+    with make_repository(tmp_path) as repository:
+        back_up(repository, COPIED, run="first")
+    name = min(fragment_name(one) for one in fragments_in(LocalStore(tmp_path)))
+
+    with Repository.open(BadSectorStore(LocalStore(tmp_path), name, range(1)), CREDENTIAL) as repository:
+        for report in (check(repository.access), scrub(repository.access.store)):
+            assert [(one.name, "it can't be read" in one.problem) for one in report.findings] == [(name, True)]
+        proof = prove(repository, EVERYTHING)
+        assert (proof.packs, proof.findings) == (len(packs_of(tmp_path)), ())
+        assert proof.repaired.rebuilt == (name,)
+    assert_sound(tmp_path, first=COPIED)
+
+
 @pytest.mark.parametrize("harm", ["gone", "cut", "head", "trailer"])
 def test_a_pack_that_is_lost_cut_or_hit_at_its_ends(tmp_path: Path, harm: str) -> None:
     with make_repository(tmp_path) as repository:
