@@ -103,27 +103,35 @@ def account(asked: dict[str, Any]) -> dict[str, Any]:
 
 
 def write(asked: dict[str, Any]) -> dict[str, Any]:
-    """Make folders and files what they are to be; says what the changed ones were, unless they are secret."""
+    """Make folders and files what they are to be; says what the changed ones were, unless they are secret.
+
+    No file is changed before all new ones are on the disk. Links that the proxy's user may have laid in its folders
+    are never followed.
+    """
     for folder in asked["folders"]:
         path = Path(folder["path"])
         path.mkdir(parents=True, exist_ok=True)
         if folder["mode"] is not None:
-            path.chmod(folder["mode"])
-            _give(path, folder["owner"])
+            _set(path, folder, os.O_DIRECTORY)
     changed: dict[str, str | None] = {}
+    drafts: dict[Path, Path | None] = {}
     for file in asked["files"]:
         path, content = Path(file["path"]), _decoded(file["content"])
-        before = path.read_bytes() if path.exists() else None
+        before = path.read_bytes() if path.exists() and not path.is_symlink() else None
         if content is None:
-            path.unlink(missing_ok=True)
+            drafts[path] = None
         elif before != content:
-            _write_whole(path, content, file["mode"], file["owner"])
+            drafts[path] = _drafted(path, content, file)
         else:
-            path.chmod(file["mode"])
-            _give(path, file["owner"])
+            _set(path, file)
         if before != content:
             kept = before is not None and not file["secret"]
             changed[file["path"]] = base64.b64encode(before).decode() if kept and before is not None else None
+    for path, draft in drafts.items():
+        if draft is None:
+            path.unlink(missing_ok=True)
+        else:
+            draft.replace(path)
     return {"changed": changed}
 
 
@@ -238,7 +246,7 @@ def _decoded(text: str | None) -> bytes | None:
     return None if text is None else base64.b64decode(text)
 
 
-def _write_whole(path: Path, content: bytes, mode: int, owner: str | None) -> None:
+def _drafted(path: Path, content: bytes, wanted: dict[str, Any]) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.new")
     draft.unlink(missing_ok=True)
@@ -247,15 +255,24 @@ def _write_whole(path: Path, content: bytes, mode: int, owner: str | None) -> No
         file.write(content)
         file.flush()
         os.fsync(descriptor)
-    _give(draft, owner)
-    draft.chmod(mode)
-    draft.replace(path)
+        _give(descriptor, wanted)
+    return draft
 
 
-def _give(path: Path, owner: str | None) -> None:
-    if owner is not None and os.geteuid() == 0:
-        user, _, group = owner.partition(":")
-        os.chown(path, pwd.getpwnam(user).pw_uid, grp.getgrnam(group).gr_gid, follow_symlinks=False)
+def _set(path: Path, wanted: dict[str, Any], kind: int = 0) -> None:
+    """Mode and owner of what is there; raises `OSError` for a link."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | kind)
+    try:
+        _give(descriptor, wanted)
+    finally:
+        os.close(descriptor)
+
+
+def _give(descriptor: int, wanted: dict[str, Any]) -> None:
+    if wanted["owner"] is not None and os.geteuid() == 0:
+        user, _, group = wanted["owner"].partition(":")
+        os.fchown(descriptor, pwd.getpwnam(user).pw_uid, grp.getgrnam(group).gr_gid)
+    os.fchmod(descriptor, wanted["mode"])
 
 
 def _run(*command: str) -> str:
