@@ -115,7 +115,9 @@ def change_passphrase(
         passphrases.add(store, key)
         for one in former:
             passphrases.remove(store, one.key_id, opened.id)
-    typer.echo(f"changed the passphrase of key {former[0].key_id}, which is {key.key_id} now")
+    changed = ", ".join(one.key_id for one in former)
+    what = f"key {changed}, which is" if len(former) == 1 else f"keys {changed}, which had the same and are"
+    typer.echo(f"changed the passphrase of {what} {key.key_id} now")
 
 
 @app.command("remove")

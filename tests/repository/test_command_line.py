@@ -125,6 +125,17 @@ def test_a_key_that_was_not_handed_out_leaves_nothing(shell: Shell) -> None:
     assert [key["label"] for key in json.loads(shown)] == ["first"]
 
 
+def test_a_change_names_every_key_that_had_the_passphrase(shell: Shell) -> None:
+    owner, new = ("--passphrase-file", shell.passphrase), shell.folder / "new"
+    new.write_text("other words\n")
+    shell.run("repository", "keys", "add", shell.repository, *owner, "--new-passphrase-file", shell.passphrase)
+    before = json.loads(shell.run("repository", "keys", "list", shell.repository, "--json").stdout)
+    changed = shell.run("repository", "keys", "change", shell.repository, *owner, "--new-passphrase-file", new)
+    [after] = json.loads(shell.run("repository", "keys", "list", shell.repository, "--json").stdout)
+    assert len(before) == 2
+    assert all(key["key"] in changed.stdout for key in (*before, after))
+
+
 @pytest.mark.parametrize(
     ("arguments", "exit_code", "says"),
     [
