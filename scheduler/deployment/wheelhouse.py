@@ -10,6 +10,7 @@ doesn't have, are packed into wheels from what is installed here.
 from __future__ import annotations
 
 import base64
+import fcntl
 import hashlib
 import importlib.metadata
 import importlib.resources
@@ -21,6 +22,7 @@ import sys
 import tarfile
 import zipfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -33,6 +35,8 @@ PACKAGE: Final = "proxyfleet"
 _SOURCES: Final = ("proxy_worker", "scheduler")
 _LOCK: Final = "requirements.lock"
 _COMPLETE: Final = ".complete"
+_TURN: Final = ".lock"
+"""Held by whoever downloads."""
 _OLDEST_GLIBC: Final = 17
 _DIGITS: Final = 10
 _EPOCH: Final = (2020, 1, 1, 0, 0, 0)
@@ -97,9 +101,10 @@ def packed(folder: Path, kind: Kind) -> Wheels:
     lock = needed((importlib.resources.files(__package__) / _LOCK).read_text(), kind)
     digest = hashlib.sha256(lock.encode()).hexdigest()[:_DIGITS]
     dependencies = folder / digest / kind.name
-    if not (dependencies / _COMPLETE).exists():
-        _download(dependencies, lock, kind)
-        _forget_others(folder, digest)
+    with _alone(folder, kind):
+        if not (dependencies / _COMPLETE).exists():
+            _download(dependencies, lock, kind)
+            _forget_others(folder, digest)
     own = _own_wheel()
     hashed = hashlib.sha256(own).hexdigest()
     version = importlib.metadata.version(PACKAGE)
@@ -123,6 +128,19 @@ def needed(lock: str, kind: Kind) -> str:
         if not marker.strip() or Marker(marker.strip()).evaluate(kind.environment):
             kept.append(f"{name.strip()} \\\n{rest}\n")
     return "".join(kept)
+
+
+@contextmanager
+def _alone(folder: Path, kind: Kind) -> Iterator[None]:
+    """Nobody else downloads, or removes what is downloaded, during the block; another deployment waits for it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / _TURN).open("a")
+    except OSError as error:
+        raise _impossible(kind, f"{error.filename}: {error.strerror or error}") from error
+    with lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def _download(folder: Path, lock: str, kind: Kind) -> None:
@@ -166,7 +184,7 @@ def _impossible(kind: Kind, why: str) -> WheelhouseError:
 
 def _forget_others(folder: Path, digest: str) -> None:
     for other in folder.iterdir():
-        if other.name != digest:
+        if other.name not in {digest, _TURN}:
             shutil.rmtree(other, ignore_errors=True)
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import threading
 import tomllib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from scheduler.configuration import DeploymentSettings, SchedulerConfiguration
+from scheduler.deployment import wheelhouse
 from scheduler.deployment.errors import MissingSecretError
 from scheduler.deployment.given import Reached, credential_files, redis_login
 from scheduler.deployment.layout import Layout
@@ -96,3 +99,22 @@ def test_the_locked_packages_are_those_that_the_machines_python_needs() -> None:
 def test_wheels_for_an_older_glibc_only() -> None:
     platforms = Kind("aarch64", (3, 11, 2), (2, 19)).platforms
     assert platforms[:3] == ("manylinux_2_19_aarch64", "manylinux_2_18_aarch64", "manylinux_2_17_aarch64")
+
+
+def test_two_deployments_at_once_download_packages_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kind, both, downloads = Kind("x86_64", (3, 11, 2), (2, 36)), threading.Barrier(2), []
+
+    def download(folder: Path, *_: object) -> None:
+        downloads.append(folder)
+        folder.mkdir(parents=True)
+        (folder / "one-1-py3-none-any.whl").touch()
+        (folder / ".complete").touch()
+
+    def deployed() -> str:
+        both.wait(60)
+        return wheelhouse.packed(tmp_path / "wheelhouse", kind).release
+
+    monkeypatch.setattr(wheelhouse, "_download", download)
+    with ThreadPoolExecutor() as pool:
+        first, second = [one.result(60) for one in [pool.submit(deployed), pool.submit(deployed)]]
+    assert (first == second, len(downloads)) == (True, 1)
