@@ -62,9 +62,17 @@ def recover(
       proxy-worker repository keys recover /backup/main --sheet-file typed.txt --new-passphrase-file new.passphrase
     """
     try:
-        recovered = read_sheet(sheet_file.read_text())
-    except (OSError, UnicodeDecodeError) as error:
-        raise OptionError(f"--sheet-file {sheet_file}", why=f"it can't be read: {error}") from error
+        recovered = read_sheet(sheet_file.read_text(encoding="utf-8"))
+    except UnicodeDecodeError as error:
+        raise OptionError(
+            f"--sheet-file {sheet_file}",
+            why="it is no text file",
+            remedy="Type the sheet's lines into one, or scan its code; a picture of the sheet isn't read.",
+        ) from error
+    except OSError as error:
+        raise OptionError(
+            f"--sheet-file {sheet_file}", why=f"it can't be read: {error.strerror or error}"
+        ) from error
     store = open_store(repository)
     config = load_config(store)
     secrets = recovered.secrets

@@ -124,12 +124,16 @@ def read_settings(
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text())
+        return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise SettingsError(
             str(path), why=error.strerror or str(error), remedy="Give the path of the file with --config."
         ) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        raise SettingsError(
+            str(path), why="it is no TOML, nor any text in UTF-8", remedy="Give the path of the file with --config."
+        ) from error
+    except tomllib.TOMLDecodeError as error:
         raise SettingsError(str(path), why=f"it is no TOML: {error}") from error
 
 

@@ -136,6 +136,15 @@ def test_a_change_names_every_key_that_had_the_passphrase(shell: Shell) -> None:
     assert all(key["key"] in changed.stdout for key in (*before, after))
 
 
+def test_a_picture_of_a_recovery_sheet_is_not_read(shell: Shell) -> None:
+    picture = shell.folder / "sheet.png"
+    picture.write_bytes(b"\x89PNG\r\n\x1a\n")
+    how = ("--sheet-file", picture, "--new-passphrase-file", shell.passphrase)
+    refused = shell.run("repository", "keys", "recover", shell.repository, *how, exit_code=3).stderr
+    assert "it is no text file" in refused
+    assert "codec" not in refused
+
+
 @pytest.mark.parametrize(
     ("arguments", "exit_code", "says"),
     [

@@ -59,6 +59,14 @@ def test_what_is_wrong_is_named_with_file_and_key(file: Path, text: str, message
     assert message in str(caught.value)
 
 
+def test_a_file_that_is_no_text_is_named_without_its_bytes(file: Path) -> None:
+    file.write_bytes(b"\x7fELF\xff\x00")
+    with pytest.raises(SettingsError, match="it is no TOML, nor any text in UTF-8") as caught:
+        load_configuration(file, {})
+    assert str(file) in str(caught.value)
+    assert "codec" not in str(caught.value)
+
+
 def test_a_file_that_is_missing_is_named(file: Path) -> None:
     with pytest.raises(SettingsError, match="No such file or directory"):
         load_configuration(file, {})
