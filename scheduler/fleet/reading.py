@@ -1,7 +1,7 @@
-"""From the text of `fleet.toml` to a `Fleet`, or to an error that names every problem at once.
+"""From the text of `fleet.toml` to a `Fleet`, or to an error that names several problems at once.
 
-The whole file is validated before anything is done with it: types and keys by the models, then names and
-references (`references.py`).
+The whole file is validated before anything is done with it: types and keys by the models, then, if all are right,
+names and references (`references.py`).
 """
 
 from __future__ import annotations
