@@ -15,6 +15,8 @@ _PREFIX: Final = "SHA256:"
 _DIGEST_BYTES: Final = 32
 SSH_PORT: Final = 22
 ROOT: Final = "root"
+_LEAST_DEPTH: Final = 2
+"""Folders right below the root are the system's."""
 
 
 def _fingerprint(text: str) -> str:
@@ -32,6 +34,13 @@ def _absolute(text: str) -> str:
     if not text.startswith("/"):
         raise ValueError(f"expected an absolute path on that machine, got {text!r}")
     return text.rstrip("/") or "/"
+
+
+def _own_folder(text: str) -> str:
+    parts = [part for part in text.split("/") if part not in {"", "."}]
+    if len(parts) < _LEAST_DEPTH or ".." in parts or parts[:-1] == ["usr"]:
+        raise ValueError(f"expected a folder for the proxy alone, such as /srv/proxyfleet-proxy, got {text!r}")
+    return "/" + "/".join(parts)
 
 
 Fingerprint = Annotated[str, AfterValidator(_fingerprint)]
@@ -78,7 +87,7 @@ class ProxyServer(_Declared):
     folder (with a passphrase in `<credential>.ssh-passphrase`). Without this key, the SSH agent and your own."""
     host_key: Fingerprint | None = None
     """The fingerprint that its SSH host key is pinned by. Without this key it is shown and asked about."""
-    install_dir: AbsolutePath | None = None
+    install_dir: Annotated[AbsolutePath, AfterValidator(_own_folder)] | None = None
     """The one folder that everything goes into; needed where the login may not become root, and the proxy runs as
     that user. Without this key: `proxyfleet-proxy` in `/opt`, `/etc` and `/var/lib`."""
     redis_url: str | None = None

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from scheduler.configuration import DeploymentSettings, SchedulerConfiguration
 from scheduler.deployment import wheelhouse
@@ -118,3 +119,10 @@ def test_two_deployments_at_once_download_packages_once(tmp_path: Path, monkeypa
     with ThreadPoolExecutor() as pool:
         first, second = [one.result(60) for one in [pool.submit(deployed), pool.submit(deployed)]]
     assert (first == second, len(downloads)) == (True, 1)
+
+
+@pytest.mark.parametrize("folder", ["/", "//", "/opt", "/./opt/", "/usr/local", "/srv/../etc", "/srv/proxy/.."])
+def test_no_folder_of_the_system_is_a_proxys_own(folder: str) -> None:
+    with pytest.raises(ValidationError, match="expected a folder for the proxy alone"):
+        ProxyServer(host="10.0.0.5", install_dir=folder)
+    assert ProxyServer(host="10.0.0.5", install_dir="/srv/proxy/").install_dir == "/srv/proxy"
