@@ -118,15 +118,18 @@ def add(
     )
     with opened_for_deploying() as opened:
         if asking:
-            plan = _asked(plan, host, has_key=ssh_key is not None)
+            plan = _asked(opened, plan, host, has_key=ssh_key is not None)
         _add(opened, plan, datastore, ssh_key, asking=asking, wait=wait, as_json=as_json)
 
 
-def _asked(plan: ProxyPlan, host: str | None, *, has_key: bool) -> ProxyPlan:
+def _asked(opened: Opened, plan: ProxyPlan, host: str | None, *, has_key: bool) -> ProxyPlan:
     """The plan with its machine as people answer."""
     from scheduler.cli.proxy_wizard import ask_server  # noqa: PLC0415 - slow to load
+    from scheduler.state.models import Proxy  # noqa: PLC0415 - as above
 
-    return ask_server(plan, host, has_key=has_key)
+    with opened.watch.state.read() as session:
+        taken = {proxy.name for proxy in session.query(Proxy)}
+    return ask_server(plan, host, taken, None if has_key else opened.configuration.secrets_dir)
 
 
 def _add(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
+from functools import partial
+from pathlib import Path
 from typing import Any, Final
 
 import typer
@@ -15,6 +17,7 @@ from scheduler.cli.proxy_plan import (
     checked_server,
     connection,
     found_there,
+    no_name,
     too_many,
     way_in_words,
 )
@@ -36,6 +39,10 @@ STEPS: Final = (
 )
 """A step about traffic rules goes before the review, once there are any."""
 
+_LONGEST_HOST: Final = 255
+_LONGEST_USER: Final = 32
+_LAST_PORT: Final = 65_535
+
 Look = Callable[[ProxyPlan], Found]
 """Looks at the machine again, with what is planned now."""
 
@@ -45,23 +52,56 @@ def heading(step: str) -> None:
     note(f"\n{STEPS.index(step) + 1} of {len(STEPS)}: {step}")
 
 
-def ask_server(plan: ProxyPlan, host: str | None, *, has_key: bool) -> ProxyPlan:
-    """Which machine, and how to log in there, unless a key was given; `host` is what was said of it already."""
+def ask_server(plan: ProxyPlan, host: str | None, taken: Collection[str], secrets_dir: Path | None) -> ProxyPlan:
+    """Which machine, and how to log in there; `host` is what was said of it already.
+
+    `taken` are the names of proxies. What logs in is one of the secrets in `secrets_dir`; with None it isn't asked.
+    """
     heading("Server")
     server = plan.server
-    name = _ask("Name of the proxy", plan.name or None)
-    site = _ask("Site it stands at", plan.site)
+    name = _ask_for(
+        "Name of the proxy",
+        plan.name or None,
+        lambda text: f"there is a proxy {text} already" if text in taken else no_name(text),
+    )
+    site = _ask_for("Site it stands at", plan.site, no_name)
     keys = {
         **server.model_dump(exclude_defaults=True),
-        "host": _ask("Name or address of its machine", host),
-        "port": _ask("SSH port", server.port),
-        "user": _ask("SSH user: root, or one whom sudo asks no password", server.user),
+        "host": _ask_for("Name or address of its machine", host, _no_host),
+        "port": _ask_for("SSH port", server.port, _no_port),
+        "user": _ask_for("SSH user: root, or one whom sudo asks no password", server.user, _no_user),
     }
-    if not has_key:
+    if secrets_dir is not None:
         question = "Secret with its SSH key or password; nothing for the SSH agent and your own keys"
-        keys["credential"] = _ask(question, server.credential or "") or None
+        credential = _ask_for(question, server.credential or "", partial(_no_login, secrets_dir))
+        keys["credential"] = credential or None
     description = _ask("Description", plan.description)
     return replace(plan, name=name, site=site, server=checked_server(keys), description=description)
+
+
+def _no_host(text: str) -> str | None:
+    wrong = not text or any(letter.isspace() or letter in "/@" for letter in text) or len(text) > _LONGEST_HOST
+    return f"{text!r} isn't a machine's name or address: expected one such as 10.0.0.5" if wrong else None
+
+
+def _no_port(port: int) -> str | None:
+    return None if 1 <= port <= _LAST_PORT else f"{port} isn't a port: expected 1 to {_LAST_PORT}"
+
+
+def _no_user(text: str) -> str | None:
+    return None if 1 <= len(text) <= _LONGEST_USER else f"expected a user's name of at most {_LONGEST_USER} letters"
+
+
+def _no_login(secrets_dir: Path, text: str) -> str | None:
+    """Why this isn't the name of a secret that logs in."""
+    if not text:
+        return None
+    problem = no_name(text)
+    if problem is not None:
+        return f"{problem}. A key in a file is given as `scheduler proxy add --ssh-key FILE`"
+    if any((secrets_dir / f"{text}.ssh-{kind}").exists() for kind in ("key", "password")):
+        return None
+    return f"{secrets_dir} has no {text}.ssh-key or {text}.ssh-password"
 
 
 def ask_datastores(plan: ProxyPlan, found: Found, names: list[str], look: Look) -> ProxyPlan:
@@ -79,9 +119,11 @@ def ask_datastores(plan: ProxyPlan, found: Found, names: list[str], look: Look) 
     show(shown)
     while True:
         text = _ask("Connected datastores: automatic, or NAME or NAME=/folder, NAME=nfs://…, …", "automatic")
-        wished = with_datastores(
-            plan, None if text == "automatic" else text.replace(",", " ").split(), found, names
-        )
+        try:
+            wished = with_datastores(plan, None if text == "automatic" else _words(text), found, names)
+        except typer.BadParameter as error:
+            note(error.message.removeprefix("--datastore "))
+            continue
         problems = {name: why for name, why in look(wished).unreached.items() if why and name != REDIS}
         if not problems:
             return wished
@@ -104,9 +146,10 @@ def ask_slots(plan: ProxyPlan, found: Found) -> ProxyPlan:
     """How many tasks at once."""
     heading("Concurrent tasks")
     while True:
-        slots = _ask(
+        slots = _ask_for(
             f"Max concurrent tasks ({found.cores} cores, {found.memory_bytes / (1 << 30):.1f} GiB of memory)",
             plan.max_concurrent_tasks or found.slots,
+            lambda count: None if count >= 1 else "expected at least 1",
         )
         warning = too_many(slots, found)
         if warning is None or typer.confirm(f"{warning}. Take {slots} all the same", err=True):
@@ -133,8 +176,8 @@ def ask_network(plan: ProxyPlan, configuration: SchedulerConfiguration, state: S
     }
     what = f"automatic ({', '.join(in_words(files)) or 'none'})"
     while True:
-        text = _ask(f"Secrets that it gets: {what}, or names", given)
-        credentials = usual if text == "automatic" else text.replace(",", " ").split()
+        text = _ask_for(f"Secrets that it gets: {what}, or names", given, _no_names)
+        credentials = usual if text == "automatic" else _words(text)
         try:
             files = credential_files(configuration, credentials, reached)
         except MissingSecretError as error:
@@ -171,6 +214,24 @@ def review(plan: ProxyPlan, system: str, secrets: Sequence[str]) -> None:
 
 def _ask(question: str, proposed: Any) -> Any:
     return typer.prompt(question, default=proposed, show_default=proposed not in {None, ""}, err=True)
+
+
+def _ask_for(question: str, proposed: Any, problem: Callable[[Any], str | None]) -> Any:
+    """An answer that has no `problem`; otherwise that is said, and it is asked again."""
+    while True:
+        answer = _ask(question, proposed)
+        why = problem(answer)
+        if why is None:
+            return answer
+        note(f"{why}.")
+
+
+def _words(text: str) -> list[str]:
+    return text.replace(",", " ").split()
+
+
+def _no_names(text: str) -> str | None:
+    return next((why for why in map(no_name, _words(text)) if why is not None), None)
 
 
 def _choice(question: str, proposed: str) -> str:

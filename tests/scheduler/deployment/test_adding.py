@@ -27,12 +27,12 @@ class Answers:
     """Somebody at a terminal: answers by the beginnings of their questions, else what is proposed."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self._answers: dict[str, Iterator[str]] = {}
+        self._answers: dict[str, Iterator[object]] = {}
         monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
         monkeypatch.setattr("typer.prompt", self._prompt)
         monkeypatch.setattr("typer.confirm", self._confirm)
 
-    def to(self, question: str, *answers: str) -> None:
+    def to(self, question: str, *answers: object) -> None:
         """Answer a question with these, one after the other."""
         self._answers[question] = iter(answers)
 
@@ -53,6 +53,15 @@ class Answers:
 def answers(monkeypatch: pytest.MonkeyPatch) -> Answers:
     """What people answer."""
     return Answers(monkeypatch)
+
+
+@pytest.fixture
+def taken(applied: Program, configured: Path) -> Program:
+    """A fleet that has a proxy of the name `taken`."""
+    fleet = configured / "fleet.toml"
+    fleet.write_text(f"{fleet.read_text()}\n[[proxy]]\nname = 'taken'\nsite = 'primary'\n")
+    assert applied("apply", "-f", str(fleet)).code == 0
+    return applied
 
 
 def asked(scheduler: Program, machine: BareMachine, *words: str) -> Finished:
@@ -104,3 +113,46 @@ def test_the_review_names_secrets_and_what_they_can_do(
     assert "warning: main.key is a READ key" in done.err
     assert ("warning: main.key can read every backup" in done.err) == (answer == "main")
     assert not (configured / "p1.ssh-key").exists()
+
+
+@pytest.mark.parametrize(
+    ("question", "bad", "why"),
+    [
+        ("Name of the proxy", "../evil", "'../evil' is a path, not a name: expected at most 63 letters"),
+        ("Name of the proxy", "taken", "there is a proxy taken already"),
+        ("Name or address of its machine", "root@10.0.0.5", "'root@10.0.0.5' isn't a machine's name or address"),
+        ("Max concurrent tasks", 0, "expected at least 1"),
+        ("Secrets that it gets", "/etc/main.key", "'/etc/main.key' is a path, not a name"),
+        ("Connected datastores", "ds1=here", "ds1=here: expected ds1=/folder"),
+    ],
+)
+def test_a_bad_answer_is_asked_again_at_its_own_question(
+    taken: Program, machine: BareMachine, answers: Answers, *, question: str, bad: object, why: str
+) -> None:
+    good = {
+        "Name of the proxy": "p1",
+        "Name or address of its machine": "127.0.0.1",
+        "Max concurrent tasks": 1,
+        "Secrets that it gets": "automatic",
+        "Connected datastores": "automatic",
+    }
+    answers.to(question, bad, good[question])
+    done = asked(taken, machine, "p1")
+    assert why in squeezed(done.err)
+    assert done.err.count(question) == 2
+    assert not {"pattern", "--datastore"} & set(done.err.split())
+    assert "5 of 6: Review" in done.err
+
+
+def test_a_login_given_as_a_path_is_asked_again(
+    applied: Program, machine: BareMachine, configured: Path, answers: Answers
+) -> None:
+    (configured / "mine.ssh-key").write_bytes(machine.key.read_bytes())
+    answers.to("Secret with its SSH key", "~/.ssh/proxies", "none", "mine")
+    login = ("--host", "127.0.0.1", "--port", str(machine.port), "--host-key", machine.fingerprint)
+    done = applied("proxy", "add", "p1", *login)
+    assert "'~/.ssh/proxies' is a path, not a name" in done.err
+    assert "`scheduler proxy add --ssh-key FILE`" in done.err
+    assert f"{configured} has no none.ssh-key or none.ssh-password" in done.err
+    assert "pattern" not in done.err
+    assert "5 of 6: Review" in done.err
