@@ -50,6 +50,11 @@ def look(asked: dict[str, Any]) -> dict[str, Any]:
             name: [one for one in places if Path(one).is_dir()] for name, places in asked["places"].items()
         },
         "mounts": _mounts(),
+        "others": [
+            one
+            for one in asked["own"]
+            if Path(one).exists() and (not Path(one).is_dir() or any(Path(one).iterdir()))
+        ],
     }
 
 

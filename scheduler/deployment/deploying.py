@@ -112,6 +112,12 @@ class Deployment:
                 why=f"it has proxy {found.proxy!r} in {agent.layout.software}",
                 remedy=f"Remove that one first (`scheduler proxy remove {found.proxy}`), or give --install-dir.",
             )
+        if found.proxy is None and found.others:
+            raise ServerTakenError(
+                f"server {self._server.address}",
+                why=f"{' and '.join(found.others)} exists there, and no proxy made it",
+                remedy="Move it away, or give --install-dir a folder of the proxy's own.",
+            )
         known = self._watch.proxy(self._name)
         if found.proxy is None and known is not None and known.live:
             raise ServerTakenError(
@@ -162,7 +168,8 @@ class Deployment:
         written: dict[str, str | None] = {}
         try:
             with self._steps.step("write its configuration") as step:
-                write(agent, [replace(mark, content=None)])  # until the new has registered, nothing is known to run
+                name = [one for one in wanted if one.path == f"{layout.software}/name"]  # from now on all is ours
+                write(agent, [*name, replace(mark, content=None)])  # what runs is known once it has registered
                 service(agent, found, "stop")
                 if layout.privileged:
                     agent.call("account", {"account": layout.account, "state": layout.state})

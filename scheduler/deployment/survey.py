@@ -69,6 +69,8 @@ class Found(BaseModel):
     unreached: dict[str, str | None]
     folders: dict[str, list[str]]
     mounts: list[str]
+    others: list[str]
+    """What is to be the proxy's own and has something in it."""
     skew_s: float = 0.0
     """How far its clock is ahead of this machine's."""
 
@@ -176,6 +178,7 @@ def look(agent: Agent, server: ProxyServer, redis_url: str, datastores: Sequence
             "software": layout.software,
             "config": layout.config,
             "account": layout.account,
+            "own": [layout.config, layout.state],
             "reach": {REDIS: _way_to_redis(redis_url), **reach},
             "places": {name: _usual_places(name) for name in datastores},
         },

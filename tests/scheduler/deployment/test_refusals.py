@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from scheduler.cli.ssh_key_file import kept
+from scheduler.deployment.errors import ServerTakenError
 from tests.scheduler.cli.conftest import Finished, Program
 from tests.scheduler.deployment.conftest import add
 from tests.simulators.bare_machine import PASSWORD, USER, BareMachine
@@ -76,6 +77,16 @@ def test_a_machine_without_python_is_refused_with_what_to_install(
 
 def test_who_may_not_become_root_needs_a_folder(applied: Program, machine: BareMachine) -> None:
     refused(add(applied, machine, "p1", user=USER), 6, f"{USER} is not root there", "--install-dir")
+
+
+def test_folders_that_no_proxy_made_are_left_alone(applied: Program, new_machine: NewMachine) -> None:
+    machine = new_machine()
+    theirs = machine.root / "srv/app/etc"
+    theirs.mkdir(parents=True)
+    (theirs / "app.conf").touch()
+    done = add(applied, machine, "p1", "--install-dir", "/srv/app")
+    refused(done, ServerTakenError.exit_code, "/srv/app/etc exists there, and no proxy made it", "--install-dir")
+    assert theirs.stat().st_mode & 0o777 == 0o755
 
 
 def test_redis_has_to_be_reached_from_there(applied: Program, machine: BareMachine) -> None:
