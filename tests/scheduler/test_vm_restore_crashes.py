@@ -1,0 +1,144 @@
+"""Restores to a vCenter, killed at every journalled step: they finish or undo."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Callable
+
+import pytest
+
+from proxy_worker.contract.errors import TargetError
+from proxy_worker.vsphere.inventory import read_inventory, read_vm
+from proxy_worker.vsphere.session import Session
+from scheduler.restores.asking import ask_for_disks_to_vm
+from scheduler.service import Service
+from scheduler.state.models import (
+    RestoreWishes,
+    VmRestoreState,
+)
+from scheduler.state.store import open_state
+from tests.scheduler.vcenters import VsphereWorld, new_vsphere_world, vsphere_world
+from tests.scheduler.vm_restoring import Restoring, is_catalogued, mark_is_off, restoring
+from tests.vsphere.conftest import endpoint, session, vsphere, vsphere_program, vsphere_server
+
+__all__ = [
+    "endpoint",
+    "new_vsphere_world",
+    "session",
+    "vsphere",
+    "vsphere_program",
+    "vsphere_server",
+    "vsphere_world",
+]
+
+
+class KilledError(Exception):
+    """The scheduler dies here."""
+
+
+def _kinds() -> dict[str, Callable[[Restoring], None]]:
+    def new(asked: Restoring) -> None:
+        asked.ask()
+
+    def failing(asked: Restoring) -> None:
+        asked.proxy.fails, asked.proxy.error = {"scsi0:1": 99}, TargetError  # not tried again
+        asked.ask()
+
+    def disk(asked: Restoring) -> None:
+        state = open_state(asked.one.world.url)
+        with state.write() as database:
+            asked.restore_id = ask_for_disks_to_vm(
+                database,
+                vm=asked.vm.name,
+                disks=("scsi0:0",),
+                to_vm=asked.vm.name,
+                wishes=RestoreWishes(),
+                now=time.time(),
+            ).id
+        state.close()
+
+    def overwrite(asked: Restoring) -> None:
+        asked.ask(name=None, overwrite=True, wishes=RestoreWishes(power_on=True))
+
+    return {"new": new, "failing": failing, "disk": disk, "overwrite": overwrite}
+
+
+@pytest.mark.parametrize("kind", list(_kinds()))
+def test_killed_at_every_journalled_step_it_comes_to_the_same(
+    new_vsphere_world: Callable[[], VsphereWorld], monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """The scheduler dies before and after each of its transactions; the next life goes on.
+
+    Of two kinds only before: what was done and not recorded is done again.
+    """
+    number, stride = 0, 1 if kind in {"new", "overwrite"} else 2
+    while True:
+        one = new_vsphere_world()
+        asked = restoring(one)
+        service = one.world.start()
+        if kind in {"disk", "overwrite"}:
+            one.world.turn_until(service, lambda asked=asked: is_catalogued(asked))
+        _kinds()[kind](asked)
+        died = _die_at(one, service, asked, number, monkeypatch)
+        if died:
+            one.world.turn_until(one.world.start(), asked.settled)
+        expected = VmRestoreState.FAILED if kind == "failing" else VmRestoreState.SUCCEEDED
+        assert asked.row.state is expected, f"killed at {number}: {asked.row.failure}"
+        if kind == "new":
+            assert mark_is_off(asked)
+            assert _named(one.session, f"{asked.vm.name}-copy") == 1
+        elif kind == "failing":
+            assert asked.made() is None
+            assert _named(one.session, f"{asked.vm.name}-copy") == 0
+        elif kind == "disk":
+            assert len(read_vm(one.session, asked.vm.ref).disks) == 3
+        else:
+            after = read_vm(one.session, asked.vm.ref)
+            assert (after.snapshots, after.tracks_changes, after.powered_on) == ((), True, True)
+        if not died:
+            break
+        number += stride
+    assert number > 5
+
+
+def _die_at(
+    one: VsphereWorld, service: Service, asked: Restoring, number: int, monkeypatch: pytest.MonkeyPatch
+) -> bool:
+    """Let the service die before or after its transaction `number // 2`; False if the restore ends first."""
+    countdown = itertools.count()
+    original = service._steps
+
+    def steps() -> object:
+        at = next(countdown)
+        if at == number // 2 and number % 2 == 0:
+            raise KilledError
+        manager = original()
+        if at == number // 2:
+            return _dying_after(manager)
+        return manager
+
+    monkeypatch.setattr(service, "_steps", steps)
+    try:
+        one.world.turn_until(service, asked.settled)
+    except KilledError:
+        return True
+    return False
+
+
+class _dying_after:  # noqa: N801 - a context manager
+    """Commits, then dies before anything is told."""
+
+    def __init__(self, manager: object) -> None:
+        self.manager = manager
+
+    def __enter__(self) -> object:
+        return self.manager.__enter__()  # type: ignore[attr-defined]
+
+    def __exit__(self, *exception: object) -> None:
+        self.manager.__exit__(*exception)  # type: ignore[attr-defined]
+        raise KilledError
+
+
+def _named(session: Session, name: str) -> int:
+    return sum(vm.name == name for vm in read_inventory(session).vms.values())
