@@ -6,6 +6,7 @@ Calls wait; underneath runs asyncssh. Nothing is taken from `known_hosts`: the f
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -93,8 +94,12 @@ class Machine:
         self.close()
 
     async def _run(self, command: str, given: bytes, timeout_s: float) -> asyncssh.SSHCompletedProcess:
-        running = self._connection.run(command, input=given, encoding=None)
-        return await asyncio.wait_for(running, timeout_s)
+        async with asyncio.timeout(timeout_s):
+            process = await self._connection.create_process(command, encoding=None)
+            with contextlib.suppress(BrokenPipeError):  # it ended before it read all that it was given
+                process.stdin.write(given)
+                process.stdin.write_eof()
+            return await process.wait()
 
     def _connect(self, login: dict[str, Any]) -> asyncssh.SSHClientConnection:
         refused: HostKeyChangedError | None = None
