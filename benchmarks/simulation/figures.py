@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import math
 import statistics
 import tracemalloc
@@ -92,6 +93,7 @@ def memory(datastores: int, *, disks: int) -> list[Figure]:
 
 
 def _bytes_per_task(count: int, datastores: int) -> float:
+    gc.collect()
     tracemalloc.start()
     backlog = Backlog(disk.task for disk in jobs([count], datastores, seed=3))
     taken, _ = tracemalloc.get_traced_memory()

@@ -78,7 +78,7 @@ def load_config(store: Store) -> Config:
         raise RepositoryNotFoundError(
             f"repository {store.location}",
             why="there is none here",
-            remedy="Check the path, or make one with `proxy-worker repository init`.",
+            remedy="Check the path; is its file system mounted? `proxy-worker repository init` makes one.",
         )
     name = name_of(max(generations))
     return decode_config(store.get(name), name, store.location)

@@ -58,4 +58,4 @@ def test_every_disk_ends_on_a_bad_day_too() -> None:
 
 
 def test_memory_grows_no_faster_than_what_waits() -> None:
-    assert all(figure.holds for figure in memory(DATASTORES, disks=8_000))
+    assert all(figure.holds for figure in memory(DATASTORES, disks=40_000))

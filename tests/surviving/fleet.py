@@ -186,7 +186,7 @@ class HurtFleet(LiveFleet):
         self._in_its_view(proxy, "mount", "--bind", self.real_repository, self.layout.repository)
 
     def _in_its_view(self, proxy: str, *command: str | Path) -> None:
-        run_as_root("nsenter", "--mount", "--target", str(self.main_process(proxy)), *command)
+        run_as_root("nsenter", "--mount", "--root", "--target", str(self.main_process(proxy)), *command)
 
     def poison(self, machine: Machine, disk: Disk, *, on: bool = True) -> None:
         """Let a disk kill every process that opens it."""

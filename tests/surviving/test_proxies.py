@@ -29,10 +29,12 @@ def test_a_proxy_frozen_for_longer_than_its_lease_wakes_up_and_does_no_harm(flee
 
 
 def test_a_proxy_that_lost_its_mount_keeps_the_others_from_nothing(fleet: HurtFleet) -> None:
-    run = fleet.begin_run("proxy-1")
-
     fleet.hide_repository("proxy-1")
-    wait_until(lambda: "Is its file system mounted?" in fleet.log("proxy-1"), "it to notice")
+    for machine, disk in fleet.disks:  # something to store, wherever a disk is done
+        with fleet.flat(machine, disk).open("r+b") as flat:
+            flat.write(os.urandom(MIB))
+    run = fleet.start_run()
+    wait_until(lambda: "is its file system mounted?" in fleet.log("proxy-1").lower(), "it to notice", timeout_s=60)
     assert fleet.end_run(run) is RunState.SUCCEEDED
     fleet.show_repository("proxy-1")
 
