@@ -11,10 +11,10 @@ from proxy_worker.contract.names import AUTOMATIC
 from proxy_worker.contract.selection import DiskTraits, Home, choose, traits_of
 from proxy_worker.contract.specification import DiskAddress, DiskIdentity
 from proxy_worker.ledger import FleetView
-from scheduler.cli.records import Shown
 from scheduler.cli.vm_record import KnownVm, find_vm
 from scheduler.dispatch.declared import DeclaredFleet
 from scheduler.dispatch.fleet import FleetProxy
+from scheduler.reports.shown import Shown
 from scheduler.state.models import DiskTask, Job, VcenterVm, Vm, VmRun
 from scheduler.state.scanning import catalogued_candidates
 

@@ -7,8 +7,8 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from proxy_worker.ledger import FleetView, ProxyView
-from scheduler.cli.records import Shown
 from scheduler.deployment.server import ProxyServer
+from scheduler.reports.shown import Shown
 from scheduler.state.models import Proxy, ProxyDeployment
 
 

@@ -8,35 +8,21 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, PlainSerializer
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from proxy_worker.contract.outcome import DiskReport
 from proxy_worker.ledger import TaskState, TaskView
 from scheduler.cli.live import Live
-from scheduler.cli.printing import iso, moment
+from scheduler.cli.printing import moment
 from scheduler.dispatch.declared import DeclaredFleet
 from scheduler.dispatch.pending import OpenTask
 from scheduler.dispatch.reading import reading_of
+from scheduler.reports.shown import Moment, Rate, Seconds, Shown
 from scheduler.runs.waiting import waiting_scans, waiting_vms
 from scheduler.state.models import DiskTask, DiskTaskState, LedgerTask, Run, RunState, VmRun, VmRunState, WorkState
 from scheduler.vcenters.choice import Reading
-
-Moment = Annotated[float, PlainSerializer(iso, when_used="json")]
-
-
-Seconds = Annotated[float, PlainSerializer(lambda seconds: round(seconds, 3), when_used="json")]
-Rate = Annotated[float, PlainSerializer(round, when_used="json")]
-"""Bytes per second."""
-
-
-class Shown(BaseModel):
-    """Immutable; `model_dump(mode="json")` is what `--json` prints."""
-
-    model_config = ConfigDict(frozen=True)
 
 
 class DiskRecord(Shown):

@@ -12,7 +12,7 @@ from proxy_worker.ledger import TaskState
 from proxy_worker.program.units import size
 from scheduler.cli.live import Live
 from scheduler.cli.printing import duration, facts, rate, state
-from scheduler.cli.records import Moment, Rate, Seconds, Shown
+from scheduler.reports.shown import Moment, Rate, Seconds, Shown
 from scheduler.state.models import LedgerTask, Restore, WorkState
 
 

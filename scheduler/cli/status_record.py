@@ -12,8 +12,9 @@ from proxy_worker.ledger import TaskState
 from scheduler.cli.alarms import alarms
 from scheduler.cli.live import Live
 from scheduler.cli.proxy_record import ProxyRecord, proxy_records
-from scheduler.cli.records import Moment, RunRecord, Shown, run_record
+from scheduler.cli.records import RunRecord, run_record
 from scheduler.cli.restore_record import RestoreRecord, restore_record
+from scheduler.reports.shown import Moment, Shown
 from scheduler.state.models import Restore, Run, RunState, WorkState
 from scheduler.state.serving import Servers
 

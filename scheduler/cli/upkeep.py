@@ -14,8 +14,8 @@ from proxy_worker.contract.outcome import RepositoryCheckResult, RepositoryColle
 from proxy_worker.program.units import size
 from scheduler.cli.live import Live
 from scheduler.cli.printing import duration, plural, state
-from scheduler.cli.records import Moment, Seconds, Shown
 from scheduler.cli.watching import Told, Watch
+from scheduler.reports.shown import Moment, Seconds, Shown
 from scheduler.state.models import LedgerTask, Request, WorkState
 
 _Read = RepositoryCheckResult | RepositoryProveResult

@@ -11,9 +11,9 @@ from sqlalchemy.orm import Session
 
 from proxy_worker.contract.errors import CancelledError, ProxyfleetError
 from scheduler.cli.printing import iso, state
-from scheduler.cli.records import Moment, Shown
 from scheduler.cli.watching import Told, Watch
 from scheduler.fleet.stored import stored_vcenter
+from scheduler.reports.shown import Moment, Shown
 from scheduler.state.models import Vcenter, VcenterScan, VcenterVm, WorkState
 
 

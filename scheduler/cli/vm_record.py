@@ -14,11 +14,11 @@ from sqlalchemy.orm import Session
 
 from proxy_worker.contract.specification import DiskAddress, DiskIdentity, VmIdentity
 from scheduler.cli.finding import remedy
-from scheduler.cli.records import Moment, Shown
 from scheduler.planning.candidates import Candidate, CandidateDisk
 from scheduler.planning.criteria import DiskExclusion
 from scheduler.planning.matching import excludes
 from scheduler.planning.selection import belongs
+from scheduler.reports.shown import Moment, Shown
 from scheduler.state.errors import AmbiguousVmError, NoSuchVmError
 from scheduler.state.models import Job, Point, Vcenter, VcenterVm, Vm
 from scheduler.state.scanning import catalogued_candidates

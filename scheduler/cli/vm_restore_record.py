@@ -14,7 +14,7 @@ from proxy_worker.ledger import TaskState
 from proxy_worker.program.units import size
 from scheduler.cli.live import Live
 from scheduler.cli.printing import clock, duration, facts, plural, rate, state, table
-from scheduler.cli.records import Moment, Rate, Seconds, Shown
+from scheduler.reports.shown import Moment, Rate, Seconds, Shown
 from scheduler.restores.tasks import task_id_of
 from scheduler.state.models import (
     DiskTaskState,

@@ -9,19 +9,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from enum import StrEnum
-from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, PlainSerializer
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from proxy_worker.contract.outcome import AttemptOutcome, StageTimes
-from scheduler.reports.figures import iso
+from scheduler.reports.shown import Moment, Rate, Seconds, Shown
 from scheduler.state.models import DiskTask, Run, RunState, VmRun
-
-Moment = Annotated[float, PlainSerializer(iso, when_used="json")]
-Seconds = Annotated[float, PlainSerializer(lambda seconds: round(seconds, 3), when_used="json")]
-Rate = Annotated[float, PlainSerializer(round, when_used="json")]
 
 
 class Severity(StrEnum):
@@ -32,13 +26,7 @@ class Severity(StrEnum):
     FAILURE = "failure"
 
 
-class Reported(BaseModel):
-    """Immutable."""
-
-    model_config = ConfigDict(frozen=True)
-
-
-class AttemptReport(Reported):
+class AttemptReport(Shown):
     """One time that a proxy had a disk."""
 
     proxy: str
@@ -50,7 +38,7 @@ class AttemptReport(Reported):
     """Of the disk that it got through, on average."""
 
 
-class DiskReport(Reported):
+class DiskReport(Shown):
     """One disk of a run."""
 
     vm: str
@@ -79,7 +67,7 @@ class DiskReport(Reported):
     attempts: tuple[AttemptReport, ...] = ()
 
 
-class VmReport(Reported):
+class VmReport(Shown):
     """One VM of a run, or a name that no VM was found for."""
 
     vm: str
@@ -98,7 +86,7 @@ class VmReport(Reported):
     """From the end of its last disk to its own: the restore point, mostly."""
 
 
-class RunReport(Reported):
+class RunReport(Shown):
     """A whole run."""
 
     run: str
