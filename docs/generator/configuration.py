@@ -167,7 +167,8 @@ def _models_below(model: type[BaseModel]) -> Iterator[tuple[str, type[BaseModel]
 def _key_docstrings(model: type[BaseModel]) -> dict[str, str]:
     """The string below each attribute of the class, in one line."""
     (definition,) = ast.parse(textwrap.dedent(inspect.getsource(model))).body
-    assert isinstance(definition, ast.ClassDef)  # noqa: S101 - a model's source is a class
+    if not isinstance(definition, ast.ClassDef):
+        raise TypeError(f"the source of {model.__name__} isn't that of a class")
     found: dict[str, str] = {}
     for key, text in zip(definition.body, definition.body[1:], strict=False):
         if isinstance(key, ast.AnnAssign) and isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant):

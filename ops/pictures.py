@@ -1,6 +1,6 @@
 """Take the pictures of `docs/images` from a real fleet that works: Flower, the report, the live status.
 
-Run it as `python docs/pictures.py` after `make system`; it takes about two minutes. Look at what it made before it
+Run it as `python -m ops.pictures` after `make system`; it takes about two minutes. Look at what it made before it
 is committed.
 """
 
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 import os
-import sys
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -21,20 +20,17 @@ from rich.terminal_theme import MONOKAI
 from selenium import webdriver
 from selenium.webdriver.common.by import By
 
-HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE.parent))
+from ops.demo.fleet import start_flower, wait_for_flower
+from ops.demo.layout import ProxyPlace
+from ops.demo.machines import Disk, Machine, make_machines
+from scheduler.cli import status as status_command
+from scheduler.cli.live import LedgerWindow
+from scheduler.cli.opening import opened_state
+from scheduler.cli.status_record import StatusRecord
+from scheduler.cli.status_view import live_view
+from tests.system.live_fleet import LiveFleet, explained, wait_until
 
-from ops.demo.fleet import start_flower, wait_for_flower  # noqa: E402 - the repository isn't on the path before
-from ops.demo.layout import ProxyPlace  # noqa: E402
-from ops.demo.machines import Disk, Machine, make_machines  # noqa: E402
-from scheduler.cli import status as status_command  # noqa: E402
-from scheduler.cli.live import LedgerWindow  # noqa: E402
-from scheduler.cli.opening import opened_state  # noqa: E402
-from scheduler.cli.status_record import StatusRecord  # noqa: E402
-from scheduler.cli.status_view import live_view  # noqa: E402
-from tests.system.live_fleet import LiveFleet, explained, wait_until  # noqa: E402
-
-IMAGES = HERE / "images"
+IMAGES = Path(__file__).parents[1] / "docs" / "images"
 NBD_MIB_S = 1
 """Slow enough that there is something to see."""
 JOBS = """
@@ -86,8 +82,14 @@ def main() -> None:
 
 def take_status(fleet: LiveFleet) -> None:
     """The live view as a picture of a terminal."""
-    size = {"width": STATUS_COLUMNS, "height": STATUS_LINES}
-    out = Console(record=True, force_terminal=True, highlight=False, file=io.StringIO(), **size)
+    out = Console(
+        record=True,
+        force_terminal=True,
+        highlight=False,
+        file=io.StringIO(),
+        width=STATUS_COLUMNS,
+        height=STATUS_LINES,
+    )
     out.print(live_view(_seen(fleet), out, page=0))
     (IMAGES / "status.svg").write_text(out.export_svg(title="scheduler status", theme=MONOKAI))
 
