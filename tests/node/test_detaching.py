@@ -77,6 +77,8 @@ def test_a_vcenter_that_is_away_keeps_the_mode_from_being_offered_until_it_is_ba
     detacher = Detacher(access, again_s=0.05)
     detacher.start(within_s=0.5)  # a login that gets no answer is tried for longer
     detacher.watch(lambda: heard.append(detacher.reason))
+    # A child of this process that hasn't got to its exec yet may hold the disk's lock for a moment.
+    wait_until(lambda: detacher.reason is not None, "the reason to be known")
     offer = detacher.limited(registration(access)).vsphere
     assert APPLIANCE not in offer.modes
     assert "may still be attached to its VM" in offer.refusals[APPLIANCE]

@@ -45,6 +45,8 @@ name = "ds"
 site = "primary"
 """
 NAMES = ("elsewhere", "gone", "rolled-back", "cancelled", "killed", "failing", "target", "refused")
+SLOW_S = "3"
+"""Each write; so slow that a restore lasts until it is cancelled, or killed."""
 _chance = random.Random(5)
 _numbers = itertools.count(1)
 
@@ -201,7 +203,7 @@ def test_over_what_is_there_only_changed_blocks_are_written(fleet: VsphereFleet,
 
 def test_cancelled_in_the_middle_no_half_vm_is_left(fleet: VsphereFleet, session: Session) -> None:
     vm, _ = backed_up(fleet, session, "cancelled")
-    (fleet.simulator.frozen / "slow").write_text("0.3")
+    (fleet.simulator.frozen / "slow").write_text(SLOW_S)
     asked = fleet.read_json("scheduler", "restore", "vm", "--vm", vm.name, "--name", "half", "--json")
 
     def show() -> dict[str, Any]:
@@ -222,7 +224,7 @@ def test_scheduler_and_proxy_killed_while_disks_are_written_finish_it(
     fleet: VsphereFleet, session: Session
 ) -> None:
     vm, images = backed_up(fleet, session, "killed")
-    (fleet.simulator.frozen / "slow").write_text("0.3")
+    (fleet.simulator.frozen / "slow").write_text(SLOW_S)
     asked = fleet.read_json("scheduler", "restore", "vm", "--vm", vm.name, "--name", "revived", "--json")
 
     def show() -> dict[str, Any]:
