@@ -9,6 +9,7 @@ import msgspec
 import xxhash
 
 from proxy_worker.repository.check import check
+from proxy_worker.repository.collector import CollectorSettings
 from proxy_worker.repository.data_keys import SealedDataKey
 from proxy_worker.repository.fragments import FragmentPack, encode_fragment, fragment_name
 from proxy_worker.repository.index import fragments_in
@@ -24,6 +25,9 @@ from proxy_worker.repository.pack_scan import pack_ids
 from proxy_worker.repository.packs import read_footer, read_table
 from proxy_worker.repository.registration import encode_condemned
 from proxy_worker.repository.repository import Repository
+
+NOW = CollectorSettings(end_runs_after_s=0.0)
+"""Runs that nobody has heard of for any time are ended."""
 
 
 def packs(repository: Repository) -> set[bytes]:

@@ -25,6 +25,7 @@ BLOCK = 64 * 1024
 BLOCKS_PER_SEGMENT = 4
 KEY = "scsi0:0"
 VM = VmIdentity(vm_id="vm-1", name="web01")
+OTHER = VmIdentity(vm_id="vm-2", name="db01")
 SMALL = WriterLimits(pack_bytes=3 * BLOCK, pack_chunks=8, packs_per_fragment=2)
 """Limits that make a small disk come to several packs and fragments."""
 

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from proxy_worker.contract.errors import CancelledError, DamageError
-from proxy_worker.contract.specification import VmIdentity
 from proxy_worker.repository.collector import CollectionReport, CollectorSettings, collect
 from proxy_worker.repository.credentials import Credential, make_key_file
 from proxy_worker.repository.errors import PointNotFoundError
@@ -19,6 +18,7 @@ from tests.repository.collecting import condemn, is_clean, packs
 from tests.repository.making import (
     BLOCK,
     KEY,
+    OTHER,
     back_up,
     commit,
     make_repository,
@@ -28,9 +28,6 @@ from tests.repository.making import (
     store_content,
     text,
 )
-
-OTHER = VmIdentity(vm_id="vm-2", name="db01")
-NOW = CollectorSettings(end_runs_after_s=0.0)
 
 
 @pytest.fixture

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 
-from proxy_worker.contract.specification import VmIdentity
 from proxy_worker.repository.check import check
 from proxy_worker.repository.collector import CollectorSettings, collect
 from proxy_worker.repository.pack_layout import pack_name
@@ -24,6 +23,7 @@ from tests.repository.faulty_store import FaultyStore, StoppedError
 from tests.repository.making import (
     BLOCK,
     CREDENTIAL,
+    OTHER,
     back_up,
     commit,
     make_repository,
@@ -36,7 +36,6 @@ from tests.repository.making import (
 OLD = noise(6, 1)
 KEPT = OLD[:BLOCK] + noise(2, 2) + text(2)
 AT_WORK = OLD[2 * BLOCK : 4 * BLOCK] + noise(1, 3)
-OTHER = VmIdentity(vm_id="vm-2", name="db01")
 
 
 @pytest.fixture(autouse=True)

@@ -28,6 +28,7 @@ from tests.repository.making import (
     BLOCK,
     CREDENTIAL,
     KEY,
+    OTHER,
     SMALL,
     VM,
     back_up,
@@ -45,7 +46,6 @@ OLD = noise(6, 1)
 KEPT = OLD[:BLOCK] + text(2)
 AT_WORK = OLD[2 * BLOCK : 4 * BLOCK] + noise(1, 3)
 LATE = OLD[BLOCK : 5 * BLOCK]
-OTHER = VmIdentity(vm_id="vm-2", name="db01")
 THIRD = VmIdentity(vm_id="vm-3", name="app01")
 _READS = ("get ", "read ", "size ", "write")
 _SETTINGS = CollectorSettings(unused_percent=1.0, pack_bytes=3 * BLOCK)

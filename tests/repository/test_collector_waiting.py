@@ -6,15 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from proxy_worker.contract.specification import VmIdentity
-from proxy_worker.repository.collector import CollectorSettings, collect
+from proxy_worker.repository.collector import collect
 from proxy_worker.repository.errors import PointNotFoundError, RunEndedError
 from proxy_worker.repository.repository import Repository
 from proxy_worker.repository.withdrawal import end_point
-from tests.repository.collecting import is_clean, packs
+from tests.repository.collecting import NOW, is_clean, packs
 from tests.repository.making import (
     BLOCK,
     KEY,
+    OTHER,
     VM,
     back_up,
     commit,
@@ -24,9 +24,6 @@ from tests.repository.making import (
     restore,
     write_disk,
 )
-
-OTHER = VmIdentity(vm_id="vm-2", name="db01")
-NOW = CollectorSettings(end_runs_after_s=0.0)
 
 
 @pytest.fixture
