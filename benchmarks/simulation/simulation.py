@@ -108,8 +108,9 @@ class Simulation:
             self.now = self._events[0][0]
             while self._events and self._events[0][0] == self.now:
                 heapq.heappop(self._events)[2]()
-            while self._start(choose(self.backlog, self.room, self.now)):
-                pass  # what shared lanes carry was pulled at once, so that less is kept free for it
+            on_shared_lanes = True
+            while on_shared_lanes:  # pulled at once, so that less is kept free for it
+                on_shared_lanes = self._start(choose(self.backlog, self.room, self.now))
         self.outcome.cpu_s += time.process_time() - began
         return self.outcome
 

@@ -7,6 +7,7 @@ import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterable, Mapping
+from http import HTTPStatus
 from pathlib import Path
 
 from ops.demo.errors import DemoError
@@ -115,7 +116,7 @@ def wait_for_flower(supervisor: Supervisor, layout: Layout) -> None:
     def answers() -> bool:
         try:
             with urllib.request.urlopen(f"http://127.0.0.1:{layout.flower_port}/healthcheck", timeout=2) as reply:
-                return bool(reply.status == 200)  # noqa: PLR2004 - HTTP's OK
+                return bool(reply.status == HTTPStatus.OK)
         except (urllib.error.URLError, TimeoutError, ConnectionError):
             return False
 
