@@ -45,7 +45,7 @@ name = "ds"
 site = "primary"
 """
 NAMES = ("elsewhere", "gone", "rolled-back", "cancelled", "killed", "failing", "target", "refused")
-SLOW_S = "3"
+SLOW_S = "1"
 """Each write; so slow that a restore lasts until it is cancelled, or killed."""
 _chance = random.Random(5)
 _numbers = itertools.count(1)
