@@ -6,9 +6,9 @@ from __future__ import annotations
 import functools
 import json
 import logging
-from typing import Any
+from typing import Any, Final
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from proxy_worker.contract.errors import LedgerError, ProxyfleetError
 from proxy_worker.contract.names import TaskKind
@@ -26,8 +26,9 @@ from proxy_worker.ledger.records import (
 
 log = logging.getLogger(__name__)
 
-TASK_RESULT: TypeAdapter[TaskResult] = TypeAdapter(TaskResult)
-_HISTORY: TypeAdapter[tuple[TaskAttempt, ...]] = TypeAdapter(tuple[TaskAttempt, ...])
+_WHEN_WANTED: Final = ConfigDict(defer_build=True)
+TASK_RESULT: TypeAdapter[TaskResult] = TypeAdapter(TaskResult, config=_WHEN_WANTED)
+_HISTORY: TypeAdapter[tuple[TaskAttempt, ...]] = TypeAdapter(tuple[TaskAttempt, ...], config=_WHEN_WANTED)
 
 
 class HoldersLostError(LedgerError):

@@ -28,7 +28,7 @@ class SecretError(CredentialError):
 class Settings(BaseModel):
     """Immutable, and strict about keys."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
 
 class RedisSettings(Settings):

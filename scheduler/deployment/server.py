@@ -49,7 +49,7 @@ AbsolutePath = Annotated[str, AfterValidator(_absolute)]
 
 
 class _Declared(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
 
 class ConnectedDatastore(_Declared):

@@ -14,7 +14,7 @@ Milliseconds = Annotated[float, Field(gt=0, le=60_000)]
 class Latency(BaseModel):
     """What is done about a vCenter's datastore that takes long to answer, as vCenter measures it."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     stop_ms: Milliseconds = 20
     """From so many milliseconds on, no further disk of it is begun."""
@@ -34,7 +34,7 @@ class Latency(BaseModel):
 class Dispatch(BaseModel):
     """How all jobs share the fleet. There is one table of it: `[dispatch]`."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     patience_seconds: Annotated[float, Field(ge=0, le=86_400)] = 60
     """How long a disk waits for a slot of a preferred proxy, or with the best transport mode, before it takes

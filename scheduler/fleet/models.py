@@ -97,7 +97,7 @@ def _microminutes(minutes: float) -> float:
 class Declared(BaseModel):
     """Immutable, and strict: an unknown key or a value of another type is an error."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
 
 class Site(Declared):

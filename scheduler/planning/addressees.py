@@ -56,7 +56,7 @@ CaFile = Annotated[str, AfterValidator(_absolute_file)]
 class Target(BaseModel):
     """Immutable, and strict about keys."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
 
 class WebhookTarget(Target):

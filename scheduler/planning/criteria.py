@@ -29,7 +29,7 @@ def _with_category(tag: str) -> str:
 class VmSelector(BaseModel):
     """VMs that meet all of these conditions. Every value but `vcenter` may be a pattern, as in a shell."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     vm: Pattern | None = None
     """The VM's name."""
@@ -63,7 +63,7 @@ class VmSelector(BaseModel):
 class DiskExclusion(BaseModel):
     """Disks that a job leaves out: by key, those that are independent, or those larger than a size."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     vm: str | None = None
     """Only of VMs with this name or pattern."""
@@ -106,7 +106,7 @@ DiskExclusionText = Annotated[str, AfterValidator(_valid_exclusion)]
 class Criteria(BaseModel):
     """What a job says besides names of which VMs and disks it is about."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     select: tuple[VmSelector, ...] = ()
     """VMs that any of these takes belong to the job, besides those that are named."""

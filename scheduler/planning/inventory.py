@@ -46,7 +46,7 @@ class ScannedDisk(Frozen):
 class ScannedVm(Frozen):
     """A VM or template. `ref` means something in its vCenter only."""
 
-    model_config = ConfigDict(from_attributes=True)
+    model_config = ConfigDict(from_attributes=True, defer_build=True)
 
     ref: str
     """Its managed object id."""

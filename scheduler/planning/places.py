@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict
 class VcenterPlace(BaseModel):
     """A VM in vCenter's words, as the plan found it, and which of its disks the job leaves out."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     vcenter: str
     ref: str
@@ -31,7 +31,7 @@ class VcenterPlace(BaseModel):
 class TrackingMark(BaseModel):
     """Where change tracking of a disk stood when it was frozen. Valid for that very disk only."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     change_id: str
     disk_uuid: str

@@ -22,7 +22,7 @@ Count = Annotated[int, Field(ge=0, le=100_000)]
 class Retention(BaseModel):
     """How long restore points are kept. A point stays if any of these wants it."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     points: Count = 7
     """The newest so many of each VM."""

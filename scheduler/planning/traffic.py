@@ -121,7 +121,7 @@ class TrafficRule(BaseModel):
     is what counts. What stays on one machine is never limited.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     name: Name
     """The rule's name."""

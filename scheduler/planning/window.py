@@ -36,7 +36,7 @@ def _timezone(text: str) -> str:
 class Window(BaseModel):
     """Hours of the week."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     hours: Annotated[tuple[Annotated[str, AfterValidator(_span)], ...], Field(min_length=1)]
     """Spans such as `"Mon-Fri 20:00-06:00"`, `"Sat,Sun 0:00-24:00"` or, for every day, `"22:00-5:00"`. One that

@@ -18,4 +18,4 @@ Rate = Annotated[float, PlainSerializer(round, when_used="json")]
 class Shown(BaseModel):
     """Immutable; `model_dump(mode="json")` is what `--json` prints."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, defer_build=True)

@@ -6,6 +6,7 @@ All times in the database are Unix seconds (UTC), all sizes bytes.
 from __future__ import annotations
 
 from enum import StrEnum
+from functools import cached_property
 from typing import Any
 
 from pydantic import TypeAdapter
@@ -38,7 +39,12 @@ class Json(TypeDecorator[Any]):
     def __init__(self, kind: Any) -> None:
         super().__init__()
         self.kind = repr(kind)  # SQLAlchemy tells cached statements apart by this
-        self.adapter: TypeAdapter[Any] = TypeAdapter(kind)
+        self._type = kind
+
+    @cached_property
+    def adapter(self) -> TypeAdapter[Any]:
+        """Made when first wanted: that takes a while, and most commands want few."""
+        return TypeAdapter(self._type)
 
     def process_bind_param(self, value: Any, dialect: Dialect) -> str | None:  # noqa: ARG002  SQLAlchemy's signature
         return None if value is None else self.adapter.dump_json(value).decode()

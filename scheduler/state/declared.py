@@ -51,7 +51,7 @@ class Priority(StrEnum):
 class NbdDisk(BaseModel):
     """A disk of a declared VM, offered by an NBD server."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     key: DiskKey
     nbd_uri: str = Field(min_length=1)

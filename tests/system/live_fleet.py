@@ -216,8 +216,14 @@ def explained(fleet: LiveFleet) -> Iterator[None]:
 
 
 def wait_until(condition: Callable[[], bool], what: str, *, timeout_s: float = 30, every_s: float = 0.1) -> None:
-    """Wait for `condition`, looking every `every_s` seconds; fails after `timeout_s`."""
+    """Wait for `condition`, looking every `every_s` seconds; fails after `timeout_s`.
+
+    What takes long to look at is looked at less often, so that waiting doesn't keep the machine busy.
+    """
     deadline = time.monotonic() + timeout_s
+    looked = time.monotonic()
     while not condition():
-        assert time.monotonic() < deadline, f"waited {timeout_s:.0f} s for {what} in vain"
-        time.sleep(every_s)
+        now = time.monotonic()
+        assert now < deadline, f"waited {timeout_s:.0f} s for {what} in vain"
+        time.sleep(max(every_s, now - looked))
+        looked = time.monotonic()
