@@ -35,7 +35,7 @@ from tests.vsphere.machines import MIB, controller, disk, make_vm
 
 __all__ = ["vsphere_program"]
 
-VMS = int(os.environ.get("VSPHERE_SCALE_VMS", "12"))
+VMS = int(os.environ.get("VSPHERE_SCALE_VMS", "8"))
 DISK_BYTES = 40 * MIB
 SAMPLE_BYTES = 64 * 256 << 10
 """What an incremental reads again of a disk this small, to see whether what vSphere calls unchanged is."""

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from proxy_worker.contract.names import TransportMode
-from proxy_worker.contract.specification import DiskAddress, TransportPreference
+from proxy_worker.contract.specification import DiskAddress, TransportPreference, VcenterReference
 from proxy_worker.transport.attachments import Attachment, AttachmentJournalError, DiskInUseError, Entry
 from proxy_worker.transport.connections import Connections
 from proxy_worker.transport.guest_disks import GuestDiskAmbiguousError, GuestDiskMissingError
@@ -35,7 +35,7 @@ from proxy_worker.vsphere.faults import DiskLockedError
 from proxy_worker.vsphere.hot_add import NoFreeUnitError, ProxyVmNotFoundError
 from proxy_worker.vsphere.inventory import read_vm
 from proxy_worker.vsphere.model import Vm
-from proxy_worker.vsphere.session import Session
+from proxy_worker.vsphere.session import Endpoint, Patience, Session
 from proxy_worker.vsphere.snapshots import Mark, Quiesce, create, remove
 from tests.simulators.vsphere.guest import SimulatedGuest
 from tests.simulators.vsphere.simulator import (
@@ -287,6 +287,13 @@ def test_a_damaged_journal_is_named(access: VsphereAccess, source: Source) -> No
         open_source(source.address(), access)
 
 
+class _Impatient(VsphereAccess):
+    """Waits for a vCenter that is away for a moment only."""
+
+    def endpoint(self, vcenter: VcenterReference) -> Endpoint:
+        return dataclasses.replace(super().endpoint(vcenter), patience=Patience(0.5, 0.01, 0.1))
+
+
 def test_a_vcenter_that_is_away_is_the_reason(proxy: Vm, access: VsphereAccess, source: Source) -> None:
     away = source.vcenter.model_copy(update={"port": 9})
     with journal_of(access).attaching(1):
@@ -294,7 +301,7 @@ def test_a_vcenter_that_is_away_is_the_reason(proxy: Vm, access: VsphereAccess, 
             journal_of(access).write(
                 Attachment(vcenter=away, proxy_vm=proxy.ref, path=f"[ds] {name}.vmdk", uuid=name)
             ).leave()
-    (why,) = detach_left_behind(access, QUICK)
+    (why,) = detach_left_behind(_Impatient(access.secrets_dir, access.state_dir), QUICK)
     assert "[ds] a.vmdk, [ds] b.vmdk of an earlier task: vCenter vc1" in why or "[ds] b.vmdk, [ds] a.vmdk" in why
     assert len(journal_of(access).all()) == 2
 
