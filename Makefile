@@ -9,6 +9,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 WORKERS ?= 4
 MINUTES ?= 10
+DAYS ?= 60
 KEEP ?=
 VMS ?= 200
 
@@ -16,7 +17,7 @@ VMS ?= 200
 COMPILE := $(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-annotate --custom-compile-command 'make lock'
 
-.PHONY: help install system lock test lint format demo demo-stop demo-vsphere demo-vsphere-stop bench docs chaos fuzz clean
+.PHONY: help install system lock test lint format demo demo-stop demo-vsphere demo-vsphere-stop bench docs chaos days fuzz clean
 .PHONY: audit simulate vsphere-scale test-vsphere
 
 help: ## Show this list
@@ -92,6 +93,9 @@ docs: install ## Generate the reference pages anew
 
 chaos: system ## Hurt everything a fleet consists of at random for MINUTES=10, and print how it recovers
 	@CHAOS_MINUTES=$(MINUTES) $(BIN)/python -m pytest -q -s --timeout $$(($(MINUTES) * 60 + 900)) tests/surviving/test_chaos.py
+
+days: system ## DAYS=60 of a job of 20 VMs with kills and key rotations: what is stored beside what is needed
+	@DAYS=$(DAYS) $(BIN)/python -m pytest -q -s --timeout 7200 tests/repository/test_days.py
 
 fuzz: system ## Property tests with many more examples
 	@HYPOTHESIS_PROFILE=thorough $(BIN)/python -m pytest -n $(WORKERS) -q --timeout 3600 tests/repository tests/transport tests/mover

@@ -39,7 +39,7 @@ def collect_repository(
     ] = 168.0,
     unused: Annotated[
         float, typer.Option(metavar="PERCENT", min=0, help="How much that is dead may stay, of what is live.")
-    ] = 5.0,
+    ] = 3.0,
     rate: Annotated[
         float | None, typer.Option(metavar="MIB", min=0.1, help="Move at most so many MiB per second.")
     ] = None,

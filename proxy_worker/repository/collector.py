@@ -31,6 +31,8 @@ from proxy_worker.repository.store import ObjectNotFoundError
 from proxy_worker.repository.withdrawal import remove_ended_points
 
 _DAY_S: Final = 24 * 3600
+_UNFINISHED_S: Final = _DAY_S
+"""What an interrupted write has left goes when nobody has written to it for so long; who is at work does often."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +41,7 @@ class CollectorSettings:
 
     dry_run: bool = False
     """Change nothing, say what would be done."""
-    unused_percent: float = 5.0
+    unused_percent: float = 3.0
     """Packs are rewritten, the deadest first, until what is dead in the others is this part of what is live."""
     rewrite_bytes: int = 256 * 1024**3
     """At most so many bytes of packs are rewritten at once; the next collection goes on."""
@@ -90,6 +92,7 @@ class _Collection:
         if unfinished is not None and not self._complete(unfinished, None, folder / "earlier"):
             return self._finished(None)
         self._lists.forget_ended()
+        self._remove_leftovers()
         until = time.time() - self._settings.end_runs_after_s
         self._note(removed_points=remove_ended_points(self._access, readers_until=until))
         marking = self._mark(folder / "marking")
@@ -100,6 +103,12 @@ class _Collection:
             self._complete(number, marking if mine else None, folder / "settling")
         self._note(resealed_keys=reseal(self._access, go_on=self._go_on))
         return self._finished(marking)
+
+    def _remove_leftovers(self) -> None:
+        removed = self._access.store.remove_leftovers(before=time.time() - _UNFINISHED_S)
+        if removed:
+            note = f"{removed} unfinished objects of interrupted writes were removed"
+            self._note(notes=(*self._report.notes, note))
 
     def _mark(self, folder: Path) -> Marking:
         marking = mark_repository(self._access, folder, dry_run=self._settings.dry_run, go_on=self._go_on)

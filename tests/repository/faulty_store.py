@@ -102,6 +102,10 @@ class FaultyStore:
     def leftovers(self) -> Iterator[str]:
         return self._store.leftovers()
 
+    def remove_leftovers(self, *, before: float) -> int:
+        lost = self.before("remove leftovers", writes=True)
+        return self._replied(self._store.remove_leftovers(before=before), lost=lost)
+
     def _replied(self, reply: Reply, *, lost: bool) -> Reply:
         if lost:
             raise self.failure("hear the reply")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -111,6 +112,20 @@ def test_an_unfinished_object_is_a_leftover_where_it_lies_in_the_store(store: St
     writer.write(b"half")
 
     assert len(list(store.leftovers())) == (0 if isinstance(store, ObjectStore) else 1)
+    writer.discard()
+
+
+def test_a_leftover_goes_when_nobody_has_written_to_it_for_long(store: Store) -> None:
+    store.put_if_absent("packs/ab/whole", [b"whole"])
+    writer = store.create("packs/ab/one")
+    writer.write(b"half")
+    there = len(list(store.leftovers()))
+
+    assert store.remove_leftovers(before=time.time() - 3600) == 0
+    assert len(list(store.leftovers())) == there
+    assert store.remove_leftovers(before=time.time() + 3600) == there
+    assert list(store.leftovers()) == []
+    assert list(store.list("packs/")) == ["packs/ab/whole"]
     writer.discard()
 
 

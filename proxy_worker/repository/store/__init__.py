@@ -126,3 +126,9 @@ class Store(Protocol):
 
     def leftovers(self) -> Iterator[str]:
         """What interrupted writes have left: harmless, and removable when no writer runs."""
+
+    def remove_leftovers(self, *, before: float) -> int:
+        """Remove what hasn't been written to since `before` (Unix seconds); how many there were.
+
+        By the clocks of the store and this machine: a wrong one costs whoever is at work a run, never an object.
+        """

@@ -122,6 +122,17 @@ class LocalStore:
         """See `Store`."""
         yield from self._list(_TEMPORARY)
 
+    def remove_leftovers(self, *, before: float) -> int:
+        """See `Store`."""
+        removed = 0
+        for name in self.leftovers():
+            path = self._root / name
+            with suppress(ObjectNotFoundError), self.errors("delete", name):
+                if path.stat().st_mtime < before:
+                    path.unlink()
+                    removed += 1
+        return removed
+
     def prepare(self) -> None:
         """See `Store`: the folder itself, and what shows that it isn't an empty one."""
         with self.errors("create", self.location):
