@@ -162,6 +162,27 @@ def test_a_reset_of_tracking_and_disks_that_come_and_go_are_named(vsphere_world:
     assert "disk scsi0:1 of the last restore point isn't in the VM any more" in (one.vm_run(name).warning or "")
 
 
+def test_a_vm_that_went_back_to_a_snapshot_of_its_owner_is_read_whole_and_keeps_that_snapshot(
+    vsphere_world: VsphereWorld,
+) -> None:
+    one, name = vsphere_world, next(_names)
+    vm = make_vm(one.session, MIB, name=name, track_changes=True)
+    machine = vim.VirtualMachine(vm.ref, one.session.stub)
+    options = {"name": "before the upgrade", "memory": False, "quiesce": False}
+    theirs = finish(one.session, "a user's snapshot", lambda: machine.CreateSnapshot_Task(**options), IMPATIENT)
+    one.declare(name)
+    service = one.world.start()
+    first = one.ask()
+    one.world.turn_until(service, lambda: one.settled(first))
+    finish(one.session, "going back", theirs.RevertToSnapshot_Task, IMPATIENT)
+    one.world.fleet.specifications.clear()
+    second = one.ask()
+    one.world.turn_until(service, lambda: one.settled(second))
+    (body,) = one.backups()
+    assert (body.full_read_reason, body.changed_areas, body.parent) == (FullRead.RESET, None, None)
+    assert [node.ref for node in one.snapshots(vm)] == [theirs._moId]
+
+
 def test_a_disk_that_is_read_whole_is_told_what_is_in_use_or_why_nobody_knows(vsphere_world: VsphereWorld) -> None:
     one, name = vsphere_world, next(_names)
     vm = make_vm(one.session, 2 * MIB, 2 * MIB, name=name)
