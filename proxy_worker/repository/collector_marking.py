@@ -18,7 +18,7 @@ from proxy_worker.repository.collector_removal import withdraw_from_index
 from proxy_worker.repository.damage import load_damage
 from proxy_worker.repository.errors import MissingBlockError, ShutOutError
 from proxy_worker.repository.pack_layout import ChunkKind, pack_name
-from proxy_worker.repository.points import Point, decode_outcome
+from proxy_worker.repository.points import Point, read_outcome
 from proxy_worker.repository.reindex import describe_packs
 from proxy_worker.repository.store import ObjectNotFoundError
 from proxy_worker.repository.withdrawal import honours_end
@@ -123,7 +123,7 @@ def live_points(access: Access, names: frozenset[str]) -> Iterator[Point]:
         if access.store.exists(f"ended/{vm_id}/{run}") and honours_end(access, vm_id, run):
             continue
         try:
-            outcome = decode_outcome(access.sealer, name, access.store.get(name))
+            outcome = read_outcome(access.store, access.sealer, name)
         except (ObjectNotFoundError, ShutOutError):
             continue  # ended and removed just now, or of somebody whose points don't count
         if isinstance(outcome, Point):
@@ -137,7 +137,7 @@ def ended_points(access: Access, names: frozenset[str]) -> Iterator[Point]:
         if not access.store.exists(f"ended/{vm_id}/{run}"):
             continue
         try:
-            outcome = decode_outcome(access.sealer, name, access.store.get(name))
+            outcome = read_outcome(access.store, access.sealer, name)
         except (ObjectNotFoundError, DamageError):
             continue
         if isinstance(outcome, Point):

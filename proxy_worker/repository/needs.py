@@ -11,7 +11,7 @@ from proxy_worker.repository.findings import Finding, Use
 from proxy_worker.repository.keyring import ID_BYTES, ZERO_ID
 from proxy_worker.repository.maps import load_map
 from proxy_worker.repository.pack_layout import ChunkKind
-from proxy_worker.repository.points import Point, StoredDisk, decode_outcome, is_ended
+from proxy_worker.repository.points import Point, StoredDisk, is_ended, read_outcome
 from proxy_worker.repository.soundness import Cause, Soundness
 from proxy_worker.repository.store import ObjectNotFoundError
 
@@ -34,7 +34,7 @@ class NeedsWalk:
         names: dict[str, str] = {}
         for name in points:
             try:
-                outcome = decode_outcome(self._access.sealer, name, self._access.store.get(name))
+                outcome = read_outcome(self._access.store, self._access.sealer, name)
             except ObjectNotFoundError:
                 continue
             except DamageError as error:

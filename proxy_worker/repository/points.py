@@ -10,7 +10,7 @@ import msgspec
 
 from proxy_worker.repository.errors import PointNotFoundError
 from proxy_worker.repository.sealing import MetadataSealer
-from proxy_worker.repository.store import ObjectNotFoundError, Store
+from proxy_worker.repository.store import ObjectNotFoundError, ObjectUnreadableError, Store
 
 _POINT_NAME: Final = re.compile(r"points/[^/]+/[^/]+")
 
@@ -110,11 +110,22 @@ def decode_outcome(sealer: MetadataSealer, name: str, data: bytes) -> Point | To
     return outcome
 
 
+def read_outcome(store: Store, sealer: MetadataSealer, name: str) -> Point | Tombstone:
+    """The outcome of that name.
+
+    Raises `ObjectNotFoundError`, and `RepositoryDamageError` also for what the store can't read any more.
+    """
+    try:
+        data = store.get(name)
+    except ObjectUnreadableError as error:
+        raise sealer.damage(name, f"it can't be read: {error.why}") from error
+    return decode_outcome(sealer, name, data)
+
+
 def load_outcome(store: Store, sealer: MetadataSealer, vm_id: str, run: str) -> Point | Tombstone | None:
     """How a run has ended; None while it hasn't."""
-    name = point_name(vm_id, run)
     try:
-        return decode_outcome(sealer, name, store.get(name))
+        return read_outcome(store, sealer, point_name(vm_id, run))
     except ObjectNotFoundError:
         return None
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -182,9 +181,14 @@ class _Piece:
         """They are few and small: every piece reads them all."""
         for name in live_point_names(self._access.store):
             self._go_on()
-            with suppress(ObjectNotFoundError):
-                if problem := object_problem(self._access.store.get(name)):
-                    self._findings[name] = Finding("point", name, problem, ())
+            try:
+                problem = object_problem(self._access.store.get(name))
+            except ObjectNotFoundError:
+                continue
+            except ObjectUnreadableError as error:
+                problem = f"it can't be read: {error.why}"
+            if problem:
+                self._findings[name] = Finding("point", name, problem, ())
 
     def _missing_packs(self, proofs: Proofs) -> set[bytes]:
         """Packs that the index describes and that aren't there. Looked for twice: one may have been collected."""

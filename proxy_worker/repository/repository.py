@@ -34,13 +34,13 @@ from proxy_worker.repository.keyring import ZERO_ID, Secrets
 from proxy_worker.repository.points import (
     Point,
     Tombstone,
-    decode_outcome,
     encode_outcome,
     ended_runs,
     is_ended,
     live_point_names,
     load_outcome,
     point_name,
+    read_outcome,
 )
 from proxy_worker.repository.reader import PointReader
 from proxy_worker.repository.registration import (
@@ -157,7 +157,7 @@ class Repository:
         self.damaged_points = {}
         for name in live_point_names(self._store, vm_id):
             try:
-                outcome = decode_outcome(self._sealer, name, self._store.get(name))
+                outcome = read_outcome(self._store, self._sealer, name)
             except ObjectNotFoundError:
                 continue
             except DamageError as error:

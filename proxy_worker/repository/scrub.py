@@ -41,7 +41,7 @@ def scrub(store: Store, *, after_pack: Callable[[], None] = lambda: None) -> Che
     Raises `RepositoryNotFoundError` and the like when there is no repository to read.
     """
     started = time.monotonic()
-    with suppress(DamageError):  # reported below, with its name
+    with suppress(DamageError, ObjectUnreadableError):  # reported below, with its name
         load_config(store)
     findings = list(document_findings(store))
     points = 0
@@ -89,14 +89,14 @@ def document_findings(store: Store) -> Iterator[Finding]:
     for name in store.list("config/"):
         try:
             decode_config(store.get(name), name, store.location)
-        except DamageError as error:
+        except (DamageError, ObjectUnreadableError) as error:
             yield Finding("config", name, error.why)
     for name in store.list("keys/"):
         try:
             decode_key(store.get(name), name, store.location)
         except ObjectNotFoundError:
             continue
-        except DamageError as error:
+        except (DamageError, ObjectUnreadableError) as error:
             yield Finding("key", name, error.why)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from proxy_worker.repository.keyring import ZERO_ID
 from proxy_worker.repository.reindex import reindex
 from proxy_worker.repository.repository import Repository
 from proxy_worker.repository.scrub import scrub
+from tests.repository.faulty_store import BadSectorStore
 from tests.repository.making import BLOCK, KEY, back_up, make_repository, noise, restore, text
 
 WEB = VmIdentity(vm_id="vm-1", name="web01")
@@ -107,6 +109,20 @@ def test_a_damaged_point_is_named_with_its_vm(repository: Repository, tmp_path: 
     assert (finding.kind, finding.name) == ("point", "points/vm-1/monday")
     assert finding.needed_by == (Use("web01", "monday", ""),)
     assert [point.run for point in repository.points("vm-1")] == ["tuesday"]
+
+
+@pytest.mark.parametrize("name", ["points/vm-1/monday", "config/1"])
+def test_an_object_on_a_bad_sector_is_a_finding_and_the_rest_is_looked_at(tmp_path: Path, name: str) -> None:
+    made = make_repository(tmp_path)
+    back_up(made, noise(2, 1), run="monday", vm=WEB)
+    back_up(made, noise(2, 2), run="tuesday", vm=WEB)
+    damage(tmp_path, pack_of(made, noise(2, 2)[:BLOCK]), 30)
+    access = replace(made.access, store=BadSectorStore(made.access.store, name, range(1 << 20)))
+
+    for report in (check(access), scrub(access.store)):
+        found = {finding.name: finding.problem for finding in report.findings}
+        assert "Input/output error" in found.pop(name)
+        assert [other.split("/")[0] for other in found] == ["packs"]
 
 
 def test_a_damaged_map_hurts_its_point_alone(repository: Repository, tmp_path: Path) -> None:

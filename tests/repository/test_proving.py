@@ -17,7 +17,8 @@ from proxy_worker.repository.packs import read_footer
 from proxy_worker.repository.proofs import NEVER, Proofs, load_proofs, save_proofs
 from proxy_worker.repository.proving import ProofReport, ProofSettings, prove
 from proxy_worker.repository.repository import Repository
-from tests.repository.making import BLOCK, back_up, make_repository, noise, text
+from tests.repository.faulty_store import BadSectorStore
+from tests.repository.making import BLOCK, CREDENTIAL, back_up, make_repository, noise, text
 
 DAY_S = 24 * 3600
 START = 1_800_000_000
@@ -202,6 +203,19 @@ def test_a_write_key_proves_checksums_and_restores_no_samples(repository: Reposi
     assert report.packs > 0
     assert report.sampled == 0
     assert report.findings == ()
+
+
+def test_a_point_on_a_bad_sector_is_a_finding_and_the_proof_goes_on(repository: Repository) -> None:
+    back_up(repository, noise(30, 2), run="second")
+    store = BadSectorStore(repository.access.store, "points/vm-1/first", range(1 << 20))
+
+    with Repository.open(store, CREDENTIAL) as damaged:
+        report = prove(damaged, ProofSettings(everything=True))
+
+    assert {finding.name: finding.problem for finding in report.findings} == {
+        "points/vm-1/first": "it can't be read: Input/output error"
+    }
+    assert {point.run: point.damaged for point in report.points} == {"first": True, "second": False}
 
 
 def test_a_state_that_is_damaged_costs_another_reading(repository: Repository, tmp_path: Path) -> None:
