@@ -269,7 +269,7 @@ class Service:
 
     def _dispatch(self) -> None:
         view = self._view()
-        submitted = self.dispatcher.submit_missing(view)
+        self._changed |= self.dispatcher.pass_on_cancellations(view)
         with self.state.read() as session:
             declared = DeclaredFleet.load(session)
             rules = DeclaredTraffic.load(session)
@@ -277,7 +277,7 @@ class Service:
         self._look_for_storage(view, declared)
         self.dispatcher.give_orders(view, declared)
         self.dispatcher.traffic.give(view, rules, self.clock())
-        self.dispatcher.release(view, declared, self.clock(), submitted=submitted)
+        self.dispatcher.release(view, declared, self.clock())
         unserved = self.dispatcher.unserved(view, declared, self.clock() - self.unserved_s, rest)
         if unserved:
             with self._steps() as steps:
@@ -302,7 +302,7 @@ class Service:
         return view
 
     def _reading(self) -> Reading | None:
-        return reading_of(self.dispatcher.tasks.values(), self._fleet) if self._fleet is not None else None
+        return reading_of(self.dispatcher.placements, self._fleet) if self._fleet is not None else None
 
     def _obstacle(self, placement: Placement) -> str | None:
         found = candidates(placement, self._fleet) if self._fleet is not None else None

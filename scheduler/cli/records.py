@@ -159,7 +159,8 @@ def _reading(session: Session, live: Live) -> Reading | None:
     if live.view is None:
         return None
     rows = session.scalars(select(LedgerTask).where(LedgerTask.state == WorkState.RUNNING))
-    return reading_of([OpenTask.of(row) for row in rows], DeclaredFleet.load(session).fleet(live.view, ()))
+    placements = Counter(OpenTask.of(row).placement for row in rows)
+    return reading_of(placements, DeclaredFleet.load(session).fleet(live.view, ()))
 
 
 def _ledger_tasks(session: Session, run: Run) -> Mapping[str, Sequence[str]]:

@@ -15,7 +15,7 @@ from scheduler.cli.proxy_record import ProxyRecord, proxy_records
 from scheduler.cli.records import RunRecord, run_record
 from scheduler.cli.restore_record import RestoreRecord, restore_record
 from scheduler.reports.shown import Moment, Shown
-from scheduler.state.models import Restore, Run, RunState, WorkState
+from scheduler.state.models import LedgerTask, Restore, Run, RunState, WorkState
 from scheduler.state.serving import Servers
 
 
@@ -83,7 +83,7 @@ def status_record(
         select(Restore).where(Restore.state.in_(active_work)).order_by(Restore.created_at)
     ).all()
     proxies = proxy_records(session, live.view)
-    tasks = task_records(live)
+    tasks = task_records(session, live)
     return StatusRecord(
         at=now,
         serving=servers.serving,
@@ -102,14 +102,14 @@ def status_record(
     )
 
 
-def task_records(live: Live) -> tuple[TaskRecord, ...]:
-    """Every task of the ledger that has not ended, those that run first."""
+def task_records(session: Session, live: Live) -> tuple[TaskRecord, ...]:
+    """Every task that has not ended, those that run first; the ledger holds those that have been released."""
     if live.view is None:
         return ()
-    tasks = sorted(
+    held = sorted(
         live.view.tasks.values(), key=lambda task: (task.state is not TaskState.RUNNING, task.since, task.title)
     )
-    return tuple(
+    records = [
         TaskRecord(
             task=task.title,
             state=task.state.value,
@@ -119,8 +119,25 @@ def task_records(live: Live) -> tuple[TaskRecord, ...]:
             reason=live.reason((task.task_id,)),
             since=task.since,
         )
-        for task in tasks
+        for task in held
+    ]
+    waiting = select(LedgerTask.id, LedgerTask.title, LedgerTask.created_at).where(
+        LedgerTask.state == WorkState.RUNNING
     )
+    records += [
+        TaskRecord(
+            task=title,
+            state=TaskState.READY.value,
+            proxy=None,
+            lane=None,
+            attempts=0,
+            reason=live.reason((task_id,)),
+            since=created_at,
+        )
+        for task_id, title, created_at in session.execute(waiting.order_by(LedgerTask.created_at, LedgerTask.title))
+        if task_id not in live.view.tasks and task_id not in live.ended
+    ]
+    return tuple(records)
 
 
 def _waiting(tasks: tuple[TaskRecord, ...]) -> tuple[WaitingRecord, ...]:

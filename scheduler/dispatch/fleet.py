@@ -66,7 +66,7 @@ class Placement:
 
 @dataclass(frozen=True, slots=True)
 class PendingTask:
-    """A task that is READY in the ledger."""
+    """A task that isn't in flight, and may be released."""
 
     task_id: str
     placement: Placement

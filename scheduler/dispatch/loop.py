@@ -1,10 +1,16 @@
-"""The loop's body: make the ledger hold what the journal holds open, and release what the policy chooses."""
+"""The loop's body: release what the policy chooses among the journal's open tasks, and put that into the ledger.
+
+A task is in the ledger from its first release, or its cancellation, until its end. So the ledger, and each look at
+it, are as large as what is in flight; what waits is in the backlog here, which is told what changes.
+"""
 
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
-from typing import Protocol
+from itertools import islice
+from typing import Final, Protocol, TypeVar
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
@@ -15,7 +21,7 @@ from proxy_worker.ledger import FleetView, Ledger, Refusal, TaskState, TaskVerdi
 from scheduler.dispatch.backlog import Backlog
 from scheduler.dispatch.candidates import candidates
 from scheduler.dispatch.declared import DeclaredFleet
-from scheduler.dispatch.fleet import InFlight, Release, subscribed_lanes
+from scheduler.dispatch.fleet import InFlight, Placement, Release, subscribed_lanes
 from scheduler.dispatch.latency import Reading, paused
 from scheduler.dispatch.limits import Limits
 from scheduler.dispatch.pending import OpenTask
@@ -25,9 +31,12 @@ from scheduler.dispatch.room import Room
 from scheduler.dispatch.traffic import TrafficOrders
 
 logger = logging.getLogger(__name__)
+T = TypeVar("T")
 
 CLAIM_WITHIN_S = 300.0
 """How long after its dispatch a specification may still be claimed; the dispatch deadline comes much sooner."""
+CANCELLED_AT_ONCE: Final = 500
+"""Cancellations passed on in one turn, so that other things don't have to wait long for them."""
 _ANSWERED = frozenset(
     {
         TaskKind.INVENTORY_SCAN,
@@ -52,48 +61,81 @@ class Publish(Protocol):
 
 
 class Dispatcher:
-    """Mirrors the journal's open tasks, and applies the policy to them. Not thread-safe."""
+    """Mirrors the journal's open tasks, and applies the policy to them. Not thread-safe.
+
+    Each of them is in `backlog`, or among `_elsewhere` or `cancelling`.
+    """
 
     def __init__(self, ledger: Ledger, publish: Publish, key: Ed25519PrivateKey) -> None:
         self.ledger = ledger
         self.publish = publish
         self.key = key
         self.epoch = 0
-        self.tasks: dict[str, OpenTask] = {}
-        self.cancelling: set[str] = set()
-        self.backlog = Backlog()
-        """What is ready."""
-        self.started_vms: set[str | None] = set()
-        self._chosen_vms: set[str | None] = set()
-        """Those that the policy last chose disks of: they have begun in the backlog, in the ledger perhaps not."""
+        self.traffic = TrafficOrders(ledger)
         self.orders: dict[str, tuple[tuple[str, ...], bool, int | None]] = {}
         self._reach: Reach | None = None
-        self.traffic = TrafficOrders(ledger)
+        self.forget_tasks()
+
+    def forget_tasks(self) -> None:
+        """Know of no task, before the journal is mirrored anew."""
+        self.tasks: dict[str, OpenTask] = {}
+        self.backlog = Backlog()
+        """What is ready."""
+        self.placements: Counter[Placement] = Counter()
+        """How many open tasks there are of each placement."""
+        self.started_vms: set[str] = set()
+        self.cancelling: set[str] = set()
+        self._owed: set[str] = set()
+        """Cancellations that the ledger hasn't been told of."""
+        self._elsewhere: set[str] = set()
+        """What was in flight when the ledger was looked at last, or is new."""
+        self._chosen_vms: set[str] = set()
+        """Those that the policy last chose disks of: they have begun in the backlog, in the ledger perhaps not."""
+        self._vms: Counter[str] = Counter()
+        """How many open tasks there are of each VM run."""
+        self._asked_for: set[str] = set()
+        """Tasks that somebody waits to be answered about."""
 
     def add(self, tasks: Iterable[OpenTask]) -> None:
         """Take tasks over from the journal."""
-        self.tasks.update((task.new.task_id, task) for task in tasks)
+        for task in tasks:
+            task_id = task.new.task_id
+            self.drop([task_id])
+            self.tasks[task_id] = task
+            self._elsewhere.add(task_id)
+            self.placements[task.placement] += 1
+            if task.vm_run_id is not None:
+                self._vms[task.vm_run_id] += 1
+            if task.new.kind in _ANSWERED:
+                self._asked_for.add(task_id)
 
     def cancel(self, task_ids: Iterable[str]) -> None:
-        """Have the ledger told to cancel tasks, as often as it takes."""
-        self.cancelling.update(task_ids)
+        """Have the ledger told to cancel tasks, as often as it takes; they are not released any more."""
+        for task_id in self.tasks.keys() & task_ids:
+            self.backlog.discard(task_id)
+            self._elsewhere.discard(task_id)
+            self.cancelling.add(task_id)
+            self._owed.add(task_id)
 
     def drop(self, task_ids: Iterable[str]) -> None:
         """Forget tasks whose outcome is recorded."""
         for task_id in task_ids:
-            self.tasks.pop(task_id, None)
+            task = self.tasks.pop(task_id, None)
+            if task is None:
+                continue
             self.backlog.discard(task_id)
-            self.cancelling.discard(task_id)
-
-    def forget_tasks(self) -> None:
-        """Know of no task, before the journal is mirrored anew."""
-        self.tasks.clear()
-        self.backlog = Backlog()
-        self.cancelling.clear()
+            for among in (self._elsewhere, self.cancelling, self._owed, self._asked_for):
+                among.discard(task_id)
+            _less(self.placements, task.placement)
+            if task.vm_run_id is not None:
+                _less(self._vms, task.vm_run_id)
+                if task.vm_run_id not in self._vms:
+                    self.started_vms.discard(task.vm_run_id)
 
     def forget_ledger(self) -> None:
         """Assume nothing of the ledger, since it is another one or has lost its data."""
         self.orders.clear()
+        self._owed |= self.cancelling
         self.traffic.forget()
 
     def give_orders(self, view: FleetView, declared: DeclaredFleet) -> None:
@@ -108,36 +150,35 @@ class Dispatcher:
                 self.ledger.set_proxy(name, lanes=orders[0], enabled=orders[1], max_concurrent_tasks=orders[2])
                 self.orders[name] = orders
 
-    def submit_missing(self, view: FleetView) -> set[str]:
-        """Give the ledger every open task that `view` doesn't show, and pass cancellations on.
+    def pass_on_cancellations(self, view: FleetView) -> bool:
+        """Cancel in the ledger what the journal wants cancelled, and what only the ledger knows, e.g. since the
+        database was restored from a backup. Answers whether some are left for the next turn.
 
-        What only the ledger knows, e.g. since the database was restored from a backup, is cancelled too.
-        Returns the ids of tasks that are ready since.
+        What the ledger has never held is given to it first, so that its end is found there as any other.
         """
-        missing = [task for task_id, task in self.tasks.items() if task_id not in view.tasks]
-        for task in missing:
-            self.ledger.submit(task.new)
-        cancelled = [task_id for task_id in self.cancelling if task_id in self.tasks]
-        for task_id in cancelled:
+        for task_id in list(islice(self._owed, CANCELLED_AT_ONCE)):
+            if task_id not in view.tasks:
+                self.ledger.submit(self.tasks[task_id].new)
             self.ledger.cancel(task_id)
-        self.cancelling.clear()
+            self._owed.discard(task_id)
         for task_id, seen in view.tasks.items():
             if task_id not in self.tasks and seen.verdict is not TaskVerdict.CANCEL:
                 logger.warning("%s is in the ledger but not in the database, and is cancelled", seen.title)
                 self.ledger.cancel(task_id)
-        return {task.new.task_id for task in missing}.difference(cancelled)
+        return bool(self._owed)
 
-    def release(self, view: FleetView, declared: DeclaredFleet, now: float, *, submitted: set[str]) -> None:
-        """Dispatch and publish what the policy chooses among tasks that are ready in `view` or just `submitted`."""
-        self.started_vms &= {task.vm_run_id for task in self.tasks.values()}
+    def release(self, view: FleetView, declared: DeclaredFleet, now: float) -> None:
+        """Dispatch and publish what the policy chooses among tasks that `view` doesn't show in flight."""
         self.started_vms |= begun_vms(view, self.tasks)
-        self._keep_backlog(view, submitted)
+        self._keep_backlog(view)
         fleet = declared.fleet(view, in_flight(view, self.tasks))
         self._slow_down(view, fleet.latency_ms, declared.limits)
         if self._reach is None or not self._reach.holds_for(fleet):
             self._reach = Reach(fleet)
         releases = choose(self.backlog, Room(fleet, declared.limits, self._reach), now)
-        self._chosen_vms = {self.tasks[release.task_id].vm_run_id for release in releases}
+        self._elsewhere.update(release.task_id for release in releases)
+        chosen = (self.tasks[release.task_id].vm_run_id for release in releases)
+        self._chosen_vms = {vm for vm in chosen if vm is not None}
         for release in releases:
             self._dispatch(self.tasks[release.task_id], release, view, declared.limits.caps)
 
@@ -151,11 +192,11 @@ class Dispatcher:
         """
         fleet = declared.fleet(view, ())
         reasons: dict[str, str] = {}
-        for task_id, task in self.tasks.items():
-            seen = view.tasks.get(task_id)
+        for task_id in self._asked_for.union(unwanted):
+            task, seen = self.tasks.get(task_id), view.tasks.get(task_id)
             if (
-                task.created_at < before
-                and (task.new.kind in _ANSWERED or task_id in unwanted)
+                task is not None
+                and task.created_at < before
                 and (seen is None or seen.state is TaskState.READY)
                 and isinstance(obstacle := candidates(task.placement, fleet), str)
             ):
@@ -190,17 +231,17 @@ class Dispatcher:
                 logger.info("%s is to %s: datastore %s answers in %.0f ms", title, verdict, disk.datastore, took_ms)
                 self.ledger.set_verdict(disk.task_id, verdict)
 
-    def _keep_backlog(self, view: FleetView, submitted: set[str]) -> None:
-        """Have the backlog hold exactly what is ready."""
-        ready = {task_id for task_id, seen in view.tasks.items() if seen.state is TaskState.READY} | submitted
-        for task_id in [task_id for task_id in self.backlog if task_id not in ready]:
+    def _keep_backlog(self, view: FleetView) -> None:
+        """Have the backlog hold exactly what is ready, with a look at nothing but what changed."""
+        flying = {task_id for task_id, seen in view.tasks.items() if _flies(seen) and task_id in self.tasks}
+        for task_id in flying:
             self.backlog.discard(task_id)
-        fresh = ready.difference(self.backlog)
+        back = self._elsewhere - flying
+        self._elsewhere = flying - self.cancelling
         refused = (self.backlog.of_vm(vm) for vm in self._chosen_vms - self.started_vms)
-        for task_id in fresh.union(*refused):
-            task = self.tasks.get(task_id)
-            if task is not None:
-                self.backlog.add(task.pending(vm_started=task.vm_run_id in self.started_vms))
+        for task_id in back.union(*refused):
+            task = self.tasks[task_id]
+            self.backlog.add(task.pending(vm_started=task.vm_run_id in self.started_vms))
 
     def _dispatch(self, task: OpenTask, release: Release, view: FleetView, caps: Mapping[str, int]) -> None:
         def specify(number: int) -> bytes:
@@ -217,6 +258,8 @@ class Dispatcher:
         task_id = task.new.task_id
         about = {"task": task_id, "job": task.job, "proxy": release.proxy}
         limits = {cap: caps[cap] for cap in task.new.caps if cap in caps}
+        if task_id not in view.tasks:
+            self.ledger.submit(task.new)
         number = self.ledger.dispatch(task_id, lane=release.lane, proxy=release.proxy, caps=limits, sign=specify)
         if isinstance(number, Refusal):
             logger.debug("%s stays: %s %s", task.new.title, number.code, number.detail, extra=about)
@@ -230,6 +273,12 @@ class Dispatcher:
             )
         except LedgerError as error:
             logger.warning("%s was not announced and will be again: %s", task.new.title, error, extra=about)
+
+
+def _less(counts: Counter[T], counted: T) -> None:
+    counts[counted] -= 1
+    if not counts[counted]:
+        del counts[counted]
 
 
 def begun_vms(view: FleetView, tasks: Mapping[str, OpenTask]) -> set[str]:

@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 
 from proxy_worker.contract.names import TaskKind
 from scheduler.dispatch.candidates import candidates
 from scheduler.dispatch.fleet import Fleet, Placement
-from scheduler.dispatch.pending import OpenTask
 from scheduler.vcenters.choice import Reading
 
 
-def reading_of(tasks: Iterable[OpenTask], fleet: Fleet) -> Reading:
+def reading_of(placements: Mapping[Placement, int], fleet: Fleet) -> Reading:
     """The disks among open tasks that a VM's snapshot holds still, and the slots of the proxies that run.
 
-    Disks that no proxy can read are left out: what is wrong with them must not keep other VMs from being frozen.
+    `placements` says how many open tasks there are of each. Disks that no proxy can read are left out: what is
+    wrong with them must not keep other VMs from being frozen.
     """
-    readable: dict[Placement, bool] = {}
-    disks = 0
-    for task in tasks:
-        placement = task.placement
-        if task.new.kind is TaskKind.DISK_BACKUP and placement.vsphere is not None and not placement.vsphere.kept:
-            if placement not in readable:
-                readable[placement] = not isinstance(candidates(placement, fleet), str)
-            disks += readable[placement]
+    disks = sum(
+        count
+        for placement, count in placements.items()
+        if placement.kind is TaskKind.DISK_BACKUP
+        and placement.vsphere is not None
+        and not placement.vsphere.kept
+        and not isinstance(candidates(placement, fleet), str)
+    )
     slots = sum(proxy.slots for proxy in fleet.proxies if proxy.live and proxy.enabled)
     return Reading(disks, slots)

@@ -25,25 +25,18 @@ def waiting_reasons(session: Session, view: FleetView, now: float) -> dict[str, 
     pending = [
         task.pending(vm_started=task.vm_run_id in begun)
         for task_id, task in tasks.items()
-        if _is_ready(view, task_id)
+        if (seen := view.tasks.get(task_id)) is None or seen.state is TaskState.READY
     ]
     decision = decide(pending, declared.fleet(view, in_flight(view, tasks)), declared.limits, now)
     reasons = dict(decision.waiting)
     for release in decision.releases:
         reasons[release.task_id] = "waiting: about to be released"
-    for task_id in tasks:
+    for task_id, task in tasks.items():
         seen = view.tasks.get(task_id)
-        if seen is None:
-            reasons[task_id] = "waiting: the scheduler has not handed it to the ledger yet"
-        elif seen.state is TaskState.DISPATCHED:
+        if seen is not None and seen.state is TaskState.DISPATCHED:
             reasons[task_id] = f"waiting: announced on lane {seen.lane}, not picked up yet"
-        elif seen.state is TaskState.READY and seen.kind.takes_slot and view.quiet_s > 0:
+        elif task_id in reasons and task.new.takes_slot and view.quiet_s > 0:
             reasons[task_id] = f"waiting: leases from before Redis lost its data end in {view.quiet_s:.0f} s"
-        elif seen.state is TaskState.READY and seen.note:
+        elif seen is not None and seen.state is TaskState.READY and seen.note:
             reasons[task_id] += f" (last: {seen.note})"
     return reasons
-
-
-def _is_ready(view: FleetView, task_id: str) -> bool:
-    seen = view.tasks.get(task_id)
-    return seen is not None and seen.state is TaskState.READY

@@ -55,7 +55,7 @@ class FleetCollector(Collector):
         view = self._view()
         yield gauge("proxyfleet_ledger_up", "1 while Redis answers.", [], [((), float(view is not None))])
         if view is not None:
-            yield from ledger_metrics.tasks_of(view)
+            yield from ledger_metrics.fences_of(view)
             yield from ledger_metrics.proxies_of(view)
         found: list[Metric] = []
         try:
@@ -75,6 +75,7 @@ class FleetCollector(Collector):
             yield from database_metrics.notifications_of(session)
             yield from database_metrics.snapshots_of(session)
             if view is not None:
+                yield from ledger_metrics.tasks_of(view, database_metrics.open_tasks(session))
                 yield from ledger_metrics.waiting(waiting_reasons(session, view, time.time()))
 
     def _view(self) -> FleetView | None:

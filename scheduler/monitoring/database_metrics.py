@@ -8,12 +8,14 @@ from prometheus_client.metrics_core import Metric
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
+from proxy_worker.contract.names import TaskKind
 from scheduler.monitoring.gauges import Sample, gauge
 from scheduler.reports.run_report import RunReport, run_report
 from scheduler.state.models import (
     Delivery,
     DeliveryState,
     Job,
+    LedgerTask,
     Notification,
     Point,
     Repository,
@@ -21,6 +23,7 @@ from scheduler.state.models import (
     RunState,
     SnapshotEntry,
     SnapshotState,
+    WorkState,
 )
 
 _BOTTLENECKS = ("source", "proxy", "network", "target")
@@ -34,6 +37,12 @@ def runs_of(session: Session) -> Iterator[Metric]:
     under_way = [state for state in RunState if not state.final]
     samples = [((state.value,), counts.get(state, 0)) for state in under_way]
     yield gauge("proxyfleet_runs", "Runs that are under way, by state.", ["state"], samples)
+
+
+def open_tasks(session: Session) -> dict[TaskKind, int]:
+    """How many tasks the ledger holds or is to be given, by kind."""
+    counted = select(LedgerTask.kind, func.count()).where(LedgerTask.state == WorkState.RUNNING)
+    return {kind: count for kind, count in session.execute(counted.group_by(LedgerTask.kind))}  # noqa: C416 - as above
 
 
 class JobMetrics:

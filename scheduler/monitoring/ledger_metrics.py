@@ -16,16 +16,26 @@ from scheduler.monitoring.waiting import WaitingKind, kind_of
 _OPEN = (TaskState.READY, TaskState.DISPATCHED, TaskState.RUNNING)
 
 
-def tasks_of(view: FleetView) -> Iterator[Metric]:
-    """Tasks that haven't ended, by kind and state; those of disks even where there are none."""
+def tasks_of(view: FleetView, opened: Mapping[TaskKind, int]) -> Iterator[Metric]:
+    """Tasks that haven't ended, by kind and state; those of disks even where there are none.
+
+    `opened` says how many the database holds open: what the ledger doesn't hold yet is ready.
+    """
     family = GaugeMetricFamily(
         "proxyfleet_tasks", "Tasks that have not ended, by kind and state.", labels=["kind", "state"]
     )
     counts = Counter((task.kind, task.state) for task in view.tasks.values())
+    held = Counter(task.kind for task in view.tasks.values())
+    for kind, count in opened.items():
+        counts[kind, TaskState.READY] += max(0, count - held[kind])
     for state in _OPEN:
         for kind in {TaskKind.DISK_BACKUP, TaskKind.DISK_RESTORE, *(kind for kind, _ in counts)}:
             family.add_metric([kind.value, state.value], counts[kind, state])
     yield family
+
+
+def fences_of(view: FleetView) -> Iterator[Metric]:
+    """How often the ledger was rebuilt, and what it refused."""
     refused = CounterMetricFamily(
         "proxyfleet_refused_fences",
         "Times that a proxy was told that its fence holds no more, since Redis last lost its data.",

@@ -27,7 +27,7 @@ class WaitingKind(StrEnum):
 
 
 _KINDS = (
-    (re.compile(r"announced on lane|about to be released|not handed it to the ledger"), WaitingKind.PICK_UP),
+    (re.compile(r"announced on lane|about to be released"), WaitingKind.PICK_UP),
     (re.compile(r"^leases from before"), WaitingKind.QUIET),
     (re.compile(r"^no proxy|^proxy \S+ (has not|is not|is disabled|does not)|not declared"), WaitingKind.NO_PROXY),
     (re.compile(r" may run .*, next from "), WaitingKind.WINDOW),

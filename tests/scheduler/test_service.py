@@ -13,15 +13,15 @@ from sqlalchemy.orm import Session
 
 from ops.demo.valkey import EmbeddedValkey
 from proxy_worker.contract.errors import LedgerError
-from proxy_worker.ledger import LedgerFullError, StaleEpochError
+from proxy_worker.ledger import LedgerFullError, StaleEpochError, TaskState, TaskVerdict
 from scheduler.dispatch.reasons import waiting_reasons
 from scheduler.runs.schedules import Timetable
 from scheduler.service import GATHER_S, Service
-from scheduler.state.asking import ask_for_run
+from scheduler.state.asking import ask_for_run, ask_to_cancel
 from scheduler.state.errors import StateError, StateLockedError
 from scheduler.state.models import Job, LedgerTask, Proxy, Run, RunState, RunTrigger, ServiceMark
 from scheduler.state.store import State, open_state
-from tests.scheduler.conftest import World
+from tests.scheduler.conftest import World, vm
 
 
 def _ask(world: World) -> str:
@@ -194,6 +194,49 @@ def test_what_only_the_ledger_knows_is_cancelled(world: World) -> None:
     again.turn()
 
     assert again.ledger.view().tasks == {}
+
+
+def test_the_ledger_holds_what_is_in_flight_and_not_what_waits(world: World) -> None:
+    world.fleet.inventory["ds1"] += tuple(vm(f"vm{number}", "scsi0:0") for number in range(5))
+    world.declare()
+    world.fleet.join("proxy-1")
+    run_id = _ask(world)
+    service = world.start()
+    _turn_until_announced(world, service)
+
+    view = service.ledger.view()
+    assert [task.state for task in view.tasks.values()] == [TaskState.DISPATCHED] * 2
+    with Session(open_state(world.url).engine) as session:
+        reasons = waiting_reasons(session, view, world.clock())
+    waits = "waiting: proxy proxy-1 is full (2 of 2 slots)"
+    assert sorted(reasons.values())[2:] == [waits] * 6
+
+    world.turn_until(service, lambda: _state(world, run_id).final)
+    assert _state(world, run_id) is RunState.SUCCEEDED
+
+
+def test_what_was_cancelled_does_not_run_again_when_the_ledger_loses_its_data(
+    world: World, valkey: EmbeddedValkey
+) -> None:
+    world.declare()
+    world.fleet.join("proxy-1", slots=1)
+    run_id = _ask(world)
+    service = world.start()
+    _turn_until_announced(world, service)
+    assert world.fleet.claim(world.lanes.messages.pop()) is not None
+    with open_state(world.url).write() as session:
+        ask_to_cancel(session, run_id)
+    service.turn()
+    assert [task.verdict for task in service.ledger.view().tasks.values()] == [TaskVerdict.CANCEL]
+
+    with redis.Redis.from_url(valkey.url, password=valkey.password) as client:
+        client.flushall()
+    service.attach()
+    world.fleet.join("proxy-1", slots=1)
+    world.turn_until(service, lambda: _state(world, run_id).final)
+
+    assert _state(world, run_id) is RunState.CANCELLED
+    assert not [title for _, title in world.fleet.handled if title.startswith("disk.backup")]
 
 
 def test_every_task_that_waits_has_a_reason(world: World) -> None:
