@@ -142,9 +142,14 @@ def test_many_share_a_limit_that_is_not_shared_out_anew_for_each_call(wan: Ledge
         for one in senders:
             one.ask()
             assert in_all() <= LIMIT + 10
-        return all(one.allowed == pytest.approx(LIMIT / 40, rel=0.01) for one in senders)
+        return all(one.allowed == pytest.approx(LIMIT / len(senders), rel=0.01) for one in senders)
 
     wait_until(everybody_has_the_same, "equal shares")
+
+    for one in senders[20:]:
+        wan.fail(one.claim.fence, FAILURE)
+    del senders[20:]
+    wait_until(everybody_has_the_same, "twice as much for half of them")
 
 
 def test_the_share_of_a_task_that_ended_is_free_at_once(wan: Ledger) -> None:

@@ -3,7 +3,8 @@
 -- time; ledger time is a clock of its own that only `reap.lua` moves, by at most one tick a pass.
 --
 --   meta                hash  epoch, term (of the scheduler that leads), counter (of fences), clock, passed_at, run_id, quiet_until,
---                             timings (JSON), refused_fences (how many), shared_at (when limits were)
+--                             timings (JSON), refused_fences (how many), shared_at (when limits were, among many),
+--                             sharers (how many), taken:<rule> (what is held of it, since then)
 --   tasks               set   ids of tasks that have not ended
 --   task:<id>           hash  kind title takes_slot caps(JSON) state since n lane spec proxy instance life
 --                             epoch counter token attempts lost died checkpoint progress verdict note log(JSON)
@@ -111,8 +112,15 @@ local function end_attempt(id, outcome, note)
   redis.call('HSET', task_key(id), 'history', cjson.encode(history))
 end
 
+-- A holder's share of limits ends with its lease.
+local function drop_share(id)
+  local task = fields(task_key(id), 'epoch', 'counter')
+  if task.counter then redis.call('HDEL', SHARES, task.epoch .. '.' .. task.counter) end
+end
+
 local function make_ready(id, note)
   let_go(id)
+  drop_share(id)
   end_attempt(id, 'requeued', note)
   local key = task_key(id)
   redis.call('HDEL', key, 'lane', 'spec', 'proxy', 'instance', 'life', 'epoch', 'counter', 'token', 'progress')
@@ -134,6 +142,7 @@ end
 
 local function finish(id, state, outcome)
   let_go(id)
+  drop_share(id)
   local key = task_key(id)
   end_attempt(id, state, redis.call('HGET', key, 'note') or '')
   redis.call('HDEL', key, 'spec', 'progress')
