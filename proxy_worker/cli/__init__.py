@@ -17,6 +17,7 @@ COMMANDS: Final = {
     "backup": "proxy_worker.cli.backup",
     "restore": "proxy_worker.cli.restore",
     "serve-point": "proxy_worker.cli.serve_point",
+    "boot-point": "proxy_worker.cli.boot_point",
     "repository": "proxy_worker.cli.repository",
     "run": "proxy_worker.cli.run",
 }

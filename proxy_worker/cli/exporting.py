@@ -7,15 +7,14 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import typer
 
 from proxy_worker.cli.opening import Opening, OptionError, find_point
 from proxy_worker.cli.serving_point import exported
-from proxy_worker.contract.errors import ProxyfleetError, TargetError
-from proxy_worker.export.disk import Disk, Extent
+from proxy_worker.contract.errors import TargetError
+from proxy_worker.export.noted import NotedDisk
 from proxy_worker.export.server import Server, listen_on_socket
 from proxy_worker.program.scratch import ScratchFolder
 from proxy_worker.program.units import size
@@ -49,7 +48,7 @@ def export_one(
         with opening.repository() as repository:
             chosen = find_point(repository, vm, point)
             with contextlib.ExitStack() as stack:
-                disk = _Noted(exported(stack, repository, chosen, [disk_key], None)[disk_key])
+                disk = NotedDisk(exported(stack, repository, chosen, [disk_key], None)[disk_key])
                 scratch = ScratchFolder("export")
                 stack.callback(scratch.remove)
                 server = stack.enter_context(Server({disk_key: disk}, listen_on_socket(scratch.path / "nbd.sock")))
@@ -78,26 +77,7 @@ def export_one(
         typer.echo(f"{to} ({image_format}): {what}, {size(disk.size_bytes)} in {size(written)}")
 
 
-class _Noted:
-    """A disk that remembers why it couldn't be read: qemu-img hears of an input/output error only."""
-
-    def __init__(self, disk: Disk) -> None:
-        self._disk = disk
-        self.size_bytes, self.block_size = disk.size_bytes, disk.block_size
-        self.error: ProxyfleetError | None = None
-
-    def read_into(self, offset: int, view: memoryview) -> None:
-        try:
-            self._disk.read_into(offset, view)
-        except ProxyfleetError as error:
-            self.error = error
-            raise
-
-    def extents(self, offset: int, length: int) -> Iterator[Extent]:
-        return self._disk.extents(offset, length)
-
-
-def _convert(command: list[str], partial: Path, disk: _Noted) -> None:
+def _convert(command: list[str], partial: Path, disk: NotedDisk) -> None:
     done = subprocess.run(
         [*command, str(partial)], stdout=sys.stderr, stderr=subprocess.PIPE, text=True, check=False, umask=0o077
     )

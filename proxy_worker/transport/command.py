@@ -77,13 +77,11 @@ class _Starter:
 _starter = _Starter()
 
 
-def require_tool(name: str, package: str) -> str:
+def require_tool(name: str, package: str, *, why: str = "reading this disk needs it") -> str:
     """The path of a program. Raises ToolMissingError, which names the Debian package that has it."""
     found = shutil.which(name)
     if found is None:
-        raise ToolMissingError(
-            f"{name} isn't installed", why="reading this disk needs it", remedy=f"Install the package {package}."
-        )
+        raise ToolMissingError(f"{name} isn't installed", why=why, remedy=f"Install the package {package}.")
     return found
 
 

@@ -1,0 +1,1 @@
+"""Boot proofs, with real firmware, boot loader and kernel."""
