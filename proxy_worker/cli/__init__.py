@@ -16,6 +16,7 @@ from proxy_worker.program.commands import commands, run_program, version_printer
 COMMANDS: Final = {
     "backup": "proxy_worker.cli.backup",
     "restore": "proxy_worker.cli.restore",
+    "restore-files": "proxy_worker.cli.restore_files",
     "serve-point": "proxy_worker.cli.serve_point",
     "boot-point": "proxy_worker.cli.boot_point",
     "repository": "proxy_worker.cli.repository",

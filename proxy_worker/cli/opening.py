@@ -37,7 +37,14 @@ class Opening:
     a passphrase doesn't. What the thread works with is loaded already, so no two threads load modules at once.
     """
 
-    def __init__(self, location: str, *, passphrase_file: Path | None = None, key_file: Path | None = None) -> None:
+    def __init__(
+        self,
+        location: str,
+        *,
+        passphrase_file: Path | None = None,
+        key_file: Path | None = None,
+        access_key_file: Path | None = None,
+    ) -> None:
         if passphrase_file is not None and key_file is not None:
             raise OptionError(
                 f"repository {location} can't be opened",
@@ -45,7 +52,7 @@ class Opening:
                 remedy="Give one of them.",
             )
         credential = load_credential(passphrase_file=passphrase_file, key_file=key_file)
-        self._store = open_store(location)
+        self._store = open_store(location, access_key_file=access_key_file)
         thread = ThreadPoolExecutor(1, thread_name_prefix="unlock")
         self._unlocked = thread.submit(unlock, self._store, credential)
         thread.shutdown(wait=False)

@@ -16,6 +16,7 @@ from scheduler.cli.printing import Columns, moment, note, print_json, show_rows,
 from scheduler.cli.printing import show as print_view
 from scheduler.cli.restore_disk import disk as restore_disk
 from scheduler.cli.restore_disk import read_restore
+from scheduler.cli.restore_files import files as restore_files
 from scheduler.cli.restore_record import RestoreRecord, restore_record, restore_summary
 from scheduler.cli.restore_vm import read_vm_restore
 from scheduler.cli.restore_vm import vm as restore_vm
@@ -34,10 +35,11 @@ app = typer.Typer(
     rich_markup_mode=None,
     add_completion=False,
     no_args_is_help=True,
-    help="Write disks and VMs back from restore points.",
+    help="Bring disks, VMs and files back from restore points.",
 )
 app.command("disk")(restore_disk)
 app.command("vm")(restore_vm)
+app.command("files")(restore_files)
 
 
 @app.command("list")

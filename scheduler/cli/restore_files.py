@@ -1,0 +1,114 @@
+"""`scheduler restore files`: files and folders out of a restore point's disks, to this machine.
+
+The scheduler never opens a repository: `proxy-worker restore-files`, with the secrets of this server, takes over.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from proxy_worker.contract.errors import CredentialError
+from scheduler.cli import completion
+from scheduler.cli.arguments import AsJson
+from scheduler.cli.finding import find_repository
+from scheduler.cli.opening import configuration, opened_state
+from scheduler.local_proxy import proxy_worker
+from scheduler.state.asking import find_point
+
+
+class NoKeyHereError(CredentialError):
+    """This server holds no key that could read the repository."""
+
+
+def files(
+    *,
+    vm: Annotated[str, typer.Option(metavar="VM", help="The VM's name or id.", autocompletion=completion.vms)],
+    path: Annotated[
+        list[str] | None,
+        typer.Option("--path", metavar="PATH", help="A file or folder, from its volume's root on. Repeatable."),
+    ] = None,
+    to: Annotated[
+        Path | None,
+        typer.Option(
+            "--to", metavar="FOLDER", help="The folder of this machine to put them into; made if missing."
+        ),
+    ] = None,
+    volume: Annotated[
+        str | None,
+        typer.Option(metavar="VOLUME", help="Where the paths are; the only volume that has them unless told."),
+    ] = None,
+    disk_key: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--disk",
+            metavar="KEY",
+            help="Look into this disk only. Repeatable; all unless told.",
+            autocompletion=completion.disks,
+        ),
+    ] = None,
+    point: Annotated[
+        str | None,
+        typer.Option(
+            metavar="POINT", help="The restore point; the newest unless told.", autocompletion=completion.points
+        ),
+    ] = None,
+    only_list: Annotated[
+        bool, typer.Option("--list", help="List the volumes, or with --path what is there, and restore nothing.")
+    ] = False,
+    browse: Annotated[
+        bool, typer.Option("--browse", help="Look around in the terminal and restore what you choose.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Bring files and folders out of ext4, XFS, NTFS and others, on partitions and LVM, to this machine.
+
+    Needs libguestfs (`guestfish`) and the repository's read key or passphrase on this machine. Elsewhere,
+    `proxy-worker restore-files` does the same without a scheduler.
+
+    \b
+    Examples:
+      scheduler restore files --vm web01 --list
+      scheduler restore files --vm web01 --path /etc/nginx --path /var/www/index.html --to restored
+      scheduler restore files --vm web01 --disk scsi0:1 --path /srv/data --to /restore
+      scheduler restore files --vm web01 --browse
+    """
+    with opened_state() as opened, opened.read() as session:
+        found = find_point(session, vm, point)
+        repository = find_repository(session, found.repository)
+        command = [
+            *(str(proxy_worker()), "restore-files", "--repository", repository.location),
+            *_secrets(repository.name, repository.location, repository.credential),
+            *("--vm", found.vm_id, "--point", found.point),
+        ]
+    for option, values in (("--path", path), ("--disk", disk_key)):
+        command += [word for value in values or () for word in (option, value)]
+    command += [
+        word for option, value in (("--to", to), ("--volume", volume)) if value for word in (option, str(value))
+    ]
+    flags = (("--list", only_list), ("--browse", browse), ("--json", as_json))
+    command += [option for option, given in flags if given]
+    sys.stdout.flush()
+    os.execv(command[0], command)  # noqa: S606 - takes this process' place at the terminal; no shell is wanted
+
+
+def _secrets(repository: str, location: str, credential: str | None) -> list[str]:
+    """The options that open a repository, by what lies in this server's secrets folder."""
+    if credential is None:
+        return []
+    secret = configuration().secrets_dir / credential
+    passphrase, key, access = (secret.with_name(f"{credential}.{kind}") for kind in ("passphrase", "key", "s3"))
+    words = ["--access-key-file", str(access)] if access.exists() else []
+    if passphrase.exists():
+        return [*words, "--passphrase-file", str(passphrase)]
+    if key.exists():
+        return [*words, "--read-key-file", str(key)]
+    raise NoKeyHereError(
+        f"repository {repository!r} can't be read here",
+        why=f"this server has neither {passphrase.name} nor {key.name} in {secret.parent}",
+        remedy=f"Where one is: proxy-worker restore-files --repository {location} --read-key-file FILE …",
+    )
