@@ -12,6 +12,8 @@ _IDS_IN_PART: Final = 50_000
 _HELD_BYTES: Final = 16 * 1024 * 1024
 _REPEATED_BYTES: Final = 256 * 1024
 """A part that has grown by so much, and twofold, is rid of what it holds twice."""
+_ZEROS: Final = ZERO_ID * 64
+"""So many ids of zeros are passed over at once: a disk may consist of little else."""
 
 
 def part_count(ids: int) -> int:
@@ -37,16 +39,25 @@ class IdSet:
 
     def add(self, ids: bytes) -> None:
         """Add ids, 32 bytes each; those of zeros don't count."""
+        for at in range(0, len(ids), len(_ZEROS)):
+            piece = ids[at : at + len(_ZEROS)]
+            if piece != _ZEROS:
+                self._add(piece)
+        if self._held_bytes > _HELD_BYTES:
+            self._flush()
+
+    def _add(self, ids: bytes) -> None:
         buffers, shift = self._buffers, self._shift
+        self._held_bytes += len(ids)
+        if self.parts == 1:
+            buffers.setdefault(0, bytearray()).extend(ids)
+            return
         for at in range(0, len(ids), ID_BYTES):
             part = ((ids[at] << 8) | ids[at + 1]) >> shift
             buffer = buffers.get(part)
             if buffer is None:
                 buffer = buffers[part] = bytearray()
             buffer += ids[at : at + ID_BYTES]
-        self._held_bytes += len(ids)
-        if self._held_bytes > _HELD_BYTES:
-            self._flush()
 
     def part(self, number: int) -> set[bytes]:
         """The ids whose first bits are `number`."""
