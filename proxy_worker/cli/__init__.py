@@ -20,6 +20,7 @@ COMMANDS: Final = {
     "serve-point": "proxy_worker.cli.serve_point",
     "boot-point": "proxy_worker.cli.boot_point",
     "repository": "proxy_worker.cli.repository",
+    "serve": "proxy_worker.cli.serve",
     "run": "proxy_worker.cli.run",
 }
 

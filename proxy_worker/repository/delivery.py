@@ -66,6 +66,7 @@ class PackDelivery:
     def submit(self, pack: ClosedPack, mark: int) -> None:
         """Take over a closed pack that holds everything up to `mark`; waits while too many are under way."""
         self.raise_error()
+        pack.object.end()
         self._put(_Delivery(pack, mark, publish=False))
 
     def publish(self) -> None:

@@ -6,10 +6,14 @@ the package: a command unlocks in a thread while it loads the rest.
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
+from proxy_worker.link.address import SCHEME
+from proxy_worker.link.errors import LinkCertificateError
+from proxy_worker.link.identity import CERTIFICATE_VARIABLE, Identity
 from proxy_worker.repository import passphrases
 from proxy_worker.repository.config import Config, load_config
 from proxy_worker.repository.credentials import Credential, KeyFile, load_access_key
@@ -26,6 +30,7 @@ from proxy_worker.repository.store.local import LocalStore
 
 OBJECT_STORE: Final = "s3://"
 """What the locations of repositories in object storage begin with."""
+_ELSEWHERE: Final = (OBJECT_STORE, SCHEME)
 
 
 @dataclass(frozen=True)
@@ -38,27 +43,43 @@ class Unlocked:
     """Everything, when a passphrase (or no encryption) opened it; None with a key file."""
 
 
-def open_store(location: str, *, access_key_file: Path | None = None) -> Store:
-    """The store at a location, a folder or an `s3://` URL, with an access key where a file holds one.
+def open_store(location: str, *, access_key_file: Path | None = None, identity: Identity | None = None) -> Store:
+    """The store at a location: a folder, an `s3://` URL, with an access key where a file holds one, or what a
+    gateway offers, with a certificate, by default the one that the environment names.
 
-    Raises `RepositoryNotFoundError` when a folder isn't there, `StoreUrlError`, `KeyFileError`.
+    Raises `RepositoryNotFoundError` when a folder isn't there, `StoreUrlError`, `KeyFileError`, `LinkAddressError`,
+    `LinkCertificateError`.
     """
-    if not location.startswith(OBJECT_STORE) and not Path(location).is_dir():
+    if not location.startswith(_ELSEWHERE) and not Path(location).is_dir():
         raise RepositoryNotFoundError(
             f"repository {location}",
             why="there is no such folder",
             remedy="Check the path; is its file system mounted?",
         )
-    return store_at(location, access_key_file=access_key_file)
+    return store_at(location, access_key_file=access_key_file, identity=identity)
 
 
-def store_at(location: str, *, access_key_file: Path | None = None) -> Store:
-    """The store at a location, whether or not there is anything; raises `StoreUrlError`, `KeyFileError`."""
+def store_at(location: str, *, access_key_file: Path | None = None, identity: Identity | None = None) -> Store:
+    """The store at a location, whether or not there is anything; otherwise as `open_store`."""
+    if location.startswith(SCHEME):
+        return _remote(location, identity or Identity.of_environment(os.environ))
     if not location.startswith(OBJECT_STORE):
         return LocalStore(Path(location))
     from proxy_worker.repository.store.objects import ObjectStore  # noqa: PLC0415 - heavy, and rarely wanted
 
     return ObjectStore(location, access_key=load_access_key(access_key_file) if access_key_file else None)
+
+
+def _remote(location: str, identity: Identity | None) -> Store:
+    if identity is None:
+        raise LinkCertificateError(
+            f"repository {location}",
+            why="a gateway wants to see a certificate",
+            remedy=f"Name one in ${CERTIFICATE_VARIABLE}, or in proxy.toml: `scheduler pki issue` makes it.",
+        )
+    from proxy_worker.repository.store.remote import RemoteStore  # noqa: PLC0415 - heavy, and rarely wanted
+
+    return RemoteStore(location, identity)
 
 
 def unlock(store: Store, credential: Credential) -> Unlocked:

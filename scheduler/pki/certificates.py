@@ -27,13 +27,14 @@ class Role(StrEnum):
     REDIS = "redis"
     SCHEDULER = "scheduler"
     PROXY = "proxy"
+    GATEWAY = "gateway"
     FLOWER = "flower"
     MONITOR = "monitor"
 
     @property
     def serves(self) -> bool:
         """Whether it is connected to, and so must prove an address; all connect to others."""
-        return self in {Role.REDIS, Role.PROXY}
+        return self in {Role.REDIS, Role.PROXY, Role.GATEWAY}
 
 
 @dataclass(frozen=True)

@@ -146,6 +146,9 @@ class FaultyWriter:
         if lost:
             raise self._store.failure("hear the reply")
 
+    def end(self) -> None:
+        self._writer.end()
+
     def finish(self) -> bool:
         lost = self._store.before("finish", writes=True)
         done = self._writer.finish()

@@ -78,6 +78,9 @@ class StoreWriter(Protocol):
     def write(self, data: Buffer) -> None:
         """Append. Raises `StoreError`."""
 
+    def end(self) -> None:
+        """Nothing more comes: the object may get its name before `finish` asks for that. Idempotent."""
+
     def finish(self) -> bool:
         """Make it durable and give it its name; False if the name is taken, which drops what was written."""
 

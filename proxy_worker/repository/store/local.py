@@ -228,6 +228,9 @@ class LocalStoreWriter:
             while view:
                 view = view[os.write(self._file, view[:_WRITE_PIECE]) :]
 
+    def end(self) -> None:
+        """See `StoreWriter`."""
+
     def finish(self, *, replace: bool = False) -> bool:
         """See `StoreWriter`; `replace` takes the name from whatever has it."""
         path = self._store.path(self._name)

@@ -233,6 +233,9 @@ class ObjectStoreWriter:
                 remedy="Set TMPDIR to a folder with room for some packs.",
             ) from error
 
+    def end(self) -> None:
+        """See `StoreWriter`."""
+
     def finish(self) -> bool:
         """See `StoreWriter`. Two with one name at once aren't told apart: names of packs are random."""
         try:

@@ -1,0 +1,49 @@
+"""What `proxy-worker serve` does."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import threading
+from pathlib import Path
+from typing import Final
+
+import typer
+
+from proxy_worker.gateway.service import Gateway, Offer
+from proxy_worker.gateway.settings import load_settings
+from proxy_worker.link.server import Limits, LinkServer
+from proxy_worker.node.logs import log_to_stderr
+from proxy_worker.repository.store.local import LocalStore
+
+log = logging.getLogger(__name__)
+
+_GRACE_S: Final = 10.0
+
+
+def serve_until_stopped(config: Path, *, log_level: str, as_json: bool) -> None:
+    """Serve; raises `SettingsError`, `LinkCertificateError`, `ListenError`."""
+    log_to_stderr(log_level)
+    settings = load_settings(config, os.environ)
+    log_to_stderr(log_level, settings.log_format)
+    offers = {name: Offer(LocalStore(one.path), one.proxies) for name, one in settings.repositories.items()}
+    server = LinkServer(
+        Gateway(offers).methods,
+        settings.identity,
+        host=settings.host,
+        port=settings.port,
+        limits=Limits(connections=settings.max_connections, calls=settings.max_calls),
+    )
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    server.start()
+    if as_json:
+        typer.echo(json.dumps({"host": settings.host, "port": server.port, "repositories": sorted(offers)}))
+    else:
+        typer.echo(f"{', '.join(sorted(offers))} at {settings.host}, port {server.port}; Ctrl-C or SIGTERM ends it")
+    stop.wait()
+    log.info("ending: calls under way have %.0f s", _GRACE_S)
+    server.stop(_GRACE_S)

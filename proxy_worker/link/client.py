@@ -1,0 +1,290 @@
+"""Calls of another data mover: over several connections, again after a cut, with errors that say what to do.
+
+gRPC shows a client neither the server's certificate nor a list of revoked ones. So a connection is tried out with
+plain TLS first, which checks all that, and gRPC then accepts exactly the certificate that was found good.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, NoReturn, TypeVar
+
+os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # errors are told where they are handled, not by the library
+
+import grpc
+import msgspec
+from cryptography import x509
+
+from proxy_worker.contract.errors import ProxyfleetError
+from proxy_worker.link.address import Address
+from proxy_worker.link.admission import PeerRefusedError, Role, peer_of
+from proxy_worker.link.errors import (
+    LinkCertificateError,
+    LinkProtocolError,
+    LinkRefusedError,
+    LinkUnavailableError,
+)
+from proxy_worker.link.frames import LARGEST_MESSAGE_BYTES, FrameError, opened
+from proxy_worker.link.identity import Identity
+from proxy_worker.link.messages import SERVICE, M, Refusal, decoded, encoded
+
+T = TypeVar("T")
+
+_CONNECT_S: Final = 10.0
+_KEEPALIVE_MS: Final = 20_000
+_TRANSIENT: Final = frozenset(
+    {
+        grpc.StatusCode.UNAVAILABLE,
+        grpc.StatusCode.DEADLINE_EXCEEDED,
+        grpc.StatusCode.RESOURCE_EXHAUSTED,
+        grpc.StatusCode.CANCELLED,
+        grpc.StatusCode.DATA_LOSS,
+        grpc.StatusCode.INTERNAL,
+    }
+)
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How long a call that a cut has ended is tried again: after pauses that double up to the longest."""
+
+    first_pause_s: float = 0.5
+    longest_pause_s: float = 15.0
+    in_all_s: float = 1800.0
+
+
+class Link:
+    """Connections to one data mover, opened when first used. Thread-safe."""
+
+    def __init__(
+        self,
+        address: Address,
+        identity: Identity,
+        *,
+        errors: Mapping[str, type[ProxyfleetError]],
+        streams: int = 5,
+        patience: Patience | None = None,
+    ) -> None:
+        """`errors`: what the other end's refusals become, by their codes. Connections: one for each stream."""
+        self.address = address
+        self._identity = identity
+        self._errors = errors
+        self._streams = streams
+        self._patience = patience or Patience()
+        self._lock = threading.Lock()
+        self._channels: list[grpc.Channel] = []
+        self._turn = itertools.count()
+        self._met = False
+
+    def ask(self, method: str, message: msgspec.Struct, answer: type[M], *, timeout_s: float) -> M:
+        """A call with one message each way; raises what `persist` raises."""
+        return self.persist(self.asked(method, message, answer, timeout_s=timeout_s))
+
+    def asked(
+        self, method: str, message: msgspec.Struct, answer: type[M], *, timeout_s: float
+    ) -> Callable[[grpc.Channel], M]:
+        """One attempt at such a call, for `persist`."""
+
+        def step(channel: grpc.Channel) -> M:
+            call: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(_path(method))
+            return decoded(call(encoded(message), timeout=timeout_s), answer)
+
+        return step
+
+    def send(
+        self,
+        method: str,
+        message: msgspec.Struct,
+        frames: Callable[[], Iterator[bytes]],
+        answer: type[M],
+        *,
+        timeout_s: float,
+    ) -> Callable[[grpc.Channel], M]:
+        """One attempt to send a message and frames after it, for `persist`."""
+
+        def step(channel: grpc.Channel) -> M:
+            call: grpc.StreamUnaryMultiCallable[bytes, bytes] = channel.stream_unary(_path(method))
+            return decoded(call(itertools.chain([encoded(message)], frames()), timeout=timeout_s), answer)
+
+        return step
+
+    def receive(
+        self, method: str, message: msgspec.Struct, *, timeout_s: float
+    ) -> Callable[[grpc.Channel], Iterator[bytes]]:
+        """One attempt at a call that is answered with many messages, for `persist`."""
+
+        def step(channel: grpc.Channel) -> Iterator[bytes]:
+            call: grpc.UnaryStreamMultiCallable[bytes, bytes] = channel.unary_stream(_path(method))
+            return call(encoded(message), timeout=timeout_s)
+
+        return step
+
+    def persist(self, step: Callable[[grpc.Channel], T], given_up: threading.Event | None = None) -> T:
+        """Take a step, again after whatever a cut may have caused, for as long as patience lasts or until given up.
+
+        Nobody waits for a mover that never has answered. Raises `LinkUnavailableError`, `LinkCertificateError`,
+        `LinkRefusedError`, `LinkProtocolError`, and what the other end refuses with.
+        """
+        patience = self._patience
+        until = time.monotonic() + patience.in_all_s
+        pause_s = patience.first_pause_s
+        given_up = given_up or threading.Event()
+        while True:
+            try:
+                done = self._take(step)
+            except LinkUnavailableError:
+                if not self._met or time.monotonic() + pause_s > until or given_up.wait(pause_s):
+                    raise
+            else:
+                self._met = True
+                return done
+            pause_s = min(pause_s * 2, patience.longest_pause_s)
+
+    def close(self) -> None:
+        """End its connections; they are opened anew when it is used again."""
+        with self._lock:
+            channels, self._channels = self._channels, []
+        for channel in channels:
+            channel.close()
+
+    def _take(self, step: Callable[[grpc.Channel], T]) -> T:
+        channel = self._channel()
+        try:
+            return step(channel)
+        except FrameError as error:
+            raise self._unavailable(str(error)) from error
+        except (msgspec.ValidationError, msgspec.DecodeError) as error:
+            raise LinkProtocolError(f"answer of {self.address.target}", why=str(error)) from error
+        except ValueError as error:  # of a channel that another thread found broken, and closed
+            raise self._unavailable(str(error)) from error
+        except grpc.RpcError as error:
+            code, details = _status(error)
+            if code is grpc.StatusCode.UNAVAILABLE:
+                self._drop(channel)
+            self._explain(code, details, error)
+
+    def _explain(self, code: grpc.StatusCode, details: str, error: grpc.RpcError) -> NoReturn:
+        if code in _TRANSIENT:
+            raise self._unavailable(details) from error
+        if code is grpc.StatusCode.UNAUTHENTICATED:
+            raise LinkCertificateError(
+                f"gateway {self.address.target} refuses {self._identity.certificate}",
+                why=details,
+                remedy="Put a good one there: `scheduler pki renew` or `issue` makes it.",
+            ) from error
+        if code not in {grpc.StatusCode.FAILED_PRECONDITION, grpc.StatusCode.PERMISSION_DENIED}:
+            raise LinkProtocolError(
+                f"gateway {self.address.target}", why=details, remedy="Do both ends run the same version?"
+            ) from error
+        try:
+            told = msgspec.json.decode(details, type=Refusal)
+        except msgspec.DecodeError:
+            raise LinkProtocolError(f"gateway {self.address.target}", why=details) from error
+        kind = LinkRefusedError if code is grpc.StatusCode.PERMISSION_DENIED else self._errors.get(told.code)
+        raise (kind or LinkProtocolError)(told.what, why=told.why, remedy=told.remedy) from error
+
+    def _unavailable(self, why: str) -> LinkUnavailableError:
+        return LinkUnavailableError(
+            f"gateway {self.address.target}",
+            why=why,
+            remedy="Does `proxy-worker serve` run there, and does the network let this machine through?",
+        )
+
+    def _channel(self) -> grpc.Channel:
+        with self._lock:
+            if not self._channels:
+                found = self._tried_out()
+                self._channels = [self._opened(found) for _ in range(self._streams)]
+            return self._channels[next(self._turn) % len(self._channels)]
+
+    def _drop(self, channel: grpc.Channel) -> None:
+        with self._lock:
+            if channel not in self._channels:
+                return
+            channels, self._channels = self._channels, []
+        for one in channels:
+            one.close()
+
+    def _opened(self, server_certificate: bytes) -> grpc.Channel:
+        key, certificate, _ = self._identity.read()
+        credentials = grpc.ssl_channel_credentials(server_certificate, key, certificate)
+        options: list[tuple[str, Any]] = [
+            ("grpc.use_local_subchannel_pool", 1),  # a connection of its own
+            ("grpc.max_receive_message_length", LARGEST_MESSAGE_BYTES),
+            ("grpc.keepalive_time_ms", _KEEPALIVE_MS),
+            ("grpc.keepalive_timeout_ms", _KEEPALIVE_MS),
+            ("grpc.enable_retries", 0),
+        ]
+        return grpc.secure_channel(self.address.target, credentials, options)
+
+    def _tried_out(self) -> bytes:
+        """The certificate that the other end shows, PEM, once it is found good and this end's was accepted."""
+        context = _context(self._identity)
+        place = (self.address.host, self.address.port)
+        try:
+            with (
+                socket.create_connection(place, timeout=_CONNECT_S) as plain,
+                context.wrap_socket(plain, server_hostname=self.address.host) as wire,
+            ):
+                shown = wire.getpeercert(binary_form=True) or b""
+                if not wire.recv(1):  # HTTP/2's first frame, or why this end's certificate isn't accepted
+                    raise self._unavailable("it closes connections at once: it may have too many")
+        except ssl.SSLError as error:
+            why = getattr(error, "verify_message", "") or error.reason or str(error)
+            raise LinkCertificateError(
+                f"link to {self.address.target}",
+                why=f"the certificate of one end isn't accepted: {str(why).lower().replace('_', ' ')}",
+                remedy=f"See {self._identity.certificate}, the gateway's own, and both ends' ca.pem.",
+            ) from error
+        except OSError as error:
+            raise self._unavailable(error.strerror or str(error)) from error
+        certificate = x509.load_der_x509_certificate(shown)
+        try:
+            role = peer_of(certificate).role
+        except PeerRefusedError as error:
+            raise LinkCertificateError(f"link to {self.address.target}", why=str(error)) from error
+        if role is not Role.GATEWAY:
+            raise LinkCertificateError(
+                f"link to {self.address.target}", why=f"its certificate is of role {role}, not a gateway's"
+            )
+        return ssl.DER_cert_to_PEM_cert(shown).encode()
+
+
+def _context(identity: Identity) -> ssl.SSLContext:
+    """TLS that shows this certificate and accepts what the authority certified and hasn't revoked."""
+    identity.read()
+    try:
+        context = ssl.create_default_context(cafile=identity.ca_file)
+        if context.cert_store_stats()["crl"]:
+            context.verify_flags |= ssl.VERIFY_CRL_CHECK_LEAF
+        context.load_cert_chain(identity.certificate, identity.key)
+    except ssl.SSLError as error:
+        raise LinkCertificateError(
+            f"certificate {identity.certificate}",
+            why=f"it, its key or {identity.ca_file} can't be used: {error.reason}",
+        ) from error
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.set_alpn_protocols(["h2"])
+    return context
+
+
+def payloads(frames: Iterable[bytes]) -> Iterator[memoryview]:
+    """What frames carry; raises `FrameError`."""
+    return map(opened, frames)
+
+
+def _path(method: str) -> str:
+    return f"/{SERVICE}/{method}"
+
+
+def _status(error: grpc.RpcError) -> tuple[grpc.StatusCode, str]:
+    if isinstance(error, grpc.Call):
+        return error.code(), error.details() or ""
+    return grpc.StatusCode.UNAVAILABLE, str(error)

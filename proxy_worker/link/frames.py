@@ -1,0 +1,43 @@
+"""Frames: pieces of bulk data as they cross a link, each with its own checksum.
+
+A frame is XXH3-64 of its payload, 8 bytes big-endian, then the payload. TLS keeps strangers from changing it on the
+way; the checksum also covers both ends' memory and what lies between a socket and a file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Final
+
+import xxhash
+
+PAYLOAD_BYTES: Final = 1 << 20
+"""What a full frame carries: as measured, links are fastest with about this much at a time."""
+CHECKSUM_BYTES: Final = 8
+LARGEST_MESSAGE_BYTES: Final = PAYLOAD_BYTES + (64 << 10)
+"""What either end receives in one message at most."""
+
+
+class FrameError(ValueError):
+    """A frame isn't what its checksum says, or too short to have one."""
+
+
+def framed(payload: bytes | memoryview) -> bytes:
+    """A payload with its checksum in front."""
+    return b"".join((xxhash.xxh3_64_digest(payload), payload))
+
+
+def opened(frame: bytes) -> memoryview:
+    """The payload of a frame; raises `FrameError`."""
+    payload = memoryview(frame)[CHECKSUM_BYTES:]
+    if len(frame) < CHECKSUM_BYTES or xxhash.xxh3_64_digest(payload) != frame[:CHECKSUM_BYTES]:
+        raise FrameError("a frame's checksum is wrong")
+    return payload
+
+
+def frames_of(pieces: Iterable[bytes | memoryview]) -> Iterator[bytes]:
+    """Pieces of any length as frames."""
+    for piece in pieces:
+        view = memoryview(piece)
+        for start in range(0, len(view), PAYLOAD_BYTES):
+            yield framed(view[start : start + PAYLOAD_BYTES])

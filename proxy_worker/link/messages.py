@@ -1,0 +1,120 @@
+"""What crosses a link beside frames: small messages, msgpack, strict about their fields."""
+
+from __future__ import annotations
+
+from typing import Final, TypeVar
+
+import msgspec
+
+from proxy_worker.contract.errors import ProxyfleetError
+
+SERVICE: Final = "proxyfleet.Gateway"
+LONGEST_CALL_S: Final = 900.0
+"""Every call says how long it may take, and no longer than this: nobody holds a place at a server for ever."""
+
+
+class Named(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Asks for one object: whether it is there, its size, its removal. The first message of a put, too."""
+
+    repository: str
+    name: str
+
+
+class Put(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Begins an object; frames follow, `size_bytes` in all."""
+
+    repository: str
+    name: str
+    size_bytes: int
+    replace: bool = False
+
+
+class PutDone(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How it ended."""
+
+    created: bool
+    """False: the name is taken."""
+
+
+class Get(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Asks for a piece of an object, or, with no length, all from the offset on. Frames are the answer."""
+
+    repository: str
+    name: str
+    offset: int
+    length: int | None
+
+
+class Stat(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Asks for an object's size and, if wanted, its digest."""
+
+    repository: str
+    name: str
+    digest: bool = False
+
+
+class Found(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """An object, if there is one."""
+
+    size_bytes: int | None
+    digest: bytes = b""
+    """XXH3-128 of its content, if that was wanted."""
+
+
+class ListNames(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Asks for every name below a prefix, or for leftovers where the prefix is empty."""
+
+    repository: str
+    prefix: str
+
+
+class Names(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Some names of an answer; several of these make it whole."""
+
+    names: tuple[str, ...]
+
+
+class RemoveLeftovers(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Asks to remove what hasn't been written to for so long: clocks of the two ends may differ."""
+
+    repository: str
+    older_than_s: float
+
+
+class Prepare(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Asks to make the place of a repository ready."""
+
+    repository: str
+
+
+class Done(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """It is done; how many things it was done to."""
+
+    count: int = 0
+
+
+class Refusal(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """An error of the other end, by its code, in its words."""
+
+    code: str
+    what: str
+    why: str
+    remedy: str
+
+    @classmethod
+    def of(cls, error: ProxyfleetError) -> Refusal:
+        """An error as it travels."""
+        return cls(error.code(), error.what, error.why, error.remedy)
+
+
+def encoded(message: msgspec.Struct) -> bytes:
+    """As bytes."""
+    return msgspec.msgpack.encode(message)
+
+
+M = TypeVar("M", bound=msgspec.Struct)
+
+
+def decoded(data: bytes, kind: type[M]) -> M:
+    """From bytes; raises `msgspec.ValidationError`, `msgspec.DecodeError`."""
+    return msgspec.msgpack.decode(data, type=kind)

@@ -1,0 +1,255 @@
+"""A store behind another machine's gateway, reached over the link: `proxyfleet://host:port/name`.
+
+What a proxy's certificate doesn't allow there, the gateway refuses. A pack is spooled to a file without a name
+until it is whole, and sent then: a cut costs what of it was sent, never the work behind it. Several are under way
+at once.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import IO, Final
+
+import grpc
+import xxhash
+
+from proxy_worker.contract.errors import ProxyfleetError, StoreError
+from proxy_worker.link.address import Address
+from proxy_worker.link.client import Link, Patience, payloads
+from proxy_worker.link.errors import LinkRefusedError
+from proxy_worker.link.frames import PAYLOAD_BYTES, frames_of
+from proxy_worker.link.identity import Identity
+from proxy_worker.link.messages import (
+    LONGEST_CALL_S,
+    Done,
+    Found,
+    Get,
+    ListNames,
+    Named,
+    Names,
+    Prepare,
+    Put,
+    PutDone,
+    RemoveLeftovers,
+    Stat,
+    decoded,
+)
+from proxy_worker.repository.store import (
+    Buffer,
+    ObjectNameError,
+    ObjectNotFoundError,
+    ObjectUnreadableError,
+    StoreFullError,
+    StoreMissingError,
+    StoreReadOnlyError,
+    checked_name,
+    checked_prefix,
+)
+
+_QUICK_S: Final = 60.0
+"""For calls that move next to nothing."""
+_MARKS: Final = ("writers/", "readers/")
+_ERRORS: Final[dict[str, type[ProxyfleetError]]] = {
+    kind.code(): kind
+    for kind in (
+        StoreError,
+        ObjectNameError,
+        ObjectNotFoundError,
+        ObjectUnreadableError,
+        StoreFullError,
+        StoreMissingError,
+        StoreReadOnlyError,
+    )
+}
+
+Frames = Callable[[], Iterator[bytes]]
+
+
+class RemoteStore:
+    """Objects of a repository that a gateway offers. Implements `Store`."""
+
+    def __init__(self, location: str, identity: Identity, *, patience: Patience | None = None) -> None:
+        """Raises `LinkAddressError`; connects when first used."""
+        address = Address.parsed(location)
+        self.location = location
+        self._repository = address.name
+        self._link = Link(address, identity, errors=_ERRORS, patience=patience)
+
+    def prepare(self) -> None:
+        """See `Store`."""
+        self._link.ask("Prepare", Prepare(self._repository), Done, timeout_s=_QUICK_S)
+
+    def put_if_absent(self, name: str, chunks: Iterable[Buffer]) -> bool:
+        """See `Store`."""
+        content = b"".join(chunks)
+        digest = xxhash.xxh3_128_digest(content)
+        return self.put(checked_name(name), len(content), lambda: frames_of([content]), digest)
+
+    def create(self, name: str) -> RemoteStoreWriter:
+        """See `Store`."""
+        return RemoteStoreWriter(self, checked_name(name))
+
+    def replace(self, name: str, chunks: Iterable[Buffer]) -> None:
+        """See `Store`."""
+        content = b"".join(chunks)
+        put = Put(self._repository, checked_name(name), len(content), replace=True)
+        self._link.persist(self._link.send("Put", put, lambda: frames_of([content]), PutDone, timeout_s=_QUICK_S))
+
+    def put(
+        self, name: str, size_bytes: int, frames: Frames, digest: bytes, *, given_up: threading.Event | None = None
+    ) -> bool:
+        """Send an object. After a lost answer, an object of this content is ours: wherever that is in doubt, it
+        carries a token of its writer or has a random name."""
+        header = Put(self._repository, name, size_bytes)
+        doubtful = False
+
+        def attempt(channel: grpc.Channel) -> bool:
+            nonlocal doubtful
+            again, doubtful = doubtful, True
+            if again and (found := self._found(name, channel)).size_bytes is not None:
+                return found.digest == digest
+            done = self._link.send("Put", header, frames, PutDone, timeout_s=LONGEST_CALL_S)(channel)
+            return done.created or (again and self._found(name, channel).digest == digest)
+
+        return self._link.persist(attempt, given_up)
+
+    def get(self, name: str, offset: int = 0, length: int | None = None) -> bytes:
+        """See `Store`."""
+        return b"".join(self._link.persist(lambda channel: tuple(self._payloads(channel, name, offset, length))))
+
+    def read_into(self, name: str, offset: int, view: memoryview) -> int:
+        """See `Store`."""
+
+        def attempt(channel: grpc.Channel) -> int:
+            done = 0
+            for payload in self._payloads(channel, name, offset, len(view)):
+                view[done : done + len(payload)] = payload
+                done += len(payload)
+            return done
+
+        return self._link.persist(attempt)
+
+    def size(self, name: str) -> int:
+        """See `Store`."""
+        size_bytes = self._stat(name).size_bytes
+        if size_bytes is None:
+            raise ObjectNotFoundError(f"can't read {name} in {self.location}", why="there is no such object")
+        return size_bytes
+
+    def exists(self, name: str) -> bool:
+        """See `Store`."""
+        return self._stat(name).size_bytes is not None
+
+    def list(self, prefix: str) -> Iterator[str]:
+        """See `Store`."""
+        yield from self._names(checked_prefix(prefix))
+
+    def delete(self, name: str) -> None:
+        """See `Store`. A mark that may not be removed stays, and goes with the next collection after its run."""
+        try:
+            asked = Named(self._repository, checked_name(name))
+            self._link.ask("Delete", asked, Done, timeout_s=_QUICK_S)
+        except LinkRefusedError:
+            if not name.startswith(_MARKS):
+                raise
+
+    def leftovers(self) -> Iterator[str]:
+        """See `Store`: those of the gateway's folder."""
+        yield from self._names("")
+
+    def remove_leftovers(self, *, before: float) -> int:
+        """See `Store`."""
+        asked = RemoveLeftovers(self._repository, time.time() - before)
+        return self._link.ask("RemoveLeftovers", asked, Done, timeout_s=_QUICK_S).count
+
+    def close(self) -> None:
+        """End its connections."""
+        self._link.close()
+
+    def _stat(self, name: str) -> Found:
+        asked = Stat(self._repository, checked_name(name))
+        return self._link.ask("Stat", asked, Found, timeout_s=_QUICK_S)
+
+    def _found(self, name: str, channel: grpc.Channel) -> Found:
+        asked = Stat(self._repository, name, digest=True)
+        return self._link.asked("Stat", asked, Found, timeout_s=_QUICK_S)(channel)
+
+    def _payloads(self, channel: grpc.Channel, name: str, offset: int, length: int | None) -> Iterator[memoryview]:
+        asked = Get(self._repository, checked_name(name), offset, length)
+        return payloads(self._link.receive("Get", asked, timeout_s=LONGEST_CALL_S)(channel))
+
+    def _names(self, prefix: str) -> Iterator[str]:
+        asked = ListNames(self._repository, prefix)
+        answers = self._link.persist(
+            lambda channel: tuple(self._link.receive("List", asked, timeout_s=LONGEST_CALL_S)(channel))
+        )
+        for answer in answers:
+            yield from decoded(answer, Names).names
+
+
+class RemoteStoreWriter:
+    """An object that is spooled to a file without a name, and sent once it is whole. Implements `StoreWriter`."""
+
+    def __init__(self, store: RemoteStore, name: str) -> None:
+        self._store = store
+        self._name = name
+        self._file: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed when it was sent, or dropped
+        self._size_bytes = 0
+        self._digest = xxhash.xxh3_128()
+        self._given_up = threading.Event()
+        self._sending: threading.Thread | None = None
+        self._outcome: bool | ProxyfleetError | None = None
+
+    def write(self, data: Buffer) -> None:
+        """See `StoreWriter`."""
+        try:
+            self._file.write(data)
+        except OSError as error:
+            raise StoreError(
+                f"can't spool {self._name} in {tempfile.gettempdir()}",
+                why=error.strerror or str(error),
+                remedy="Set TMPDIR to a folder with room for some packs.",
+            ) from error
+        self._digest.update(data)
+        self._size_bytes += len(data)
+
+    def end(self) -> None:
+        """See `StoreWriter`: sends it, beside others."""
+        if self._sending is None:
+            self._file.flush()
+            self._sending = threading.Thread(target=self._send, name=f"send {self._name}", daemon=True)
+            self._sending.start()
+
+    def finish(self) -> bool:
+        """See `StoreWriter`."""
+        self.end()
+        if self._sending:
+            self._sending.join()
+        if isinstance(self._outcome, ProxyfleetError):
+            raise self._outcome
+        return bool(self._outcome)
+
+    def discard(self) -> None:
+        """See `StoreWriter`; what is on its way is given up."""
+        self._given_up.set()
+        if self._sending is None:
+            self._file.close()
+
+    def _send(self) -> None:
+        with self._file:
+            try:
+                self._outcome = self._store.put(
+                    self._name, self._size_bytes, self._frames, self._digest.digest(), given_up=self._given_up
+                )
+            except ProxyfleetError as error:
+                self._outcome = error
+
+    def _frames(self) -> Iterator[bytes]:
+        for offset in range(0, self._size_bytes, PAYLOAD_BYTES):
+            if self._given_up.is_set():
+                return  # the gateway drops what is shorter than announced
+            yield from frames_of([os.pread(self._file.fileno(), PAYLOAD_BYTES, offset)])
