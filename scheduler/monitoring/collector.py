@@ -74,6 +74,7 @@ class FleetCollector(Collector):
             yield from self._repositories.collect(session)
             yield from database_metrics.notifications_of(session)
             yield from database_metrics.snapshots_of(session)
+            yield from database_metrics.server_backup_of(session)
             if view is not None:
                 yield from ledger_metrics.tasks_of(view, database_metrics.open_tasks(session))
                 yield from ledger_metrics.waiting(waiting_reasons(session, view, time.time()))

@@ -21,6 +21,7 @@ from scheduler.state.models import (
     Repository,
     Run,
     RunState,
+    ServiceMark,
     SnapshotEntry,
     SnapshotState,
     WorkState,
@@ -218,3 +219,23 @@ def snapshots_of(session: Session) -> Iterator[Metric]:
     rows = session.execute(there.group_by(SnapshotEntry.vcenter, SnapshotEntry.state))
     samples = [((vcenter, SnapshotState(state).value), float(count)) for vcenter, state, count in rows]
     yield gauge("proxyfleet_snapshots", "Snapshots not removed yet, by state.", ["vcenter", "state"], samples)
+
+
+def server_backup_of(session: Session) -> Iterator[Metric]:
+    """The server's own backup, once one was tried."""
+    mark = session.get(ServiceMark, 1)
+    if mark is None or mark.backup_tried_at is None:
+        return
+    yield gauge(
+        "proxyfleet_server_backup_failed",
+        "1 if the last try to back the server itself up failed.",
+        [],
+        [((), float(mark.backup_failure is not None))],
+    )
+    if mark.backed_up_at is not None:
+        yield gauge(
+            "proxyfleet_server_backup_timestamp_seconds",
+            "When the newest backup of the server itself was made.",
+            [],
+            [((), mark.backed_up_at)],
+        )

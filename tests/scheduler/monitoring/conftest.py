@@ -21,7 +21,7 @@ from scheduler.monitoring.meters import Meters
 from scheduler.planning.addressees import WebhookTarget
 from scheduler.service import Service
 from scheduler.state.asking import ask_for_run
-from scheduler.state.models import Notification, Repository, Run, SnapshotEntry, SnapshotState
+from scheduler.state.models import Notification, Repository, Run, ServiceMark, SnapshotEntry, SnapshotState
 from scheduler.state.store import State, open_state
 from scheduler.vcenters.account import Account
 from scheduler.vcenters.steps import StepCall, StepOutcome
@@ -100,6 +100,8 @@ def fill(state: State, meters: Meters) -> None:
         session.add(Notification(name="chat", webhook=WebhookTarget(url="http://127.0.0.1:1/")))
         row = session.get_one(Repository, "main")
         row.size_bytes, row.free_bytes, row.measured_at = 1000, 400, time.time()
+        mark = session.get_one(ServiceMark, 1)
+        mark.backup_tried_at = mark.backed_up_at = time.time()
         session.add(
             SnapshotEntry(
                 id="s",

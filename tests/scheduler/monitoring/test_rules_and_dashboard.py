@@ -64,7 +64,7 @@ def test_every_metric_with_every_label_exists(source: Any, everything: Expositio
 
 
 def test_prometheus_understands_the_rules_and_they_fire_when_they_should() -> None:
-    assert "21 rules found" in promtool("check", "rules", "alerts.yml", folder=PROMETHEUS)
+    assert "23 rules found" in promtool("check", "rules", "alerts.yml", folder=PROMETHEUS)
     assert "SUCCESS" in promtool("test", "rules", "alerts.test.yml", folder=PROMETHEUS)
     assert "SUCCESS" in promtool("check", "config", "prometheus.yml", folder=PROMETHEUS)
 
