@@ -86,7 +86,7 @@ def _record(
         site=registration.site if registration is not None else declared.site if declared is not None else None,
         note=(seen.refusal or seen.note) if seen is not None and seen.live else "",
         state=_state(seen, enabled=enabled, ledger_answers=view is not None),
-        slots=seen.slots if seen is not None else declared.max_concurrent_tasks if declared is not None else None,
+        slots=_slots(declared, seen),
         used=seen.slots_used if seen is not None else 0,
         tasks=tuple(sorted(task.title for task in tasks if task.proxy == name)),
         datastores={store: tuple(modes) for store, modes in registration.datastores.items()}
@@ -101,6 +101,15 @@ def _record(
         description=declared.description if declared is not None else "",
         server=_server(declared.server, deployed) if declared is not None and declared.server is not None else None,
     )
+
+
+def _slots(declared: Proxy | None, seen: ProxyView | None) -> int | None:
+    """What is declared, which the ledger hears of a moment later; no more than the proxy itself allows."""
+    limits = (
+        declared.max_concurrent_tasks if declared is not None else None,
+        seen.registration.max_concurrent_tasks if seen is not None else None,
+    )
+    return min((limit for limit in limits if limit is not None), default=None)
 
 
 def _server(server: ProxyServer, deployed: ProxyDeployment | None) -> ServerRecord:

@@ -169,6 +169,7 @@ def test_slots_are_set_no_higher_than_the_proxy_allows(applied: Program, world: 
     lower = applied("proxy", "set", "proxy-1", "--max-concurrent-tasks", "2")
     assert "Proxy proxy-1 moves at most 2 disks at once." in lower.err
     assert "max_concurrent_tasks = 2" in applied("export").out
+    assert applied("proxy", "show", "proxy-1", "--json").json["slots"] == 2, "before the ledger has heard of it"
 
     higher = applied("proxy", "set", "proxy-1", "--max-concurrent-tasks", "9")
     assert "warning: its own proxy.toml allows 3, and the smaller number counts." in higher.err
