@@ -79,7 +79,7 @@ def settle_run(journal: Journal, run: Run) -> None:
     if succeeded == total and total:
         run.state, run.reason = RunState.SUCCEEDED, None
     elif run.cancel_requested:
-        run.state, run.reason = RunState.CANCELLED, f"cancelled; {succeeded} of {total} VMs had been backed up"
+        run.state, run.reason = RunState.CANCELLED, f"{succeeded} of {total} VMs were backed up by then"
     elif succeeded:
         run.state, run.reason = RunState.PARTLY_FAILED, f"{total - succeeded} of {total} VMs failed"
     else:
@@ -111,7 +111,7 @@ def _give_up_disks(journal: Journal, run: Run, vm_run: VmRun, states: Counter[Di
     vm_run.cancelled = states[DiskTaskState.CANCELLED] > 0
     failed = states[DiskTaskState.FAILED]
     if vm_run.cancelled:
-        vm_run.state, vm_run.reason = VmRunState.CANCELLED, "cancelled"
+        vm_run.state, vm_run.reason = VmRunState.CANCELLED, "the run was cancelled"
     else:
         vm_run.state, vm_run.reason = VmRunState.FAILED, f"{failed} of {states.total()} disks failed"
     vm_run.ended_at = journal.now

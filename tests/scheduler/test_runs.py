@@ -149,7 +149,8 @@ def test_a_cancelled_run_stops_what_waits_and_ends_as_cancelled(world: World) ->
     world.turn_until(service, lambda: _ended(world, run_id))
 
     with state.read() as session:
-        assert session.get_one(Run, run_id).state is RunState.CANCELLED
+        run = session.get_one(Run, run_id)
+        assert (run.state, run.reason) == (RunState.CANCELLED, "0 of 2 VMs were backed up by then")
         assert {disk.state for disk in session.scalars(select(DiskTask))} == {DiskTaskState.CANCELLED}
         assert session.scalars(select(Point)).all() == []
 
