@@ -50,7 +50,7 @@ def _timeline(report: RunReport) -> Iterator[str]:
     begin = min(attempt.started for attempt in attempts)
     end = max(attempt.ended for attempt in attempts)
     width = max(len(lane.proxy) for lane in drawn)
-    yield f"{'':{width}}  {duration(end - begin)} with disks; {_LOST} failed, lost or handed back"
+    yield f"{'':{width}}  {duration(end - begin)} with disks; {_LOST} failed, lost, handed back or cancelled"
     for lane in drawn:
         name = lane.proxy if lane.slot == 1 else ""
         yield f"{name:{width}}  {_strip(lane, begin, end)}  {plural(len(lane.held), 'disk')}"
