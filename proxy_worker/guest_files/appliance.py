@@ -25,6 +25,7 @@ PROGRAM: Final = "guestfish"
 _SLOW: Final = "force_tcg"
 """Emulated instead of by KVM, for machines whose KVM doesn't work."""
 _PLAIN: Final = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789/._-:=,+@%")
+_ERROR: Final = re.compile(r"(\*stdin\*:\d+: )?(libguestfs: |guestfish: )?error: ")
 _READ_BYTES: Final = 1 << 20
 _ENDS_S: Final = 10.0
 
@@ -53,19 +54,16 @@ class Appliance:
                 remedy="Install it and a kernel, e.g. apt-get install guestfish libguestfs-xfs linux-image-amd64.",
             )
         self._uris, self._scratch = tuple(uris), scratch
-        self._start(None)
+        self._listening: _Collecting | None = None
         try:
-            self.run("run")
+            self._start(None)
         except (ApplianceError, CommandError) as error:
-            self.close()
             if not os.access("/dev/kvm", os.R_OK | os.W_OK):
-                raise self._failed(error) from error
-            self._start(_SLOW)
+                raise _not_started(error) from error
             try:
-                self.run("run")
+                self._start(_SLOW)
             except (ApplianceError, CommandError) as again:
-                self.close()
-                raise self._failed(again) from again
+                raise _not_started(again) from again
 
     def run(self, *words: str | bytes) -> bytes:
         """What a command prints; raises `CommandError` when it fails, `ApplianceError` when the appliance ended."""
@@ -74,23 +72,24 @@ class Appliance:
     def run_all(self, commands: Sequence[Sequence[str | bytes]]) -> bytes:
         """The same for several; the first that fails is raised. What they print has to fit a pipe: 64 KiB."""
         mark = f"end-{secrets.token_hex(8)}"
-        lines = [b" ".join([b"-" + _encoded(name), *map(_quoted, rest)]) for name, *rest in commands]
-        lines.append(f"! echo; echo {mark}; echo {mark} >&2".encode())
+        typed = [b" ".join([b"-" + _encoded(name), *map(_quoted, rest)]) for name, *rest in commands]
+        typed.append(f"! echo; echo {mark}; echo {mark} >&2".encode())
         try:
-            self._input.write(b"\n".join(lines) + b"\n")
+            self._input.write(b"\n".join(typed) + b"\n")
             self._input.flush()
         except BrokenPipeError:
             pass  # what it said last says why
-        with contextlib.ExitStack() as stack:
-            thread = _Collecting(self._errors, mark)
-            thread.start()
-            stack.callback(thread.join)
-            printed, whole = _until(self._output, mark)
-        said = _said(thread.collected)
+        self._listening = listening = _Collecting(self._errors, mark)
+        listening.start()
+        printed, whole = _until(self._output, mark)
+        listening.join()
+        lines = listening.collected.decode(errors="replace").splitlines()
         if not whole:
-            raise ApplianceError("libguestfs' appliance", why=said or "it has ended")
-        if said:
-            raise CommandError(_encoded(commands[0][-1]).decode(errors="replace"), why=said)
+            raise ApplianceError("libguestfs' appliance", why=_errors(lines) or "; ".join(lines) or "it has ended")
+        if said := _errors(lines):
+            raise CommandError(
+                _encoded(commands[0][min(1, len(commands[0]) - 1)]).decode(errors="replace"), why=said
+            )
         return printed.removesuffix(b"\n")
 
     @contextlib.contextmanager
@@ -114,15 +113,19 @@ class Appliance:
         if command.error is not None:
             raise command.error
 
-    def close(self) -> None:
-        """End it. Idempotent."""
+    def close(self, *, at_once: bool = False) -> None:
+        """End it; `at_once` also in the middle of something. Idempotent."""
         with contextlib.suppress(BrokenPipeError):
             self._input.close()
+        if at_once:
+            self._process.kill()
         try:
             self._process.wait(_ENDS_S)
         except subprocess.TimeoutExpired:
             self._process.kill()  # its own watchdog ends the virtual machine then
             self._process.wait()
+        if self._listening is not None:
+            self._listening.join()
         self._output.close()
         self._errors.close()
 
@@ -132,7 +135,7 @@ class Appliance:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close()
+        self.close(at_once=kind is not None and not issubclass(kind, Exception))
 
     def _start(self, settings: str | None) -> None:
         """Start guestfish, which ends when its input does: nothing is left when this process is killed."""
@@ -156,13 +159,11 @@ class Appliance:
         if self._process.stdin is None or self._process.stdout is None or self._process.stderr is None:
             raise ApplianceError("libguestfs' appliance", why="it has no pipes")
         self._input, self._output, self._errors = self._process.stdin, self._process.stdout, self._process.stderr
-
-    def _failed(self, error: ApplianceError | CommandError) -> ApplianceError:
-        return ApplianceError(
-            "libguestfs' appliance doesn't start",
-            why=error.why,
-            remedy="`libguestfs-test-tool` says more; it needs a kernel in /boot that this user may read.",
-        )
+        try:
+            self.run("run")
+        except BaseException:
+            self.close(at_once=True)
+            raise
 
 
 class _Collecting(threading.Thread):
@@ -194,6 +195,14 @@ class _Running(threading.Thread):
             os.close(self._writer)
 
 
+def _not_started(error: ApplianceError | CommandError) -> ApplianceError:
+    return ApplianceError(
+        "libguestfs' appliance doesn't start",
+        why=error.why,
+        remedy="`libguestfs-test-tool` says more; it needs a kernel in /boot that this user may read.",
+    )
+
+
 def _until(file: IO[bytes], mark: str) -> tuple[bytes, bool]:
     """What comes before the line of the mark, and whether that came."""
     lines: list[bytes] = []
@@ -204,12 +213,10 @@ def _until(file: IO[bytes], mark: str) -> tuple[bytes, bool]:
     return b"".join(lines), False
 
 
-def _said(text: bytes) -> str:
-    """The error among what guestfish says, without its advice to developers."""
-    lines = text.decode(errors="replace").splitlines()
-    errors = [re.sub(r"^(\*stdin\*:\d+: )?(libguestfs: |guestfish: )?(error: )?", "", line) for line in lines]
-    kept = [line.strip() for line, whole in zip(errors, lines, strict=True) if "error:" in whole]
-    return " / ".join(dict.fromkeys(kept)) or "; ".join(errors)
+def _errors(lines: Sequence[str]) -> str:
+    """The errors among what guestfish says, without its warnings and its advice to developers."""
+    errors = [line.partition("error: ")[2] for line in lines if _ERROR.match(line)]
+    return " / ".join(dict.fromkeys(errors))
 
 
 def _quoted(word: str | bytes) -> bytes:

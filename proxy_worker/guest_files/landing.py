@@ -13,7 +13,7 @@ import stat
 import tarfile
 import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Final
@@ -126,8 +126,9 @@ class _Tree:
     def _link(self, place: Path, member: tarfile.TarInfo) -> None:
         with _errors(self._landed.to):
             if member.islnk():
-                os.link(self._within(member.linkname), place, follow_symlinks=False)
-                self._landed.files += 1
+                with suppress(FileNotFoundError):  # the first name of a special file, which was left out and named
+                    os.link(self._within(member.linkname), place, follow_symlinks=False)
+                    self._landed.files += 1
                 return
             place.symlink_to(member.linkname)
         _adorn(place, _entry_of(b"", member), self._landed.to)

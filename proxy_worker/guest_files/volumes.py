@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from proxy_worker.guest_files.appliance import Appliance
+from proxy_worker.guest_files.appliance import Appliance, CommandError
 
 _SEVERAL_DISKS: Final = ("lvs", "list-md-devices")
 """The commands that list volumes which may lie on several disks."""
@@ -22,7 +22,7 @@ class Volume:
     name: str
     """`scsi0:0/1` is the first partition of that disk, `scsi0:0` a disk without partitions, `vg/root` LVM's."""
     device: str
-    """As the appliance calls it."""
+    """As the appliance calls it; empty where the disks that are there don't make it up."""
     filesystem: str
     """As blkid(8) calls it, e.g. `ext4`, `xfs`, `ntfs`; empty where it is unknown."""
     size_bytes: int
@@ -31,6 +31,8 @@ class Volume:
     @property
     def problem(self) -> str | None:
         """Why no files can be read from it; None: they can."""
+        if not self.device:
+            return "a part of it is on a disk that isn't among these"
         if self.filesystem in _ENCRYPTED:
             return f"it is encrypted ({self.filesystem.removeprefix('crypto_')})"
         if self.filesystem in _MEMBERS:
@@ -49,7 +51,12 @@ def find_volumes(appliance: Appliance, disk_keys: Sequence[str]) -> tuple[Volume
 
 def _volume(appliance: Appliance, device: str, name: str) -> Volume:
     """Asked for one by one, since each takes a while where the appliance is emulated."""
-    filesystem = _printed(appliance, "vfs-type", device)
+    try:
+        filesystem = _printed(appliance, "vfs-type", device)
+    except CommandError as error:
+        if error.absent:
+            return Volume(name, "", "", 0, "")
+        raise
     volume = Volume(name, device, filesystem, int(_printed(appliance, "blockdev-getsize64", device)), "")
     return volume if volume.problem else replace(volume, label=_printed(appliance, "vfs-label", device))
 

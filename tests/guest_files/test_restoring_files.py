@@ -10,11 +10,13 @@ import stat
 import tarfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from proxy_worker.cli.browsing_files import Browser
+from proxy_worker.cli.opening import OptionError
 from proxy_worker.cli.restoring_files import Wish, list_files, restore_all
 from proxy_worker.guest_files.errors import (
     FileExistsAlreadyError,
@@ -162,6 +164,19 @@ def test_the_browser_looks_around_and_restores(
     assert browser.complete_use("vg") == ["vg0/data"]
     assert browser.completedefault("rep") == ["report.bin"]
     assert browser.completedefault("/nowhere/x") == []
+
+
+@pytest.mark.parametrize(
+    ("asked", "why"),
+    [
+        (wish("/etc"), "--path or --to is missing"),
+        (wish(to=Path("x")), "--path or --to is missing"),
+        (replace(wish(), browse=True), "--browse: it is for people, alone"),
+    ],
+)
+def test_options_that_do_not_go_together_are_refused(asked: Wish, why: str) -> None:
+    with pytest.raises(OptionError, match=why):
+        asked.check()
 
 
 class _Hostile(Guest):

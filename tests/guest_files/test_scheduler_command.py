@@ -55,11 +55,7 @@ def test_the_point_is_opened_with_the_server_s_own_key(configured: Path) -> None
     assert "scsi0:7" in said
 
 
-def test_what_is_missing_is_said_before_anything_starts(configured: Path) -> None:
-    code, said = restore_files(configured, "--vm", "web01")
-    assert code == 3
-    assert "--path or --to is missing: nothing says what to restore, and where to" in said
-    assert restore_files(configured, "--vm", "web02", "--list")[0] == 4
+def test_a_server_without_a_key_says_how_it_is_done_elsewhere(configured: Path) -> None:
     (configured / "main.passphrase").unlink()
     code, said = restore_files(configured, "--vm", "web01", "--list")
     assert code == 6
