@@ -9,6 +9,7 @@ import typer
 
 from proxy_worker.cli.opening import Opening
 from proxy_worker.cli.repository_options import AsJson, KeyFile, Location, PassphraseFile
+from proxy_worker.cli.store_requests import requests_json, show_requests
 from proxy_worker.contract.errors import DamageError
 from proxy_worker.program.units import size
 from proxy_worker.repository.unlocking import open_store
@@ -34,17 +35,20 @@ def check_repository(
     if scrub_only:
         from proxy_worker.repository.scrub import scrub  # noqa: PLC0415 - not wanted otherwise
 
-        report = scrub(open_store(repository))
+        store = open_store(repository)
+        report = scrub(store)
     else:
         opening = Opening(repository, passphrase_file=passphrase_file, key_file=key_file)
         from proxy_worker.repository.check import check  # noqa: PLC0415 - loaded while that works
 
         with opening.repository() as opened:
             report = check(opened.access)
+            store = opened.access.store
     if as_json:
-        typer.echo(json.dumps(_report_json(report), indent=2))
+        typer.echo(json.dumps({**_report_json(report), "requests": requests_json(store)}, indent=2))
     else:
         _show_report(report)
+        show_requests(store)
     if report.findings:
         raise DamageError(
             f"repository {repository} is damaged",

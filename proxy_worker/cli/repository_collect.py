@@ -10,6 +10,7 @@ import typer
 
 from proxy_worker.cli.opening import open_repository
 from proxy_worker.cli.repository_options import AsJson, KeyFile, Location, PassphraseFile
+from proxy_worker.cli.store_requests import requests_json, show_requests
 from proxy_worker.program.units import size
 from proxy_worker.repository.collector import CollectorSettings, collect
 from proxy_worker.repository.collector_report import CollectionReport
@@ -56,9 +57,10 @@ def collect_repository(
     with open_repository(repository, passphrase_file=passphrase_file, key_file=key_file) as opened:
         report = collect(opened, settings)
     if as_json:
-        typer.echo(json.dumps(asdict(report), indent=2))
+        typer.echo(json.dumps({**asdict(report), "requests": requests_json(opened.access.store)}, indent=2))
     else:
         _show(report)
+        show_requests(opened.access.store)
 
 
 def _show(report: CollectionReport) -> None:

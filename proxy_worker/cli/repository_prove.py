@@ -12,6 +12,7 @@ import typer
 
 from proxy_worker.cli.opening import open_repository
 from proxy_worker.cli.repository_options import AsJson, KeyFile, Location, PassphraseFile
+from proxy_worker.cli.store_requests import requests_json, show_requests
 from proxy_worker.contract.errors import DamageError
 from proxy_worker.program.units import size
 from proxy_worker.repository.proving import ProofReport, ProofSettings, prove
@@ -77,9 +78,10 @@ def prove_repository(
             others.append(stack.enter_context(other))
         report = prove(opened, settings, linked=others)
     if as_json:
-        typer.echo(json.dumps(_as_json(report), indent=2))
+        typer.echo(json.dumps({**_as_json(report), "requests": requests_json(opened.access.store)}, indent=2))
     else:
         _show(report)
+        show_requests(opened.access.store)
     if any(point.damaged for point in report.points):
         raise DamageError(
             f"restore points of {repository} are damaged",

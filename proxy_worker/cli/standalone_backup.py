@@ -156,4 +156,6 @@ def _show(result: DiskBackupResult, point: Point, *, as_json: bool) -> None:
     )
     if report.full_read_reason:
         typer.echo(f"  read whole: {report.full_read_reason}")
+    if report.requests is not None:
+        typer.echo(f"  requests: {report.requests}")
     typer.echo(f"  {pace(report)}")

@@ -50,4 +50,6 @@ def restore_one(
         return
     typer.echo(f"{to}: disk {disk_key} of {chosen.vm_name}, restore point {chosen.run}, {size(report.size_bytes)}")
     typer.echo(f"  read {size(report.read_bytes)}, wrote {size(report.stored_bytes)}, every block verified")
+    if report.requests is not None:
+        typer.echo(f"  requests: {report.requests}")
     typer.echo(f"  {pace(report)}")

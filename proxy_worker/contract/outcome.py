@@ -13,6 +13,7 @@ from pydantic import Field
 
 from proxy_worker.contract.errors import ProxyfleetError
 from proxy_worker.contract.names import TaskKind, TransportMode
+from proxy_worker.contract.requests import StoreRequests
 from proxy_worker.contract.specification import DiskAddress, DiskKey, Frozen, InventoryVm, Name, VmIdentity
 
 
@@ -74,6 +75,8 @@ class DiskReport(Frozen):
     stages: StageTimes = StageTimes()
     resumed_bytes: int = 0
     """Taken over from an earlier attempt's checkpoint."""
+    requests: StoreRequests | None = None
+    """In the attempt that succeeded; None where the repository isn't in object storage."""
 
 
 class DiskBackupResult(Frozen):
@@ -178,6 +181,7 @@ class RepositoryCheckResult(Frozen):
     duration_seconds: float
     damage: tuple[str, ...]
     """One line each: the object, what is wrong with it, and which restore points need it."""
+    requests: StoreRequests | None = None
 
 
 class KeptPacks(Frozen):
@@ -205,6 +209,7 @@ class RepositoryCollectResult(Frozen):
     kept: tuple[KeptPacks, ...]
     notes: tuple[str, ...]
     duration_seconds: float
+    requests: StoreRequests | None = None
 
 
 class ProvenPoint(Frozen):
@@ -236,6 +241,7 @@ class RepositoryProveResult(Frozen):
     notes: tuple[str, ...] = ()
     points: tuple[ProvenPoint, ...]
     duration_seconds: float
+    requests: StoreRequests | None = None
 
 
 class PointDeleteResult(Frozen):

@@ -20,6 +20,7 @@ from proxy_worker.mover.pipeline import Outcome, Pipeline
 from proxy_worker.mover.plan import Geometry, Plan, Segment, within
 from proxy_worker.mover.statistics import Counters, RateMeter, name_bottleneck
 from proxy_worker.repository.repository import Repository
+from proxy_worker.repository.store.tally import RequestMeter
 from proxy_worker.repository.writer import DiskWriter
 from proxy_worker.transport.source import DiskSource
 
@@ -49,6 +50,7 @@ def back_up_disk(
     Raises `SourceError`, `StoreError`, `DamageError`, and `CancelledError` when the control says stop.
     """
     started_s = time.monotonic()
+    meter = RequestMeter(repository.access.store)
     with repository.begin_disk(
         vm_id=request.vm.vm_id, run=request.run, disk_key=request.disk.key, fence=fence, level=request.level
     ) as writer:
@@ -74,6 +76,7 @@ def back_up_disk(
                 pacing=pacing or Pacing(),
                 comparison=comparison,
                 resumed=resumed,
+                meter=meter,
             )
             delivery.run()
         files = store_configuration(writer, configuration)
@@ -103,6 +106,7 @@ class _Delivery:
         pacing: Pacing,
         comparison: Comparison,
         resumed: list[bytes],
+        meter: RequestMeter,
     ) -> None:
         self._source = source
         self._writer = writer
@@ -111,6 +115,7 @@ class _Delivery:
         self._control = control
         self._pacing = pacing
         self._comparison = comparison
+        self._meter = meter
         now_s = time.monotonic()
         self.track = SegmentTrack(geometry, writer, resumed, now_s=now_s)
         self._counters = Counters(resumed_bytes=sum(map(geometry.segment_length, range(len(resumed)))))
@@ -160,6 +165,7 @@ class _Delivery:
             ),
             stages=stages,
             resumed_bytes=counters.resumed_bytes,
+            requests=self._meter.read(),
         )
 
     def _full_read_reason(self) -> str | None:

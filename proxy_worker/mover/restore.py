@@ -24,6 +24,7 @@ from proxy_worker.mover.vm_disk import AreaMap, DiskTarget, target_name
 from proxy_worker.repository.errors import RepositoryDamageError
 from proxy_worker.repository.reader import PointReader
 from proxy_worker.repository.repository import Repository
+from proxy_worker.repository.store.tally import RequestMeter
 from proxy_worker.transport.writing import DiskSink, NoRoomError
 
 POLL_S: Final = 0.2
@@ -58,17 +59,22 @@ def restore_disk(
     Raises `PointNotFoundError`, `DamageError`, `StoreError`, `TargetError`, `ConflictError`, `CredentialError`
     with a write key, and `CancelledError` when the control says stop.
     """
+    meter = RequestMeter(repository.access.store)
     point = repository.point(request.vm.vm_id, request.run)
     stored = point.disk(request.disk_key)
     with repository.reader(point) as reader:
         if sink is not None:
             disk = DiskTarget(sink, target_name(request), stored.size_bytes, blank=request.target_is_blank)
             report = _Restore(reader, request, disk, control, pacing).run()
-            return DiskRestoreResult(report=report, target_path=disk.name)
+            return DiskRestoreResult(report=_with_requests(report, meter), target_path=disk.name)
         path = Path(request.target_path or "")
         with Target(path, stored.size_bytes, overwrite=request.overwrite) as target:
             report = _Restore(reader, request, target, control, pacing).run()
-    return DiskRestoreResult(report=report, target_path=str(path))
+    return DiskRestoreResult(report=_with_requests(report, meter), target_path=str(path))
+
+
+def _with_requests(report: DiskReport, meter: RequestMeter) -> DiskReport:
+    return report.model_copy(update={"requests": meter.read()})
 
 
 class _Restore:

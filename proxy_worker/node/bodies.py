@@ -50,6 +50,7 @@ from proxy_worker.repository.check import check
 from proxy_worker.repository.examination import record_findings
 from proxy_worker.repository.points import Point
 from proxy_worker.repository.scrub import scrub
+from proxy_worker.repository.store.tally import RequestMeter
 from proxy_worker.transport.inventory import read_configuration, scan_datastore
 from proxy_worker.transport.open_to_write import open_to_write
 from proxy_worker.transport.select import open_disk
@@ -142,9 +143,12 @@ def _check(body: RepositoryCheck, bench: Bench, claim: Claim, keeper: LeaseKeepe
             raise CancelledError(claim.title, why="it was told to stop")
 
     if body.scrub_only:
-        report = scrub(bench.store(body.repository), after_pack=go_on)
+        store = bench.store(body.repository)
+        meter = RequestMeter(store)
+        report = scrub(store, after_pack=go_on)
     else:
         access = bench.repository(body.repository, "read").access
+        meter = RequestMeter(access.store)
         report = check(access, after_pack=go_on)
         record_findings(access, report.findings)
     return RepositoryCheckResult(
@@ -152,6 +156,7 @@ def _check(body: RepositoryCheck, bench: Bench, claim: Claim, keeper: LeaseKeepe
         read_bytes=report.read_bytes,
         duration_seconds=report.duration_seconds,
         damage=tuple(map(str, report.findings)),
+        requests=meter.read(),
     )
 
 

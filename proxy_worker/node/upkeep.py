@@ -20,6 +20,7 @@ from proxy_worker.node.lease import LeaseKeeper
 from proxy_worker.repository.collector import CollectorSettings, collect
 from proxy_worker.repository.proving import ProofSettings, prove
 from proxy_worker.repository.repository import Repository
+from proxy_worker.repository.store.tally import RequestMeter
 from proxy_worker.repository.withdrawal import end_point
 
 
@@ -39,7 +40,9 @@ def collect_repository(
             raise CancelledError(claim.title, why="it was told to stop; the next collection goes on")
 
     settings = CollectorSettings(dry_run=body.dry_run, bytes_per_s=body.bytes_per_s)
-    report = collect(bench.repository(body.repository, "write"), settings, go_on=go_on)
+    repository = bench.repository(body.repository, "write")
+    meter = RequestMeter(repository.access.store)
+    report = collect(repository, settings, go_on=go_on)
     return RepositoryCollectResult(
         dry_run=report.dry_run,
         points=report.points,
@@ -53,6 +56,7 @@ def collect_repository(
         kept=tuple(KeptPacks(packs=kept.packs, size_bytes=kept.size_bytes, why=kept.why) for kept in report.kept),
         notes=report.notes,
         duration_seconds=report.duration_seconds,
+        requests=meter.read(),
     )
 
 
@@ -73,7 +77,9 @@ def prove_repository(
     )
     if not body.samples:
         settings = replace(settings, sampled_points=0)
-    report = prove(bench.repository(body.repository, "read"), settings, linked=linked, go_on=go_on)
+    repository = bench.repository(body.repository, "read")
+    meter = RequestMeter(repository.access.store)
+    report = prove(repository, settings, linked=linked, go_on=go_on)
     return RepositoryProveResult(
         packs=report.packs,
         read_bytes=report.read_bytes,
@@ -84,6 +90,7 @@ def prove_repository(
         notes=(*notes, *report.repaired.left),
         points=tuple(ProvenPoint(**asdict(point)) for point in report.points),
         duration_seconds=report.duration_seconds,
+        requests=meter.read(),
     )
 
 

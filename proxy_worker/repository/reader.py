@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from typing import Final
 
 from proxy_worker.contract.errors import DamageError
@@ -14,7 +15,7 @@ from proxy_worker.repository.keyring import ID_BYTES, ZERO_ID
 from proxy_worker.repository.maps import DiskMap, load_map
 from proxy_worker.repository.pack_layout import ChunkKind
 from proxy_worker.repository.points import Point, StoredFile
-from proxy_worker.repository.store import ObjectNotFoundError, ObjectUnreadableError
+from proxy_worker.repository.store import ObjectNotFoundError, ObjectUnreadableError, StoreReadOnlyError
 
 _SPAN_BYTES: Final = 4 * 1024 * 1024
 """At most so much is read at once."""
@@ -103,9 +104,10 @@ class PointReader:
         return bytes(content)
 
     def close(self) -> None:
-        """Remove the reader's mark from the repository. Idempotent."""
+        """Remove the reader's mark from the repository, if it can be: a collector forgets old ones. Idempotent."""
         if self._mark:
-            self._store.delete(self._mark)
+            with suppress(StoreReadOnlyError):
+                self._store.delete(self._mark)
             self._mark = None
 
     def __enter__(self) -> PointReader:

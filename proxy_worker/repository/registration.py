@@ -54,9 +54,16 @@ def register_writer(
 
 
 def forget_writers(store: Store, *, vm_id: str, run: str) -> None:
-    """Remove the marks of a run that has ended."""
-    for name in list(store.list(f"writers/{vm_id}/{run}/")):
-        store.delete(name)
+    """Remove the marks of a run that has ended; where nothing can be deleted, a collector that may does it."""
+    with suppress(StoreReadOnlyError):
+        for name in list(store.list(f"writers/{vm_id}/{run}/")):
+            store.delete(name)
+
+
+def forget_writer(store: Store, *, vm_id: str, run: str, disk_key: str, fence: int) -> None:
+    """Remove one writer's mark: it has stopped for good, and nobody relies on what it stored."""
+    with suppress(StoreReadOnlyError):
+        store.delete(f"writers/{vm_id}/{run}/{disk_key}.{fence}")
 
 
 def register_reader(store: Store, sealer: MetadataSealer, *, vm_id: str, run: str) -> str | None:

@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 
 from proxy_worker.contract.errors import CancelledError, DamageError, ProxyfleetError
 from proxy_worker.contract.outcome import RepositoryCheckResult, RepositoryCollectResult, RepositoryProveResult
+from proxy_worker.contract.requests import StoreRequests
 from proxy_worker.program.units import size
 from scheduler.cli.live import Live
 from scheduler.cli.printing import duration, plural, state
@@ -43,6 +44,8 @@ class UpkeepRecord(Shown):
     """By a collection."""
     kept: tuple[str, ...]
     """What a collection left, and why, one line each."""
+    requests: StoreRequests | None
+    """Of the repository's object store; None where it isn't in one."""
     exit_code: int
     """Of a command that waits for it."""
     created: Moment
@@ -78,6 +81,7 @@ def upkeep_record(session: Session, request: Request, live: Live) -> UpkeepRecor
         kept=tuple(f"{plural(kept.packs, 'pack')}, {size(kept.size_bytes)}: {kept.why}" for kept in collected.kept)
         if collected is not None
         else (),
+        requests=found.requests if found is not None else collected.requests if collected is not None else None,
         exit_code=_exit_code(request, found),
         created=request.created_at,
         ended=request.ended_at,
@@ -95,7 +99,8 @@ def upkeep_summary(record: UpkeepRecord) -> RenderableType:
     """The outcome, with everything that is damaged."""
     damage = (Text(f"  {line}", style="red") for line in record.damage)
     mended = (Text(f"  {line}") for line in record.mended)
-    return Group(upkeep_line(record), *damage, *mended, *(Text(f"  kept {line}") for line in record.kept))
+    asked = [Text(f"  requests: {record.requests}")] if record.requests is not None else []
+    return Group(upkeep_line(record), *damage, *mended, *(Text(f"  kept {line}") for line in record.kept), *asked)
 
 
 def watch_of_upkeep(look: Callable[[], UpkeepRecord]) -> Watch[UpkeepRecord]:

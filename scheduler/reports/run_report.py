@@ -14,6 +14,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from proxy_worker.contract.outcome import AttemptOutcome, StageTimes
+from proxy_worker.contract.requests import StoreRequests
 from scheduler.reports.shown import Moment, Rate, Seconds, Shown
 from scheduler.state.models import DiskTask, Run, RunState, VmRun
 
@@ -55,6 +56,8 @@ class DiskReport(Shown):
     mode_reason: str | None = None
     full_read_reason: str | None = None
     bottleneck: str | None = None
+    requests: StoreRequests | None = None
+    """Of the repository's object store, in the attempt that succeeded."""
     stages: StageTimes = StageTimes()
     """Seconds that each stage was busy, summed over its threads, in the attempt that succeeded."""
     queued: Moment | None = None
@@ -107,6 +110,8 @@ class RunReport(Shown):
     unchanged_bytes: int
     duplicate_bytes: int
     stored_bytes: int
+    requests: StoreRequests | None = None
+    """Of the repository's object store; None where it isn't in one."""
     rate: Rate | None
     bottleneck: str | None
     """The stage that set the pace of most of the disks' time."""
@@ -150,6 +155,7 @@ def run_report(session: Session, run: Run) -> RunReport:
         unchanged_bytes=sum(disk.unchanged_bytes for disk in stored),
         duplicate_bytes=sum(disk.duplicate_bytes for disk in stored),
         stored_bytes=sum(disk.stored_bytes for disk in stored),
+        requests=_requests(stored),
         rate=size_bytes / duration if duration else None,
         bottleneck=_bottleneck(stored),
         warnings=warnings,
@@ -201,6 +207,7 @@ def _disk(vm: str, task: DiskTask) -> DiskReport:
             "full_read_reason": report.full_read_reason,
             "bottleneck": report.bottleneck.value,
             "stages": report.stages,
+            "requests": report.requests,
         }
     )
 
@@ -253,6 +260,11 @@ def _errors(vms: Iterable[VmReport], disks: Iterable[DiskReport]) -> Iterable[st
         yield from (
             f"{vm.vm} {disk.disk}: {disk.problem}" for disk in problems if disk.vm == vm.vm and disk.problem
         )
+
+
+def _requests(disks: Iterable[DiskReport]) -> StoreRequests | None:
+    asked = [disk.requests for disk in disks if disk.requests is not None]
+    return sum(asked, StoreRequests()) if asked else None
 
 
 def _bottleneck(disks: Iterable[DiskReport]) -> str | None:

@@ -37,6 +37,7 @@ def _figures(report: RunReport) -> Iterator[str]:
         ("stored", f"{size(report.stored_bytes)} ({ratio(report.size_bytes, report.stored_bytes)})"),
         ("rate", rate(report.rate)),
         ("bottleneck", report.bottleneck or "-"),
+        *((("requests", str(report.requests)),) if report.requests is not None else ()),
     )
     width = max(len(name) for name, _ in figures)
     yield from (f"{name:{width}}  {value}" for name, value in figures)

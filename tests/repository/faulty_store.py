@@ -32,6 +32,7 @@ class FaultyStore:
         only_writes: bool = False,
     ) -> None:
         self.location = store.location
+        self.requests = store.requests
         self.operations = 0
         self.stop_at = stop_at
         self._store = store

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 from typing import ClassVar, Protocol, TypeAlias
 
 from proxy_worker.contract.errors import ConfigurationError, StoreError
+from proxy_worker.repository.store.tally import RequestTally
 
 Buffer: TypeAlias = bytes | bytearray | memoryview
 
@@ -93,6 +94,8 @@ class Store(Protocol):
 
     location: str
     """For messages: the path or URL."""
+    requests: RequestTally | None
+    """What was asked of the store; None where requests cost nothing."""
 
     def prepare(self) -> None:
         """Make the place ready to hold a repository. Idempotent."""

@@ -30,6 +30,7 @@ from proxy_worker.repository.store import (
     checked_prefix,
     is_object_name,
 )
+from proxy_worker.repository.store.tally import RequestTally
 
 _WRITE_PIECE: Final = 256 * 1024
 """Larger single writes cost far more kernel time (measured: 1 MiB pieces took twice as long)."""
@@ -42,6 +43,8 @@ _FOLDER_ATTEMPTS: Final = 16
 
 class LocalStore:
     """Objects as files below `root`."""
+
+    requests: RequestTally | None = None
 
     def __init__(self, root: Path) -> None:
         self._root = root

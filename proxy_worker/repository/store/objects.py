@@ -8,6 +8,7 @@ rule of the bucket end them (`AbortIncompleteMultipartUpload`).
 
 from __future__ import annotations
 
+import os
 import secrets
 import tempfile
 import time
@@ -30,6 +31,7 @@ from proxy_worker.repository.store import (
     checked_prefix,
     is_object_name,
 )
+from proxy_worker.repository.store.tally import RequestTally
 
 if TYPE_CHECKING:
     from obstore.store import RetryConfig
@@ -39,7 +41,13 @@ T = TypeVar("T")
 
 _PART_BYTES: Final = 8 << 20
 _PARTS_AT_ONCE: Final = 2
+_BEGIN_AND_END: Final = 2
+"""Requests of an upload in parts, beside its parts."""
+_PAGE: Final = 1000
+"""Names that a request for a listing returns at most."""
 _ATTEMPTS: Final = 6
+_DELETE_REFUSED: Final = "(code: AccessDenied)"
+"""Deletes go out as requests for several objects: what became of each is in the answer, not in its status."""
 _FIRST_PAUSE_S: Final = 0.2
 _TIMEOUT: Final = timedelta(seconds=60)
 _RETRIES: Final = 8
@@ -69,6 +77,8 @@ class ObjectStore:
         if access_key is not None:
             config |= {"access_key_id": access_key[0], "secret_access_key": access_key[1]}
         self.location = url
+        self.requests: RequestTally | None = RequestTally()
+        self._count = self.requests.count
         client = {"timeout": _TIMEOUT, "allow_http": config.get("endpoint", "").startswith("http://")}
         retries: RetryConfig = {"max_retries": _RETRIES, "retry_timeout": _TIMEOUT * 2}
         place: dict[str, Any] = {"prefix": prefix, "config": config, "client_options": client}
@@ -101,13 +111,17 @@ class ObjectStore:
         """See `Store`."""
         content = b"".join(chunks)
         with self.errors("write", checked_name(name)):
+            self._count("puts")
             obstore.put(self._store, name, content)
 
     def upload(self, name: str, file: IO[bytes]) -> None:
         """Send a file in parts, under a name that nobody else takes."""
 
+        parts = -(-file.seek(0, os.SEEK_END) // _PART_BYTES)
+
         def send() -> None:
             file.seek(0)
+            self._count("puts", parts + _BEGIN_AND_END)
             obstore.put(
                 self._store, name, file, use_multipart=True, chunk_size=_PART_BYTES, max_concurrency=_PARTS_AT_ONCE
             )
@@ -119,16 +133,16 @@ class ObjectStore:
         """See `Store`."""
         with self.errors("read", checked_name(name)):
             if length is None and not offset:
-                return bytes(obstore.get(self._store, name).bytes())
-            held = obstore.head(self._store, name)["size"]
+                return self._get(name)
+            held = self._head(name)
             end = held if length is None else min(held, offset + length)
-            return bytes(obstore.get_range(self._store, name, start=offset, end=end)) if offset < end else b""
+            return bytes(self._get_range(name, offset, end)) if offset < end else b""
 
     def read_into(self, name: str, offset: int, view: memoryview) -> int:
         """See `Store`."""
         with self.errors("read", checked_name(name)):
             try:
-                got = memoryview(obstore.get_range(self._store, name, start=offset, length=len(view)))
+                got = self._get_range(name, offset, offset + len(view))
             except GenericError:  # also what is asked for behind the end
                 got = memoryview(self.get(name, offset, len(view)))
         view[: len(got)] = got
@@ -137,7 +151,7 @@ class ObjectStore:
     def size(self, name: str) -> int:
         """See `Store`."""
         with self.errors("read", checked_name(name)):
-            return obstore.head(self._store, name)["size"]
+            return self._head(name)
 
     def exists(self, name: str) -> bool:
         """See `Store`."""
@@ -150,13 +164,17 @@ class ObjectStore:
     def list(self, prefix: str) -> Iterator[str]:
         """See `Store`."""
         with self.errors("list", checked_prefix(prefix)):
-            for page in obstore.list(self._store, prefix):
+            self._count("lists")
+            for page in obstore.list(self._store, prefix, chunk_size=_PAGE):
+                if len(page) == _PAGE:
+                    self._count("lists")
                 yield from (item["path"] for item in page if is_object_name(item["path"]))
 
     def delete(self, name: str) -> None:
         """See `Store`."""
         with self.errors("delete", checked_name(name)):
             try:
+                self._count("deletes")
                 obstore.delete(self._store, name)
             except FileNotFoundError:
                 return
@@ -178,14 +196,19 @@ class ObjectStore:
             what = f"can't {action} {name} in {self._place}"
             raise ObjectNotFoundError(what, why="there is no such object, or no such bucket") from error
         except (PermissionDeniedError, UnauthenticatedError) as error:
-            raise StoreReadOnlyError(
-                f"can't {action} {name} in {self._place}",
-                why="the access key isn't allowed to, or isn't known there",
-                remedy="See which key is used (AWS_ACCESS_KEY_ID, or the proxy's secret) and what it may do.",
-            ) from error
+            raise self._refused(action, name) from error
         except GenericError as error:
             why = str(error).partition("\n")[0]
+            if why.endswith(_DELETE_REFUSED):
+                raise self._refused(action, name) from error
             raise StoreError(f"can't {action} {name} in {self._place}", why=why) from error
+
+    def _refused(self, action: str, name: str) -> StoreReadOnlyError:
+        return StoreReadOnlyError(
+            f"can't {action} {name} in {self._place}",
+            why="the access key isn't allowed to, or isn't known there",
+            remedy="See which key is used (AWS_ACCESS_KEY_ID, or the proxy's secret) and what it may do.",
+        )
 
     def _put_once(self, name: str, content: bytes) -> bool:
         """Create an object. After a lost answer, an object with our content is ours: wherever that is in doubt, it
@@ -195,11 +218,12 @@ class ObjectStore:
         def put() -> bool:
             nonlocal doubtful
             try:
+                self._count("puts")
                 obstore.put(self._once, name, content, mode="create")
             except AlreadyExistsError as error:
                 if not self.exists(name):  # a conflict of two who write at once, which both may lose
                     raise GenericError("the server says that it exists, and then that it doesn't") from error
-                return doubtful and bytes(obstore.get(self._store, name).bytes()) == content
+                return doubtful and self._get(name) == content
             except GenericError:
                 doubtful = True
                 raise
@@ -207,6 +231,18 @@ class ObjectStore:
 
         with self.errors("write", name):
             return _persistently(put)
+
+    def _get(self, name: str) -> bytes:
+        self._count("gets")
+        return bytes(obstore.get(self._store, name).bytes())
+
+    def _get_range(self, name: str, start: int, end: int) -> memoryview:
+        self._count("gets")
+        return memoryview(obstore.get_range(self._store, name, start=start, end=end))
+
+    def _head(self, name: str) -> int:
+        self._count("heads")
+        return obstore.head(self._store, name)["size"]
 
     def _unfit(self, why: str) -> StoreUnfitError:
         return StoreUnfitError(

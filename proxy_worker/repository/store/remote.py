@@ -49,6 +49,7 @@ from proxy_worker.repository.store import (
     checked_name,
     checked_prefix,
 )
+from proxy_worker.repository.store.tally import RequestTally
 
 _QUICK_S: Final = 60.0
 """For calls that move next to nothing."""
@@ -71,6 +72,8 @@ Frames = Callable[[], Iterator[bytes]]
 
 class RemoteStore:
     """Objects of a repository that a gateway offers. Implements `Store`."""
+
+    requests: RequestTally | None = None
 
     def __init__(self, location: str, identity: Identity, *, patience: Patience | None = None) -> None:
         """Raises `LinkAddressError`; connects when first used."""
