@@ -15,6 +15,7 @@ COMMANDS: Final = {
     "prove": "proxy_worker.cli.repository_prove",
     "import": "proxy_worker.cli.repository_import",
     "export": "proxy_worker.cli.repository_export",
+    "copy": "proxy_worker.cli.repository_copy",
     "reindex": "proxy_worker.cli.repository_reindex",
     "remove": "proxy_worker.cli.repository_remove",
     "collect": "proxy_worker.cli.repository_collect",

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from proxy_worker.cli.opening import OptionError
+from proxy_worker.cli.opening import OptionError, open_repository
 from proxy_worker.cli.repository_options import Location, PassphraseFile
 from proxy_worker.program.units import size
 from proxy_worker.repository.credentials import load_credential
 from proxy_worker.repository.repository import DEFAULT_BLOCK_SIZE, Repository
+from proxy_worker.repository.twins import make_twin
 from proxy_worker.repository.unlocking import store_at
 
 _SIZE = re.compile(r"(\d+)(KiB|MiB)?")
@@ -31,8 +33,26 @@ def init(
     no_encryption: Annotated[
         bool, typer.Option("--no-encryption", help="Store in clear; whoever reads the folder reads the disks.")
     ] = False,
+    like: Annotated[
+        str | None,
+        typer.Option(
+            metavar="REPOSITORY",
+            help="Make a twin of this one, with its id, keys and block size; --passphrase-file opens it.",
+        ),
+    ] = None,
 ) -> None:
-    """Make a repository in a folder, which is made where it is missing, or in an S3-compatible object store."""
+    """Make a repository in a folder, which is made where it is missing, or in an S3-compatible object store.
+
+    A twin takes copies of restore points as they are sealed, without a read key; see `repository copy`.
+
+    \b
+    Examples:
+      proxy-worker repository init /backup/main --passphrase-file main.passphrase
+      proxy-worker repository init /mnt/second --like /backup/main --passphrase-file main.passphrase
+    """
+    if like is not None:
+        _make_twin(repository, like, passphrase_file)
+        return
     if no_encryption == (passphrase_file is not None):
         raise OptionError(
             "repository init",
@@ -44,6 +64,15 @@ def init(
         store_at(repository), passphrase=passphrase, block_size=_parsed_size(block_size)
     ) as made:
         typer.echo(f"made repository {made.id} in {repository}, block size {size(made.block_size)}")
+
+
+def _make_twin(location: str, like: str, passphrase_file: Path | None) -> None:
+    passphrase = load_credential(passphrase_file=passphrase_file).passphrase
+    with (
+        open_repository(like, passphrase_file=passphrase_file) as original,
+        make_twin(store_at(location), original, passphrase=passphrase) as made,
+    ):
+        typer.echo(f"made repository {made.id} in {location}, a twin of the one in {like}")
 
 
 def _parsed_size(text: str) -> int:

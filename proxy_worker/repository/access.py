@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import blake3
+
 from proxy_worker.program.scratch import ScratchFolder
 from proxy_worker.repository.config import Config
 from proxy_worker.repository.identity import SignatureVerifier
@@ -34,7 +36,7 @@ class Access:
         index = Index(
             store,
             sealer,
-            repository_id=config.repository_id,
+            cached_as=f"{config.repository_id}-{blake3.blake3(store.location.encode()).hexdigest(4)}",
             generation=config.generation,
             cache_dir=cache_dir,
         )

@@ -34,8 +34,9 @@ def commit_run(
     disks: Sequence[tuple[DiskIdentity, int, str]],
     started_at: float,
     sequence: int,
+    created_at: float | None = None,
 ) -> Point:
-    """Create the point if the run hasn't ended, then remove its writers' marks.
+    """Create the point if the run hasn't ended, then remove its writers' marks. `created_at`: now, unless given.
 
     Everything is verified before: results are of this run and these fences, maps and segments are in durable packs.
     """
@@ -49,7 +50,7 @@ def commit_run(
         run=run,
         job=job,
         sequence=sequence,
-        created_at=time.time(),
+        created_at=time.time() if created_at is None else created_at,
         started_at=started_at,
         token=secrets.token_bytes(16),
         disks=stored,

@@ -85,7 +85,7 @@ class DataKeyOpener:
             if cipher := self._known.get(key):
                 self._known.move_to_end(key)
                 return cipher
-        cipher = AESGCM(self._unseal(key))
+        cipher = AESGCM(self.unseal(key))
         with self._lock:
             self._known[key] = cipher
             if len(self._known) > _REMEMBERED:
@@ -104,14 +104,8 @@ class DataKeyOpener:
                 f"data key {key.key_id.hex()} in {self._store.location}", why="it was altered"
             ) from error
 
-    def _out_of_date(self) -> CannotReadError:
-        return CannotReadError(
-            f"blocks of {self._store.location}",
-            why="they are sealed to a data key pair whose private half this key doesn't hold: it was rotated",
-            remedy="Make a new read key with `proxy-worker repository keys export-read`, or use the passphrase.",
-        )
-
-    def _unseal(self, key: SealedDataKey) -> bytes:
+    def unseal(self, key: SealedDataKey) -> bytes:
+        """A data key's bytes, by any seal that opens; raises `CannotReadError`, `RepositoryDamageError`."""
         openers = self._keyring.openers
         if not openers:
             raise CannotReadError(
@@ -131,6 +125,13 @@ class DataKeyOpener:
                 return plain
         raise RepositoryDamageError(
             f"data key {key.key_id.hex()} in {self._store.location}", why="none of the private keys here opens it"
+        )
+
+    def _out_of_date(self) -> CannotReadError:
+        return CannotReadError(
+            f"blocks of {self._store.location}",
+            why="they are sealed to a data key pair whose private half this key doesn't hold: it was rotated",
+            remedy="Make a new read key with `proxy-worker repository keys export-read`, or use the passphrase.",
         )
 
     def _resealed(self, key: SealedDataKey) -> list[tuple[bytes, bytes]]:

@@ -56,7 +56,7 @@ class Index:
     """Where everything is. Look-ups are thread-safe and don't block on a refresh."""
 
     def __init__(
-        self, store: Store, sealer: MetadataSealer, *, repository_id: str, generation: int, cache_dir: Path | None
+        self, store: Store, sealer: MetadataSealer, *, cached_as: str, generation: int, cache_dir: Path | None
     ) -> None:
         self._store = store
         self._sealer = sealer
@@ -67,7 +67,7 @@ class Index:
             self._folder = scratch.path
             self._drop = weakref.finalize(self, scratch.remove)
         else:
-            self._folder = cache_dir / repository_id
+            self._folder = cache_dir / cached_as
             try:
                 self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             except OSError as error:

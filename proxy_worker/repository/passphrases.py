@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import threading
 from collections.abc import Iterator
 from typing import Final
 
@@ -22,6 +23,8 @@ from proxy_worker.repository.errors import (
 from proxy_worker.repository.keyring import KEY_BYTES, Secrets
 from proxy_worker.repository.store import Store
 
+_one_at_a_time: Final = threading.Lock()
+"""OpenSSL's Argon2id shares one pool of threads: two derivations at once may wait for each other for ever."""
 MAX_COST_KIB: Final = 16 * 1024 * 1024
 """Memory times iterations: a key object that asks for more is refused rather than obeyed."""
 
@@ -153,7 +156,8 @@ def _cipher(key: KeyObject, passphrase: bytes) -> AESGCM:
         lanes=key.cost.lanes,
         memory_cost=key.cost.memory_kib,
     )
-    return AESGCM(kdf.derive(passphrase))
+    with _one_at_a_time:
+        return AESGCM(kdf.derive(passphrase))
 
 
 def _header(key: KeyObject) -> bytes:

@@ -229,14 +229,15 @@ class Repository:
         job: str,
         disks: Sequence[tuple[DiskIdentity, int, str]],
         started_at: float,
+        original: Point | None = None,
     ) -> Point:
         """Make (disk, fence, sealed result) triples a restore point, all or nothing.
 
-        The same commit twice gives the same point. Raises `RunEndedError`, `MissingBlockError`,
-        `RepositoryDamageError`.
+        The same commit twice gives the same point. A copy keeps the place in time of its `original`. Raises
+        `RunEndedError`, `MissingBlockError`, `RepositoryDamageError`.
         """
         self.access.index.refresh()
-        newest = self.newest_point(vm.vm_id)
+        newest = None if original else self.newest_point(vm.vm_id)
         return commit_run(
             self.access,
             self.chunks,
@@ -245,7 +246,8 @@ class Repository:
             job=job,
             disks=disks,
             started_at=started_at,
-            sequence=1 + (newest.sequence if newest else 0),
+            sequence=original.sequence if original else 1 + (newest.sequence if newest else 0),
+            created_at=original.created_at if original else None,
         )
 
     def abandon(self, *, vm_id: str, run: str, reason: str) -> bool:
@@ -255,9 +257,12 @@ class Repository:
         forget_writers(self._store, vm_id=vm_id, run=run)
         return not created and isinstance(load_outcome(self._store, self._sealer, vm_id, run), Point)
 
-    def reader(self, point: Point) -> PointReader:
-        """Read a point's disks. Raises `CannotReadError` with a write key, `PointNotFoundError` if it has ended."""
-        if not self.can_read:
+    def reader(self, point: Point, *, sealed: bool = False) -> PointReader:
+        """Read a point's disks. Raises `CannotReadError` with a write key, `PointNotFoundError` if it has ended.
+
+        `sealed`: only to carry blocks over as they are, beside maps and segments, which a write key may read.
+        """
+        if not self.can_read and not sealed:
             raise CannotReadError(
                 f"restore points of {self._store.location}",
                 why="a write key may add them but not read them",

@@ -14,11 +14,12 @@ from proxy_worker.contract.names import CompressionLevel
 from proxy_worker.repository.access import Access
 from proxy_worker.repository.chunks import ChunkReader
 from proxy_worker.repository.codec import Codec, Compressor
+from proxy_worker.repository.data_keys import SealedDataKey
 from proxy_worker.repository.delivery import PackDelivery
 from proxy_worker.repository.index_run import IndexRun, group_digest
 from proxy_worker.repository.keyring import ID_BYTES, OWNER_GROUP, ZERO_ID
 from proxy_worker.repository.maps import DiskMap, is_zero_segment, load_map
-from proxy_worker.repository.pack_layout import PACK_ID_BYTES, ChunkKind, pack_name
+from proxy_worker.repository.pack_layout import PACK_ID_BYTES, Chunk, ChunkKind, pack_name
 from proxy_worker.repository.packs import BUFFER_BYTES, ClosedPack, PackWriter
 from proxy_worker.repository.points import Point, StoredDisk, StoredFile, is_ended, load_outcome
 from proxy_worker.repository.sealing import MetadataSealer
@@ -147,6 +148,11 @@ class DiskWriter:
         stored = self._open_pack().add_block(block_id, codec, data, plain_length)
         self._enter(block_id)
         return stored
+
+    def store_chunk(self, chunk: Chunk, key: SealedDataKey | None, stored: Buffer) -> None:
+        """Append a block as another repository of the same keys has stored it, with its data key."""
+        self._open_pack().add_stored(chunk, key, stored)
+        self._enter(chunk.ids)
 
     def store_segment(self, ids: bytes) -> bytes:
         """Store the ids of consecutive blocks (32 bytes each, at most `blocks_per_segment`), return the

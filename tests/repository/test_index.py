@@ -45,7 +45,7 @@ def open_index(repository: Repository, cache: Path) -> Index:
     return Index(
         repository.access.store,
         repository.access.sealer,
-        repository_id=repository.id,
+        cached_as=repository.id,
         generation=1,
         cache_dir=cache,
     )
