@@ -54,9 +54,10 @@ def register_writer(
 
 
 def forget_writers(store: Store, *, vm_id: str, run: str) -> None:
-    """Remove the marks of a run that has ended."""
-    for name in list(store.list(f"writers/{vm_id}/{run}/")):
-        store.delete(name)
+    """Remove the marks of a run that has ended; where nothing can be deleted, a collector that may does it."""
+    with suppress(StoreReadOnlyError):
+        for name in list(store.list(f"writers/{vm_id}/{run}/")):
+            store.delete(name)
 
 
 def forget_writer(store: Store, *, vm_id: str, run: str, disk_key: str, fence: int) -> None:
