@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 DEFAULT_PROMPT: Final = r"[\w.-]+ login:"
-_KEPT_BYTES: Final = 8192
+_KEPT_BYTES: Final = 1024
 """What is looked through: a prompt, and what a pattern may want to see before it."""
 _ESCAPES: Final = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|[()*+][0-9A-Za-z]|[=>78cDEHM])|[\r\0]")
 """Colours and cursor movements: ECMA-48, and what VT100s had before."""
@@ -20,7 +20,7 @@ _INSTEAD: Final = re.compile(
             r"^\(initramfs\) ",  # initramfs-tools
             r"^(?:dracut|switch_root):/# ",
             r"You are in emergency mode.*",  # systemd
-            r"Shell> ",  # UEFI's, when nothing else was found
+            r"^No boot loader was found\.",  # startup.nsh
         )
     ),
     re.MULTILINE,

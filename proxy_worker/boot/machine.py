@@ -117,13 +117,24 @@ def _bus(key: str, hardware: Hardware | None, firmware: Firmware) -> DiskBus:
     return DiskBus(model) if model in _BIOS_ONLY and firmware is Firmware.BIOS else DiskBus.SATA
 
 
-def arguments(machine: Machine, *, nbd: Path, monitor: Path, kvm: bool, flash: Sequence[Path]) -> list[str]:
+@dataclass(frozen=True, slots=True)
+class Uefi:
+    """What a VM of UEFI has besides."""
+
+    code: Path
+    variables: Path
+    """Of this VM alone."""
+    start: Path
+    """A folder with the script for a VM that has no boot loader at the usual place."""
+
+
+def arguments(machine: Machine, *, nbd: Path, monitor: Path, kvm: bool, uefi: Uefi | None = None) -> list[str]:
     """QEMU's arguments. The disks are at the socket `nbd`; the console is standard output.
 
-    `monitor` is the socket that takes commands (QMP); `flash` are UEFI's code and its variables, none for a BIOS.
+    `monitor` is the socket that takes commands (QMP); `uefi` is there for a VM that starts by it.
     """
     accelerated = ["-accel", "kvm", "-cpu", "host"] if kvm else ["-accel", "tcg", "-cpu", "max"]
-    flashes = "".join(f",pflash{number}=flash{number}" for number in range(len(flash)))
+    flashes = ",pflash0=flash0,pflash1=flash1" if uefi is not None else ""
     words = [
         *("-nodefaults", "-no-user-config", "-sandbox", _SANDBOX),
         *("-machine", f"pc,graphics=off{flashes}"),  # boot loaders and BIOS write to the serial port, too
@@ -136,9 +147,8 @@ def arguments(machine: Machine, *, nbd: Path, monitor: Path, kvm: bool, flash: S
     ]
     if machine.bios_uuid:
         words += ["-uuid", machine.bios_uuid]
-    for number, file in enumerate(flash):
-        node = {"driver": "raw", "node-name": f"flash{number}", "read-only": number == 0}
-        words += ["-blockdev", json.dumps({**node, "file": {"driver": "file", "filename": str(file)}})]
+    if uefi is not None:
+        words += _uefi_words(uefi, len(machine.disks))
     for number, disk in enumerate(machine.disks):
         served = {"driver": "nbd", "server": {"type": "unix", "path": str(nbd)}, "export": disk.key}
         node = {"driver": "raw", "node-name": f"disk{number}", "discard": "unmap"}
@@ -146,6 +156,19 @@ def arguments(machine: Machine, *, nbd: Path, monitor: Path, kvm: bool, flash: S
     for device in _devices(machine.disks):
         words += ["-device", json.dumps(device)]
     return words
+
+
+def _uefi_words(uefi: Uefi, last: int) -> Iterator[str]:
+    for number, file in enumerate((uefi.code, uefi.variables)):
+        node = {"driver": "raw", "node-name": f"flash{number}", "read-only": number == 0}
+        yield from ("-blockdev", json.dumps({**node, "file": {"driver": "file", "filename": str(file)}}))
+    script = {"driver": "vvfat", "node-name": "start", "dir": str(uefi.start), "read-only": True}
+    stick = {
+        "driver": "usb-storage",
+        "drive": "start",
+        "bootindex": last,
+    }  # without an index UEFI doesn't look at it
+    yield from ("-blockdev", json.dumps(script), "-device", "qemu-xhci", "-device", json.dumps(stick))
 
 
 def _devices(disks: Sequence[MachineDisk]) -> Iterator[dict[str, object]]:

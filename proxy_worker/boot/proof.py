@@ -11,12 +11,13 @@ import signal
 import subprocess
 import time
 from dataclasses import dataclass
+from importlib.resources import files
 from pathlib import Path
 from typing import Final, Self
 
 from proxy_worker.boot.console import ConsoleWatch, Said
 from proxy_worker.boot.firmware import find_uefi
-from proxy_worker.boot.machine import Firmware, Machine, arguments
+from proxy_worker.boot.machine import Firmware, Machine, Uefi, arguments
 from proxy_worker.boot.monitor import take_picture
 from proxy_worker.contract.errors import ConfigurationError, ProxyfleetError, TargetError
 from proxy_worker.program.scratch import ScratchFolder
@@ -68,13 +69,10 @@ def prove_boot(
     qemu = require_tool(QEMU, PACKAGE, why="starting a VM needs it")
     setpriv = require_tool("setpriv", "util-linux", why="starting a VM needs it")
     with ScratchFolder("boot") as folder, _ConsoleLog(console) as log:
-        flash: tuple[Path, ...] = ()
-        if machine.firmware is Firmware.UEFI:
-            code, variables = find_uefi()
-            flash = (code, Path(shutil.copyfile(variables, folder / "variables.fd")))
+        uefi = _uefi(folder) if machine.firmware is Firmware.UEFI else None
         monitor = folder / "monitor.sock"
         for kvm in (True, False) if use_kvm and _opens(_KVM) else (False,):
-            words = arguments(machine, nbd=nbd, monitor=monitor, kvm=kvm, flash=flash)
+            words = arguments(machine, nbd=nbd, monitor=monitor, kvm=kvm, uefi=uefi)
             command = [setpriv, "--pdeathsig", "KILL", "--", qemu, *words]
             with _Running(command, folder / "errors") as running:
                 begun = time.monotonic()
@@ -91,6 +89,15 @@ def prove_boot(
                 why = _why(said, running, watch, limit_s)
                 return BootOutcome(None, why, seconds, kvm, screen if has_screen else None)
     raise AssertionError("the last try returns or raises")
+
+
+def _uefi(folder: Path) -> Uefi:
+    code, variables = find_uefi()
+    start = folder / "start"
+    start.mkdir()
+    script = files(__package__).joinpath("startup.nsh").read_text()
+    (start / "startup.nsh").write_text(script, newline="\r\n")
+    return Uefi(code, Path(shutil.copyfile(variables, folder / "variables.fd")), start)
 
 
 def _opens(device: Path) -> bool:

@@ -1,7 +1,8 @@
 """A small disk that starts Linux by itself, from a BIOS and by UEFI: Debian's GRUB, kernel and BusyBox.
 
 It has a FAT file system with boot loader and kernel, and an ext4 file system with everything else. The kernel has
-no initial RAM disk, so it must find the disk with what is built in: the disk is for NVMe.
+no initial RAM disk, so it must find the disk with what is built in: the disk is for NVMe. UEFI's boot loader is
+where Debian's installer puts it, which a VM finds by its NVRAM only.
 """
 
 from __future__ import annotations
@@ -85,9 +86,9 @@ def _boot_partition(folder: Path) -> Path:
     kernel = max(Path("/boot").glob("vmlinuz-*-cloud-amd64"), default=None)
     assert kernel is not None, "there is no kernel; ops/system-packages.txt says where it comes from"
     _run("mformat", "-i", str(image), "-v", "BOOT", "::")
-    _run("mmd", "-i", str(image), "::EFI", "::EFI/BOOT")
+    _run("mmd", "-i", str(image), "::EFI", "::EFI/debian")
     _run("mcopy", "-i", str(image), str(kernel), "::vmlinuz")
-    _run("mcopy", "-i", str(image), str(_grub(folder, "x86_64-efi")), "::EFI/BOOT/BOOTX64.EFI")
+    _run("mcopy", "-i", str(image), str(_grub(folder, "x86_64-efi")), "::EFI/debian/grubx64.efi")
     return image
 
 

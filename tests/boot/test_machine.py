@@ -62,7 +62,7 @@ def test_what_is_asked_for_overrides_what_the_vm_has() -> None:
 )
 def test_a_vm_has_as_many_controllers_as_its_disks_need(bus: DiskBus, controllers: int) -> None:
     machine = machine_for(None, [f"scsi0:{number}" for number in range(17)], most_cpus=1, bus=bus)
-    words = arguments(machine, nbd=Path("/s"), monitor=Path("/m"), kvm=False, flash=())
+    words = arguments(machine, nbd=Path("/s"), monitor=Path("/m"), kvm=False)
     devices = [json.loads(words[at + 1]) for at, word in enumerate(words) if word == "-device"]
     disks = [device for device in devices if "drive" in device]
     assert len(devices) - len(disks) == controllers
