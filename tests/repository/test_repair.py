@@ -24,6 +24,7 @@ from proxy_worker.repository.reindex import reindex
 from proxy_worker.repository.repository import Repository
 from proxy_worker.repository.scrub import scrub
 from proxy_worker.repository.store.local import LocalStore
+from proxy_worker.repository.withdrawal import end_point
 from tests.repository.faulty_store import BadSectorStore, FaultyStore, StoppedError
 from tests.repository.making import (
     CREDENTIAL,
@@ -43,6 +44,7 @@ LINKED = noise(24, 3)
 OTHER = VmIdentity(vm_id="vm-2", name="db01")
 THIRD = VmIdentity(vm_id="vm-3", name="mail01")
 FOURTH = VmIdentity(vm_id="vm-4", name="files01")
+FIFTH = VmIdentity(vm_id="vm-5", name="old01")
 EVERYTHING = ProofSettings(everything=True)
 
 
@@ -131,7 +133,11 @@ def assert_sound(folder: Path, **contents: bytes) -> None:
 
 
 def test_bit_rot_in_a_hundred_places(tmp_path: Path) -> None:
-    """Of what is copied, only one copy is hit; what is at its source and what is linked is hit anywhere."""
+    """Packs, fragments, segments, maps and a restore point's own object.
+
+    Of what is copied, only one copy is hit; what is at its source and what is linked is hit anywhere. A point
+    itself has no copy: it is named, and can only be removed.
+    """
     folder, vault = tmp_path / "repository", tmp_path / "vault"
     with make_repository(folder) as owner, make_repository(vault) as other:
         with grouped(owner, "primary") as primary:
@@ -143,12 +149,14 @@ def test_bit_rot_in_a_hundred_places(tmp_path: Path) -> None:
         with grouped(owner, "primary") as primary:
             back_up(primary, AT_SOURCE, run="at-source", vm=THIRD)
             back_up(primary, LINKED, run="linked", vm=FOURTH)
+            back_up(primary, LINKED, run="unreadable", vm=FIFTH)
         back_up(other, LINKED, run="elsewhere", vm=FOURTH)
     dice = random.Random(5)
     fragments = sorted(fragment_name(one) for one in fragments_in(LocalStore(folder)))
     places = [*sorted(packs_of(folder) - spared), *fragments[::2]]
     kept = kept_ranges(folder, described_twice=set(fragments[1::2]))
     planted = {offset_of(folder, kind, among=packs_of(folder) - spared) for kind in ChunkKind}
+    planted.add(("points/vm-5/unreadable", 100))
     while len(planted) < 100:
         name = dice.choice(places)
         at = dice.randrange((folder / name).stat().st_size)
@@ -156,21 +164,25 @@ def test_bit_rot_in_a_hundred_places(tmp_path: Path) -> None:
             planted.add((name, at))
     for name, at in planted:
         flip(folder, name, at)
+    damaged = {name for name, _ in planted}
 
+    assert {finding.name for finding in scrub(LocalStore(folder)).findings} == damaged
     with opened(vault) as other:
         first = proven(folder, other)
 
-    assert named(first) >= {name for name, _ in planted}
+    assert named(first) >= damaged
     assert {(point.run, point.damaged) for point in first.points} == {
         ("copied", False),
         ("copy", False),
         ("at-source", True),
         ("linked", False),
+        ("unreadable", True),
     }
     assert first.repaired.fetched > 0
     hurt = {use.run for finding in first.findings for use in finding.needed_by or ()}
     assert hurt == {"at-source"}
     with opened(folder) as repository:
+        end_point(repository.access, vm_id=FIFTH.vm_id, run="unreadable")
         back_up(repository, AT_SOURCE, run="next", vm=THIRD)
     assert not any(point.damaged for point in proven(folder).points)
     assert_sound(folder, copied=COPIED, copy=COPIED, linked=LINKED, next=AT_SOURCE, **{"at-source": AT_SOURCE})

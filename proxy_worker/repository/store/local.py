@@ -188,12 +188,14 @@ class LocalStore:
 
     @contextmanager
     def _opened(self, name: str) -> Iterator[int]:
-        with self.errors("read", checked_name(name)):
-            file = os.open(self._root / name, os.O_RDONLY | os.O_CLOEXEC)
+        try:  # no `self.errors` and no `Path`: opening is half of what a small read costs
+            file = os.open(f"{self.location}/{checked_name(name)}", os.O_RDONLY | os.O_CLOEXEC)
             try:
                 yield file
             finally:
                 os.close(file)
+        except OSError as error:
+            raise self._translated("read", name, error) from error
 
     def _list(self, folder: str) -> Iterator[str]:
         try:
