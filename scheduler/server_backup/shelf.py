@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 from dataclasses import dataclass
 from datetime import datetime
@@ -20,6 +21,7 @@ from proxy_worker.contract.errors import (
     StoreError,
     TargetError,
 )
+from proxy_worker.program.settings import read_secret
 from scheduler.configuration import SchedulerConfiguration
 from scheduler.local_proxy import proxy_worker
 from scheduler.server_backup.errors import NoServerBackupError, ShelfError
@@ -60,6 +62,8 @@ class Shelf:
     location: str
     passphrase_file: Path | None = None
     key_file: Path | None = None
+    access_key_file: Path | None = None
+    """With an object store's key, its id and its secret a line each; None: the environment has one, if need be."""
 
     @classmethod
     def of(cls, repository: Repository, configuration: SchedulerConfiguration) -> Self:
@@ -67,27 +71,30 @@ class Shelf:
         if repository.credential is None:
             return cls(repository.location)
         secret = configuration.secrets_dir / repository.credential
-        key, passphrase = (secret.with_name(f"{secret.name}.{kind}") for kind in ("key", "passphrase"))
+        key, passphrase, access = (
+            secret.with_name(f"{secret.name}.{kind}") for kind in ("key", "passphrase", "s3")
+        )
+        access_key_file = access if access.exists() else None
         if key.exists() or not passphrase.exists():
-            return cls(repository.location, key_file=key)
-        return cls(repository.location, passphrase_file=passphrase)
+            return cls(repository.location, key_file=key, access_key_file=access_key_file)
+        return cls(repository.location, passphrase_file=passphrase, access_key_file=access_key_file)
 
     def put(self, archive: Path) -> str:
         """Store an archive as a restore point; returns its id."""
         words = ("--repository", self.location, "--vm", VM, "--disk", DISK, "--json")
-        stored = json.loads(_run("backup", str(archive), *words, *self._opening("--write-key-file")))
+        stored = json.loads(self._run("backup", str(archive), *words, *self._opening("--write-key-file")))
         return str(stored["point"])
 
     def archives(self) -> list[StoredArchive]:
         """Those that are there, the newest first."""
         opening = self._opening("--key-file")
-        points = json.loads(_run("repository", "list", self.location, "--json", *opening))
+        points = json.loads(self._run("repository", "list", self.location, "--json", *opening))
         found = [_stored(point) for point in points if point["vm"] == VM]
         return sorted(found, key=lambda one: (one.made_at, one.point), reverse=True)
 
     def remove(self, point: str) -> None:
         """Give an archive up; a collection frees its room."""
-        _run("repository", "remove", self.location, point, *self._opening("--key-file"))
+        self._run("repository", "remove", self.location, point, *self._opening("--key-file"))
 
     def fetch(self, to: Path, point: str | None) -> str:
         """Get an archive back, the newest unless told; returns its id. Raises `NoServerBackupError`."""
@@ -100,8 +107,19 @@ class Shelf:
                 remedy=f"It has {', '.join(one.point for one in there)}." if there else "Name another repository.",
             )
         words = ("--repository", self.location, "--vm", VM, "--disk", DISK, "--point", chosen, "--to", str(to))
-        _run("restore", *words, *self._opening("--read-key-file"))
+        self._run("restore", *words, *self._opening("--read-key-file"))
         return chosen
+
+    def _run(self, *words: str) -> str:
+        access = _access_key(self.access_key_file) if self.access_key_file is not None else {}
+        done = subprocess.run(
+            [str(proxy_worker()), *words], capture_output=True, text=True, check=False, env=os.environ | access
+        )
+        if done.returncode != 0:
+            said = done.stderr.strip().splitlines() or ["it said nothing"]
+            kind = _ENDED_BY.get(done.returncode, ShelfError)
+            raise kind("backup of the server", why=said[-1].removeprefix("proxy-worker: "))
+        return done.stdout
 
     def _opening(self, key_option: str) -> list[str]:
         if self.passphrase_file is not None:
@@ -114,10 +132,7 @@ def _stored(point: dict[str, Any]) -> StoredArchive:
     return StoredArchive(point["point"], datetime.fromisoformat(point["created"]).timestamp(), size_bytes)
 
 
-def _run(*words: str) -> str:
-    done = subprocess.run([str(proxy_worker()), *words], capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        said = done.stderr.strip().splitlines() or ["it said nothing"]
-        kind = _ENDED_BY.get(done.returncode, ShelfError)
-        raise kind("backup of the server", why=said[-1].removeprefix("proxy-worker: "))
-    return done.stdout
+def _access_key(path: Path) -> dict[str, str]:
+    """An object store's key, as its variables of the environment."""
+    names = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
+    return dict(zip(names, read_secret(path, "access key").splitlines(), strict=False))
