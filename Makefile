@@ -10,6 +10,7 @@ BIN := .venv/bin
 WORKERS ?= 4
 MINUTES ?= 10
 DAYS ?= 60
+IMAGE ?=
 KEEP ?=
 VMS ?= 200
 
@@ -78,9 +79,14 @@ test-vsphere: install ## Ask a real vCenter: VCENTER_URL=https://user@host VCENT
 	@[[ -n "$${VCENTER_URL:-}" ]] || { echo 'VCENTER_URL=https://user@host is needed; docs/vsphere.md says more' >&2; exit 2; }
 	$(BIN)/python -m pytest -v $(if $(VCENTER_TEST_VM),,-m 'not touches_vm') tests/vcenter
 
-audit: install ## Known vulnerabilities in the locked packages, and their licences (asks PyPI)
-	@$(BIN)/pip-audit --strict --disable-pip --require-hashes -r requirements-dev.lock
+audit: install ## Vulnerabilities and licences of the locked packages, the image's rules (asks PyPI); IMAGE=proxyfleet: one that is built, too
+	@for lock in requirements requirements-build requirements-dev; do
+		echo "$$lock.lock"
+		$(BIN)/pip-audit --strict --disable-pip --require-hashes -r "$$lock.lock"
+	done
 	$(BIN)/pip-licenses --order license --summary
+	$(BIN)/python -m pytest -q tests/ops/test_image.py
+	$(if $(IMAGE),ops/docker/audit-image $(IMAGE))
 
 bench: system ## Speed and memory beside restic and borg; a missed target exits 1
 	@exec $(BIN)/python -m benchmarks
