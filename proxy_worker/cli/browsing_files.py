@@ -14,7 +14,8 @@ import typer
 from proxy_worker.cli.restoring_files import entry_line, printable, restore_entry, tell_landed, volume_line
 from proxy_worker.contract.errors import ProxyfleetError
 from proxy_worker.guest_files.errors import ApplianceError, UnreadableVolumeError
-from proxy_worker.guest_files.guest import Entry, Guest, shown
+from proxy_worker.guest_files.guest import Entry, Guest
+from proxy_worker.guest_files.paths import shown
 
 _HELP = """\
   volumes               what the disks consist of

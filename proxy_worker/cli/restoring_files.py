@@ -19,8 +19,9 @@ from proxy_worker.cli.opening import Opening, OptionError, find_point
 from proxy_worker.cli.serving_point import exported
 from proxy_worker.export.server import Server, listen_on_socket
 from proxy_worker.guest_files.appliance import Appliance
-from proxy_worker.guest_files.guest import Entry, Guest, shown
+from proxy_worker.guest_files.guest import Entry, Guest
 from proxy_worker.guest_files.landing import Landed, restore
+from proxy_worker.guest_files.paths import shown
 from proxy_worker.guest_files.volumes import Volume
 from proxy_worker.program.scratch import ScratchFolder
 from proxy_worker.program.units import size
@@ -130,7 +131,7 @@ def tell_landed(landed: Landed) -> None:
 
 def volume_line(volume: Volume) -> str:
     """A volume, for people."""
-    said = volume.problem or f"{volume.filesystem} {volume.label}".rstrip()
+    said = volume.problem or f"{volume.filesystem} {printable(volume.label)}".rstrip()
     return f"{volume.name:<16} {size(volume.size_bytes):>10}  {said}"
 
 
@@ -145,7 +146,7 @@ def entry_line(guest: Guest, entry: Entry) -> str:
 
 
 def printable(text: str) -> str:
-    """A path of this machine, for people."""
+    """What somebody has named, for people."""
     return shown(os.fsencode(text))
 
 

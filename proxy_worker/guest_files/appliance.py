@@ -20,6 +20,7 @@ from types import TracebackType
 from typing import IO, Final, Self
 
 from proxy_worker.guest_files.errors import ApplianceError, ApplianceMissingError, GuestReadError
+from proxy_worker.guest_files.paths import shown
 
 PROGRAM: Final = "guestfish"
 _SLOW: Final = "force_tcg"
@@ -30,7 +31,7 @@ _READ_BYTES: Final = 1 << 20
 _ENDS_S: Final = 10.0
 
 
-class CommandError(GuestReadError):
+class ApplianceCommandError(GuestReadError):
     """The appliance refused a command."""
 
     @property
@@ -57,16 +58,16 @@ class Appliance:
         self._listening: _Collecting | None = None
         try:
             self._start(None)
-        except (ApplianceError, CommandError) as error:
+        except (ApplianceError, ApplianceCommandError) as error:
             if not os.access("/dev/kvm", os.R_OK | os.W_OK):
                 raise _not_started(error) from error
             try:
                 self._start(_SLOW)
-            except (ApplianceError, CommandError) as again:
+            except (ApplianceError, ApplianceCommandError) as again:
                 raise _not_started(again) from again
 
     def run(self, *words: str | bytes) -> bytes:
-        """What a command prints; raises `CommandError` when it fails, `ApplianceError` when the appliance ended."""
+        """What a command prints; raises `ApplianceCommandError`, or `ApplianceError` when the appliance ended."""
         return self.run_all([words])
 
     def run_all(self, commands: Sequence[Sequence[str | bytes]]) -> bytes:
@@ -83,13 +84,11 @@ class Appliance:
         listening.start()
         printed, whole = _until(self._output, mark)
         listening.join()
-        lines = listening.collected.decode(errors="replace").splitlines()
+        lines = [shown(line) for line in listening.collected.split(b"\n") if line]
         if not whole:
             raise ApplianceError("libguestfs' appliance", why=_errors(lines) or "; ".join(lines) or "it has ended")
         if said := _errors(lines):
-            raise CommandError(
-                _encoded(commands[0][min(1, len(commands[0]) - 1)]).decode(errors="replace"), why=said
-            )
+            raise ApplianceCommandError(shown(_encoded(commands[0][min(1, len(commands[0]) - 1)])), why=said)
         return printed.removesuffix(b"\n")
 
     @contextlib.contextmanager
@@ -195,7 +194,7 @@ class _Running(threading.Thread):
             os.close(self._writer)
 
 
-def _not_started(error: ApplianceError | CommandError) -> ApplianceError:
+def _not_started(error: ApplianceError | ApplianceCommandError) -> ApplianceError:
     return ApplianceError(
         "libguestfs' appliance doesn't start",
         why=error.why,

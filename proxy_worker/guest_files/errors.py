@@ -12,13 +12,19 @@ class ApplianceMissingError(ConfigurationError):
 class ApplianceError(SourceError):
     """libguestfs' appliance doesn't start, or has ended before its time."""
 
+    retryable = False
+
 
 class GuestReadError(SourceError):
     """Something inside a guest's filesystem can't be read."""
 
+    retryable = False
+
 
 class UnreadableVolumeError(SourceError):
     """A volume is encrypted, its filesystem unknown or too damaged, or it is only a part of something."""
+
+    retryable = False
 
 
 class NoSuchVolumeError(NotFoundError):
@@ -37,9 +43,9 @@ class GuestPathError(ConfigurationError):
     """A path inside a guest isn't one."""
 
 
-class FileExistsAlreadyError(ConflictError):
+class TargetFileExistsError(ConflictError):
     """What would be restored exists at the target."""
 
 
-class LandingError(TargetError):
+class FileTargetError(TargetError):
     """Restored files can't be written."""

@@ -9,19 +9,22 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import IO, Final
 
-from proxy_worker.guest_files.appliance import Appliance, CommandError
+from proxy_worker.guest_files.appliance import Appliance, ApplianceCommandError
 from proxy_worker.guest_files.errors import (
-    GuestPathError,
     GuestReadError,
     NoSuchFileError,
     NoSuchVolumeError,
     UnreadableVolumeError,
     WhichVolumeError,
 )
+from proxy_worker.guest_files.paths import checked, shown
 from proxy_worker.guest_files.volumes import Volume, find_volumes, listed
 
 _AT_ONCE: Final = 64
 """Commands in one go: what they print, about 500 bytes each, has to fit a pipe."""
+_FIRST_S: Final = -62_135_596_800
+_LAST_S: Final = 253_402_300_799
+"""The years 1 and 9999 in Unix seconds."""
 _WITHOUT_JOURNAL: Final = {"ext3": ("ro,noload",), "ext4": ("ro,noload",), "xfs": ("ro,norecovery",)}
 """How a filesystem is mounted whose journal can't be replayed."""
 KINDS: Final = {
@@ -96,7 +99,7 @@ class Guest:
         for options in ways:
             try:
                 self._appliance.run("mount-options", options, volume.device, "/")
-            except CommandError as error:
+            except ApplianceCommandError as error:
                 problem = problem or f"its {volume.filesystem} can't be mounted: {error.why}"
                 continue
             if options != ways[0]:
@@ -174,27 +177,15 @@ class Guest:
     def _look(self, path: bytes) -> Entry | None:
         try:
             return _entry(path, self._appliance.run("lstatns", path).split(b"st_dev:")[1])
-        except CommandError as error:
+        except ApplianceCommandError as error:
             if error.absent:
                 return None
             raise
 
 
-def checked(path: bytes) -> bytes:
-    """A path inside a guest, without `.` and `..`; raises `GuestPathError`."""
-    if not path.startswith(b"/") or b"\0" in path:
-        raise GuestPathError(
-            f"path {shown(path)}",
-            why="it doesn't begin with a slash",
-            remedy="Name it from the volume's root on, with slashes: /etc/hosts, /Users/me/report.docx.",
-        )
-    return b"/" + posixpath.normpath(path).lstrip(b"/")
-
-
-def shown(path: bytes) -> str:
-    """A path for people: bytes that are no UTF-8, and control characters, as \\x.. ."""
-    text = path.decode(errors="backslashreplace")
-    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
+def whole_seconds(value: int) -> int:
+    """A time that people and programs can bear: a guest's filesystem may say any, e.g. the year 30000."""
+    return min(max(value, _FIRST_S), _LAST_S)
 
 
 def _entry(path: bytes, block: bytes) -> Entry:
@@ -206,4 +197,4 @@ def _entry(path: bytes, block: bytes) -> Entry:
         )
     except (KeyError, ValueError) as error:
         raise GuestReadError(shown(path), why="the appliance describes it in an unknown way") from error
-    return Entry(path, mode, uid, gid, size, modified, nanoseconds)
+    return Entry(path, mode, uid, gid, size, whole_seconds(modified), nanoseconds)

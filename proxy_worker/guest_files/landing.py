@@ -18,8 +18,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Final
 
-from proxy_worker.guest_files.errors import FileExistsAlreadyError, GuestReadError, LandingError
-from proxy_worker.guest_files.guest import Entry, Guest, shown
+from proxy_worker.guest_files.errors import FileTargetError, GuestReadError, TargetFileExistsError
+from proxy_worker.guest_files.guest import Entry, Guest, whole_seconds
+from proxy_worker.guest_files.paths import shown
 
 _COPY_BYTES: Final = 1 << 20
 _PARTIAL: Final = ".restoring-"
@@ -43,12 +44,12 @@ class Landed:
 def restore(guest: Guest, entry: Entry, folder: Path, *, name: str | None = None) -> Landed:
     """Put a file, link or folder of the guest into a folder, which is made if it isn't there.
 
-    `name` is what it is called there; its own name unless told. Raises `FileExistsAlreadyError`, `LandingError`,
+    `name` is what it is called there; its own name unless told. Raises `TargetFileExistsError`, `FileTargetError`,
     `GuestReadError`, `ApplianceError`; nothing is left of it then.
     """
     to = folder / (name or os.fsdecode(entry.name))
     if os.path.lexists(to):
-        raise FileExistsAlreadyError(
+        raise TargetFileExistsError(
             str(to), why="it exists already, and nothing is written over", remedy="Choose another --to."
         )
     landed = Landed(to)
@@ -143,7 +144,7 @@ class _Tree:
 
 
 def _entry_of(path: bytes, member: tarfile.TarInfo) -> Entry:
-    return Entry(path, member.mode, member.uid, member.gid, member.size, int(member.mtime), 0)
+    return Entry(path, member.mode, member.uid, member.gid, member.size, whole_seconds(int(member.mtime)), 0)
 
 
 def _write(place: Path, content: IO[bytes], to: Path) -> int:
@@ -182,7 +183,8 @@ def _adorn(place: Path, entry: Entry, to: Path) -> None:
 def _errors(to: Path) -> Iterator[None]:
     try:
         yield
-    except OSError as error:
-        raise LandingError(
-            str(to), why=error.strerror or str(error), remedy="Nothing of it was left. Name another --to."
+    except (OSError, OverflowError, ValueError) as error:  # the last two of owners and names that nothing can have
+        why = error.strerror if isinstance(error, OSError) else None
+        raise FileTargetError(
+            str(to), why=why or str(error), remedy="Nothing of it was left. Name another --to."
         ) from error

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from proxy_worker.guest_files.appliance import Appliance, CommandError
+from proxy_worker.guest_files.appliance import Appliance, ApplianceCommandError
 
 _SEVERAL_DISKS: Final = ("lvs", "list-md-devices")
 """The commands that list volumes which may lie on several disks."""
@@ -53,7 +53,7 @@ def _volume(appliance: Appliance, device: str, name: str) -> Volume:
     """Asked for one by one, since each takes a while where the appliance is emulated."""
     try:
         filesystem = _printed(appliance, "vfs-type", device)
-    except CommandError as error:
+    except ApplianceCommandError as error:
         if error.absent:
             return Volume(name, "", "", 0, "")
         raise

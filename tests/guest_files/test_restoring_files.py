@@ -19,12 +19,12 @@ from proxy_worker.cli.browsing_files import Browser
 from proxy_worker.cli.opening import OptionError
 from proxy_worker.cli.restoring_files import Wish, list_files, restore_all
 from proxy_worker.guest_files.errors import (
-    FileExistsAlreadyError,
+    FileTargetError,
     GuestPathError,
     GuestReadError,
-    LandingError,
     NoSuchFileError,
     NoSuchVolumeError,
+    TargetFileExistsError,
     UnreadableVolumeError,
     WhichVolumeError,
 )
@@ -54,6 +54,18 @@ def test_volumes_are_listed_with_what_they_are(guest: Guest, capsys: pytest.Capt
     assert (volumes["scsi0:0/2"]["label"], volumes["scsi0:0/2"]["size_bytes"]) == ("Windows", 8 << 20)
     assert volumes["scsi0:0/5"]["problem"] == "it is encrypted (LUKS)"
     assert volumes["scsi0:0/1"]["problem"] is None
+
+
+def test_a_folder_is_listed(guest: Guest, capsys: pytest.CaptureFixture[str]) -> None:
+    list_files(guest, wish("/etc", only_list=True))
+    found = {one["path"]: one for one in json.loads(capsys.readouterr().out)}
+    assert sorted(path.removeprefix("/etc/") for path in found) == [
+        *("app.d", "caf\\xe9 'x\\n", "fifo", "hosts", "hosts.too", "link", "sparse"),
+    ]
+    hosts = found["/etc/hosts"]
+    assert (hosts["kind"], hosts["mode"], hosts["size_bytes"]) == ("file", "0640", 20)
+    assert hosts["modified"] == "2001-09-09T01:46:40+00:00"
+    assert (found["/etc/link"]["kind"], found["/etc/fifo"]["kind"]) == ("link", "fifo")
 
 
 def test_files_of_three_filesystems_are_restored_at_once_with_mode_and_time(
@@ -122,12 +134,12 @@ def test_a_target_that_exists_or_has_no_room_is_left_as_it_was(guest: Guest, tmp
     (tmp_path / "report.bin").write_text("mine")
     guest.use(guest.volume("vg0/data"))
     report = guest.entry(b"/report.bin")
-    with pytest.raises(FileExistsAlreadyError, match="nothing is written over"):
+    with pytest.raises(TargetFileExistsError, match="nothing is written over"):
         restore(guest, report, tmp_path)
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, before[1]))
     try:
-        with pytest.raises(LandingError, match="File too large"):
+        with pytest.raises(FileTargetError, match="File too large"):
             restore(guest, report, tmp_path / "full")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
@@ -205,7 +217,7 @@ def _member(name: str, kind: bytes = tarfile.REGTYPE, *, leads: str = "") -> tar
     ("members", "error"),
     [
         ((_member("../outside"),), GuestReadError),
-        ((_member("a", tarfile.SYMTYPE, leads=".."), _member("a/outside")), LandingError),
+        ((_member("a", tarfile.SYMTYPE, leads=".."), _member("a/outside")), FileTargetError),
         ((_member("a", tarfile.LNKTYPE, leads="../../secret"),), GuestReadError),
     ],
 )
