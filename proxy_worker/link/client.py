@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any, Final, NoReturn, TypeVar
 
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # errors are told where they are handled, not by the library
@@ -39,6 +40,7 @@ T = TypeVar("T")
 
 _CONNECT_S: Final = 10.0
 _KEEPALIVE_MS: Final = 20_000
+_CLOSED: Final = "it closes connections before a word is said, as one does that has too many"
 _TRANSIENT: Final = frozenset(
     {
         grpc.StatusCode.UNAVAILABLE,
@@ -235,7 +237,11 @@ class Link:
             ):
                 shown = wire.getpeercert(binary_form=True) or b""
                 if not wire.recv(1):  # HTTP/2's first frame, or why this end's certificate isn't accepted
-                    raise self._unavailable("it closes connections at once: it may have too many")
+                    self._require_own_to_count()
+                    raise self._unavailable(_CLOSED)
+        except (ssl.SSLEOFError, ssl.SSLZeroReturnError) as error:
+            self._require_own_to_count()  # a gateway doesn't say so
+            raise self._unavailable(_CLOSED) from error
         except ssl.SSLError as error:
             why = getattr(error, "verify_message", "") or error.reason or str(error)
             raise LinkCertificateError(
@@ -255,6 +261,15 @@ class Link:
                 f"link to {self.address.target}", why=f"its certificate is of role {role}, not a gateway's"
             )
         return ssl.DER_cert_to_PEM_cert(shown).encode()
+
+    def _require_own_to_count(self) -> None:
+        own = x509.load_pem_x509_certificate(self._identity.read()[1])
+        if own.not_valid_after_utc <= datetime.now(UTC):
+            raise LinkCertificateError(
+                f"link to {self.address.target}",
+                why=f"{self._identity.certificate} has expired, on {own.not_valid_after_utc:%Y-%m-%d}",
+                remedy="Make a new one with `scheduler pki renew`.",
+            )
 
 
 def _context(identity: Identity) -> ssl.SSLContext:

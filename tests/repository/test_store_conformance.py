@@ -13,6 +13,9 @@ import pytest
 from proxy_worker.repository.store import ObjectNameError, ObjectNotFoundError, Store
 from proxy_worker.repository.store.local import LocalStore
 from proxy_worker.repository.store.objects import ObjectStore
+from proxy_worker.repository.store.remote import RemoteStore
+from tests.gateway.serving import Fleet, Served
+from tests.gateway.serving import serving as serving_a_gateway
 from tests.repository.faulty_store import FaultyStore
 from tests.simulators.object_storage import ACCESS_KEY, ObjectStorage, serving
 
@@ -28,6 +31,9 @@ STORES: dict[str, Callable[[Path], Store]] = {
     "wrapped": lambda folder: FaultyStore(_local(folder)),
 }
 OBJECTS = "objects"
+REMOTE = "remote"
+SPOOLING = (ObjectStore, RemoteStore)
+"""What is unfinished lies beside whoever writes it."""
 
 
 @pytest.fixture(scope="module")
@@ -36,8 +42,35 @@ def object_storage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectS
         yield running
 
 
-@pytest.fixture(params=[*STORES, OBJECTS])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
+class Moving(LocalStore):
+    """A folder for each test, behind one gateway."""
+
+    def move_to(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.prepare()
+
+
+@pytest.fixture(scope="module")
+def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Served, Moving]]:
+    folder = tmp_path_factory.mktemp("gateway")
+    moving = Moving(folder / "store")
+    with serving_a_gateway(Fleet.made(folder / "fleet"), {"main": moving}) as served:
+        yield served, moving
+
+
+@pytest.fixture(params=[*STORES, OBJECTS, REMOTE])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
+    if request.param == REMOTE:
+        served, moving = request.getfixturevalue("gateway")
+        moving.move_to(tmp_path / "store")
+        remote = served.store(served.keeper)
+        yield remote
+        remote.close()
+        return
+    yield _made(request, tmp_path)
+
+
+def _made(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
     if request.param == OBJECTS:
         running: ObjectStorage = request.getfixturevalue("object_storage")
         store = ObjectStore(running.url(), access_key=ACCESS_KEY)
@@ -111,7 +144,7 @@ def test_an_unfinished_object_is_a_leftover_where_it_lies_in_the_store(store: St
     writer = store.create("packs/ab/one")
     writer.write(b"half")
 
-    assert len(list(store.leftovers())) == (0 if isinstance(store, ObjectStore) else 1)
+    assert len(list(store.leftovers())) == (0 if isinstance(store, SPOOLING) else 1)
     writer.discard()
 
 

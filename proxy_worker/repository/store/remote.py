@@ -53,7 +53,6 @@ from proxy_worker.repository.store.tally import RequestTally
 
 _QUICK_S: Final = 60.0
 """For calls that move next to nothing."""
-_MARKS: Final = ("writers/", "readers/")
 _ERRORS: Final[dict[str, type[ProxyfleetError]]] = {
     kind.code(): kind
     for kind in (
@@ -152,13 +151,12 @@ class RemoteStore:
         yield from self._names(checked_prefix(prefix))
 
     def delete(self, name: str) -> None:
-        """See `Store`. A mark that may not be removed stays, and goes with the next collection after its run."""
+        """See `Store`; what a proxy may not remove is a `StoreReadOnlyError`."""
+        asked = Named(self._repository, checked_name(name))
         try:
-            asked = Named(self._repository, checked_name(name))
             self._link.ask("Delete", asked, Done, timeout_s=_QUICK_S)
-        except LinkRefusedError:
-            if not name.startswith(_MARKS):
-                raise
+        except LinkRefusedError as error:
+            raise StoreReadOnlyError(error.what, why=error.why, remedy=error.remedy) from error
 
     def leftovers(self) -> Iterator[str]:
         """See `Store`: those of the gateway's folder."""
