@@ -133,7 +133,7 @@ def arguments(machine: Machine, *, nbd: Path, monitor: Path, kvm: bool, uefi: Ue
 
     `monitor` is the socket that takes commands (QMP); `uefi` is there for a VM that starts by it.
     """
-    accelerated = ["-accel", "kvm", "-cpu", "host"] if kvm else ["-accel", "tcg", "-cpu", "max"]
+    accelerated = ["-accel", "kvm", "-cpu", "host"] if kvm else ["-accel", "tcg", "-cpu", "max,la57=off"]
     flashes = ",pflash0=flash0,pflash1=flash1" if uefi is not None else ""
     words = [
         *("-nodefaults", "-no-user-config", "-sandbox", _SANDBOX),

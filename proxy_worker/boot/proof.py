@@ -58,37 +58,52 @@ class BootOutcome:
     """A picture of its screen, of one that didn't start."""
 
 
-def prove_boot(
-    machine: Machine, nbd: Path, *, prompt: re.Pattern[str], limit_s: float, console: Path, use_kvm: bool
-) -> BootOutcome:
-    """Start a VM whose disks are served at the socket `nbd`, and wait for its prompt at most `limit_s`.
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """What is waited for, how long, and where all that is said meanwhile is kept."""
 
-    Its console is kept in the file `console`. KVM is used where it works. Raises `FirmwareMissingError`,
-    `ToolMissingError`, `MachineRefusedError`, `ConsoleFileError`.
+    prompt: re.Pattern[str]
+    limit_s: float
+    console: Path
+
+
+def prove_boot(machine: Machine, nbd: Path, wait: Wait, *, use_kvm: bool) -> BootOutcome:
+    """Start a VM whose disks are served at the socket `nbd`, wait for its prompt, and end it.
+
+    KVM is used where it works. Raises `FirmwareMissingError`, `ToolMissingError`, `MachineRefusedError`,
+    `ConsoleFileError`.
     """
     qemu = require_tool(QEMU, PACKAGE, why="starting a VM needs it")
     setpriv = require_tool("setpriv", "util-linux", why="starting a VM needs it")
-    with ScratchFolder("boot") as folder, _ConsoleLog(console) as log:
+    with ScratchFolder("boot") as folder, _ConsoleLog(wait.console) as log:
         uefi = _uefi(folder) if machine.firmware is Firmware.UEFI else None
         monitor = folder / "monitor.sock"
-        for kvm in (True, False) if use_kvm and _opens(_KVM) else (False,):
+
+        def boot(*, kvm: bool) -> BootOutcome:
             words = arguments(machine, nbd=nbd, monitor=monitor, kvm=kvm, uefi=uefi)
-            command = [setpriv, "--pdeathsig", "KILL", "--", qemu, *words]
-            with _Running(command, folder / "errors") as running:
-                begun = time.monotonic()
-                said, watch = _watch(running, ConsoleWatch(prompt), log, limit_s)
-                seconds = time.monotonic() - begun
-                if said is not None and said.is_prompt:
-                    return BootOutcome(said.text, "", seconds, kvm, None)
-                if running.ended_by_itself and not log.written_bytes:
-                    if kvm:
-                        continue  # /dev/kvm opens, but doesn't do: on some machines that are VMs themselves
-                    raise MachineRefusedError("QEMU doesn't start the VM", why=running.last_words())
-                screen = console.with_suffix(".png")
-                has_screen = not running.ended_by_itself and take_picture(monitor, screen.absolute())
-                why = _why(said, running, watch, limit_s)
-                return BootOutcome(None, why, seconds, kvm, screen if has_screen else None)
-    raise AssertionError("the last try returns or raises")
+            with _Running([setpriv, "--pdeathsig", "KILL", "--", qemu, *words], folder / "errors") as running:
+                return _outcome(running, log, wait, monitor, kvm=kvm)
+
+        if use_kvm and _opens(_KVM):
+            with contextlib.suppress(MachineRefusedError):
+                return boot(kvm=True)
+            # /dev/kvm opens, but doesn't do, as on some machines that are VMs themselves.
+        return boot(kvm=False)
+
+
+def _outcome(running: _Running, log: _ConsoleLog, wait: Wait, monitor: Path, *, kvm: bool) -> BootOutcome:
+    begun = time.monotonic()
+    watch = ConsoleWatch(wait.prompt)
+    said = _watched(running, watch, log, wait.limit_s)
+    seconds = time.monotonic() - begun
+    if said is not None and said.is_prompt:
+        return BootOutcome(said.text, "", seconds, kvm, None)
+    if running.ended_by_itself and not log.written_bytes:
+        raise MachineRefusedError("QEMU doesn't start the VM", why=running.last_words())
+    screen = wait.console.with_name(f"{wait.console.name}.png")
+    has_screen = not running.ended_by_itself and take_picture(monitor, screen.absolute())
+    why = _why(said, running, watch, wait.limit_s)
+    return BootOutcome(None, why, seconds, kvm, screen if has_screen else None)
 
 
 def _uefi(folder: Path) -> Uefi:
@@ -179,24 +194,19 @@ class _Running:
             self._process.stdout.close()
 
 
-def _watch(
-    running: _Running, watch: ConsoleWatch, log: _ConsoleLog, limit_s: float
-) -> tuple[Said | None, ConsoleWatch]:
+def _watched(running: _Running, watch: ConsoleWatch, log: _ConsoleLog, limit_s: float) -> Said | None:
     """Read until something ends it: a prompt, what comes instead, QEMU's end, or the limit."""
     said: Said | None = None
     deadline = time.monotonic() + limit_s
-    while (left := deadline - time.monotonic()) > 0:
-        data = running.read(left)
-        if not data:
-            break
+    while (left := deadline - time.monotonic()) > 0 and (data := running.read(left)):
         log.write(data)
         found = watch.feed(data)
         if found is not None and found.is_prompt:
-            return found, watch
+            return found
         if found is not None and said is None:
             deadline = min(deadline, time.monotonic() + _LAST_WORDS_S)
         said = found or said  # what is found again may have become longer
-    return said, watch
+    return said
 
 
 def _why(said: Said | None, running: _Running, watch: ConsoleWatch, limit_s: float) -> str:

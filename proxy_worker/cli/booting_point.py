@@ -12,7 +12,7 @@ from pathlib import Path
 import typer
 
 from proxy_worker.boot.machine import DiskBus, Firmware, Machine, machine_for
-from proxy_worker.boot.proof import BootFailedError, BootOutcome, prove_boot
+from proxy_worker.boot.proof import BootFailedError, BootOutcome, Wait, prove_boot
 from proxy_worker.cli.opening import Opening, OptionError, find_point
 from proxy_worker.cli.serving_point import exported
 from proxy_worker.export.noted import NotedDisk
@@ -53,14 +53,8 @@ def boot(opening: Opening, *, vm: str, point: str | None, wishes: Wishes, as_jso
         overlay = wishes.overlay or folder
         exports = {key: stack.enter_context(Overlay(disk, overlay)) for key, disk in disks.items()}
         stack.enter_context(Server(exports, listen_on_socket(folder / "nbd.sock")))
-        outcome = prove_boot(
-            machine,
-            folder / "nbd.sock",
-            prompt=prompt,
-            limit_s=wishes.limit_s,
-            console=console,
-            use_kvm=wishes.use_kvm,
-        )
+        wait = Wait(prompt, wishes.limit_s, console)
+        outcome = prove_boot(machine, folder / "nbd.sock", wait, use_kvm=wishes.use_kvm)
     unread = next((disk.error for disk in disks.values() if disk.error is not None), None)
     if as_json:
         told = _as_json(chosen, machine, outcome, console)

@@ -139,7 +139,7 @@ def test_linux_starts_from_its_boot_sector_and_what_it_writes_is_forgotten(world
     assert "written: by-the-guest" in console
     assert "networks: lo\n" in console
     assert "asked: io.systemd.credential:getty.ttys.serial=ttyS0" in console
-    assert not (world.folder / "console.png").exists()
+    assert not (world.folder / "console.log.png").exists()
     assert world.files() == before
     assert world.left() == []
 
@@ -159,9 +159,9 @@ def test_a_vm_that_does_not_start_says_why_and_its_screen_is_kept(world: World) 
     assert "2048 MiB" in said
     for key, bus in _PLACES.items():
         assert f"{key} by {bus}" in said
-    assert "What it said is in boot-run-of-blank.log, its screen in boot-run-of-blank.png." in said
+    assert "What it said is in boot-run-of-blank.log, its screen in boot-run-of-blank.log.png." in said
     assert "Boot failed" in (world.folder / "boot-run-of-blank.log").read_text()
-    assert (world.folder / "boot-run-of-blank.png").read_bytes().startswith(b"\x89PNG")
+    assert (world.folder / "boot-run-of-blank.log.png").read_bytes().startswith(b"\x89PNG")
     assert world.left() == []
 
 
