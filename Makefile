@@ -19,7 +19,7 @@ COMPILE := $(BIN)/uv pip compile -q --universal --python-version 3.11 --generate
 	--no-emit-index-url --no-annotate --custom-compile-command 'make lock'
 
 .PHONY: help install system lock test lint format demo demo-stop demo-vsphere demo-vsphere-stop bench docs chaos days fuzz clean
-.PHONY: audit simulate vsphere-scale test-vsphere
+.PHONY: audit bench-repository simulate vsphere-scale test-vsphere
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-17s %s\n", $$1, $$2}'
@@ -90,6 +90,9 @@ audit: install ## Vulnerabilities and licences of the locked packages, the image
 
 bench: system ## Speed and memory beside restic and borg; a missed target exits 1
 	@exec $(BIN)/python -m benchmarks
+
+bench-repository: system ## Checks, collections, restores and reads of a repository beside restic; a missed target exits 1
+	@exec $(BIN)/python -m benchmarks.repository
 
 simulate: install ## The dispatch policy with 1,000 proxies and 100,000 disks; a missed promise exits 1
 	@exec $(BIN)/python -m benchmarks.simulation

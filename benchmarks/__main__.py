@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import argparse
-import json
-import math
 import os
 import platform
 import sys
 from pathlib import Path
 
-from rich.console import Console
-from rich.table import Table
-
 from benchmarks import fleet
 from benchmarks.peers import Borg, PeerMissingError, Restic
 from benchmarks.process import CommandFailedError
 from benchmarks.rounds import Contenders, measure_round
-from benchmarks.rows import Judged, judge
+from benchmarks.rows import judge
 from benchmarks.second_day import prepare
 from benchmarks.standalone import Repository
+from benchmarks.telling import tell
 
 GIB = 1 << 30
 
@@ -50,29 +46,8 @@ def main() -> int:
             f"{k.removesuffix('_s')} {v:.1f}" for k, v in figures.items() if k.endswith("_s") and "cpu" not in k
         )
         print(f"round {number + 1} of {options.rounds}, seconds: {brief}", flush=True)
-    judged = judge(rounds)
-    _show(judged)
-    result = {
-        "versions": versions,
-        "cores": len(os.sched_getaffinity(0)),
-        "disk_gib": options.gib,
-        "rows": [
-            {
-                "row": j.row.name,
-                "unit": j.row.unit,
-                "limit": j.row.limit if math.isfinite(j.row.limit) else None,
-                "median": round(j.median, 4),
-                "rounds": [round(figure, 4) for figure in j.figures],
-                "holds": j.holds,
-            }
-            for j in judged
-        ],
-        "rounds": rounds,
-    }
-    target = options.json or folder / "results.json"
-    target.write_text(json.dumps(result, indent=1))
-    print(f"written to {target}")
-    return 0 if all(j.holds for j in judged) else 1
+    about = {"versions": versions, "disk_gib": options.gib}
+    return tell(judge(rounds), rounds, about, options.json or folder / "results.json")
 
 
 def _options() -> argparse.Namespace:
@@ -84,25 +59,6 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--no-peers", action="store_true", help="leave out restic and borg, and their rows")
     parser.add_argument("--no-fleet", action="store_true", help="leave out the rows about the fleet")
     return parser.parse_args()
-
-
-def _show(judged: list[Judged]) -> None:
-    table = Table("row", "limit", "median", "rounds", "")
-    for j in judged:
-        table.add_row(
-            j.row.name,
-            f"{j.row.limit:g} {j.row.unit}" if math.isfinite(j.row.limit) else "",
-            f"{j.median:.3g} {j.row.unit}",
-            " ".join(f"{figure:.3g}" for figure in j.figures),
-            _verdict(j),
-        )
-    Console(width=120).print(table)
-
-
-def _verdict(judged: Judged) -> str:
-    if not math.isfinite(judged.row.limit):
-        return "for information"
-    return "holds" if judged.holds else "[bold red]MISSED[/]"
 
 
 if __name__ == "__main__":

@@ -111,9 +111,16 @@ class Restic:
     def version(self) -> str:
         return _checked([self.binary, "version"], folder=self.binary.parent).strip()
 
+    @property
+    def _environment(self) -> dict[str, str]:
+        return {"RESTIC_PASSWORD": "bench", "RESTIC_CACHE_DIR": str(self.work / "cache")}
+
     def _run(self, *arguments: str | Path) -> Measured:
-        environment = {"RESTIC_PASSWORD": "bench", "RESTIC_CACHE_DIR": str(self.work / "cache")}
-        return run([self.binary, "-r", self.folder, *arguments], environment=environment, folder=self.work)
+        command = [self.binary, "-r", self.folder, *arguments]
+        return run(command, environment=self._environment, folder=self.work)
+
+    def _run_unmeasured(self, *arguments: str | Path) -> None:
+        _checked([self.binary, "-r", self.folder, *arguments], folder=self.work, environment=self._environment)
 
     def init(self) -> None:
         shutil.rmtree(self.work, ignore_errors=True)
@@ -131,6 +138,17 @@ class Restic:
 
     def check(self) -> Measured:
         return self._run("check", "--read-data")
+
+    def snapshot(self, folder: Path) -> None:
+        """Back up a folder beside others that do; not measured, as a disk of its own `host`."""
+        self._run_unmeasured("backup", "--host", folder.name, folder)
+
+    def forget(self, *, keep_last: int) -> None:
+        """Forget all but the newest snapshots of each host."""
+        self._run_unmeasured("forget", "--keep-last", str(keep_last), "--group-by", "host")
+
+    def prune(self) -> Measured:
+        return self._run("prune")
 
     def stored_bytes(self) -> int:
         return folder_bytes(self.folder)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,9 +31,17 @@ class Repository:
     def passphrase_file(self) -> Path:
         return self.work / "passphrase"
 
+    @property
+    def cache(self) -> Path:
+        """Where its commands keep indexes."""
+        return self.work / "cache" / "proxyfleet"
+
+    @property
+    def _environment(self) -> dict[str, str]:
+        return {"XDG_CACHE_HOME": str(self.cache.parent)}
+
     def _run(self, *arguments: str | Path) -> Measured:
-        environment = {"XDG_CACHE_HOME": str(self.work / "cache")}
-        return run([COMMAND, *arguments], environment=environment, folder=self.work)
+        return run([COMMAND, *arguments], environment=self._environment, folder=self.work)
 
     def init(self) -> None:
         shutil.rmtree(self.work, ignore_errors=True)
@@ -59,6 +69,21 @@ class Repository:
 
     def check(self) -> Measured:
         return self._run("repository", "check", self.folder, "--passphrase-file", self.passphrase_file, "--json")
+
+    def collect(self) -> tuple[Measured, dict[str, Any]]:
+        """Free what no restore point needs; what it took, and the command's own JSON."""
+        measured = self._run(
+            "repository", "collect", self.folder, "--passphrase-file", self.passphrase_file, "--json"
+        )
+        return measured, json.loads(measured.output)
+
+    def serve_point(self) -> subprocess.Popen[str]:
+        """Serve the newest restore point's disk on a socket; the process says where on its first line."""
+        return subprocess.Popen(
+            [COMMAND, "serve-point", "--repository", self.folder, "--passphrase-file", self.passphrase_file,
+             "--vm", VM, "--disk", DISK_KEY, "--socket", self.work / "export.sock", "--json"],
+            env={**os.environ, **self._environment}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
 
     def stored_bytes(self) -> int:
         return folder_bytes(self.folder)
