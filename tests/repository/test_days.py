@@ -54,6 +54,8 @@ DAYS: Final = int(os.environ.get("DAYS", "6"))
 FULL: Final = DAYS >= 30
 VMS: Final = 20
 BLOCKS: Final = 32 if FULL else 12
+CHANGED: Final = 8 if FULL else 4
+"""So many blocks of a disk get new content in a day, at most."""
 RETENTION: Final = Retention(points=7, weekly=4, monthly=3) if FULL else Retention(points=2, weekly=2)
 ROTATE_EVERY_DAYS: Final = 20 if FULL else 3
 BEGIN_S: Final = 1_767_564_000.0
@@ -122,7 +124,7 @@ class Months:
     def change(self, vm: Vm) -> None:
         """Some blocks of the disk become new ones, one that of another VM, and sometimes one is emptied."""
         other = self.dice.choice(self.vms)
-        for _ in range(self.dice.randrange(1, 4)):
+        for _ in range(self.dice.randrange(1, CHANGED)):
             self.put(vm, self.dice.randbytes(BLOCK))
         if self.dice.random() < 0.5:
             at = self.dice.randrange(BLOCKS) * BLOCK
