@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Final, Self
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from pydantic import Field, IPvAnyAddress
@@ -17,6 +17,7 @@ from proxy_worker.contract.names import MODE_PREFERENCE, TransportMode
 from proxy_worker.contract.signing import decode_public_key
 from proxy_worker.contract.specification import Name
 from proxy_worker.ledger.access import RedisAccess
+from proxy_worker.link.identity import Identity
 from proxy_worker.program.exposition import MetricsSettings
 from proxy_worker.program.logs import LogFormat
 from proxy_worker.program.settings import RedisSettings, Settings, read_settings
@@ -24,6 +25,23 @@ from proxy_worker.transport.connections import Connections, DatastoreConnection
 from proxy_worker.transport.guest_disks import BY_ID
 
 ENVIRONMENT_PREFIX: Final = "PROXY_WORKER_"
+
+
+class LinkSettings(Settings):
+    """What is shown to the gateways of repositories elsewhere, and what theirs are verified with."""
+
+    certificate: Path | None = None
+    """This machine's certificate, of role proxy, or gateway on the machine that tends a gateway's repositories;
+    without this key, the one that is shown to Redis."""
+    key: Path | None = None
+    """The key of `certificate`; without this key, the one for Redis."""
+    ca_file: Path | None = None
+    """The fleet's authority, and what it has revoked; without this key, the one for Redis."""
+
+    def below(self, folder: Path) -> Self:
+        """The same with every path absolute, relative ones being relative to `folder`."""
+        paths = {"ca_file": self.ca_file, "certificate": self.certificate, "key": self.key}
+        return self.model_copy(update={name: folder / path for name, path in paths.items() if path is not None})
 
 
 class ProxyConfiguration(Settings):
@@ -59,6 +77,7 @@ class ProxyConfiguration(Settings):
     scheduler_public_keys: Annotated[tuple[str, ...], Field(min_length=1)]
     """Whose task specifications it obeys: what `scheduler proxy key` prints."""
     redis: RedisSettings = RedisSettings()
+    link: LinkSettings = LinkSettings()
     datastores: Mapping[Name, DatastoreConnection] = {}
     metrics: MetricsSettings = MetricsSettings()
     log_format: LogFormat = LogFormat.TEXT
@@ -78,6 +97,11 @@ class ProxyConfiguration(Settings):
     def public_keys(self) -> tuple[Ed25519PublicKey, ...]:
         """The keys that a specification may be signed with; raises `SpecificationError`."""
         return tuple(map(decode_public_key, self.scheduler_public_keys))
+
+    def link_identity(self) -> Identity | None:
+        """What it shows gateways, if it has a certificate, a key and an authority."""
+        files = {key: getattr(self.link, key) or getattr(self.redis, key) for key in LinkSettings.model_fields}
+        return None if None in files.values() else Identity(**files)
 
     def redis_access(self) -> RedisAccess:
         """How Redis is reached, its files read anew each time; raises `SecretError` when one can't be read."""
@@ -109,6 +133,7 @@ def _absolute(configuration: ProxyConfiguration, folder: Path) -> ProxyConfigura
             "secrets_dir": folder / configuration.secrets_dir,
             "guest_disks_dir": folder / configuration.guest_disks_dir,
             "redis": configuration.redis.below(folder),
+            "link": configuration.link.below(folder),
             "metrics": configuration.metrics.below(folder),
             "datastores": datastores,
             **{key: folder / path for key, path in optional.items() if path is not None},

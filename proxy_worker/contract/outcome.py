@@ -376,5 +376,7 @@ class ProxyRegistration(Frozen):
     """Modes that its proxy.toml doesn't allow it."""
     address: str | None = None
     """The IP address that traffic rules know it by."""
+    tends_gateways: bool = False
+    """Whether its certificate is a gateway's, which may remove what is behind gateways; proxies' only add."""
     version: str
     contract_version: int

@@ -10,6 +10,8 @@ from pathlib import Path
 from cryptography import x509
 from cryptography.x509.oid import NameOID
 
+from proxy_worker.link.identity import Identity
+
 
 class Role(StrEnum):
     """The roles that links know; certificates of others are refused."""
@@ -38,6 +40,14 @@ def peer_of(certificate: x509.Certificate) -> Peer:
     if len(names) != 1 or role not in set(Role):
         raise PeerRefusedError(f"its certificate is of role {role}, and links are for {' and '.join(Role)}")
     return Peer(str(names[0].value), Role(role))
+
+
+def own_role(identity: Identity) -> Role | None:
+    """The role of one's own certificate, None if it takes no part in links; raises `LinkCertificateError`."""
+    try:
+        return peer_of(x509.load_pem_x509_certificate(identity.read()[1])).role
+    except ValueError:
+        return None
 
 
 class Admission:

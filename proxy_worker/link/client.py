@@ -24,7 +24,7 @@ import msgspec
 from cryptography import x509
 
 from proxy_worker.contract.errors import ProxyfleetError
-from proxy_worker.link.address import Address
+from proxy_worker.contract.gateway_address import GatewayAddress
 from proxy_worker.link.admission import PeerRefusedError, Role, peer_of
 from proxy_worker.link.errors import (
     LinkCertificateError,
@@ -67,7 +67,7 @@ class Link:
 
     def __init__(
         self,
-        address: Address,
+        address: GatewayAddress,
         identity: Identity,
         *,
         errors: Mapping[str, type[ProxyfleetError]],

@@ -4,11 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from proxy_worker.contract.errors import ConfigurationError, CredentialError, StoreError
-
-
-class LinkAddressError(ConfigurationError):
-    """An address that no data mover can be reached by."""
+from proxy_worker.contract.errors import CredentialError, StoreError
 
 
 class LinkCertificateError(CredentialError):

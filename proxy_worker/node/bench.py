@@ -91,7 +91,11 @@ class Bench:
     def store(self, reference: RepositoryReference) -> Store:
         """Where a repository lies, with the access key that is among the secrets for it, if any."""
         access_key = self.configuration.secrets_dir / f"{reference.credential}{ACCESS_KEY_SUFFIX}"
-        return open_store(reference.location, access_key_file=access_key if access_key.exists() else None)
+        return open_store(
+            reference.location,
+            access_key_file=access_key if access_key.exists() else None,
+            identity=self.configuration.link_identity(),
+        )
 
     def forget_repositories(self) -> None:
         """Open them anew next time: after an error, what is remembered of them may be what is wrong."""

@@ -51,9 +51,19 @@ def describe(configuration: ProxyConfiguration, identity: ProxyIdentity) -> Prox
         vsphere=vsphere,
         left_out=connections.left_out(),
         address=str(configuration.address or address_towards(configuration.redis.url) or "") or None,
+        tends_gateways=_tends_gateways(configuration),
         version=importlib.metadata.version("proxyfleet"),
         contract_version=CONTRACT_VERSION,
     )
+
+
+def _tends_gateways(configuration: ProxyConfiguration) -> bool:
+    identity = configuration.link_identity()
+    if identity is None:
+        return False
+    from proxy_worker.link.admission import Role, own_role  # noqa: PLC0415 - only where links are used
+
+    return own_role(identity) is Role.GATEWAY
 
 
 def join(ledger: Ledger, registration: ProxyRegistration, identity: ProxyIdentity) -> None:

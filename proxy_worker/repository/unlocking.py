@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from proxy_worker.link.address import SCHEME
+from proxy_worker.contract.gateway_address import SCHEME
 from proxy_worker.link.errors import LinkCertificateError
 from proxy_worker.link.identity import CERTIFICATE_VARIABLE, Identity
 from proxy_worker.repository import passphrases
@@ -47,8 +47,8 @@ def open_store(location: str, *, access_key_file: Path | None = None, identity: 
     """The store at a location: a folder, an `s3://` URL, with an access key where a file holds one, or what a
     gateway offers, with a certificate, by default the one that the environment names.
 
-    Raises `RepositoryNotFoundError` when a folder isn't there, `StoreUrlError`, `KeyFileError`, `LinkAddressError`,
-    `LinkCertificateError`.
+    Raises `RepositoryNotFoundError` when a folder isn't there, `StoreUrlError`, `KeyFileError`,
+    `GatewayAddressError`, `LinkCertificateError`.
     """
     if not location.startswith(_ELSEWHERE) and not Path(location).is_dir():
         raise RepositoryNotFoundError(

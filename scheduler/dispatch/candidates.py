@@ -14,6 +14,10 @@ from scheduler.dispatch.limits import NO_TERMS, JobTerms
 _STORAGE_SNAPSHOTS: Final = frozenset(
     {TaskKind.STORAGE_SNAPSHOT_CREATE, TaskKind.STORAGE_SNAPSHOT_REMOVE, TaskKind.STORAGE_SNAPSHOT_LIST}
 )
+_UPKEEP: Final = frozenset(
+    {TaskKind.POINT_DELETE, TaskKind.REPOSITORY_CHECK, TaskKind.REPOSITORY_COLLECT, TaskKind.REPOSITORY_PROVE}
+)
+"""What removes objects, or records what is wrong with them."""
 _MOST_NAMES: Final = 3
 """Proxies that a reason names."""
 
@@ -139,6 +143,11 @@ def _sieve_by_repository(left: _Sieve, placement: Placement, repository: FleetRe
         if pinned
         else f"no proxy {left.such} holds {key} ({repository.credential})",
     )
+    if placement.kind in _UPKEEP:
+        left.keep(
+            repository.tended_by,
+            f"no proxy {left.such} may tend repository {repository.name}: that takes a certificate of role gateway",
+        )
     if placement.datastore is None:
         left.described = f"that reach repository {repository.name}"
 

@@ -9,6 +9,7 @@ from typing import Final
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from proxy_worker.contract.gateway_address import SCHEME
 from proxy_worker.contract.names import AUTOMATIC, TransportMode
 from proxy_worker.contract.selection import Offer
 from proxy_worker.ledger import FleetView, ProxyView
@@ -58,7 +59,14 @@ class DeclaredFleet:
             for row in session.scalars(select(Proxy))
         }
         reach = {
-            row.name: FleetRepository(row.name, row.site, row.credential, row.proxies, row.preferred_proxies or ())
+            row.name: FleetRepository(
+                row.name,
+                row.site,
+                row.credential,
+                row.proxies,
+                row.preferred_proxies or (),
+                behind_gateway=row.location.startswith(SCHEME),
+            )
             for row in session.scalars(select(Repository))
         }
         measured = select(Datastore.name, Datastore.latency_ms, Datastore.latency_at)
@@ -103,6 +111,7 @@ class DeclaredFleet:
             vsphere=offer.vsphere,
             left_out=offer.left_out,
             only_datastores=offer.only_datastores,
+            tends_gateways=registration.tends_gateways,
         )
 
 

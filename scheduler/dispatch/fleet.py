@@ -105,6 +105,8 @@ class FleetProxy:
     """Modes that it may not use, each with who says so."""
     only_datastores: tuple[str, ...] | None = None
     """All that it may read from; None: whatever it reaches."""
+    tends_gateways: bool = False
+    """Whether it may remove what is behind gateways."""
 
     @property
     def offer(self) -> Offer:
@@ -124,10 +126,16 @@ class FleetRepository:
     """None: all of its site."""
     preferred: tuple[str, ...] = ()
     """Proxies that are to have its disks while they have slots to spare, by name or pattern."""
+    behind_gateway: bool = False
+    """Whether removing anything takes a certificate that proxies have only where the gateway is."""
 
     def reached_by(self, proxy: FleetProxy) -> bool:
         """Whether `proxy` stands where this repository can be read and written."""
         return stands_at(self.site, self.proxies, proxy.site, proxy.name)
+
+    def tended_by(self, proxy: FleetProxy) -> bool:
+        """Whether `proxy` may remove and mend there, beside adding."""
+        return proxy.tends_gateways or not self.behind_gateway
 
     def opened_by(self, proxy: FleetProxy, *, to_read: bool = False) -> bool:
         """Whether `proxy` can write to it, or restore from it with `to_read`."""

@@ -14,6 +14,7 @@ from typing import Annotated, Self
 from cronsim import CronSim, CronSimError
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
+from proxy_worker.contract.gateway_address import SCHEME, GatewayAddress, GatewayAddressError
 from proxy_worker.contract.names import CompressionLevel, Quiesce, TransportMode
 from proxy_worker.contract.specification import DiskKey, Name
 from proxy_worker.vsphere.trust import ThumbprintError, normalised, with_colons
@@ -72,6 +73,12 @@ def _absolute_path(text: str) -> str:
 
 
 def _repository_location(text: str) -> str:
+    if text.startswith(SCHEME):
+        try:
+            GatewayAddress.parsed(text)
+        except GatewayAddressError as error:
+            raise ValueError(f"expected {SCHEME}HOST:PORT/NAME, got {text!r}") from error
+        return text
     return text if text.startswith("s3://") else _absolute_path(text)
 
 
@@ -206,8 +213,8 @@ class Repository(Declared):
     name: Name
     """The repository's name."""
     location: Annotated[str, AfterValidator(_repository_location)]
-    """The folder, as an absolute path on the proxies that reach it, or an object store:
-    `s3://BUCKET/PREFIX?endpoint=https://host&region=NAME`."""
+    """The folder, as an absolute path on the proxies that reach it, an object store,
+    `s3://BUCKET/PREFIX?endpoint=https://host&region=NAME`, or what a gateway offers, `proxyfleet://HOST:PORT/NAME`."""
     site: Name
     """The site it stands at."""
     credential: Name | None = None

@@ -17,6 +17,7 @@ from urllib.parse import parse_qs, urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+from proxy_worker.contract.gateway_address import SCHEME
 from proxy_worker.contract.names import TrafficKind
 from proxy_worker.contract.specification import Name
 from scheduler.planning.window import Window
@@ -176,12 +177,14 @@ def same_machine(one: Address, other: Address) -> bool:
 
 
 def repository_host(location: str, host: str | None) -> Address | None:
-    """Where a repository stands: as declared, or the endpoint of an `s3://` URL that says it as an address."""
+    """Where a repository stands: as declared, or where its gateway or object store is, if by address."""
     if host is not None:
         return ip_address(host)
-    if not location.startswith("s3://"):
+    if not location.startswith(("s3://", SCHEME)):
         return None
-    endpoint = parse_qs(urlsplit(location).query).get("endpoint", [""])[0]
+    endpoint = (
+        location if location.startswith(SCHEME) else parse_qs(urlsplit(location).query).get("endpoint", [""])[0]
+    )
     try:
         return ip_address(urlsplit(endpoint).hostname or "")
     except ValueError:

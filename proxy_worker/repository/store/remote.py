@@ -18,7 +18,7 @@ import grpc
 import xxhash
 
 from proxy_worker.contract.errors import ProxyfleetError, StoreError
-from proxy_worker.link.address import Address
+from proxy_worker.contract.gateway_address import GatewayAddress
 from proxy_worker.link.client import Link, Patience, payloads
 from proxy_worker.link.errors import LinkRefusedError
 from proxy_worker.link.frames import PAYLOAD_BYTES, frames_of
@@ -75,8 +75,8 @@ class RemoteStore:
     requests: RequestTally | None = None
 
     def __init__(self, location: str, identity: Identity, *, patience: Patience | None = None) -> None:
-        """Raises `LinkAddressError`; connects when first used."""
-        address = Address.parsed(location)
+        """Raises `GatewayAddressError`; connects when first used."""
+        address = GatewayAddress.parsed(location)
         self.location = location
         self._repository = address.name
         self._link = Link(address, identity, errors=_ERRORS, patience=patience)
