@@ -16,6 +16,7 @@ from pathlib import Path
 import tomlkit
 
 from proxy_worker.contract.errors import ProxyfleetError
+from proxy_worker.program.settings import read_secret
 from scheduler.configuration import SchedulerConfiguration
 
 logger = logging.getLogger(__name__)
@@ -138,6 +139,15 @@ def proxy_toml(configuration: SchedulerConfiguration, folder: Path, public_key: 
         name: store.model_dump(mode="json", exclude_none=True) for name, store in local.datastores.items()
     }
     return tomlkit.dumps(document)
+
+
+def access_key(path: Path) -> dict[str, str]:
+    """The key to an object store in `<credential>.s3`, as `proxy-worker` finds it in its environment.
+
+    Its id and its secret are a line each; nothing where there is no such file. Raises `SecretError`.
+    """
+    names = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
+    return dict(zip(names, read_secret(path, "access key").splitlines(), strict=False)) if path.exists() else {}
 
 
 def proxy_worker() -> Path:

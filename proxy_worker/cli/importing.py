@@ -9,13 +9,14 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 
 import typer
+from pydantic import ValidationError
 
 from proxy_worker.cli.opening import Opening, OptionError
 from proxy_worker.cli.progress import TerminalControl
 from proxy_worker.cli.standalone_backup import FENCE, JOB, disk_request, vm_identity
 from proxy_worker.contract.errors import StoreError
 from proxy_worker.contract.names import CompressionLevel
-from proxy_worker.contract.specification import DiskIdentity
+from proxy_worker.contract.specification import DiskIdentity, VmIdentity
 from proxy_worker.mover.backup import back_up_disk
 from proxy_worker.program.units import size
 from proxy_worker.repository.repository import new_run_id
@@ -23,12 +24,30 @@ from proxy_worker.transport.select import open_path
 from proxy_worker.transport.vmdk import SECTOR_BYTES
 
 
+def named_vm(name: str, vm_id: str | None) -> VmIdentity:
+    """A VM of that name, and of an id if there is one; raises `OptionError`."""
+    if vm_id is None:
+        return vm_identity(name)
+    try:
+        return VmIdentity(vm_id=vm_id, name=name)
+    except ValidationError as error:
+        raise OptionError(
+            f"VM {name[:60]!r} with id {vm_id[:80]!r}", why="ids have up to 63 lower-case letters, digits and -"
+        ) from error
+
+
 def import_all(
-    opening: Opening, *, repository: str, vm: str, images: Sequence[str], level: CompressionLevel, as_json: bool
+    opening: Opening,
+    *,
+    repository: str,
+    vm: VmIdentity,
+    images: Sequence[str],
+    level: CompressionLevel,
+    as_json: bool,
 ) -> None:
     """Open every image first, so that one which can't be read is found before anything is stored."""
     named = _named(images)
-    identity, run, started_at = vm_identity(vm), new_run_id(), time.time()
+    run, started_at = new_run_id(), time.time()
     with ExitStack() as opened_images:
         sources = {key: opened_images.enter_context(open_path(image)) for key, image in named.items()}
         for key, source in sources.items():
@@ -40,16 +59,16 @@ def import_all(
             with TerminalControl() as control:
                 for key, image in named.items():
                     request = disk_request(
-                        vm=identity, disk=image, disk_key=key, repository=repository, level=level, run=run
+                        vm=vm, disk=image, disk_key=key, repository=repository, level=level, run=run
                     )
                     result = back_up_disk(sources[key], opened, request, fence=FENCE, control=control)
                     done.append((request.disk, FENCE, result.sealed_result))
-                point = opened.commit(vm=identity, run=run, job=JOB, disks=done, started_at=started_at)
+                point = opened.commit(vm=vm, run=run, job=JOB, disks=done, started_at=started_at)
             committed = True
         finally:
             if not committed:
                 with contextlib.suppress(StoreError):  # what ended the import is the error to show
-                    opened.abandon(vm_id=identity.vm_id, run=run, reason="the import did not finish")
+                    opened.abandon(vm_id=vm.vm_id, run=run, reason="the import did not finish")
     disks = [
         {
             "disk": disk.key,
@@ -60,7 +79,8 @@ def import_all(
         for disk in point.disks
     ]
     if as_json:
-        typer.echo(json.dumps({"point": point.run, "vm": point.vm_name, "disks": disks}))
+        identity = {"point": point.run, "vm": point.vm_name, "vm_id": point.vm_id, "job": point.job}
+        typer.echo(json.dumps({**identity, "created_at": point.created_at, "disks": disks}))
         return
     typer.echo(f"restore point {point.run} of {point.vm_name}:")
     for disk in point.disks:

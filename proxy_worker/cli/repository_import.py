@@ -25,6 +25,10 @@ def import_images(
     ],
     *,
     vm: Annotated[str, typer.Option(metavar="NAME", help="The VM that the disks belong to.")],
+    vm_id: Annotated[
+        str | None,
+        typer.Option("--vm-id", metavar="ID", help="The id that a fleet knows the VM by; of its name unless told."),
+    ] = None,
     passphrase_file: PassphraseFile = None,
     write_key_file: Annotated[Path | None, typer.Option(help="A key that may add restore points.")] = None,
     level: Annotated[CompressionLevel, typer.Option(help="How hard to compress.")] = CompressionLevel.OPTIMAL,
@@ -41,6 +45,6 @@ def import_images(
           scsi0:0=web01.qcow2 scsi0:1=/export/web01-data.raw
     """
     opening = Opening(repository, passphrase_file=passphrase_file, key_file=write_key_file)
-    from proxy_worker.cli.importing import import_all  # noqa: PLC0415 - loaded while that works
+    from proxy_worker.cli.importing import import_all, named_vm  # noqa: PLC0415 - loaded while that works
 
-    import_all(opening, repository=repository, vm=vm, images=images, level=level, as_json=as_json)
+    import_all(opening, repository=repository, vm=named_vm(vm, vm_id), images=images, level=level, as_json=as_json)

@@ -20,6 +20,7 @@ from scheduler.cli.live import LedgerWindow, Live
 from scheduler.cli.opening import opened_state, require_service, warn_without_service
 from scheduler.cli.printing import Columns, console, facts, iso, note, plural, print_json, show_rows
 from scheduler.cli.printing import show as print_view
+from scheduler.cli.repository_images import export_image, import_images
 from scheduler.cli.upkeep import UpkeepRecord, upkeep_record, upkeep_summary, watch_of_upkeep
 from scheduler.dispatch.fleet import stands_at
 from scheduler.fleet.editing import declare
@@ -34,6 +35,8 @@ app = typer.Typer(
     no_args_is_help=True,
     help="Add repositories, rescan and check them.",
 )
+app.command("import")(import_images)
+app.command("export")(export_image)
 
 Wait = Annotated[bool, typer.Option("--wait", help="Show progress until it is done.")]
 NoWait = Annotated[bool, typer.Option("--no-wait", help="Ask for it and return at once.")]

@@ -21,9 +21,8 @@ from proxy_worker.contract.errors import (
     StoreError,
     TargetError,
 )
-from proxy_worker.program.settings import read_secret
 from scheduler.configuration import SchedulerConfiguration
-from scheduler.local_proxy import proxy_worker
+from scheduler.local_proxy import access_key, proxy_worker
 from scheduler.server_backup.errors import NoServerBackupError, ShelfError
 from scheduler.state.models import Repository
 
@@ -111,7 +110,7 @@ class Shelf:
         return chosen
 
     def _run(self, *words: str) -> str:
-        access = _access_key(self.access_key_file) if self.access_key_file is not None else {}
+        access = access_key(self.access_key_file) if self.access_key_file is not None else {}
         done = subprocess.run(
             [str(proxy_worker()), *words], capture_output=True, text=True, check=False, env=os.environ | access
         )
@@ -130,9 +129,3 @@ class Shelf:
 def _stored(point: dict[str, Any]) -> StoredArchive:
     size_bytes = sum(disk["size_bytes"] for disk in point["disks"])
     return StoredArchive(point["point"], datetime.fromisoformat(point["created"]).timestamp(), size_bytes)
-
-
-def _access_key(path: Path) -> dict[str, str]:
-    """An object store's key, as its variables of the environment."""
-    names = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
-    return dict(zip(names, read_secret(path, "access key").splitlines(), strict=False))

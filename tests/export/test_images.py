@@ -102,9 +102,22 @@ def _encrypted(shell: Shell, name: str) -> None:
     (shell.folder / name).write_bytes(image)
 
 
+def _says(size_bytes: int) -> Callable[[Shell, str], None]:
+    """A qcow2 whose header says another size than its tables have."""
+
+    def make(shell: Shell, name: str) -> None:
+        image = bytearray((shell.folder / "disk.qcow2").read_bytes())
+        image[24:32] = size_bytes.to_bytes(8, "big")
+        (shell.folder / name).write_bytes(image)
+
+    return make
+
+
 @pytest.mark.parametrize(
     ("make", "said"),
     [
+        (_says(1 << 40), "L1 table is too small"),
+        (_says((1 << 63) - 512), "Image is too big"),
         (_cut, "it is damaged or cut short"),
         (_child, "it has a backing file. Make one file of it"),
         (_no_image, "isn't a qcow2 image"),
@@ -122,6 +135,26 @@ def test_an_image_that_is_not_whole_imports_nothing(
     told = shell.ours("import", "--vm", "bad", "scsi0:0=disk.raw", f"scsi0:1={name}", code=8)
 
     assert said in told
+    assert shell.points() == before
+
+
+@pytest.mark.parametrize("header", [True, False])
+def test_a_vmdk_that_lies_about_its_size_imports_nothing(shell: Shell, header: bool) -> None:
+    before = shell.points()
+    if header:  # the sparse extent's own header against the descriptor in it
+        image = bytearray((shell.folder / "disk.vmdk").read_bytes())
+        image[12:20] = (1 << 30).to_bytes(8, "little")
+        (shell.folder / "lies.vmdk").write_bytes(image)
+    else:
+        sectors = len(CONTENT) // 512 + 1
+        (shell.folder / "lies.vmdk").write_text(
+            "# Disk DescriptorFile\nversion=1\nCID=fffffffe\nparentCID=ffffffff\n"
+            f'createType="monolithicFlat"\nRW {sectors} FLAT "disk.raw" 0\n'
+        )
+
+    told = shell.ours("import", "--vm", "bad", "scsi0:0=lies.vmdk", code=8)
+
+    assert "sectors" in told if header else "is truncated" in told
     assert shell.points() == before
 
 
