@@ -278,6 +278,7 @@ class Service:
         self.dispatcher.give_orders(view, declared)
         self.dispatcher.traffic.give(view, rules, self.clock())
         self.dispatcher.release(view, declared, self.clock())
+        self.meters.waiting = self.dispatcher.waiting
         unserved = self.dispatcher.unserved(view, declared, self.clock() - self.unserved_s, rest)
         if unserved:
             with self._steps() as steps:

@@ -25,7 +25,7 @@ from scheduler.dispatch.fleet import InFlight, Placement, Release, subscribed_la
 from scheduler.dispatch.latency import Reading, paused
 from scheduler.dispatch.limits import Limits
 from scheduler.dispatch.pending import OpenTask
-from scheduler.dispatch.policy import choose
+from scheduler.dispatch.policy import choose, count_waiting
 from scheduler.dispatch.reach import Reach
 from scheduler.dispatch.room import Room
 from scheduler.dispatch.traffic import TrafficOrders
@@ -74,6 +74,8 @@ class Dispatcher:
         self.traffic = TrafficOrders(ledger)
         self.orders: dict[str, tuple[tuple[str, ...], bool, int | None]] = {}
         self._reach: Reach | None = None
+        self.waiting: Counter[str] = Counter()
+        """How many tasks the last release left, by reason."""
         self.forget_tasks()
 
     def forget_tasks(self) -> None:
@@ -175,7 +177,9 @@ class Dispatcher:
         self._slow_down(view, fleet.latency_ms, declared.limits)
         if self._reach is None or not self._reach.holds_for(fleet):
             self._reach = Reach(fleet)
-        releases = choose(self.backlog, Room(fleet, declared.limits, self._reach), now)
+        room = Room(fleet, declared.limits, self._reach)
+        releases = choose(self.backlog, room, now)
+        self.waiting = count_waiting(self.backlog, room, now)
         self._elsewhere.update(release.task_id for release in releases)
         chosen = (self.tasks[release.task_id].vm_run_id for release in releases)
         self._chosen_vms = {vm for vm in chosen if vm is not None}

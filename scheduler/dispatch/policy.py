@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import heapq
 import sys
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 from scheduler.dispatch.backlog import Backlog, Group, Queue
@@ -67,13 +68,23 @@ def choose(backlog: Backlog, room: Room, now: float) -> list[Release]:
 
 def explain(backlog: Backlog, room: Room, now: float) -> dict[str, str]:
     """Why each task waits that `choose` has left at `now`, by id: one line each that starts with `waiting: `."""
-    waiting: dict[str, str] = {}
+    return {rank[-1]: reason for group, reason in _reasons(backlog, room, now) for rank in group.ranked}
+
+
+def count_waiting(backlog: Backlog, room: Room, now: float) -> Counter[str]:
+    """How many tasks wait for each reason that `explain` would give; it looks at groups, not at tasks."""
+    counts: Counter[str] = Counter()
+    for group, reason in _reasons(backlog, room, now):
+        counts[reason] += len(group.ranked)
+    return counts
+
+
+def _reasons(backlog: Backlog, room: Room, now: float) -> Iterator[tuple[Group, str]]:
     for queue in backlog.queues:
         for group in queue.groups.values():
             placed = room.place(group, backlog.by_placement[group.placement], now)
             reason = placed.why() if isinstance(placed, Refused) else "its turn comes next"
-            waiting.update((rank[-1], f"waiting: {reason}") for rank in group.ranked)
-    return waiting
+            yield group, f"waiting: {reason}"
 
 
 def _turn(queue: Queue, room: Room, floor: int, now: float) -> tuple[int, int, int, float]:

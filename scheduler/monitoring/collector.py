@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.metadata
 import logging
 import threading
-import time
 from collections.abc import Iterator
 
 from prometheus_client import CollectorRegistry, ProcessCollector
@@ -14,7 +13,6 @@ from prometheus_client.registry import Collector
 
 from proxy_worker.contract.errors import LedgerError, ProxyfleetError
 from proxy_worker.ledger import FleetView, Ledger
-from scheduler.dispatch.reasons import waiting_reasons
 from scheduler.monitoring import database_metrics, ledger_metrics
 from scheduler.monitoring.gauges import gauge
 from scheduler.monitoring.meters import Meters
@@ -25,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 def registry_of(meters: Meters, state: State, ledger: Ledger) -> CollectorRegistry:
     """Everything that a scheduler offers: its meters, its fleet, and its own memory and processor time."""
-    meters.registry.register(FleetCollector(state, ledger))
+    meters.registry.register(FleetCollector(meters, state, ledger))
     ProcessCollector(registry=meters.registry)
     return meters.registry
 
@@ -33,7 +31,8 @@ def registry_of(meters: Meters, state: State, ledger: Ledger) -> CollectorRegist
 class FleetCollector(Collector):
     """Everything that isn't counted by the service itself. May be asked from several threads."""
 
-    def __init__(self, state: State, ledger: Ledger) -> None:
+    def __init__(self, meters: Meters, state: State, ledger: Ledger) -> None:
+        self._meters = meters
         self._state = state
         self._ledger = ledger
         self._jobs = database_metrics.JobMetrics()
@@ -76,8 +75,9 @@ class FleetCollector(Collector):
             yield from database_metrics.snapshots_of(session)
             yield from database_metrics.server_backup_of(session)
             if view is not None:
-                yield from ledger_metrics.tasks_of(view, database_metrics.open_tasks(session))
-                yield from ledger_metrics.waiting(waiting_reasons(session, view, time.time()))
+                opened = database_metrics.open_tasks(session)
+                yield from ledger_metrics.tasks_of(view, opened)
+                yield from ledger_metrics.waiting(view, opened, self._meters.waiting)
 
     def _view(self) -> FleetView | None:
         try:

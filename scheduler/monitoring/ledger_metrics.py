@@ -47,12 +47,22 @@ def fences_of(view: FleetView) -> Iterator[Metric]:
     yield epoch
 
 
-def waiting(reasons: Mapping[str, str]) -> Iterator[Metric]:
-    """Tasks that wait, by what for; every kind is there, so that one that begins is seen to."""
+def waiting(view: FleetView, opened: Mapping[TaskKind, int], left: Mapping[str, int]) -> Iterator[Metric]:
+    """Tasks that wait, by what for; every kind is there, so that one that begins is seen to.
+
+    `opened` as `tasks_of` takes it; `left` says how many the scheduler didn't release, by reason.
+    """
     family = GaugeMetricFamily(
         "proxyfleet_tasks_waiting", "Tasks that wait, by what they wait for.", labels=["reason"]
     )
-    counts = Counter(kind_of(reason) for reason in reasons.values())
+    counts: Counter[WaitingKind] = Counter()
+    for reason, count in left.items():
+        counts[kind_of(reason)] += count
+    counts[WaitingKind.PICK_UP] += sum(task.state is TaskState.DISPATCHED for task in view.tasks.values())
+    if view.quiet_s > 0:  # all that is released is refused
+        in_flight = sum(task.kind.takes_slot and task.state is not TaskState.READY for task in view.tasks.values())
+        disks = sum(count for kind, count in opened.items() if kind.takes_slot)
+        counts = Counter({WaitingKind.QUIET: max(0, disks - in_flight)})
     for kind in WaitingKind:
         family.add_metric([kind.value], counts[kind])
     yield family

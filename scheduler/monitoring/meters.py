@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
@@ -31,6 +31,8 @@ class Meters:
             registry=self.registry,
         )
         self._called: dict[str, StepCall] = {}
+        self.waiting: Mapping[str, int] = {}
+        """How many tasks the service left at its last turn, by reason; replaced whole."""
 
     @contextmanager
     def turn(self) -> Iterator[None]:
