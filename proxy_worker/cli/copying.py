@@ -15,8 +15,9 @@ from proxy_worker.contract.errors import DamageError
 from proxy_worker.contract.names import CompressionLevel
 from proxy_worker.mover.copying import CopiedPoint, Copying, CopyOutcome
 from proxy_worker.program.units import size
-from proxy_worker.repository.errors import CannotReadError, PointNotFoundError
+from proxy_worker.repository.errors import CannotReadError, PointNotFoundError, ShutOutError
 from proxy_worker.repository.points import Point
+from proxy_worker.repository.repository import Repository
 
 
 class NotAllCopiedError(DamageError):
@@ -51,6 +52,17 @@ class Chosen:
             return list({point.vm_id: point for point in found}.values())
         return [point for point in found if not self.runs or point.run in self.runs]
 
+    def damaged(self, source: Repository, points: list[Point]) -> list[str]:
+        """What is wrong with restore points that can't be read, and might have been among `points`."""
+        vm_ids = {point.vm_id for point in points}
+        found = []
+        for name, error in source.damaged_points.items():
+            _, vm_id, _run = name.split("/")
+            # What a writer had committed that was shut out since doesn't count.
+            if not isinstance(error, ShutOutError) and not self.runs and (not self.vms or vm_id in vm_ids):
+                found.append(str(error))
+        return found
+
 
 def copy_chosen(
     opening: Opening,
@@ -67,7 +79,7 @@ def copy_chosen(
         copying = Copying(original, copy, source, level)
         _require_usable(copying, source, target)
         points = chosen.of(original.points())
-        damaged = list(map(str, original.damaged_points.values()))
+        damaged = chosen.damaged(original, points)
         results = []
         with TerminalControl() as control:
             for number, point in enumerate(points, 1):
@@ -75,7 +87,7 @@ def copy_chosen(
                 result = copying.copy(point, control=control, about=partial(_title, title))
                 results.append(result)
                 if not as_json:
-                    typer.echo(_line(result))
+                    _over_progress(_line(result))
     if as_json:
         typer.echo(json.dumps([_figures(result) for result in results], indent=2))
     failures = [str(result.error) for result in results if result.error is not None]
@@ -100,6 +112,12 @@ def _require_usable(copying: Copying, source: str, target: str) -> None:
 def _title(title: str, key: str) -> None:
     if sys.stderr.isatty():
         print(f"\r\x1b[K{title}: {key}", file=sys.stderr)
+
+
+def _over_progress(line: str) -> None:
+    if sys.stderr.isatty():
+        print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+    typer.echo(line)
 
 
 def _line(result: CopiedPoint) -> str:

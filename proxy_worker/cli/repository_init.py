@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
@@ -17,6 +17,7 @@ from proxy_worker.repository.twins import make_twin
 from proxy_worker.repository.unlocking import store_at
 
 _SIZE = re.compile(r"(\d+)(KiB|MiB)?")
+_BLOCK_SIZE: Final = "256KiB"
 _UNITS = {None: 1, "KiB": 1024, "MiB": 1024 * 1024}
 
 app = typer.Typer(add_completion=False)
@@ -29,7 +30,7 @@ def init(
     passphrase_file: PassphraseFile = None,
     block_size: Annotated[
         str, typer.Option(metavar="SIZE", help="64KiB to 4MiB, a power of two; fixed from now on.")
-    ] = "256KiB",
+    ] = _BLOCK_SIZE,
     no_encryption: Annotated[
         bool, typer.Option("--no-encryption", help="Store in clear; whoever reads the folder reads the disks.")
     ] = False,
@@ -51,6 +52,10 @@ def init(
       proxy-worker repository init /mnt/second --like /backup/main --passphrase-file main.passphrase
     """
     if like is not None:
+        if no_encryption or block_size != _BLOCK_SIZE:
+            raise OptionError(
+                "repository init", why="a twin is encrypted, and has blocks, as the repository that --like names"
+            )
         _make_twin(repository, like, passphrase_file)
         return
     if no_encryption == (passphrase_file is not None):

@@ -15,7 +15,7 @@ import contextlib
 import secrets
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from pydantic import ValidationError
@@ -86,6 +86,10 @@ class Copying:
     source_name: str
     """What people call the source."""
     level: CompressionLevel = CompressionLevel.OPTIMAL
+    _originals: dict[str, list[Point]] = field(default_factory=dict)
+    _copies: dict[str, list[Point]] = field(default_factory=dict)
+    """Of each VM, as first listed, so that many points take no more listings than one: a point that went since is
+    found out when it is used."""
 
     @property
     def sealed(self) -> bool:
@@ -171,7 +175,7 @@ class Copying:
                     result = self.copy_disk(reader, disk.key, run=run, fence=fence, control=control)
                     done.append((identity_of(disk), fence, result.sealed_result))
                     reports.append(result.report)
-            self.target.commit(
+            copy = self.target.commit(
                 vm=VmIdentity(vm_id=point.vm_id, name=point.vm_name),
                 run=run,
                 job=point.job,
@@ -185,10 +189,17 @@ class Copying:
                 with contextlib.suppress(StoreError):  # what ended the copy is the error to show
                     forget_writer(self.target.access.store, vm_id=point.vm_id, run=run, disk_key=key, fence=fence)
             raise
+        self._copies.get(point.vm_id, []).append(copy)
         return tuple(reports)
 
     def _request(self, point: Point, disk: StoredDisk, run: str) -> DiskBackup:
-        basis = find_basis(self.source, self.target, point, disk.key)
+        vm_id = point.vm_id
+        if vm_id not in self._originals:
+            self._originals[vm_id] = self.source.points(vm_id)
+            self._copies[vm_id] = self.target.points(vm_id)
+        basis = find_basis(
+            self.source, point, disk.key, originals=self._originals[vm_id], copies=self._copies[vm_id]
+        )
         return DiskBackup(
             run=run,
             job=point.job,

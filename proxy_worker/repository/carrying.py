@@ -12,7 +12,7 @@ import xxhash
 
 from proxy_worker.contract.errors import DamageError
 from proxy_worker.repository.data_keys import DataKeyOpener, SealedDataKey, seal_anew
-from proxy_worker.repository.errors import RepositoryDamageError
+from proxy_worker.repository.errors import CannotReadError
 from proxy_worker.repository.index_run import Location, PackEntry
 from proxy_worker.repository.keyring import public_key_id
 from proxy_worker.repository.pack_layout import Chunk, ChunkKind, PackLayoutError
@@ -40,8 +40,8 @@ class Carrier:
         self._checksums: dict[bytes, dict[int, bytes]] = {}
         self._plain = memoryview(bytearray(source.block_size))
 
-    def carry(self, block_id: bytes) -> int:
-        """Store a block that the writer doesn't have; its length, plain.
+    def carry(self, block_id: bytes) -> None:
+        """Store a block that the writer doesn't have.
 
         With a read key it is opened and compared with its id before it is stored; else its stored bytes are
         compared with the checksum that the pack has of them. Every copy of a damaged one is tried. Raises
@@ -53,35 +53,38 @@ class Carrier:
                 self._source.access.index.refresh()
             for location in chunks.locate(block_id, ChunkKind.BLOCK):
                 try:
-                    return self._carry(location, block_id)
+                    self._carry(location, block_id)
                 except (ObjectNotFoundError, ObjectUnreadableError) as error:
                     damage = chunks.damage(location.pack.name, f"it can't be read: {error}")
                 except PackLayoutError as error:
                     damage = chunks.damage(location.pack.name, str(error))
                 except DamageError as error:
                     damage = error
+                else:
+                    return
         raise damage or chunks.missing(f"block {block_id.hex()}")
 
-    def _carry(self, location: Location, block_id: bytes) -> int:
+    def _carry(self, location: Location, block_id: bytes) -> None:
         source, writer = self._source, self._writer
         stored = memoryview(bytearray(location.stored_length))
         if source.access.store.read_into(location.pack.name, location.offset, stored) < len(stored):
             raise source.chunks.damage(location.pack.name, "it is cut short")
         self.read_bytes += len(stored)
-        length = location.plain_length
+        length = 0
         if source.can_read:
             length = source.chunks.open_block_into(location, block_id, stored, self._plain)
         elif xxhash.xxh3_128_digest(stored) != self._checksum(location):
             raise source.chunks.damage(location.pack.name, f"the chunk at {location.offset} has a wrong checksum")
         if location.block_count > 1:
             if not source.can_read:
-                raise RepositoryDamageError(
+                raise CannotReadError(
                     f"the chunk at {location.offset} of {location.pack.name}",
-                    why="it holds several blocks, which takes a read key to take apart",
+                    why="it holds several blocks, and a write key can't take it apart",
+                    remedy="Use the passphrase or a read key.",
                 )
             codec, data = writer.compress(self._plain[:length])
             writer.store_block(block_id, codec, data, length)
-            return length
+            return
         chunk = Chunk(
             location.offset,
             location.stored_length,
@@ -93,7 +96,6 @@ class Carrier:
             block_id,
         )
         writer.store_chunk(chunk, self._data_key(location), stored)
-        return length
 
     def _checksum(self, location: Location) -> bytes | None:
         pack: PackEntry = location.pack

@@ -7,6 +7,7 @@ is called `<run>.2`, then `<run>.3`, …
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import count
 from typing import Final
@@ -57,22 +58,19 @@ class Basis:
     """Offset and length of each area, in bytes."""
 
 
-def find_basis(source: Repository, target: Repository, point: Point, disk_key: str) -> Basis | None:
+def find_basis(
+    source: Repository, point: Point, disk_key: str, *, originals: Sequence[Point], copies: Sequence[Point]
+) -> Basis | None:
     """The copy that is nearest in time, compared by what the source says of both; None if there is none to use.
 
-    Nothing is read but maps and segments: blocks that have the same id in the source are the same in the target.
+    `originals` and `copies` are the VM's restore points in source and target. Nothing is read but maps and
+    segments: blocks that have the same id in the source are the same in the target.
     """
-    originals = {known.run: known for known in source.points(point.vm_id)}
-    copies = [copy for copy in target.points(point.vm_id) if any(disk.key == disk_key for disk in copy.disks)]
-    copies.sort(key=lambda copy: (copy.sequence > point.sequence, abs(copy.sequence - point.sequence)))
-    if (source.block_size, source.access.config.blocks_per_segment) != (
-        target.block_size,
-        target.access.config.blocks_per_segment,
-    ):
-        return None
-    for copy in copies:
-        original = originals.get(copy.run) or originals.get(_original_run(copy.run))
-        if original is None or original.run == point.run:
+    known = {original.run: original for original in originals}
+    nearest = sorted(copies, key=lambda copy: (copy.sequence > point.sequence, abs(copy.sequence - point.sequence)))
+    for copy in nearest:
+        original = known.get(copy.run) or known.get(_original_run(copy.run))
+        if original is None or original.run == point.run or all(disk.key != disk_key for disk in copy.disks):
             continue
         try:
             changed = _differences(source, original, point, disk_key)

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from proxy_worker.cli.copying import NotAllCopiedError
 from proxy_worker.cli.repository import app
 from proxy_worker.contract.errors import CancelledError
 from proxy_worker.mover.control import Unattended, Verdict
@@ -27,6 +28,7 @@ from tests.repository.making import (
     CHEAP,
     CREDENTIAL,
     KEY,
+    OTHER,
     PASSPHRASE,
     VM,
     back_up,
@@ -127,7 +129,8 @@ def test_a_target_with_blocks_of_another_size_takes_copies(source: Repository, t
     store = LocalStore(tmp_path / "target")
     store.prepare()
     with Repository.create(store, passphrase=None, block_size=256 * 1024, blocks_per_segment=2) as target:
-        copy_all(source, target)
+        later = copy_all(source, target)[-1].reports[0]
+        assert (later.parent, later.full_read_reason) == ("yesterday", None)
         with target.reader(target.points()[-1]) as reader:
             content = bytearray(len(TODAY))
             assert reader.read_range_into(KEY, 0, memoryview(content))
@@ -292,3 +295,23 @@ def test_the_command_copies_what_it_is_told(tmp_path: Path) -> None:
     assert "web01 today: is there already" in rest.stdout
     assert "--point, --newest and --all" in str(runner.invoke(app, [*call, *keys]).exception)
     assert "VM nobody" in str(runner.invoke(app, [*call, *keys, "--all", "--vm", "nobody"]).exception)
+
+
+def test_points_that_cannot_be_read_are_named_unless_others_were_asked_for(tmp_path: Path) -> None:
+    with make_source(tmp_path / "source") as source:
+        back_up(source, noise(1), run="other", vm=OTHER)
+        make_target(tmp_path / "target", source, twin=True).close()
+    (tmp_path / "source" / "points" / VM.vm_id / "today").write_bytes(b"no point")
+    phrase = tmp_path / "phrase"
+    phrase.write_bytes(PASSPHRASE)
+    keys = ["--source-passphrase-file", str(phrase), "--target-passphrase-file", str(phrase)]
+    call = ["copy", str(tmp_path / "source"), str(tmp_path / "target"), *keys, "--newest"]
+    runner = CliRunner(env={"XDG_CACHE_HOME": str(tmp_path / "cache")})
+
+    assert runner.invoke(app, [*call, "--vm", "db01"]).exit_code == 0
+    ran = runner.invoke(app, call)
+
+    assert isinstance(ran.exception, NotAllCopiedError)
+    assert f"points/{VM.vm_id}/today" in str(ran.exception)
+    assert "web01 yesterday: " in ran.stdout
+    assert "db01 other: is there already" in ran.stdout
