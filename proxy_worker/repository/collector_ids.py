@@ -70,12 +70,11 @@ class IdSet:
         for part, buffer in self._buffers.items():
             with self._path(part).open("ab") as file:
                 file.write(buffer)
-            written = self._written.get(part, 0) + len(buffer)
-            if written > 2 * self._unique.get(part, 0) + _REPEATED_BYTES:
+            self._written[part] = self._written.get(part, 0) + len(buffer)
+            if self._written[part] > 2 * self._unique.get(part, 0) + _REPEATED_BYTES:
                 unique = b"".join(_split(self._read(part)))
                 self._path(part).write_bytes(unique)
-                written = self._unique[part] = len(unique)
-            self._written[part] = written
+                self._written[part] = self._unique[part] = len(unique)
         self._buffers = {}
         self._held_bytes = 0
 
