@@ -16,7 +16,7 @@ from proxy_worker.repository.store.objects import ObjectStore, StoreUnfitError
 from proxy_worker.repository.withdrawal import end_point
 from tests.repository.making import VM, back_up, make_repository, noise, restore
 from tests.simulators.bad_line import BadLine, Fault, bad_line
-from tests.simulators.object_storage import ACCESS_KEY, ObjectStorage, serving
+from tests.simulators.object_storage import ACCESS_KEY, ObjectStorage
 
 BUSY = Fault(status=503, body=b"<Error><Code>SlowDown</Code></Error>")
 DENIED = Fault(status=403, body=b"<Error><Code>AccessDenied</Code></Error>")
@@ -33,10 +33,9 @@ NOTHING_LISTED = Fault(
 )
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectStorage]:
-    with serving(tmp_path_factory.mktemp("object-storage")) as running:
-        yield running
+@pytest.fixture
+def server(object_storage: ObjectStorage) -> ObjectStorage:
+    return object_storage
 
 
 @pytest.fixture
@@ -128,19 +127,19 @@ def test_a_store_that_denies_deletes_loses_nothing_and_the_next_collection_goes_
     store: ObjectStore, line: tuple[BadLine, str]
 ) -> None:
     repository = make_repository(store)
-    back_up(repository, noise(8, 1), run="monday", vm=VM)
-    kept = back_up(repository, noise(8, 2), run="tuesday", vm=VM)
+    back_up(repository, noise(2, 1), run="monday", vm=VM)
+    kept = back_up(repository, noise(2, 2), run="tuesday", vm=VM)
     end_point(repository.access, vm_id=VM.vm_id, run="monday")
 
     line[0].always("DELETE", DELETE_DENIED)
     with pytest.raises(StoreReadOnlyError, match="can't delete"):
         collect(repository)
-    assert restore(repository, kept) == noise(8, 2)
+    assert restore(repository, kept) == noise(2, 2)
     assert check(repository.access).findings == ()
 
     line[0].fault = lambda _method, _target: None
     assert collect(repository).freed_bytes > 0
-    assert restore(repository, kept) == noise(8, 2)
+    assert restore(repository, kept) == noise(2, 2)
 
 
 def test_who_may_not_delete_backs_up_and_restores_all_the_same(
@@ -159,7 +158,7 @@ def test_every_request_is_counted(store: ObjectStore, line: tuple[BadLine, str],
     restore(repository, point)
     check(repository.access)
     large = store.create("packs/ab/large")
-    large.write(bytes(20 << 20))
+    large.write(bytes(9 << 20))
     large.finish()
     store.delete("packs/ab/large")
 

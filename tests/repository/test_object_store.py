@@ -6,26 +6,24 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import obstore
 import pytest
-from obstore.exceptions import AlreadyExistsError, GenericError
+from obstore.exceptions import AlreadyExistsError
 
 from proxy_worker.contract.errors import StoreError
 from proxy_worker.repository.store import ObjectNotFoundError, StoreReadOnlyError
 from proxy_worker.repository.store.objects import ObjectStore, StoreUnfitError, StoreUrlError
-from tests.simulators.object_storage import ACCESS_KEY, ObjectStorage, serving
+from tests.simulators.object_storage import ACCESS_KEY, ObjectStorage
 
 COMMAND = Path(sys.executable).with_name("proxy-worker")
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectStorage]:
-    with serving(tmp_path_factory.mktemp("object-storage")) as running:
-        yield running
+@pytest.fixture
+def server(object_storage: ObjectStorage) -> ObjectStorage:
+    return object_storage
 
 
 @pytest.fixture
@@ -69,26 +67,6 @@ def test_the_life_of_a_repository(server: ObjectStorage, tmp_path: Path) -> None
     assert collected["freed_bytes"] > 0
     run("restore", "--repository", url, "--vm", "web", "--disk", "scsi0:0", "--to", "again.raw")
     assert (tmp_path / "again.raw").read_bytes() == disk.read_bytes()
-
-
-@pytest.mark.parametrize("theirs", [b"mine", b"another's"])
-def test_whose_object_it_is_when_the_answer_was_lost(
-    store: ObjectStore, theirs: bytes, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # The answer is taken away here: no server loses one when it is told to.
-    real, lost = obstore.put, []
-
-    def put(where: Any, name: str, content: bytes, **how: Any) -> Any:
-        if not lost:
-            lost.append(name)
-            real(where, name, theirs, **how)
-            raise GenericError("the connection was reset")
-        return real(where, name, content, **how)
-
-    monkeypatch.setattr(obstore, "put", put)
-
-    assert store.put_if_absent("points/vm/run", [b"mi", b"ne"]) is (theirs == b"mine")
-    assert store.get("points/vm/run") == theirs
 
 
 @pytest.mark.parametrize("conflicts", [1, 100])

@@ -17,7 +17,7 @@ from proxy_worker.repository.store.remote import RemoteStore
 from tests.gateway.serving import Fleet, Served
 from tests.gateway.serving import serving as serving_a_gateway
 from tests.repository.faulty_store import FaultyStore
-from tests.simulators.object_storage import ACCESS_KEY, ObjectStorage, serving
+from tests.simulators.object_storage import ACCESS_KEY, ObjectStorage
 
 
 def _local(folder: Path) -> Store:
@@ -34,12 +34,6 @@ OBJECTS = "objects"
 REMOTE = "remote"
 SPOOLING = (ObjectStore, RemoteStore)
 """What is unfinished lies beside whoever writes it."""
-
-
-@pytest.fixture(scope="module")
-def object_storage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectStorage]:
-    with serving(tmp_path_factory.mktemp("object-storage")) as running:
-        yield running
 
 
 class Moving(LocalStore):

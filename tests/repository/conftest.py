@@ -1,0 +1,16 @@
+"""What several tests of repositories share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.simulators.object_storage import ObjectStorage, serving
+
+
+@pytest.fixture(scope="session")
+def object_storage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectStorage]:
+    """A server that every test has places of its own in."""
+    with serving(tmp_path_factory.mktemp("object-storage")) as running:
+        yield running
