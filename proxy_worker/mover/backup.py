@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from typing import Final
 
-from proxy_worker.contract.errors import SourceError, StoreError
+from proxy_worker.contract.errors import DamageError, SourceError, StoreError
 from proxy_worker.contract.outcome import DiskBackupResult, DiskProgress, DiskReport
 from proxy_worker.contract.specification import DiskBackup
 from proxy_worker.mover.buffers import batch_blocks
@@ -137,7 +137,7 @@ class _Delivery:
                     self._counters.deliver_s += time.monotonic() - started_s
                     self._pacing.spend(self._writer.stored_bytes - stored_bytes)
                 self._tell()
-        except SourceError:
+        except (SourceError, DamageError):
             with contextlib.suppress(StoreError):  # what ended the reading is the error to show
                 self._settle()  # so that the next attempt goes on from here
             raise

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
-from proxy_worker.contract.errors import DamageError
+from proxy_worker.contract.errors import CancelledError, DamageError, StoreError
 from proxy_worker.contract.names import TransportMode
 from proxy_worker.contract.outcome import DiskBackupResult, DiskProgress, DiskReport
+from proxy_worker.mover.backup import SETTLE_S
 from proxy_worker.mover.control import Control, Verdict, stopped
 from proxy_worker.mover.pacing import Pacing
 from proxy_worker.mover.plan import ID_BYTES, ZERO_ID
@@ -57,7 +59,12 @@ def carry_disk(
     with target.begin_disk(vm_id=reader.point.vm_id, run=run, disk_key=disk.key, fence=fence) as writer:
         carrier = Carrier(source, target, writer)
         work = _Carrying(reader, writer, carrier, disk, control=control, pacing=pacing)
-        segments = work.run()
+        try:
+            segments = work.run()
+        except (DamageError, CancelledError):
+            with contextlib.suppress(StoreError):  # what ended the copy is the error to show
+                writer.wait_durable(writer.mark(), SETTLE_S)  # so that the next one finds what this one stored
+            raise
         report = DiskReport(
             size_bytes=disk.size_bytes,
             read_bytes=carrier.read_bytes,

@@ -185,6 +185,9 @@ def test_a_block_that_is_damaged_in_the_source_is_named_and_never_stored(
         target.access.index.refresh()
         assert target.access.index.find(target.access.keyring.block_id(noise(1, 1))) == []
         assert target.points() == []
+        stored = stored_bytes(target)
+        copy_all(original, target)
+        assert stored_bytes(target) == stored  # what was whole was stored, once
         assert check(target.access).findings == ()
 
 
