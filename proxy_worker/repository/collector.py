@@ -19,9 +19,10 @@ from proxy_worker.repository.access import Access
 from proxy_worker.repository.collector_lists import CondemnedLists
 from proxy_worker.repository.collector_marking import Marking, mark_repository, require_resolved
 from proxy_worker.repository.collector_moving import ChunkMover
-from proxy_worker.repository.collector_removal import delete_packs, withdraw_from_index
+from proxy_worker.repository.collector_removal import delete_packs, fragments_of, withdraw_from_index
 from proxy_worker.repository.collector_report import CollectionReport, Counted
 from proxy_worker.repository.collector_rescue import packs_still_needed
+from proxy_worker.repository.fragments import fragment_name
 from proxy_worker.repository.keyring import Secrets
 from proxy_worker.repository.pace import LOOK_AGAIN_S, Pace
 from proxy_worker.repository.pack_layout import pack_name
@@ -153,14 +154,11 @@ class _Collection:
             doomed = lists.settle(number, condemned - needed)
             self._note(rescued_packs=len(condemned - doomed))
         access.index.refresh()
-        fragments = {
-            run.fragment_of(place)
-            for run in access.index.runs
-            for place, (pack_id, _) in enumerate(run.pack_sizes())
-            if pack_id in doomed
-        }
+        partly, wholly = fragments_of(access.index.runs, doomed)
         present = dict(self._present(doomed))
-        left = withdraw_from_index(access, fragments, doomed.__contains__)
+        left = withdraw_from_index(access, partly, doomed.__contains__)
+        for fragment_id in sorted(wholly):
+            access.store.delete(fragment_name(fragment_id))
         if left:
             self._note(notes=(*self._report.notes, f"{left} fragments of other trust groups name deleted packs"))
         delete_packs(access, present, go_on=self._go_on)

@@ -23,9 +23,13 @@ class SortedIds(Sequence[bytes]):
         for pack_id in ids:
             buckets[pack_id[0]] += pack_id
         self._joined = bytearray()
+        self._begins = array("Q")
+        """By an id's first byte, where such ids begin."""
         for bucket in buckets:
+            self._begins.append(len(self))
             pieces = {bytes(bucket[at : at + PACK_ID_BYTES]) for at in range(0, len(bucket), PACK_ID_BYTES)}
             self._joined += b"".join(sorted(pieces))
+        self._begins.append(len(self))
 
     def __len__(self) -> int:
         return len(self._joined) // PACK_ID_BYTES
@@ -45,7 +49,8 @@ class SortedIds(Sequence[bytes]):
 
     def number(self, pack_id: bytes) -> int:
         """The place of an id, or `ABSENT`."""
-        at = bisect_left(self, pack_id)
+        first = pack_id[0]
+        at = bisect_left(self, pack_id, self._begins[first], self._begins[first + 1])
         return at if at < len(self) and self[at] == pack_id else ABSENT
 
 

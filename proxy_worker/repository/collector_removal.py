@@ -16,7 +16,7 @@ from proxy_worker.repository.fragments import (
     encode_records,
     fragment_name,
 )
-from proxy_worker.repository.index_run import FRAGMENT_ID_BYTES
+from proxy_worker.repository.index_run import FRAGMENT_ID_BYTES, IndexRun
 from proxy_worker.repository.keyring import OWNER_GROUP
 from proxy_worker.repository.pack_layout import pack_name
 from proxy_worker.repository.store import ObjectNotFoundError
@@ -31,6 +31,19 @@ class _Rest:
     packs: list[FragmentPack] = field(default_factory=list)
     records: list[bytes] = field(default_factory=list)
     fragments: list[str] = field(default_factory=list)
+
+
+def fragments_of(runs: Iterable[IndexRun], gone: frozenset[bytes]) -> tuple[set[bytes], set[bytes]]:
+    """The ids of fragments of which some packs are `gone`, and of those that describe no other packs.
+
+    The latter may go unread: what the index knows of a fragment was verified, and a fragment never changes.
+    """
+    some: set[bytes] = set()
+    others: set[bytes] = set()
+    for run in runs:
+        for place, (pack_id, _) in enumerate(run.pack_sizes()):
+            (some if pack_id in gone else others).add(run.fragment_of(place))
+    return some & others, some - others
 
 
 def withdraw_from_index(access: Access, fragment_ids: Iterable[bytes], gone: Callable[[bytes], bool]) -> int:
