@@ -75,7 +75,7 @@ def main() -> int:
     rounds = []
     for number in range(options.rounds):
         figures = _measure(restic, ours, disks, work, compare=number == 0)
-        figures |= _measure_many(many)
+        figures |= _measure_many(many, check=number == 0)
         rounds.append(figures)
         brief = ", ".join(f"{k} {v:.1f}" for k, v in figures.items() if "cpu" not in k and "peak" not in k)
         print(f"round {number + 1} of {options.rounds}: {brief}", flush=True)
@@ -129,8 +129,8 @@ def _measure(
     return figures | {"export_mib_per_s": reads.mib_per_s, "export_first_byte_s": reads.first_byte_s}
 
 
-def _measure_many(many: Many) -> dict[str, float]:
-    """A collection and a prune; copying has brought both repositories into memory."""
+def _measure_many(many: Many, *, check: bool) -> dict[str, float]:
+    """A collection and a prune; copying has brought both repositories into memory. With `check`, that it was right."""
     figures: dict[str, float] = {}
     many.renew()
     _note(figures, "restic_prune", many.restic.prune())
@@ -138,6 +138,8 @@ def _measure_many(many: Many) -> dict[str, float]:
     if report["waiting_for"] or report["points"] * 2 != POINTS:
         raise CommandFailedError(f"the collection didn't do what it was to: {report}")
     _note(figures, "collect", measured)
+    if check:
+        many.ours.check()
     shutil.rmtree(many.copy)
     return figures
 
