@@ -60,6 +60,8 @@ class Patience:
     first_pause_s: float = 0.5
     longest_pause_s: float = 15.0
     in_all_s: float = 1800.0
+    first_contact_s: float = 3.0
+    """For a mover that never has answered: somebody may be waiting at a terminal, with a wrong address."""
 
 
 class Link:
@@ -131,18 +133,19 @@ class Link:
     def persist(self, step: Callable[[grpc.Channel], T], given_up: threading.Event | None = None) -> T:
         """Take a step, again after whatever a cut may have caused, for as long as patience lasts or until given up.
 
-        Nobody waits for a mover that never has answered. Raises `LinkUnavailableError`, `LinkCertificateError`,
-        `LinkRefusedError`, `LinkProtocolError`, and what the other end refuses with.
+        Raises `LinkUnavailableError`, `LinkCertificateError`, `LinkRefusedError`, `LinkProtocolError`, and what the
+        other end refuses with.
         """
         patience = self._patience
-        until = time.monotonic() + patience.in_all_s
+        since = time.monotonic()
         pause_s = patience.first_pause_s
         given_up = given_up or threading.Event()
         while True:
             try:
                 done = self._take(step)
             except LinkUnavailableError:
-                if not self._met or time.monotonic() + pause_s > until or given_up.wait(pause_s):
+                lasts_s = patience.in_all_s if self._met else patience.first_contact_s
+                if time.monotonic() + pause_s > since + lasts_s or given_up.wait(pause_s):
                     raise
             else:
                 self._met = True

@@ -23,7 +23,7 @@ from scheduler.pki.authority import Authority
 from scheduler.pki.certificates import Peer, Role, certify, key_pem, now_utc
 
 HERE = "127.0.0.1"
-QUICK = Patience(first_pause_s=0.05, longest_pause_s=0.2, in_all_s=120)
+QUICK = Patience(first_pause_s=0.05, longest_pause_s=0.2, in_all_s=120, first_contact_s=0.2)
 """As patient as a machine under load may need, without pauses that a test would wait for."""
 
 

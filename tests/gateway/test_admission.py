@@ -101,6 +101,6 @@ def test_commands_without_a_certificate_are_told_where_to_name_one(monkeypatch: 
         open_store("proxyfleet://127.0.0.1/main")
 
 
-def test_a_gateway_that_never_answered_is_not_waited_for(served: Served) -> None:
+def test_a_gateway_that_never_answered_is_not_waited_for_long(served: Served) -> None:
     with pytest.raises(LinkUnavailableError, match=r"refused.*proxy-worker serve"):
         served.store(port=1).exists("config/1")
