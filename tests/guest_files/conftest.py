@@ -72,10 +72,7 @@ def _disks(folder: Path) -> None:
     windows = guest_disks.make_ntfs(folder / "windows", 8 * MIB, {"report.docx": folder / "report"})
     short = guest_disks.make_ext4(folder / "short", 16 * MIB, content)
     os.truncate(short, 4 * MIB)
-    unknown = folder / "unknown"
-    unknown.write_bytes(random.Random(2).randbytes(MIB))
-    encrypted = guest_disks.make_luks(folder / "encrypted", 20 * MIB)
-    guest_disks.partitioned(folder / "root.raw", [root, windows, short, unknown, encrypted])
+    guest_disks.partitioned(folder / "root.raw", [root, windows, short])
     data = guest_disks.make_xfs(folder / "data", 24 * MIB, {"report.bin": folder / "report"})
     guest_disks.spread_over([folder / "one.raw", folder / "two.raw"], "vg0", "data", data)
 

@@ -67,14 +67,6 @@ def make_xfs(image: Path, size: int, files: Mapping[str, Path]) -> Path:
     return image
 
 
-def make_luks(image: Path, size: int) -> Path:
-    """An encrypted volume."""
-    _sized(image, size)
-    quick = ("--pbkdf", "pbkdf2", "--pbkdf-force-iterations", "1000")
-    run("cryptsetup", "luksFormat", "--type", "luks2", *quick, "-q", image, "-", given="secret")
-    return image
-
-
 def partitioned(image: Path, parts: Sequence[Path]) -> Path:
     """A disk with a GPT whose partitions have the content of these images."""
     sizes = [part.stat().st_size for part in parts]

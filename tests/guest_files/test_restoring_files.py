@@ -30,6 +30,7 @@ from proxy_worker.guest_files.errors import (
 )
 from proxy_worker.guest_files.guest import Entry, Guest
 from proxy_worker.guest_files.landing import restore
+from proxy_worker.guest_files.volumes import Volume
 from proxy_worker.repository.points import Point
 from tests.guest_files.conftest import MODIFIED, ODD_NAME, REPORT
 
@@ -45,15 +46,32 @@ def test_volumes_are_listed_with_what_they_are(guest: Guest, capsys: pytest.Capt
         "scsi0:0/1": "ext4",
         "scsi0:0/2": "ntfs",
         "scsi0:0/3": "ext4",
-        "scsi0:0/4": "",
-        "scsi0:0/5": "crypto_LUKS",
         "scsi0:1": "LVM2_member",
         "scsi0:2": "LVM2_member",
         "vg0/data": "xfs",
     }
     assert (volumes["scsi0:0/2"]["label"], volumes["scsi0:0/2"]["size_bytes"]) == ("Windows", 8 << 20)
-    assert volumes["scsi0:0/5"]["problem"] == "it is encrypted (LUKS)"
+    assert volumes["scsi0:1"]["problem"] == "it is a part of LVM, whose volumes have names of their own"
     assert volumes["scsi0:0/1"]["problem"] is None
+
+
+@pytest.mark.parametrize(
+    ("filesystem", "problem"),
+    [
+        ("crypto_LUKS", "it is encrypted (LUKS)"),
+        ("BitLocker", "it is encrypted (BitLocker)"),
+        ("linux_raid_member", "it is a part of a RAID, whose volumes have names of their own"),
+        ("swap", "it is swap space"),
+        ("", "its filesystem is unknown"),
+        ("btrfs", None),
+    ],
+)
+def test_what_holds_no_files_says_why(filesystem: str, problem: str | None) -> None:
+    assert Volume("scsi0:0", "/dev/sda", filesystem, 1, "").problem == problem
+
+
+def test_a_volume_on_disks_that_were_left_out_says_so() -> None:
+    assert Volume("vg0/data", "", "", 0, "").problem == "a part of it is on a disk that isn't among these"
 
 
 def test_a_folder_is_listed(guest: Guest, capsys: pytest.CaptureFixture[str]) -> None:
@@ -122,8 +140,6 @@ def test_what_cannot_be_had_is_an_error_that_says_why(guest: Guest) -> None:
         guest.volume("vg0/root")
     for name, why in (
         ("scsi0:0/3", "its ext4 can't be mounted"),
-        ("scsi0:0/4", "its filesystem is unknown"),
-        ("scsi0:0/5", "it is encrypted"),
         ("scsi0:1", "it is a part of LVM"),
     ):
         with pytest.raises(UnreadableVolumeError, match=f"volume {name}: {why}"):
