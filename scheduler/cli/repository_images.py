@@ -16,7 +16,6 @@ import typer
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from proxy_worker.contract.errors import CredentialError
 from proxy_worker.contract.names import CompressionLevel
 from proxy_worker.contract.outcome import PointDisk, PointSummary
 from proxy_worker.contract.specification import VmIdentity
@@ -25,16 +24,13 @@ from scheduler.cli import completion
 from scheduler.cli.arguments import AsJson, RepositoryName
 from scheduler.cli.finding import find_repository
 from scheduler.cli.opening import configuration, opened_state
+from scheduler.cli.own_secrets import opening
 from scheduler.cli.printing import note, print_json
 from scheduler.local_proxy import access_key, proxy_worker
 from scheduler.runs.catalogue import add_point
 from scheduler.state.asking import find_point
 from scheduler.state.errors import AmbiguousVmError
 from scheduler.state.models import Point, Repository, VcenterVm
-
-
-class NoKeyHereError(CredentialError):
-    """This server holds no key that opens the repository for this."""
 
 
 def import_images(
@@ -64,14 +60,15 @@ def import_images(
     """
     with opened_state() as state:
         with state.read() as session:
-            opened = find_repository(session, repository)
+            chosen = find_repository(session, repository)
             known = vm_id or _id_of(session, vm)
+            elsewhere = f"proxy-worker repository import {chosen.location} --write-key-file FILE …"
             command = [
-                *(str(proxy_worker()), "repository", "import", opened.location, *images, "--vm", vm),
-                *("--level", level.value, *_opening(opened, "--write-key-file"), "--json"),
+                *(str(proxy_worker()), "repository", "import", chosen.location, *images, "--vm", vm),
+                *("--level", level.value, *opening(chosen, "--write-key-file", elsewhere=elsewhere), "--json"),
                 *(("--vm-id", known) if known is not None else ()),
             ]
-            surroundings = os.environ | _access_key(opened)
+            surroundings = os.environ | _access_key(chosen)
         sys.stderr.flush()
         done = subprocess.run(command, env=surroundings, stdout=subprocess.PIPE, text=True, check=False)
         if done.returncode != 0:
@@ -122,10 +119,11 @@ def export_image(
     with opened_state() as state, state.read() as session:
         found = find_point(session, vm, point)
         repository = find_repository(session, found.repository)
+        elsewhere = f"proxy-worker repository export {repository.location} --read-key-file FILE …"
         command = [
             *(str(proxy_worker()), "repository", "export", repository.location),
             *("--vm", found.vm_id, "--point", found.point, "--disk", disk_key, "--to", str(to)),
-            *_opening(repository, "--read-key-file"),
+            *opening(repository, "--read-key-file", elsewhere=elsewhere),
             *(("--format", image_format) if image_format is not None else ()),
             *(("--overwrite",) if overwrite else ()),
             *(("--json",) if as_json else ()),
@@ -145,23 +143,6 @@ def _id_of(session: Session, vm: str) -> str | None:
             f"VM {vm!r}", why=f"{len(ids)} VMs have that name", remedy=f"Name one by --vm-id: {', '.join(ids)}."
         )
     return ids[0] if ids else None
-
-
-def _opening(repository: Repository, key_option: str) -> list[str]:
-    """The options that open a repository, by what lies in this server's secrets folder."""
-    if repository.credential is None:
-        return []
-    folder = configuration().secrets_dir
-    passphrase, key = (folder / f"{repository.credential}.{kind}" for kind in ("passphrase", "key"))
-    if passphrase.exists():
-        return ["--passphrase-file", str(passphrase)]
-    if key.exists():
-        return [key_option, str(key)]
-    raise NoKeyHereError(
-        f"repository {repository.name!r} can't be opened here",
-        why=f"this server has neither {passphrase.name} nor {key.name} in {folder}",
-        remedy="Put one there, or use `proxy-worker repository import` and `export` where one is.",
-    )
 
 
 def _access_key(repository: Repository) -> dict[str, str]:

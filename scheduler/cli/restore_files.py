@@ -12,17 +12,14 @@ from typing import Annotated
 
 import typer
 
-from proxy_worker.contract.errors import CredentialError
 from scheduler.cli import completion
 from scheduler.cli.arguments import AsJson
 from scheduler.cli.finding import find_repository
 from scheduler.cli.opening import configuration, opened_state
+from scheduler.cli.own_secrets import opening
 from scheduler.local_proxy import proxy_worker
 from scheduler.state.asking import find_point
-
-
-class NoKeyHereError(CredentialError):
-    """This server holds no key that could read the repository."""
+from scheduler.state.models import Repository
 
 
 def files(
@@ -82,7 +79,7 @@ def files(
         repository = find_repository(session, found.repository)
         command = [
             *(str(proxy_worker()), "restore-files", "--repository", repository.location),
-            *_secrets(repository.name, repository.location, repository.credential),
+            *_secrets(repository),
             *("--vm", found.vm_id, "--point", found.point),
         ]
     for option, values in (("--path", path), ("--disk", disk_key)):
@@ -96,19 +93,9 @@ def files(
     os.execv(command[0], command)  # noqa: S606 - takes this process' place at the terminal; no shell is wanted
 
 
-def _secrets(repository: str, location: str, credential: str | None) -> list[str]:
+def _secrets(repository: Repository) -> list[str]:
     """The options that open a repository, by what lies in this server's secrets folder."""
-    if credential is None:
-        return []
-    secret = configuration().secrets_dir / credential
-    passphrase, key, access = (secret.with_name(f"{credential}.{kind}") for kind in ("passphrase", "key", "s3"))
+    access = configuration().secrets_dir / f"{repository.credential}.s3"
+    elsewhere = f"proxy-worker restore-files --repository {repository.location} --read-key-file FILE …"
     words = ["--access-key-file", str(access)] if access.exists() else []
-    if passphrase.exists():
-        return [*words, "--passphrase-file", str(passphrase)]
-    if key.exists():
-        return [*words, "--read-key-file", str(key)]
-    raise NoKeyHereError(
-        f"repository {repository!r} can't be read here",
-        why=f"this server has neither {passphrase.name} nor {key.name} in {secret.parent}",
-        remedy=f"Where one is: proxy-worker restore-files --repository {location} --read-key-file FILE …",
-    )
+    return [*words, *opening(repository, "--read-key-file", elsewhere=elsewhere)]
