@@ -17,11 +17,12 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from proxy_worker.contract.errors import LedgerError
 from proxy_worker.contract.names import TaskKind
 from proxy_worker.contract.signing import sign
-from proxy_worker.ledger import FleetView, Ledger, Refusal, TaskState, TaskVerdict, TaskView
+from proxy_worker.ledger import FleetView, Ledger, Refusal, TaskState, TaskVerdict
 from scheduler.dispatch.backlog import Backlog
 from scheduler.dispatch.candidates import candidates
 from scheduler.dispatch.declared import DeclaredFleet
-from scheduler.dispatch.fleet import InFlight, Placement, Release, subscribed_lanes
+from scheduler.dispatch.fleet import Placement, Release, subscribed_lanes
+from scheduler.dispatch.flight import begun_vms, flies, in_flight
 from scheduler.dispatch.latency import Reading, paused
 from scheduler.dispatch.limits import Limits
 from scheduler.dispatch.pending import OpenTask
@@ -237,7 +238,7 @@ class Dispatcher:
 
     def _keep_backlog(self, view: FleetView) -> None:
         """Have the backlog hold exactly what is ready, with a look at nothing but what changed."""
-        flying = {task_id for task_id, seen in view.tasks.items() if _flies(seen) and task_id in self.tasks}
+        flying = {task_id for task_id, seen in view.tasks.items() if flies(seen) and task_id in self.tasks}
         for task_id in flying:
             self.backlog.discard(task_id)
         back = self._elsewhere - flying
@@ -283,27 +284,3 @@ def _less(counts: Counter[T], counted: T) -> None:
     counts[counted] -= 1
     if not counts[counted]:
         del counts[counted]
-
-
-def begun_vms(view: FleetView, tasks: Mapping[str, OpenTask]) -> set[str]:
-    """The VM runs that have a disk in flight."""
-    begun = (tasks[task_id].vm_run_id for task_id, seen in view.tasks.items() if task_id in tasks and _flies(seen))
-    return {vm_run_id for vm_run_id in begun if vm_run_id is not None}
-
-
-def _flies(seen: TaskView) -> bool:
-    return seen.state in {TaskState.DISPATCHED, TaskState.RUNNING}
-
-
-def in_flight(view: FleetView, tasks: Mapping[str, OpenTask]) -> Iterable[InFlight]:
-    """What has been released and hasn't ended, as the policy counts it."""
-    for task_id, seen in view.tasks.items():
-        if _flies(seen):
-            task = tasks.get(task_id)
-            yield InFlight(
-                lane=seen.lane or "",
-                proxy=seen.proxy,
-                takes_slot=seen.kind.takes_slot,
-                job=task.job if task is not None else "",
-                caps=task.new.caps if task is not None else (),
-            )

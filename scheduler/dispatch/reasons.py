@@ -7,7 +7,7 @@ from sqlalchemy.orm import Session
 
 from proxy_worker.ledger import FleetView, TaskState
 from scheduler.dispatch.declared import DeclaredFleet
-from scheduler.dispatch.loop import begun_vms, in_flight
+from scheduler.dispatch.flight import begun_vms, in_flight
 from scheduler.dispatch.pending import OpenTask
 from scheduler.dispatch.policy import decide
 from scheduler.state.models import LedgerTask, WorkState

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy_worker.contract.names import TaskKind, TransportMode
+from scheduler.dispatch.backlog import Backlog
 from scheduler.dispatch.candidates import Candidates, candidates
 from scheduler.dispatch.fleet import (
     Fleet,
@@ -23,7 +24,8 @@ from scheduler.dispatch.fleet import (
     subscribed_lanes,
 )
 from scheduler.dispatch.limits import Limits, repository_cap
-from scheduler.dispatch.policy import decide
+from scheduler.dispatch.policy import choose, count_waiting, decide
+from scheduler.dispatch.room import Room
 
 DIRECT, NETWORK = TransportMode.DIRECT_STORAGE, TransportMode.NETWORK
 MAIN = FleetRepository("main", "primary", "main")
@@ -114,6 +116,10 @@ def test_every_task_is_released_once_or_waits_for_a_reason(
     released = [release.task_id for release in decision.releases]
     assert sorted([*released, *decision.waiting]) == sorted(task.task_id for task in pending)
     assert all(reason.startswith("waiting: ") and "\n" not in reason for reason in decision.waiting.values())
+
+    backlog, room = Backlog(pending), Room(fleet(*proxies), limits)
+    choose(backlog, room, NOW)
+    assert count_waiting(backlog, room, NOW) == Counter(decision.waiting.values())
 
 
 @given(PROXIES, PENDING, LIMITS)
@@ -347,6 +353,23 @@ def test_reasons_of_pinned_tasks_name_the_proxy() -> None:
     assert _reason(task, proxy("p9", enabled=False)) == "waiting: proxy p9 is disabled"
     assert _reason(task, proxy("p9", credentials={"main": "write"})) == (
         "waiting: proxy p9 does not hold the read key of repository main (main)"
+    )
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [TaskKind.POINT_DELETE, TaskKind.REPOSITORY_COLLECT, TaskKind.REPOSITORY_CHECK, TaskKind.REPOSITORY_PROVE],
+)
+def test_what_removes_from_behind_a_gateway_goes_to_who_may(kind: TaskKind) -> None:
+    behind = {"main": replace(MAIN, behind_gateway=True)}
+    task = PendingTask("t", Placement(kind, repository="main"), "upkeep", Urgency.UPKEEP, NOW)
+
+    decision = decide([task], Fleet((proxy("p1"), proxy("vault", tends_gateways=True)), behind), Limits(), NOW)
+    assert [release.proxy for release in decision.releases] == ["vault"]
+    refused = decide([task], Fleet((proxy("p1"),), behind), Limits(), NOW)
+    assert refused.waiting["t"] == (
+        "waiting: no proxy that is running reaches repository main with a certificate of role gateway, "
+        "which its gateway wants to see for that"
     )
 
 

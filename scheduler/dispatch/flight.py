@@ -1,0 +1,34 @@
+"""What the ledger shows in flight, as the policy counts it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from proxy_worker.ledger import FleetView, TaskState, TaskView
+from scheduler.dispatch.fleet import InFlight
+from scheduler.dispatch.pending import OpenTask
+
+
+def begun_vms(view: FleetView, tasks: Mapping[str, OpenTask]) -> set[str]:
+    """The VM runs that have a disk in flight."""
+    begun = (tasks[task_id].vm_run_id for task_id, seen in view.tasks.items() if task_id in tasks and flies(seen))
+    return {vm_run_id for vm_run_id in begun if vm_run_id is not None}
+
+
+def flies(seen: TaskView) -> bool:
+    """Whether a task was released and has not ended."""
+    return seen.state in {TaskState.DISPATCHED, TaskState.RUNNING}
+
+
+def in_flight(view: FleetView, tasks: Mapping[str, OpenTask]) -> Iterable[InFlight]:
+    """What has been released and hasn't ended, as the policy counts it."""
+    for task_id, seen in view.tasks.items():
+        if flies(seen):
+            task = tasks.get(task_id)
+            yield InFlight(
+                lane=seen.lane or "",
+                proxy=seen.proxy,
+                takes_slot=seen.kind.takes_slot,
+                job=task.job if task is not None else "",
+                caps=task.new.caps if task is not None else (),
+            )
