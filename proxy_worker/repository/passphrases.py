@@ -24,7 +24,8 @@ from proxy_worker.repository.keyring import KEY_BYTES, Secrets
 from proxy_worker.repository.store import Store
 
 _one_at_a_time: Final = threading.Lock()
-"""OpenSSL's Argon2id shares one pool of threads: two derivations at once may wait for each other for ever."""
+"""Derivations share OpenSSL's one pool of threads: two at once are refused memory, or wait for each other for ever
+(cryptography 50.0.2)."""
 MAX_COST_KIB: Final = 16 * 1024 * 1024
 """Memory times iterations: a key object that asks for more is refused rather than obeyed."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import stat
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Literal
 
@@ -35,7 +36,7 @@ from proxy_worker.repository.passphrases import EmptyPassphraseError
 from proxy_worker.repository.reindex import reindex
 from proxy_worker.repository.repository import BlockSizeError, Repository, open_store
 from proxy_worker.repository.store.local import LocalStore
-from tests.repository.making import CHEAP, CREDENTIAL, back_up, make_repository, noise, restore, text
+from tests.repository.making import CHEAP, CREDENTIAL, PASSPHRASE, back_up, make_repository, noise, restore, text
 
 
 @pytest.fixture
@@ -297,3 +298,12 @@ def test_a_place_holds_one_repository(repository: Repository, tmp_path: Path) ->
         make_repository(repository.access.store)
     with pytest.raises(RepositoryNotFoundError):
         open_store(str(tmp_path / "nowhere"))
+
+
+def test_passphrases_can_be_tried_at_the_same_time(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path)
+    cost = passphrases.KdfCost(iterations=1, memory_kib=1024, lanes=4)
+    made = Repository.create(store, passphrase=PASSPHRASE, kdf_cost=cost)
+    with ThreadPoolExecutor(2) as threads:
+        tries = [threads.submit(passphrases.unlock, store, PASSPHRASE, made.id) for _ in range(100)]
+        assert all(attempt.result(timeout=60)[0] == made.unlocked for attempt in tries)
