@@ -146,8 +146,8 @@ def _sieve_by_repository(left: _Sieve, placement: Placement, repository: FleetRe
     if placement.kind in _UPKEEP:
         left.keep(
             repository.tended_by,
-            f"no proxy {left.such} reaches repository {repository.name} with a certificate of role gateway, which its "
-            "gateway wants to see for that",
+            f"no proxy {left.such} reaches repository {repository.name} with a certificate of role gateway, which "
+            "its gateway wants to see for that",
         )
     if placement.datastore is None:
         left.described = f"that reach repository {repository.name}"

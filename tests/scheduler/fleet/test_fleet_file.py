@@ -77,6 +77,7 @@ def test_an_empty_file_is_an_empty_fleet() -> None:
         ('vms = ["web*", "db01"]', "", "job 'nightly': expected VMs in 'vms' or 'select', got neither"),
         ('"network"', '"netwrok"', "proxy 'proxy-1', key 'transport_mode': expected 'automatic', "),
         ('"nbd://esx1/db01"', '"http://esx1"', "vm 'db01', key 'disks[0].nbd_uri': expected an nbd://"),
+        ('"/backup/main"', '"proxyfleet://vault"', "key 'location': expected proxyfleet://HOST:PORT/NAME, got"),
         ('"/backup/main"', '"backup"', "repository 'main', key 'location': expected an absolute path"),
         ('name = "ds1"', 'name = "ds 1"', "datastore 'ds 1', key 'name': expected a name of letters, digits"),
         ('name = "ds1"', "", "[[datastore]] number 1: the key 'name' is missing"),

@@ -146,6 +146,8 @@ def test_what_stays_on_one_machine_is_exempt() -> None:
         ("s3://bucket/prefix?endpoint=https://10.9.0.5:8333&region=eu", None, "10.9.0.5"),
         ("s3://bucket/prefix?endpoint=https://[fd00::5]:8333", None, "fd00::5"),
         ("s3://bucket/prefix?endpoint=https://s3.example.com", None, None),
+        ("proxyfleet://10.9.0.7:7443/main", None, "10.9.0.7"),
+        ("proxyfleet://vault.example.com:7443/main", None, None),
         ("s3://bucket/prefix?endpoint=https://s3.example.com", "10.9.0.6", "10.9.0.6"),
     ],
 )
