@@ -130,7 +130,10 @@ def _measure(
 
 
 def _measure_many(many: Many, *, check: bool) -> dict[str, float]:
-    """A collection and a prune; copying has brought both repositories into memory. With `check`, that it was right."""
+    """A collection and a prune; copying has brought both repositories into memory.
+
+    With `check`, what the collection leaves is checked.
+    """
     figures: dict[str, float] = {}
     many.renew()
     _note(figures, "restic_prune", many.restic.prune())
