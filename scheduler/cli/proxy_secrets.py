@@ -63,6 +63,8 @@ def _kind(file: str, content: bytes) -> str | None:
 def _ability(file: str, content: bytes) -> str:
     if file.endswith(".password"):
         return "password"
+    if file.endswith(".s3"):
+        return "access key of an object store"
     if file.endswith(".passphrase"):
         return f"PASSPHRASE: {_READS}"
     match _kind(file, content):

@@ -20,8 +20,10 @@ from scheduler.pki.authority import EXPIRES_SOON, Authority
 from scheduler.pki.certificates import Peer, Role, now_utc
 from scheduler.state.models import Repository, Vcenter
 
-_KINDS: Final = ("key", "passphrase", "password")
-_AUTOMATIC: Final = ("key", "password")
+_OPENING: Final = (".key", ".passphrase")
+"""What opens a repository: one of them is enough."""
+_BESIDE: Final = (".password", ".s3")
+"""What logs in to a vCenter, or to a repository's object store."""
 PASSWORD: Final = "redis"  # noqa: S105 - the name of its file
 CA, CERTIFICATE, KEY = "redis-ca.pem", "redis-certificate.pem", "redis-key.pem"
 _SITE: Final = "site-"
@@ -58,7 +60,8 @@ def reached_by(session: Session, name: str, site: str) -> Reached:
     ]
     vcenters = session.scalars(select(Vcenter.credential).where(Vcenter.site == site)).all()
     named = [one.credential for one in repositories if one.credential is not None]
-    return Reached(tuple(one.location for one in repositories), tuple(dict.fromkeys([*named, *vcenters])))
+    folders = tuple(one.location for one in repositories if "://" not in one.location)
+    return Reached(folders, tuple(dict.fromkeys([*named, *vcenters])))
 
 
 def credential_files(
@@ -70,13 +73,12 @@ def credential_files(
     every backup. Raises `MissingSecretError`.
     """
     folder = configuration.deployment.secrets_dir or configuration.secrets_dir
-    kinds = _AUTOMATIC if names is None else _KINDS
+    opening_kinds = _OPENING[:1] if names is None else _OPENING
     found: dict[str, bytes] = {}
     for name in reached.credentials if names is None else names:
-        paths = [path for kind in kinds if (path := folder / f"{name}.{kind}").exists()]
-        opening = [path for path in paths if path.suffix != ".password"][:1]
-        wanted = [*opening, *(path for path in paths if path.suffix == ".password")]
-        if not wanted and names is not None:
+        opening = [path for kind in opening_kinds if (path := folder / f"{name}{kind}").exists()][:1]
+        wanted = [*opening, *(path for kind in _BESIDE if (path := folder / f"{name}{kind}").exists())]
+        if names is not None and all(path.suffix == ".s3" for path in wanted):
             raise MissingSecretError(
                 f"secret {name!r} for proxies",
                 why=f"{folder} has no {name}.key, {name}.passphrase or {name}.password",

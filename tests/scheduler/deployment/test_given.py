@@ -79,6 +79,17 @@ def test_a_passphrase_is_given_only_by_name(configuration: SchedulerConfiguratio
         credential_files(configuration, ["other"], REACHED)
 
 
+def test_the_key_to_an_object_store_goes_with_what_opens_the_repository(
+    configuration: SchedulerConfiguration, tmp_path: Path
+) -> None:
+    (tmp_path / "main.s3").write_text("id\nsecret\n")
+    with pytest.raises(MissingSecretError):
+        credential_files(configuration, ["main"], REACHED)
+    (tmp_path / "main.key").write_text("adds only")
+    for names in (None, ["main"]):
+        assert set(credential_files(configuration, names, REACHED)) == {"main.key", "main.s3"}
+
+
 def test_slots_are_proposed_from_cores_and_memory() -> None:
     def slots(cores: int, memory_gib: float) -> int:
         return Found.model_construct(cores=cores, memory_bytes=int(memory_gib * (1 << 30))).slots
