@@ -144,6 +144,7 @@ class Appliance:
             "LC_ALL": "C.UTF-8",
             "LIBGUESTFS_BACKEND": "direct",
             "LIBGUESTFS_TMPDIR": str(self._scratch),
+            "XDG_RUNTIME_DIR": str(self._scratch),  # where its sockets go
         }
         if settings is not None:
             environment["LIBGUESTFS_BACKEND_SETTINGS"] = settings
@@ -160,8 +161,8 @@ class Appliance:
         self._input, self._output, self._errors = self._process.stdin, self._process.stdout, self._process.stderr
         try:
             self.run("run")
-        except BaseException:
-            self.close(at_once=True)
+        except BaseException as error:
+            self.close(at_once=not isinstance(error, Exception))
             raise
 
 
