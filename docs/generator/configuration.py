@@ -13,17 +13,19 @@ from pydantic import BaseModel
 
 from generator import GENERATED
 from proxy_worker.config import ProxyConfiguration
+from proxy_worker.gateway.settings import GatewaySettings
 from scheduler.configuration import SchedulerConfiguration
 from scheduler.fleet.models import Fleet
 
 INTRODUCTION = """# Configuration
 
-Three files, all TOML. An unknown key or a value of another type is an error that names file, key and what is
+Four files, all TOML. An unknown key or a value of another type is an error that names file, key and what is
 expected.
 
 - [fleet.toml](#fleettoml): what `scheduler apply -f` makes of the fleet, from any machine with the database.
 - [scheduler.toml](#schedulertoml): the machine that runs `scheduler serve` and every other `scheduler` command.
 - [proxy.toml](#proxytoml): each machine that runs `proxy-worker run`.
+- [gateway.toml](#gatewaytoml): each machine that runs `proxy-worker serve`; see [gateways](../gateway.md).
 
 Names have up to 63 letters, digits, `.`, `_` and `-`, and begin with a letter or digit.
 """
@@ -45,6 +47,11 @@ FILES: tuple[tuple[str, type[BaseModel], str], ...] = (
         ProxyConfiguration,
         "Given by `--config`. `PROXY_WORKER_<KEY>` overrides a key, `PROXY_WORKER_<TABLE>__<KEY>` one in a table. "
         "Relative paths are relative to the file.",
+    ),
+    (
+        "gateway.toml",
+        GatewaySettings,
+        "Given by `--config`. `PROXY_GATEWAY_<KEY>` overrides a key. Relative paths are relative to the file.",
     ),
 )
 _WORDS = {"string": "text", "integer": "whole number", "number": "number", "boolean": "`true` or `false`"}
