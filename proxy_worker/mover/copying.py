@@ -175,20 +175,21 @@ class Copying:
                     result = self.copy_disk(reader, disk.key, run=run, fence=fence, control=control)
                     done.append((identity_of(disk), fence, result.sealed_result))
                     reports.append(result.report)
-            copy = self.target.commit(
-                vm=VmIdentity(vm_id=point.vm_id, name=point.vm_name),
-                run=run,
-                job=point.job,
-                disks=done,
-                started_at=point.started_at,
-                original=point,
-            )
         except ProxyfleetError:
             # Nothing relies on what was stored, so no collector need wait for this run; the next copy looks anew.
+            # Once a commit has begun the marks stay to the run's end: a lost reply may have been that of success.
             for key in begun:
                 with contextlib.suppress(StoreError):  # what ended the copy is the error to show
                     forget_writer(self.target.access.store, vm_id=point.vm_id, run=run, disk_key=key, fence=fence)
             raise
+        copy = self.target.commit(
+            vm=VmIdentity(vm_id=point.vm_id, name=point.vm_name),
+            run=run,
+            job=point.job,
+            disks=done,
+            started_at=point.started_at,
+            original=point,
+        )
         self._copies.get(point.vm_id, []).append(copy)
         return tuple(reports)
 
