@@ -8,7 +8,10 @@ from typing import Annotated, TypeAlias
 import typer
 
 Location: TypeAlias = Annotated[
-    str, typer.Argument(metavar="REPOSITORY", help="The repository's folder, or s3://BUCKET/PREFIX.")
+    str,
+    typer.Argument(
+        metavar="REPOSITORY", help="The repository's folder, s3://BUCKET/PREFIX, or proxyfleet://HOST:PORT/NAME."
+    ),
 ]
 PassphraseFile: TypeAlias = Annotated[
     Path | None, typer.Option(metavar="FILE", help="A file with the passphrase, in one line.")

@@ -105,7 +105,7 @@ class LinkServer:
             raise ListenError(
                 f"can't listen on {where}",
                 why="the port is taken, or the address is none of this machine's",
-                remedy="Set `listen` to another one.",
+                remedy="Set `host` and `port` to others.",
             ) from error
 
     def start(self) -> None:

@@ -103,7 +103,6 @@ def site(tmp_path: Path) -> Iterator[Site]:
     [
         ("packs/", "in the middle"),
         ("packs/", "before the answer"),
-        ("index/", "before the answer"),
         ("points/", "before the answer"),
     ],
 )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import grpc
@@ -13,6 +15,7 @@ from hypothesis import strategies as st
 from proxy_worker.link.errors import LinkRefusedError
 from proxy_worker.link.frames import CHECKSUM_BYTES, PAYLOAD_BYTES, framed
 from proxy_worker.link.messages import (
+    SERVICE,
     Get,
     ListNames,
     Named,
@@ -28,6 +31,7 @@ from proxy_worker.repository.store import ObjectNameError, StoreFullError, Store
 from proxy_worker.repository.store.local import LocalStore
 from tests.gateway.serving import Fleet, Served, bare_ask, bare_channel, bare_put, serving
 from tests.repository.faulty_store import FaultyStore
+from tests.system.live_fleet import wait_until
 
 POINT = "points/vm/run"
 
@@ -144,6 +148,24 @@ def test_a_replayed_put_changes_nothing(served: Served, folder: Path) -> None:
         before = files_of(folder)
         assert not decoded(bare_put(channel, *recorded), PutDone).created
     assert files_of(folder) == before
+
+
+def test_a_peer_that_says_nothing_more_loses_its_place_and_leaves_nothing(served: Served, folder: Path) -> None:
+    silent = threading.Event()
+
+    def half() -> Iterator[bytes]:
+        yield encoded(Put("main", POINT, 5))
+        yield framed(b"po")
+        silent.wait()
+
+    with bare_channel(served, served.proxy) as channel:
+        call: grpc.StreamUnaryMultiCallable[bytes, bytes] = channel.stream_unary(f"/{SERVICE}/Put")
+        with pytest.raises(grpc.RpcError) as error:
+            call(half(), timeout=1)
+        silent.set()
+    assert refusal(error) is grpc.StatusCode.DEADLINE_EXCEEDED
+    wait_until(lambda: files_of(folder) == {}, "what it sent to be dropped", timeout_s=60)
+    assert served.store().put_if_absent(POINT, [b"a point"])
 
 
 def test_a_full_disk_at_the_gateway_is_told_and_nothing_half_stays(tmp_path: Path) -> None:

@@ -63,7 +63,9 @@ def test_without_root_a_missing_package_is_named_and_not_installed(tmp_path: Pat
     assert subprocess.run([copy, "tests"], check=False).returncode == 0
 
 
-@pytest.mark.parametrize("unit", ["proxyfleet-proxy.service", "proxyfleet-scheduler.service"])
+@pytest.mark.parametrize(
+    "unit", ["proxyfleet-gateway.service", "proxyfleet-proxy.service", "proxyfleet-scheduler.service"]
+)
 def test_units_run_unprivileged_and_end_everything_they_started(unit: str) -> None:
     parser = configparser.RawConfigParser(strict=False, allow_no_value=True)
     parser.read(ROOT / "ops/systemd" / unit)
