@@ -12,6 +12,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import IO, Final
 
 import grpc
@@ -203,25 +204,22 @@ class RemoteStoreWriter:
         self._digest = xxhash.xxh3_128()
         self._given_up = threading.Event()
         self._sending: threading.Thread | None = None
-        self._outcome: bool | ProxyfleetError | None = None
+        self._outcome: bool | ProxyfleetError = StoreError(
+            f"can't write {name} in {store.location}", why="it broke off"
+        )
 
     def write(self, data: Buffer) -> None:
         """See `StoreWriter`."""
-        try:
+        with self._spooling():
             self._file.write(data)
-        except OSError as error:
-            raise StoreError(
-                f"can't spool {self._name} in {tempfile.gettempdir()}",
-                why=error.strerror or str(error),
-                remedy="Set TMPDIR to a folder with room for some packs.",
-            ) from error
         self._digest.update(data)
         self._size_bytes += len(data)
 
     def end(self) -> None:
         """See `StoreWriter`: sends it, beside others."""
         if self._sending is None:
-            self._file.flush()
+            with self._spooling():
+                self._file.flush()
             self._sending = threading.Thread(target=self._send, name=f"send {self._name}", daemon=True)
             self._sending.start()
 
@@ -232,13 +230,24 @@ class RemoteStoreWriter:
             self._sending.join()
         if isinstance(self._outcome, ProxyfleetError):
             raise self._outcome
-        return bool(self._outcome)
+        return self._outcome
 
     def discard(self) -> None:
         """See `StoreWriter`; what is on its way is given up."""
         self._given_up.set()
         if self._sending is None:
             self._file.close()
+
+    @contextmanager
+    def _spooling(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise StoreError(
+                f"can't spool {self._name} in {tempfile.gettempdir()}",
+                why=error.strerror or str(error),
+                remedy="Set TMPDIR to a folder with room for some packs.",
+            ) from error
 
     def _send(self) -> None:
         with self._file:

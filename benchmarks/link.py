@@ -1,0 +1,207 @@
+"""`python -m benchmarks.link`: the link against plain TLS sockets, and a backup to a gateway against a local one.
+
+Both ends on this machine, mutual TLS 1.3 by the same certificates, paired in each round. Prints medians, and exits
+with 1 when a bound is missed: at least 0.8 of the sockets' throughput, at most 1.2 of the local backup's time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import resource
+import socket
+import ssl
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from benchmarks.process import run
+from benchmarks.reference_disk import make_first_day
+from proxy_worker.contract.gateway_address import GatewayAddress
+from proxy_worker.link.admission import Peer as Caller
+from proxy_worker.link.client import Link
+from proxy_worker.link.frames import LARGEST_MESSAGE_BYTES, PAYLOAD_BYTES, framed, opened
+from proxy_worker.link.identity import CERTIFICATE_VARIABLE, Identity
+from proxy_worker.link.messages import Done, Prepare, encoded
+from proxy_worker.link.server import Limits, LinkServer, Methods
+from scheduler.pki.authority import Authority
+from scheduler.pki.certificates import Peer, Role
+
+HERE = "127.0.0.1"
+COMMAND = Path(sys.executable).parent / "proxy-worker"
+LEAST_THROUGHPUT = 0.8
+MOST_TIME = 1.2
+MIB = 1 << 20
+
+
+def main() -> int:
+    """Measure; the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.link", description=__doc__)
+    parser.add_argument("--rounds", type=int, default=5, help="paired rounds (5)")
+    parser.add_argument("--mib", type=int, default=1024, help="moved in each, and the size of the disk (1024)")
+    parser.add_argument("--receive", choices=("tls", "link"), help=argparse.SUPPRESS)
+    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.receive:
+        (_receive_tls if options.receive == "tls" else _receive_link)(options.folder)
+        return 0
+    with tempfile.TemporaryDirectory(prefix="proxyfleet-bench-") as name:
+        folder = Path(name)
+        _certify(folder)
+        rounds = [_round(folder, options.mib) for _ in range(options.rounds)]
+    figures = {key: round(statistics.median(one[key] for one in rounds), 3) for key in rounds[0]}
+    missed = figures["link_to_tls"] < LEAST_THROUGHPUT or figures["gateway_to_local"] > MOST_TIME
+    print(json.dumps({**figures, "missed": missed}, indent=2))
+    return int(missed)
+
+
+def _round(folder: Path, mib: int) -> dict[str, float]:
+    tls, link = _sent(folder, "tls", _send_tls, mib), _sent(folder, "link", _send_link, mib)
+    local, gateway = _backups(folder, mib)
+    return {
+        "tls_mib_s": tls[0],
+        "link_mib_s": link[0],
+        "link_to_tls": link[0] / tls[0],
+        "tls_cpu_s_per_gib": tls[1],
+        "link_cpu_s_per_gib": link[1],
+        "local_backup_s": local,
+        "gateway_backup_s": gateway,
+        "gateway_to_local": gateway / local,
+    }
+
+
+def _certify(folder: Path) -> None:
+    authority = Authority.make(folder / "pki", name="bench")
+    for name, role in (("vault", Role.GATEWAY), ("proxy-1", Role.PROXY)):
+        bundle = authority.issue(Peer(name, role, None, (HERE,)))
+        (folder / f"{name}.pem").write_bytes(bundle.certificate)
+        (folder / f"{name}-key.pem").write_bytes(bundle.key)
+        (folder / "ca.pem").write_bytes(bundle.trust)
+
+
+def _identity(folder: Path, name: str) -> Identity:
+    return Identity.beside(folder / f"{name}.pem")
+
+
+def _sent(folder: Path, how: str, send: Callable[[Path, int, int], None], mib: int) -> tuple[float, float]:
+    """MiB per second, and CPU seconds per GiB of both ends."""
+    command = [sys.executable, "-m", "benchmarks.link", "--receive", how, "--folder", str(folder)]
+    before = _cpu_s()
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as receiver:
+        assert receiver.stdout is not None
+        port = int(receiver.stdout.readline())
+        started = time.monotonic()
+        send(folder, port, mib)
+        took_s = time.monotonic() - started
+        receiver.communicate()
+    return mib / took_s, (_cpu_s() - before) / (mib / 1024)
+
+
+def _cpu_s() -> float:
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(one.ru_utime + one.ru_stime for one in used)
+
+
+def _context(folder: Path, name: str, *, server: bool) -> ssl.SSLContext:
+    purpose = ssl.Purpose.CLIENT_AUTH if server else ssl.Purpose.SERVER_AUTH
+    context = ssl.create_default_context(purpose, cafile=folder / "ca.pem")
+    context.minimum_version, context.verify_mode = ssl.TLSVersion.TLSv1_3, ssl.CERT_REQUIRED
+    identity = _identity(folder, name)
+    context.load_cert_chain(identity.certificate, identity.key)
+    return context
+
+
+def _send_tls(folder: Path, port: int, mib: int) -> None:
+    payload = random.Random(1).randbytes(MIB)
+    context = _context(folder, "proxy-1", server=False)
+    with (
+        socket.create_connection((HERE, port)) as plain,
+        context.wrap_socket(plain, server_hostname=HERE) as wire,
+    ):
+        for _ in range(mib):
+            wire.sendall(payload)
+        wire.sendall(b"end")
+        assert wire.recv(1)
+
+
+def _receive_tls(folder: Path) -> None:
+    with socket.create_server((HERE, 0)) as listener:
+        print(listener.getsockname()[1], flush=True)
+        plain, _ = listener.accept()
+        buffer = bytearray(LARGEST_MESSAGE_BYTES)
+        with _context(folder, "vault", server=True).wrap_socket(plain, server_side=True) as wire:
+            while (count := wire.recv_into(buffer)) and buffer[max(0, count - 3) : count] != b"end":
+                pass
+            wire.sendall(b"!")
+
+
+def _send_link(folder: Path, port: int, mib: int) -> None:
+    payload = random.Random(1).randbytes(PAYLOAD_BYTES)
+    address = GatewayAddress(HERE, port, "sink")
+    link = Link(address, _identity(folder, "proxy-1"), errors={})
+
+    def frames() -> Iterator[bytes]:
+        for _ in range(mib):
+            yield framed(payload)
+
+    link.persist(link.send("Sink", Prepare("sink"), frames, Done, timeout_s=600))
+    link.close()
+
+
+def _receive_link(folder: Path) -> None:
+    def sink(_: Caller, messages: Iterator[bytes]) -> bytes:
+        next(messages)
+        return encoded(Done(sum(len(opened(frame)) for frame in messages)))
+
+    methods = Methods(receive={"Sink": sink})
+    server = LinkServer(methods, _identity(folder, "vault"), host=HERE, port=0, limits=Limits())
+    server.start()
+    print(server.port, flush=True)
+    sys.stdin.read()
+    server.stop(0)
+
+
+def _backups(folder: Path, mib: int) -> tuple[float, float]:
+    """Seconds to a folder, and to such a folder behind a gateway."""
+    disk = folder / "disk.raw"
+    if not disk.exists():
+        make_first_day(disk, mib * MIB)
+    with tempfile.TemporaryDirectory(dir=folder) as name:
+        place = Path(name)
+        with _gateway(folder, place) as port:
+            locations = [str(place / "local"), f"proxyfleet://{HERE}:{port}/far"]
+            return _backup(folder, place, disk, locations[0]), _backup(folder, place, disk, locations[1])
+
+
+def _backup(folder: Path, place: Path, disk: Path, location: str) -> float:
+    environment = {"XDG_CACHE_HOME": str(place / "cache"), CERTIFICATE_VARIABLE: str(folder / "vault.pem")}
+    opening: list[str | Path] = ["--no-encryption"]
+    run([COMMAND, "repository", "init", location, *opening], environment=environment, folder=place)
+    options = ["--repository", location, "--vm", "bench", "--disk", "scsi0:0"]
+    return run([COMMAND, "backup", disk, *options], environment=environment, folder=place).wall_s
+
+
+@contextmanager
+def _gateway(folder: Path, place: Path) -> Iterator[int]:
+    identity = _identity(folder, "vault")
+    files = {"certificate": identity.certificate, "key": identity.key, "ca_file": identity.ca_file}
+    lines = [f'host = "{HERE}"', "port = 0", *(f'{key} = "{path}"' for key, path in files.items())]
+    (place / "gateway.toml").write_text("\n".join([*lines, "[repositories.far]", 'path = "far"']))
+    command: list[str | Path] = [COMMAND, "serve", "--config", place / "gateway.toml", "--json"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=dict(os.environ)) as serving:
+        assert serving.stdout is not None
+        try:
+            yield int(json.loads(serving.stdout.readline())["port"])
+        finally:
+            serving.terminate()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
