@@ -47,7 +47,7 @@ def boot(opening: Opening, *, vm: str, point: str | None, wishes: Wishes, as_jso
         chosen = find_point(repository, vm, point)
         machine = _machine(repository, chosen, wishes)
         console = wishes.console or Path(f"boot-{chosen.run}.log")
-        folder = stack.enter_context(ScratchFolder("boot-disks"))
+        folder = stack.enter_context(ScratchFolder("boot"))
         read_only = exported(stack, repository, chosen, [disk.key for disk in machine.disks], None)
         disks = {key: NotedDisk(disk) for key, disk in read_only.items()}
         overlay = wishes.overlay or folder

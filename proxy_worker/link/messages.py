@@ -117,4 +117,7 @@ M = TypeVar("M", bound=msgspec.Struct)
 
 def decoded(data: bytes, kind: type[M]) -> M:
     """From bytes; raises `msgspec.ValidationError`, `msgspec.DecodeError`."""
-    return msgspec.msgpack.decode(data, type=kind)
+    try:
+        return msgspec.msgpack.decode(data, type=kind)
+    except UnicodeDecodeError as error:  # which msgspec leaves as it is
+        raise msgspec.DecodeError(str(error)) from error
