@@ -188,7 +188,7 @@ def test_ctrl_c_ends_the_vm_with_the_command(world: World) -> None:
     assert world.left() == []
 
 
-def test_lost_blocks_are_named(tmp_path: Path) -> None:
+def test_lost_blocks(tmp_path: Path) -> None:
     world = World(tmp_path)
     (tmp_path / "tmp").mkdir()
     with make_repository(world.repository, encrypted=False) as repository:
