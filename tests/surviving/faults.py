@@ -18,12 +18,14 @@ import redis
 from ops.demo.machines import MIB
 from tests.surviving.fleet import HurtFleet
 from tests.surviving.relay import Wire
-from tests.surviving.watching import Watch, disks_read_by
+from tests.surviving.watching import ORDERLY, Watch, disks_read_by
 from tests.system.live_fleet import SCHEDULER
 
 BEYOND_LEASE_S: Final = (33.0, 42.0)
 """Longer than the leases that are shipped."""
 SHORT_S: Final = (0.3, 2.0)
+TIMED: Final = ("proxy killed", "proxy ended in order")
+"""Come twice as often: how long tasks take to start again after them has a target."""
 HEAL_WITHIN_S: Final = 60.0
 
 
@@ -48,6 +50,8 @@ class Faults:
             "proxy killed": self._kill_proxy,
             "proxy and its pool killed": self._kill_group,
             "pool process killed": self._kill_process,
+            "pool processes without memory": self._starve,
+            "disk gave I/O errors": self._break_disk,
             "proxy frozen": self._freeze,
             "proxy ended in order": self._end_in_order,
             "proxy of another version": self._change_version,
@@ -58,6 +62,7 @@ class Faults:
             "proxy's clock jumped": self._jump,
             "scheduler killed": self._kill_scheduler,
             "scheduler's clock jumped": self._jump_scheduler,
+            "scheduler's database full": self._fill_database,
             "Redis killed": self._kill_redis,
             "Redis read-only": self._stop_writes,
             "Redis slow": self._slow,
@@ -87,7 +92,8 @@ class Faults:
         bag: list[str] = []
         while time.monotonic() < end and not self._stopping.wait(self._source.uniform(0.1, 1.0)):
             if not bag:  # each kind comes before any comes again
-                bag = self._source.sample(sorted(self._kinds), len(self._kinds))
+                kinds = [*sorted(self._kinds), *TIMED]
+                bag = self._source.sample(kinds, len(kinds))
             kind = bag.pop()
             if kind == "Redis restarted empty" and self._emptied:
                 continue  # it costs everybody a lease
@@ -103,9 +109,9 @@ class Faults:
         self._stopping.wait(self._source.uniform(*(BEYOND_LEASE_S if long else SHORT_S)))
 
     def _kill_proxy(self, name: str, *, whole_group: bool = False) -> None:
-        self._watch.strike("proxy", name)
+        self._watch.strike("proxy killed", name)
         self._fleet.kill(name, whole_group=whole_group)
-        self._last()
+        self._last(beyond_lease=True)
         self._fleet.start(name)
 
     def _kill_group(self, name: str) -> None:
@@ -116,20 +122,35 @@ class Faults:
         for disk, server in disks_read_by(self._fleet, name).items():
             if disk not in self._hit_disks:
                 self._hit_disks.add(disk)
+                self._watch.strike("pool process killed", name)
                 try:
                     server.parent().kill()  # type: ignore[union-attr] # a child of the pool process
                 except (psutil.NoSuchProcess, AttributeError):
                     continue
+                self._last()
+                self._watch.spare(name)  # the other disks
                 return
 
+    def _starve(self, name: str) -> None:
+        starved = self._fleet.starve(name)
+        self._last()
+        self._fleet.feed(starved)
+
+    def _break_disk(self, _: str) -> None:
+        machine, disk = self._source.choice(self._fleet.disks)
+        self._fleet.break_disk(machine, disk)
+        self._last()
+        self._fleet.break_disk(machine, disk, on=False)
+
     def _freeze(self, name: str) -> None:
-        self._watch.strike("proxy", name)
+        self._watch.strike("proxy frozen", name)
         frozen = self._fleet.freeze(name)
         self._last(beyond_lease=True)
         self._fleet.thaw(frozen)
+        self._watch.spare(name)
 
     def _end_in_order(self, name: str) -> None:
-        self._watch.strike("orderly", name)
+        self._watch.strike(ORDERLY, name)
         self._fleet.terminate(name)
         self._last()
         self._fleet.start(name)
@@ -142,15 +163,17 @@ class Faults:
         self._end_in_order(name)
 
     def _cut(self, name: str) -> None:
-        self._watch.strike("proxy", name)
-        self._fleet.wires[name].wire = Wire.CUT
-        self._last(beyond_lease=True)
-        self._fleet.wires[name].wire = Wire.WHOLE
+        self._interrupt(name, Wire.CUT, "proxy cut off from Redis")
 
     def _hang(self, name: str) -> None:
-        self._fleet.wires[name].wire = Wire.HUNG
+        self._interrupt(name, Wire.HUNG, "proxy's wire hung")
+
+    def _interrupt(self, name: str, wire: Wire, what: str) -> None:
+        self._watch.strike(what, name)
+        self._fleet.wires[name].wire = wire
         self._last(beyond_lease=True)
         self._fleet.wires[name].wire = Wire.WHOLE
+        self._watch.spare(name)
 
     def _hide(self, name: str) -> None:
         self._fleet.hide_repository(name)
@@ -182,7 +205,7 @@ class Faults:
 
     def _empty_redis(self, _: str) -> None:
         self._emptied = True
-        self._watch.strike("server")
+        self._watch.strike("Redis restarted empty")
         self._fleet.valkey.kill()
         shutil.rmtree(self._fleet.valkey.folder / "appendonlydir")
         self._last()
@@ -204,5 +227,10 @@ class Faults:
 
     def _fill(self, _: str) -> None:
         balloon = self._fleet.fill_repository(leave_bytes=MIB)
+        self._last()
+        balloon.unlink()
+
+    def _fill_database(self, _: str) -> None:
+        balloon = self._fleet.fill_database()
         self._last()
         balloon.unlink()

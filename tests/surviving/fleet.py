@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
+import resource
 import shutil
 import signal
 import sys
@@ -18,7 +20,7 @@ import psutil
 from sqlalchemy import select
 
 from ops.demo.layout import ProxyPlace
-from ops.demo.machines import Disk, Machine, flat_path, make_machines
+from ops.demo.machines import MIB, Disk, Machine, flat_path, make_machines
 from proxy_worker.contract.specification import DiskRestore, RepositoryReference, VmIdentity
 from proxy_worker.ledger import FleetView, Ledger, TaskState, TaskView
 from proxy_worker.mover.control import Unattended
@@ -37,7 +39,8 @@ REPOSITORY_ROOT: Final = Path(__file__).parents[2]
 SERVE_DISK: Final = """#!/bin/sh
 # Serves the disk $2 at the socket $1; one that is poisoned kills the process that asked for it.
 [ -e "$2.poison" ] && kill -9 $PPID
-exec nbdkit --foreground --unix "$1" --readonly --filter=rate file "$2" rate={bits}M burstiness=0.1
+exec nbdkit --foreground --unix "$1" --readonly --filter=error --filter=rate file "$2" rate={bits}M burstiness=0.1 \
+    error-pread=EIO error-pread-rate=100% error-file="$2.broken"
 """
 
 
@@ -76,6 +79,11 @@ class HurtFleet(LiveFleet):
         """Where the repository is; the layout's own place is a mount of it, as on a client of a file server."""
         return self.layout.state / "repository.real"
 
+    @property
+    def _server_state(self) -> Path:
+        """Where the scheduler's database is: a file system of its own."""
+        return self.layout.state / "scheduler"
+
     def _begin(self) -> None:
         self._serve_disk.write_text(SERVE_DISK.format(bits=self._nbd_rate * 8))
         self._serve_disk.chmod(0o700)
@@ -83,16 +91,18 @@ class HurtFleet(LiveFleet):
             place.mkdir()
         run_as_root("mount", "-t", "tmpfs", "-o", "size=256m", "none", self.real_repository)
         run_as_root("mount", "--bind", self.real_repository, self.layout.repository)
+        self._server_state.mkdir()
+        run_as_root("mount", "-t", "tmpfs", "-o", "size=64m,mode=0700", "none", self._server_state)
         make_machines(self.machines, self.layout.datastores, self.layout.scratch)
         super()._begin()
         self.ledger = Ledger(self.valkey.url, password=self.valkey.password)
-        self.database: State = open_state(f"sqlite:///{self.layout.state / 'scheduler/scheduler.db'}")
+        self.database: State = open_state(f"sqlite:///{self._server_state / 'scheduler.db'}")
 
     def _end(self) -> None:
         super()._end()
         for wire in self.wires.values():
             wire.close()
-        for place in (self.layout.repository, self.real_repository):
+        for place in (self.layout.repository, self.real_repository, self._server_state):
             if os.path.ismount(place):
                 run_as_root("umount", "--lazy", place)
 
@@ -104,7 +114,8 @@ class HurtFleet(LiveFleet):
         super()._configure(proxy)
         config = self.layout.proxy_config(proxy.name)
         words = [str(self._serve_disk), "{socket}", f"{self.layout.datastores / proxy.datastore}/{{path}}"]
-        config.write_text(f"{config.read_text()}network_command = {words}\n".replace("'", '"'))
+        command = f"network_command = {words}\n".replace("'", '"')
+        config.write_text(config.read_text() + command)
         self._through_relay(proxy.name, config)
 
     def _through_relay(self, name: str, config: Path) -> None:
@@ -171,11 +182,29 @@ class HurtFleet(LiveFleet):
 
     def fill_repository(self, *, leave_bytes: int) -> Path:
         """Take the repository's room; returns the file to remove."""
-        balloon = self.real_repository / "balloon"
-        room = shutil.disk_usage(self.real_repository).free - leave_bytes
-        with balloon.open("wb") as file:
-            os.posix_fallocate(file.fileno(), 0, max(1, room))
-        return balloon
+        return _balloon(self.real_repository, leave_bytes)
+
+    def fill_database(self) -> Path:
+        """Take the room of the scheduler's database; returns the file to remove."""
+        return _balloon(self._server_state, 0)
+
+    def starve(self, proxy: str) -> list[psutil.Process]:
+        """Give a proxy's pool processes no more memory than they have; returns what `feed` takes."""
+        main = self.main_process(proxy)
+        pool = [process for process in self.processes(proxy)[1:] if process.ppid() == main]
+        for process in pool:
+            _limit_memory(process, process.memory_info().vms + 4 * MIB)
+        return pool
+
+    def feed(self, starved: Sequence[psutil.Process]) -> None:
+        """Let them have memory again."""
+        for process in starved:
+            if process.is_running():
+                _limit_memory(process, resource.RLIM_INFINITY)
+
+    def break_disk(self, machine: Machine, disk: Disk, *, on: bool = True) -> None:
+        """Let every read of a disk fail with EIO, also of those that are being read."""
+        _mark(Path(f"{self.flat(machine, disk)}.broken"), on=on)
 
     def hide_repository(self, proxy: str) -> None:
         """Let one proxy lose its mount: it sees the empty folder beneath."""
@@ -190,8 +219,7 @@ class HurtFleet(LiveFleet):
 
     def poison(self, machine: Machine, disk: Disk, *, on: bool = True) -> None:
         """Let a disk kill every process that opens it."""
-        mark = Path(f"{self.flat(machine, disk)}.poison")
-        mark.touch() if on else mark.unlink(missing_ok=True)
+        _mark(Path(f"{self.flat(machine, disk)}.poison"), on=on)
 
     def flat(self, machine: Machine, disk: Disk) -> Path:
         """The file of a disk's bytes."""
@@ -308,6 +336,23 @@ class HurtFleet(LiveFleet):
             wire.wire = Wire.WHOLE
             wire.answer_delay_s = 0.0
             self.set_clock(name, 0)
+
+
+def _balloon(folder: Path, leave_bytes: int) -> Path:
+    balloon = folder / "balloon"
+    room = shutil.disk_usage(folder).free - leave_bytes
+    with balloon.open("wb") as file:
+        os.posix_fallocate(file.fileno(), 0, max(1, room))
+    return balloon
+
+
+def _limit_memory(process: psutil.Process, limit_bytes: int) -> None:
+    with contextlib.suppress(psutil.NoSuchProcess, ProcessLookupError):
+        process.rlimit(resource.RLIMIT_AS, (limit_bytes, resource.RLIM_INFINITY))
+
+
+def _mark(path: Path, *, on: bool) -> None:
+    path.touch() if on else path.unlink(missing_ok=True)
 
 
 def _restored(repository: Repository, machine: Machine, disk: Disk, target: Path) -> str:

@@ -18,7 +18,7 @@ from ops.demo.machines import Disk, Machine, change
 from scheduler.state.models import RunState
 from tests.surviving.faults import Faults
 from tests.surviving.fleet import HurtFleet
-from tests.surviving.watching import Watch, percentile
+from tests.surviving.watching import Watch, recovery_table
 from tests.system.live_fleet import explained, wait_until
 
 MINUTES: Final = float(os.environ.get("CHAOS_MINUTES", "0"))
@@ -76,9 +76,7 @@ def test_five_proxies_survive_everything(tmp_path: Path) -> None:
     for kind, count in sorted(faults.items()):
         print(f"  {kind}: {count}")
     print(f"most disks at once: {dict(watch.most)}, at the repository {watch.most_in_all} of {CAP}")
-    for what, values in sorted(watch.recoveries_s.items()):
-        p50, p95 = percentile(values, 0.5), percentile(values, 0.95)
-        print(f"restart of the task after a blow ({what}): p50 {p50:.1f} s, p95 {p95:.1f} s, {len(values)} tasks")
+    print(recovery_table(watch.recoveries_s))
 
 
 def _back_up_under_fire(fleet: HurtFleet, watch: Watch, source: random.Random) -> Counter[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import resource
 
 from ops.demo.machines import MIB
 from scheduler.state.models import RunState
@@ -77,21 +76,39 @@ def test_a_proxy_without_room_for_its_state_takes_nothing_and_says_why(fleet: Hu
 
 
 def test_a_process_that_gets_no_memory_fails_by_name_and_the_disk_is_done(fleet: HurtFleet) -> None:
-    pools = [
-        process for process in fleet.processes("proxy-2")[1:] if process.ppid() == fleet.main_process("proxy-2")
-    ]
-    for process in pools:
-        limit = process.memory_info().vms + 4 * MIB
-        process.rlimit(resource.RLIMIT_AS, (limit, resource.RLIM_INFINITY))
+    starved = fleet.starve("proxy-2")
 
     run = fleet.start_run()
     ended = fleet.end_run(run)
-    for process in pools:
-        process.rlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    fleet.feed(starved)
 
     assert ended is RunState.SUCCEEDED
     assert "has no memory left for it" in fleet.log("proxy-2")
     assert "Traceback" not in fleet.log("proxy-2")
+    fleet.assert_safe()
+
+
+def test_a_disk_that_gives_io_errors_fails_by_name_and_is_done_once_it_reads(fleet: HurtFleet) -> None:
+    machine, disk = fleet.disks[0]
+    run = fleet.start_run()
+    fleet.break_disk(machine, disk)
+
+    wait_until(lambda: any(row.failure for row in fleet.disks_of(run)), "it to fail", timeout_s=60)
+    [broken] = [row.failure for row in fleet.disks_of(run) if row.failure is not None]
+    fleet.break_disk(machine, disk, on=False)
+
+    assert "input/output error" in broken.why.lower()
+    assert fleet.end_run(run) is RunState.SUCCEEDED
+    fleet.assert_safe()
+
+
+def test_a_database_without_room_is_waited_out(fleet: HurtFleet) -> None:
+    run = fleet.begin_run("proxy-1")
+    balloon = fleet.fill_database()
+    wait_until(lambda: "its file system is full" in fleet.log("scheduler"), "the scheduler to say so", timeout_s=60)
+    balloon.unlink()
+
+    assert fleet.end_run(run) is RunState.SUCCEEDED
     fleet.assert_safe()
 
 

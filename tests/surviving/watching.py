@@ -6,18 +6,21 @@ import re
 import threading
 import time
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Final, Self
 
 import psutil
 
 from proxy_worker.contract.errors import LedgerError
-from proxy_worker.ledger import FleetView, TaskState
+from proxy_worker.ledger import FleetView, TaskState, TaskView
 from tests.surviving.fleet import HurtFleet
 
 DISK_FILE: Final = re.compile(r"/([\w.-]+-flat\.vmdk)$")
 LOOK_EVERY_S: Final = 0.2
+ORDERLY: Final = "orderly stop"
+TARGETS_S: Final = {"proxy killed": 60.0, ORDERLY: 15.0}
+"""How long restarts may take at p95, with the settings that are shipped."""
 
 
 class Watch:
@@ -36,7 +39,7 @@ class Watch:
         """The most tasks that held a cap at once."""
         self.exceeded: list[str] = []
         self.recoveries_s: dict[str, list[float]] = defaultdict(list)
-        """From a blow to the task's next start, by what was struck: `proxy`, `process`, `server`, `orderly`."""
+        """From a blow to the task's next start, by kind of blow; after an orderly stop, from the handing back."""
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -49,15 +52,33 @@ class Watch:
         self._thread.join()
 
     def strike(self, what: str, proxy: str | None = None) -> None:
-        """Note a blow that ends the tasks of a proxy, or of all, just before it falls."""
+        """Note a blow that may end the tasks of a proxy, or of all, just before it falls.
+
+        What was struck before and isn't `spare`d keeps the earlier time.
+        """
         view = self._view()
         if view is None:
             return
         with self._lock:
             for task_id, task in view.tasks.items():
                 hit = task.state is TaskState.RUNNING and task.kind.takes_slot and proxy in {None, task.proxy}
-                if hit and task.fence_number is not None and task_id not in self._struck:
+                if hit and task.fence_number is not None and not self._is_dying(task_id, task.fence_number):
                     self._struck[task_id] = task.fence_number, time.monotonic(), what
+
+    def _is_dying(self, task_id: str, fence: int) -> bool:
+        struck = self._struck.get(task_id)
+        return struck is not None and struck[0] == fence
+
+    def spare(self, proxy: str) -> None:
+        """Forget the tasks of a proxy that have survived the blow."""
+        view = self._view()
+        if view is None:
+            return
+        with self._lock:
+            for task_id, (fence, _, _) in list(self._struck.items()):
+                task = view.tasks.get(task_id)
+                if task is not None and task.proxy == proxy and _runs_on(task, fence):
+                    del self._struck[task_id]
 
     def _view(self) -> FleetView | None:
         try:
@@ -89,9 +110,26 @@ class Watch:
                 if task is None:
                     if view.quiet_s == 0 and view.epoch is not None and now_s - struck_s > LOOK_EVERY_S:
                         del self._struck[task_id]  # it had ended before the blow could reach it
+                elif what == ORDERLY and _runs_on(task, fence):
+                    self._struck[task_id] = fence, now_s, what
                 elif task.state is TaskState.RUNNING and (task.fence_number or 0) > fence:
                     self.recoveries_s[what].append(now_s - struck_s)
                     del self._struck[task_id]
+
+
+def _runs_on(task: TaskView, fence: int) -> bool:
+    return task.state is TaskState.RUNNING and task.fence_number == fence
+
+
+def recovery_table(recoveries_s: Mapping[str, Sequence[float]]) -> str:
+    """How long restarts took, in seconds, one line per kind of blow."""
+    lines = [f"{'restart after':26}{'tasks':>6}{'p50':>8}{'p95':>8}{'most':>8}  target"]
+    for what, values in sorted(recoveries_s.items()):
+        p50, p95 = percentile(values, 0.5), percentile(values, 0.95)
+        target = TARGETS_S.get(what)
+        verdict = "" if target is None else f"  {target:.0f} s: {'met' if p95 <= target else 'MISSED'}"
+        lines.append(f"{what:26}{len(values):6}{p50:8.1f}{p95:8.1f}{max(values):8.1f}{verdict}")
+    return "\n".join(lines)
 
 
 def disks_read_by(fleet: HurtFleet, proxy: str) -> dict[str, psutil.Process]:
