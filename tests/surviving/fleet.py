@@ -8,6 +8,7 @@ import os
 import resource
 import shutil
 import signal
+import sqlite3
 import sys
 import tempfile
 import time
@@ -186,6 +187,9 @@ class HurtFleet(LiveFleet):
 
     def fill_database(self) -> Path:
         """Take the room of the scheduler's database; returns the file to remove."""
+        with contextlib.closing(sqlite3.connect(self._server_state / "scheduler.db", timeout=30)) as database:
+            # The log of changes is reused from its start otherwise, and wants no room for minutes.
+            database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         return _balloon(self._server_state, 0)
 
     def starve(self, proxy: str) -> list[psutil.Process]:

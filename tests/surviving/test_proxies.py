@@ -105,8 +105,10 @@ def test_a_disk_that_gives_io_errors_fails_by_name_and_is_done_once_it_reads(fle
 def test_a_database_without_room_is_waited_out(fleet: HurtFleet) -> None:
     run = fleet.begin_run("proxy-1")
     balloon = fleet.fill_database()
-    wait_until(lambda: "its file system is full" in fleet.log("scheduler"), "the scheduler to say so", timeout_s=60)
-    balloon.unlink()
+    try:
+        wait_until(lambda: "its file system is full" in fleet.log("scheduler"), "it to be said", timeout_s=90)
+    finally:
+        balloon.unlink()
 
     assert fleet.end_run(run) is RunState.SUCCEEDED
     fleet.assert_safe()
