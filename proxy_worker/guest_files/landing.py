@@ -98,8 +98,7 @@ class _Tree:
                     self._take(archive, member)
         except tarfile.TarError as error:
             raise GuestReadError(shown(self._entry.path), why=f"what was read of it is torn: {error}") from error
-        for place, link in self._links:
-            self._link(place, link)
+        self._make_links()
         for place, entry in reversed(self._folders):  # last, since what is put into one changes its time
             _adorn(place, entry, self._landed.to)
 
@@ -124,16 +123,23 @@ class _Tree:
         else:
             self._landed.left_out.append((shown(path), "special files hold nothing to restore"))
 
-    def _link(self, place: Path, member: tarfile.TarInfo) -> None:
-        with _errors(self._landed.to):
+    def _make_links(self) -> None:
+        """Hard links first: while no symbolic link exists, none of them can lead out of the folder."""
+        symbolic = {place: member for place, member in self._links if member.issym()}
+        for place, member in self._links:
             if member.islnk():
-                with suppress(FileNotFoundError):  # the first name of a special file, which was left out and named
-                    os.link(self._within(member.linkname), place, follow_symlinks=False)
+                first = self._within(member.linkname)
+                if first in symbolic:  # a link of two names
+                    symbolic[place] = symbolic[first]
+                    continue
+                with _errors(self._landed.to), suppress(FileNotFoundError):  # of a special file, which was named
+                    os.link(first, place, follow_symlinks=False)
                     self._landed.files += 1
-                return
-            place.symlink_to(member.linkname)
-        _adorn(place, _entry_of(b"", member), self._landed.to)
-        self._landed.links += 1
+        for place, member in symbolic.items():
+            with _errors(self._landed.to):
+                place.symlink_to(member.linkname)
+            _adorn(place, _entry_of(b"", member), self._landed.to)
+            self._landed.links += 1
 
     def _within(self, name: str) -> Path:
         """Where a member goes; raises `GuestReadError` for one that would leave the folder."""

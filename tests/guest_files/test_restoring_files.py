@@ -246,3 +246,17 @@ def test_nothing_lands_outside_of_the_target(
         restore(_Hostile(*members), folder, tmp_path / "to")
     assert list((tmp_path / "to").iterdir()) == []
     assert list(tmp_path.rglob("outside")) == []
+
+
+def test_no_hard_link_goes_through_a_symbolic_one(tmp_path: Path) -> None:
+    (tmp_path / "host").mkdir()
+    (tmp_path / "host" / "secret").touch()
+    members = (
+        _member("d", tarfile.SYMTYPE, leads=str(tmp_path / "host")),
+        _member("x", tarfile.LNKTYPE, leads="d/secret"),
+        _member("again", tarfile.LNKTYPE, leads="d"),
+    )
+    restore(_Hostile(*members), Entry(b"/etc", stat.S_IFDIR | 0o755, 0, 0, 0, 0, 0), tmp_path / "to")
+    assert sorted(path.name for path in (tmp_path / "to" / "etc").iterdir()) == ["again", "d"]
+    assert (tmp_path / "to" / "etc" / "again").is_symlink()
+    assert (tmp_path / "host" / "secret").stat().st_nlink == 1
