@@ -1,7 +1,8 @@
 """Carrying chunks over to a twin as they are stored: neither opened, where the key can't, nor sealed again.
 
-A chunk keeps its ciphertext, data key and nonce. Where the data key is sealed to a pair that the target has too, it
-goes over as it is; else, after a rotation, it is opened with the read key and sealed to the target's pair.
+A chunk keeps its ciphertext, data key and nonce. Where the data key is sealed to the target's newest pair, it goes
+over as it is; else, after a rotation, it is opened with the read key and sealed to that pair: what is stored from
+then on opens with no older one.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ class Carrier:
         self._target = target
         self._writer = writer
         self._opener = DataKeyOpener(source.access.store, source.access.keyring, source.access.sealer)
-        self._pairs = {public_key_id(key) for key in target.access.config.data_public_keys}
+        self._newest_pair = public_key_id(target.access.keyring.data_public_key)
         self._keys: dict[SealedDataKey, SealedDataKey] = {}
         self._checksums: dict[bytes, dict[int, bytes]] = {}
         self._plain = memoryview(bytearray(source.block_size))
@@ -119,7 +120,7 @@ class Carrier:
         return self._keys[key]
 
     def _for_target(self, key: SealedDataKey) -> SealedDataKey:
-        if self._source.id == self._target.id and key.recipient in self._pairs:
+        if self._source.id == self._target.id and key.recipient == self._newest_pair:
             return key
         ring = self._target.access.keyring
         sealed = seal_anew(ring.repository_id, key.key_id, self._opener.unseal(key), ring.data_public_key)

@@ -18,12 +18,15 @@ from proxy_worker.repository.check import check
 from proxy_worker.repository.collector import CollectorSettings, collect
 from proxy_worker.repository.credentials import Credential, KeyFile, make_key_file
 from proxy_worker.repository.errors import CannotReadError
+from proxy_worker.repository.keyring import public_key_id
+from proxy_worker.repository.packs import read_footer, read_table
 from proxy_worker.repository.points import StoredFile
 from proxy_worker.repository.repository import Repository
 from proxy_worker.repository.rotation import rotate
 from proxy_worker.repository.store.local import LocalStore
 from proxy_worker.repository.withdrawal import end_point
 from tests.mover.copies import TODAY, YESTERDAY, copy_all, copy_point, make_source, make_target
+from tests.repository.collecting import packs
 from tests.repository.making import (
     CHEAP,
     CREDENTIAL,
@@ -265,10 +268,11 @@ def test_a_copy_that_is_stopped_leaves_nothing_that_others_wait_for(
         assert copy_all(source, target)[0].outcome is CopyOutcome.COPIED
 
 
-def test_after_a_rotation_data_keys_are_sealed_to_the_pair_of_the_twin(tmp_path: Path) -> None:
+@pytest.mark.parametrize("rotated", ["source", "target"])
+def test_after_a_rotation_data_keys_are_sealed_to_the_newest_pair_of_the_twin(rotated: str, tmp_path: Path) -> None:
     with make_source(tmp_path / "source") as source:
         make_target(tmp_path / "target", source, twin=True).close()
-    rotate(LocalStore(tmp_path / "source"), [PASSPHRASE], cost=CHEAP)
+    rotate(LocalStore(tmp_path / rotated), [PASSPHRASE], cost=CHEAP)
     with (
         Repository.open(LocalStore(tmp_path / "source"), CREDENTIAL) as source,
         Repository.open(LocalStore(tmp_path / "target"), CREDENTIAL) as target,
@@ -277,6 +281,12 @@ def test_after_a_rotation_data_keys_are_sealed_to_the_pair_of_the_twin(tmp_path:
 
         assert {result.outcome for result in copy_all(source, target)} == {CopyOutcome.COPIED}
         assert restore(target, target.points()[-1]) == noise(3, 7)
+        access = target.access
+        tables = [
+            read_table(access.store, access.sealer, one, read_footer(access.store, one))[0] for one in packs(target)
+        ]
+        newest = public_key_id(access.keyring.data_public_key)
+        assert {key.recipient for table in tables for key in table.data_keys} == {newest}
 
 
 def test_the_command_copies_what_it_is_told(tmp_path: Path) -> None:
