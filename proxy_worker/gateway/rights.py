@@ -14,7 +14,8 @@ from typing import Final
 from proxy_worker.link.admission import Peer, Role
 from proxy_worker.link.errors import LinkRefusedError
 
-ADDED_BY_PROXIES: Final = frozenset({"packs", "index", "seals", "writers", "readers", "points"})
+ADDED_BY_PROXIES: Final = {"index": 2, "packs": 3, "points": 3, "readers": 2, "writers": 4}
+"""Folders, and how many parts the names in each have."""
 _REWRITTEN: Final = "keys"
 _MARKS: Final = frozenset({"writers", "readers"})
 _REMEMBERED_MARKS: Final = 100_000
@@ -31,8 +32,12 @@ class Rights:
         folder = name.partition("/")[0]
         if replace and folder != _REWRITTEN:
             raise refused(peer, f"overwrite {name}", "objects are immutable, except wrapped keys")
-        if peer.role is Role.PROXY and (replace or folder not in ADDED_BY_PROXIES):
-            raise refused(peer, f"write {name}", f"proxies add to {', '.join(sorted(ADDED_BY_PROXIES))} only")
+        if peer.role is not Role.PROXY:
+            return
+        if replace or folder not in ADDED_BY_PROXIES:
+            raise refused(peer, f"write {name}", f"proxies add to {', '.join(ADDED_BY_PROXIES)} only")
+        if len(name.split("/")) != ADDED_BY_PROXIES[folder]:
+            raise refused(peer, f"write {name}", "no object of a repository has such a name")
 
     def require_delete(self, peer: Peer, name: str, exists: Callable[[str], bool]) -> None:
         """Raise `LinkRefusedError` unless the peer may remove this object."""

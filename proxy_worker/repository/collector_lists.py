@@ -23,6 +23,7 @@ from proxy_worker.repository.registration import CondemnedList, WriterMark, enco
 from proxy_worker.repository.store import ObjectNotFoundError
 
 _LIST: Final = re.compile(r"condemned/([0-9]{1,18})(\.done)?")
+_MARK_PARTS: Final = 4
 
 
 class AwaitedRuns(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
@@ -84,15 +85,8 @@ class CondemnedLists:
         self._put(f"condemned/{number}.done", b"")
 
     def runs_at_work(self) -> set[tuple[str, str]]:
-        """The runs that writers are registered for and that haven't ended; marks of ended ones are removed."""
-        at_work: set[tuple[str, str]] = set()
-        for name in self._store.list("writers/"):
-            _, vm_id, run, _ = name.split("/", 3)
-            at_work.add((vm_id, run))
-        for vm_id, run in tuple(at_work):
-            if self.has_ended(vm_id, run):
-                at_work.discard((vm_id, run))
-        return at_work
+        """The runs that writers are registered for and that haven't ended."""
+        return {(vm_id, run) for vm_id, run in self._registered_runs() if not self.has_ended(vm_id, run)}
 
     def has_ended(self, vm_id: str, run: str) -> bool:
         """Whether a run has its point, its tombstone, or had its point removed."""
@@ -114,10 +108,14 @@ class CondemnedLists:
 
     def forget_ended(self) -> None:
         """Remove the marks of writers whose runs have ended: killed before they could."""
-        runs = {tuple(name.split("/", 3)[1:3]) for name in self._store.list("writers/")}
-        for vm_id, run in runs:
+        for vm_id, run in self._registered_runs():
             if self.has_ended(vm_id, run):
                 forget_writers(self._store, vm_id=vm_id, run=run)
+
+    def _registered_runs(self) -> set[tuple[str, str]]:
+        """Of files that are no writer's mark nothing is known, and nothing is waited for."""
+        marks = (name.split("/") for name in self._store.list("writers/"))
+        return {(mark[1], mark[2]) for mark in marks if len(mark) == _MARK_PARTS}
 
     def _registered(self, vm_id: str, run: str) -> Iterator[float]:
         for name in list(self._store.list(f"writers/{vm_id}/{run}/")):

@@ -1,0 +1,1 @@
+"""Gateways as their peers meet them: certificates, requests, links that are cut."""

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import grpc
 import pytest
-import xxhash
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from proxy_worker.gateway.rights import ADDED_BY_PROXIES
 from proxy_worker.link.errors import LinkRefusedError
-from proxy_worker.link.frames import CHECKSUM_BYTES, PAYLOAD_BYTES, framed
+from proxy_worker.link.frames import CHECKSUM_BYTES, PAYLOAD_BYTES, FrameError, framed, opened
 from proxy_worker.link.messages import (
     SERVICE,
     Get,
@@ -66,7 +66,10 @@ def test_a_proxy_overwrites_and_deletes_nothing(served: Served, folder: Path) ->
     assert files_of(folder) == before
 
 
-@pytest.mark.parametrize("name", ["ended/vm/run", "condemned/1", "config/2", "keys/mine", "damaged/a/b"])
+@pytest.mark.parametrize(
+    "name",
+    ["ended/vm/run", "condemned/1", "config/2", "keys/mine", "damaged/a/b", "seals/a/b", "writers/x", "points/x"],
+)
 def test_a_proxy_adds_nothing_that_ends_points_or_changes_who_is_trusted(
     served: Served, folder: Path, name: str
 ) -> None:
@@ -249,10 +252,15 @@ def test_whatever_a_proxy_sends_is_answered_and_harms_nothing(
 
     held = files_of(folder / "store")
     assert held.pop(POINT) == b"a point"
-    assert {name.partition("/")[0] for name in held} <= {"packs", "index", "seals", "writers", "readers", "points"}
+    assert {name.partition("/")[0] for name in held} <= set(ADDED_BY_PROXIES)
     assert not set(files_of(folder)) - {name for name in files_of(folder) if name.startswith(("store/", "fleet/"))}
 
 
-@given(st.binary(max_size=4096))
-def test_a_flipped_bit_in_a_frame_is_found(payload: bytes) -> None:
-    assert framed(payload)[:CHECKSUM_BYTES] == xxhash.xxh3_64_digest(payload)
+@given(st.binary(max_size=4096), st.data())
+def test_a_flipped_bit_in_a_frame_is_found(payload: bytes, data: st.DataObject) -> None:
+    frame = bytearray(framed(payload))
+    assert bytes(opened(bytes(frame))) == payload
+    bit = data.draw(st.integers(0, len(frame) * 8 - 1))
+    frame[bit // 8] ^= 1 << bit % 8
+    with pytest.raises(FrameError):
+        opened(bytes(frame))

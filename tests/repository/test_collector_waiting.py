@@ -117,3 +117,11 @@ def test_readers_of_ended_points_are_turned_away(repository: Repository) -> None
     with pytest.raises(PointNotFoundError):
         repository.reader(point)
     assert list(repository.access.store.list("readers/")) == []
+
+
+def test_what_is_no_writers_mark_is_not_waited_for(repository: Repository) -> None:
+    result = write_disk(repository, noise(2), run="one")
+    commit(repository, result, run="one")
+    for name in ("writers/x", "writers/vm-1/one", "writers/a/b/c/d"):
+        repository.access.store.put_if_absent(name, [b"rubbish"])
+    assert collect(repository).waiting_for == ()
