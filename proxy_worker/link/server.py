@@ -155,6 +155,9 @@ class _Door:
         except PeerRefusedError as error:
             log.warning("refused %s: %s", context.peer(), error)
             context.abort(grpc.StatusCode.UNAUTHENTICATED, str(error))
+        except OSError as error:  # the authority's file, e.g. while it is replaced
+            log.warning("can't tell who %s is: %s", context.peer(), error)
+            context.abort(grpc.StatusCode.UNAVAILABLE, str(error))
         remaining_s = context.time_remaining()
         if remaining_s is None or remaining_s > LONGEST_CALL_S + 1:
             context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"a call takes {LONGEST_CALL_S:.0f} s at most")
@@ -174,6 +177,9 @@ class _Door:
             context.abort(grpc.StatusCode.DATA_LOSS, str(error))
         except (msgspec.ValidationError, msgspec.DecodeError) as error:
             context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"no message of this version: {error}")
+        except OSError as error:
+            log.warning("%s of %s failed: %s", context.peer(), peer.name, error)
+            context.abort(grpc.StatusCode.UNAVAILABLE, str(error))
         finally:
             with self._lock:
                 self._calls[peer.name] -= 1

@@ -21,7 +21,7 @@ import xxhash
 from proxy_worker.contract.errors import ProxyfleetError, StoreError
 from proxy_worker.contract.gateway_address import GatewayAddress
 from proxy_worker.link.client import Link, Patience, payloads
-from proxy_worker.link.errors import LinkRefusedError
+from proxy_worker.link.errors import LinkProtocolError, LinkRefusedError
 from proxy_worker.link.frames import PAYLOAD_BYTES, frames_of
 from proxy_worker.link.identity import Identity
 from proxy_worker.link.messages import (
@@ -130,6 +130,10 @@ class RemoteStore:
         def attempt(channel: grpc.Channel) -> int:
             done = 0
             for payload in self._payloads(channel, name, offset, len(view)):
+                if done + len(payload) > len(view):
+                    raise LinkProtocolError(
+                        f"gateway's answer for {name}", why="it is longer than what was asked for"
+                    )
                 view[done : done + len(payload)] = payload
                 done += len(payload)
             return done
