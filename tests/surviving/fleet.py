@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
 import resource
@@ -344,9 +345,16 @@ class HurtFleet(LiveFleet):
 
 def _balloon(folder: Path, leave_bytes: int) -> Path:
     balloon = folder / "balloon"
-    room = shutil.disk_usage(folder).free - leave_bytes
     with balloon.open("wb") as file:
-        os.posix_fallocate(file.fileno(), 0, max(1, room))
+        # Others take of it meanwhile: then once more with what they have left.
+        while (room := shutil.disk_usage(folder).free - leave_bytes) > 0:
+            try:
+                os.posix_fallocate(file.fileno(), 0, room)
+            except OSError as error:
+                if error.errno != errno.ENOSPC:
+                    raise
+            else:
+                break
     return balloon
 
 
