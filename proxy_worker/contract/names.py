@@ -55,10 +55,12 @@ class Quiesce(StrEnum):
 
 
 class TrafficKind(StrEnum):
-    """What goes between a proxy and a repository, as traffic rules tell it apart."""
+    """What goes between a proxy and a repository, or another proxy, as traffic rules tell it apart."""
 
     BACKUP = "backup"
     RESTORE = "restore"
+    REPLICATION = "replication"
+    """Between the source's and the target's proxy."""
 
 
 class TaskKind(StrEnum):
@@ -78,11 +80,23 @@ class TaskKind(StrEnum):
     STORAGE_SNAPSHOT_CREATE = "storage_snapshot.create"
     STORAGE_SNAPSHOT_REMOVE = "storage_snapshot.remove"
     STORAGE_SNAPSHOT_LIST = "storage_snapshot.list"
+    DISK_RECEIVE = "disk.receive"
+    DISK_REPLICATE = "disk.replicate"
+    REPLICA_OPEN = "replica.open"
+    REPLICA_POINT = "replica.point"
+    REPLICA_REMOVE_POINT = "replica.remove_point"
+    REPLICA_REVERT = "replica.revert"
+    REPLICA_MARK = "replica.mark"
 
     @property
     def takes_slot(self) -> bool:
         """Whether the task moves a disk, and so counts against `max_concurrent_tasks`."""
-        return self in {TaskKind.DISK_BACKUP, TaskKind.DISK_RESTORE}
+        return self in _DISK_TASKS
+
+
+_DISK_TASKS: Final = frozenset(
+    {TaskKind.DISK_BACKUP, TaskKind.DISK_RESTORE, TaskKind.DISK_RECEIVE, TaskKind.DISK_REPLICATE}
+)
 
 
 def disk_lane(site: str, mode: TransportMode, datastore: str | None) -> str:

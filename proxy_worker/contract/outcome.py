@@ -12,71 +12,53 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from proxy_worker.contract.errors import ProxyfleetError
+from proxy_worker.contract.figures import Bottleneck, DiskProgress, DiskReport, StageTimes
 from proxy_worker.contract.names import TaskKind, TransportMode
+from proxy_worker.contract.replication_outcome import (
+    DiskReceiveResult,
+    DiskReplicateResult,
+    ReplicaMarkResult,
+    ReplicaOpenResult,
+    ReplicaPointResult,
+    ReplicaRemovePointResult,
+    ReplicaRevertResult,
+    ReplicationOffer,
+)
 from proxy_worker.contract.requests import StoreRequests
 from proxy_worker.contract.specification import DiskAddress, DiskKey, Frozen, InventoryVm, Name, VmIdentity
 
-
-class Bottleneck(StrEnum):
-    """The stage that was busiest, and so set the pace."""
-
-    SOURCE = "source"
-    PROXY = "proxy"
-    NETWORK = "network"
-    TARGET = "target"
-
-
-class DiskProgress(Frozen):
-    """How far a disk task is; replaced, not added up."""
-
-    size_bytes: int
-    processed_bytes: int
-    """How much of the disk is behind it, whether it was read, skipped or unchanged."""
-    read_bytes: int
-    stored_bytes: int
-    """Backup: added to the repository. Restore: written to the target."""
-    rate: float
-    """Processed bytes per second, over the last few seconds."""
-    mode: TransportMode | None = None
-    paused: bool = False
-
-
-class StageTimes(Frozen):
-    """Seconds each stage was busy, summed over its threads."""
-
-    read: float = 0.0
-    transform: float = 0.0
-    deliver: float = 0.0
-
-
-class DiskReport(Frozen):
-    """A finished disk task in figures."""
-
-    size_bytes: int
-    read_bytes: int
-    """Read from the source (backup) or the repository (restore)."""
-    zero_bytes: int
-    unchanged_bytes: int
-    """Equal to the parent, by changed areas or by digest."""
-    duplicate_bytes: int
-    """Changed, but already in the repository."""
-    stored_bytes: int
-    """Added to the repository (backup) or written to the target (restore)."""
-    duration_seconds: float
-    mode: TransportMode
-    mode_reason: str
-    """Why that mode, and why not a better one."""
-    parent: Name | None = None
-    full_read_reason: str | None = None
-    """Why the disk was read whole, when changed areas or a parent could have been expected."""
-    alarm: str | None = None
-    """What an administrator has to look into: changed block tracking that missed a change."""
-    bottleneck: Bottleneck = Bottleneck.SOURCE
-    stages: StageTimes = StageTimes()
-    resumed_bytes: int = 0
-    """Taken over from an earlier attempt's checkpoint."""
-    requests: StoreRequests | None = None
-    """In the attempt that succeeded; None where the repository isn't in object storage."""
+__all__ = [
+    "AttemptOutcome",
+    "Bottleneck",
+    "CreatedDisk",
+    "DiskBackupResult",
+    "DiskProgress",
+    "DiskReport",
+    "DiskRestoreResult",
+    "InventoryScanResult",
+    "KeptPacks",
+    "PointDeleteResult",
+    "PointDisk",
+    "PointSummary",
+    "ProvenPoint",
+    "ProxyRegistration",
+    "RepositoryAbandonResult",
+    "RepositoryCheckResult",
+    "RepositoryCollectResult",
+    "RepositoryCommitResult",
+    "RepositoryListResult",
+    "RepositoryProveResult",
+    "StageTimes",
+    "StorageSnapshotCreateResult",
+    "StorageSnapshotListResult",
+    "StorageSnapshotRemoveResult",
+    "StoreSpace",
+    "TaskAttempt",
+    "TaskFailure",
+    "TaskResult",
+    "VmCreateResult",
+    "VsphereOffer",
+]
 
 
 class DiskBackupResult(Frozen):
@@ -286,7 +268,14 @@ TaskResult = Annotated[
     | PointDeleteResult
     | StorageSnapshotCreateResult
     | StorageSnapshotRemoveResult
-    | StorageSnapshotListResult,
+    | StorageSnapshotListResult
+    | DiskReceiveResult
+    | DiskReplicateResult
+    | ReplicaOpenResult
+    | ReplicaPointResult
+    | ReplicaRemovePointResult
+    | ReplicaRevertResult
+    | ReplicaMarkResult,
     Field(discriminator="kind"),
 ]
 
@@ -376,6 +365,8 @@ class ProxyRegistration(Frozen):
     """Modes that its proxy.toml doesn't allow it."""
     address: str | None = None
     """The IP address that traffic rules know it by."""
+    replication: ReplicationOffer | None = None
+    """How other proxies send it disks of replicas; None: not over the network, for want of a certificate."""
     tends_gateways: bool = False
     """Whether its certificate is a gateway's, which may remove what is behind gateways; proxies' only add."""
     version: str

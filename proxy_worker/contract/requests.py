@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from proxy_worker.contract.specification import Frozen
+from proxy_worker.contract.subjects import Frozen
 
 
 class StoreRequests(Frozen):

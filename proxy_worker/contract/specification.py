@@ -11,6 +11,15 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from proxy_worker.contract.names import CompressionLevel, DiskFormat, TaskKind
+from proxy_worker.contract.replication import (
+    DiskReceive,
+    DiskReplicate,
+    ReplicaMark,
+    ReplicaOpen,
+    ReplicaPoint,
+    ReplicaRemovePoint,
+    ReplicaRevert,
+)
 from proxy_worker.contract.subjects import (
     DiskAddress,
     DiskIdentity,
@@ -281,7 +290,14 @@ TaskBody = Annotated[
     | PointDelete
     | StorageSnapshotCreate
     | StorageSnapshotRemove
-    | StorageSnapshotList,
+    | StorageSnapshotList
+    | DiskReceive
+    | DiskReplicate
+    | ReplicaOpen
+    | ReplicaPoint
+    | ReplicaRemovePoint
+    | ReplicaRevert
+    | ReplicaMark,
     Field(discriminator="kind"),
 ]
 
