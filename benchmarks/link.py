@@ -151,7 +151,7 @@ def _send_link(folder: Path, port: int, mib: int) -> None:
         for _ in range(mib):
             yield framed(payload)
 
-    link.persist(link.send("Sink", Prepare("sink"), frames, Done, timeout_s=600))
+    link.persist(link.send("Sink", Prepare("sink"), frames, Done))
     link.close()
 
 

@@ -35,11 +35,13 @@ from proxy_worker.link.errors import (
 from proxy_worker.link.frames import LARGEST_MESSAGE_BYTES, FrameError, opened
 from proxy_worker.link.identity import Identity
 from proxy_worker.link.messages import SERVICE, M, Refusal, decoded, encoded
+from proxy_worker.link.silence import LONGEST_SILENCE_S, Crossing, SilenceWatch
 
 T = TypeVar("T")
 
 _CONNECT_S: Final = 10.0
 _KEEPALIVE_MS: Final = 20_000
+_SILENT: Final = "nothing has crossed for too long"
 _CLOSED: Final = "it closes connections before a word is said, as one does that has too many"
 _TRANSIENT: Final = frozenset(
     {
@@ -62,6 +64,8 @@ class Patience:
     in_all_s: float = 1800.0
     first_contact_s: float = 3.0
     """For a mover that never has answered: somebody may be waiting at a terminal, with a wrong address."""
+    longest_silence_s: float = LONGEST_SILENCE_S
+    """For bulk data, which may take as long as it needs otherwise."""
 
 
 class Link:
@@ -82,6 +86,7 @@ class Link:
         self._errors = errors
         self._streams = streams
         self._patience = patience or Patience()
+        self._silence = SilenceWatch(self._patience.longest_silence_s)
         self._lock = threading.Lock()
         self._channels: list[grpc.Channel] = []
         self._turn = itertools.count()
@@ -103,30 +108,30 @@ class Link:
         return step
 
     def send(
-        self,
-        method: str,
-        message: msgspec.Struct,
-        frames: Callable[[], Iterator[bytes]],
-        answer: type[M],
-        *,
-        timeout_s: float,
+        self, method: str, message: msgspec.Struct, frames: Callable[[], Iterator[bytes]], answer: type[M]
     ) -> Callable[[grpc.Channel], M]:
-        """One attempt to send a message and frames after it, for `persist`."""
+        """One attempt to send a message and frames after it, for `persist`. It lasts as long as frames cross."""
 
         def step(channel: grpc.Channel) -> M:
             call: grpc.StreamUnaryMultiCallable[bytes, bytes] = channel.stream_unary(_path(method))
-            return decoded(call(itertools.chain([encoded(message)], frames()), timeout=timeout_s), answer)
+            crossing = Crossing()
+            under_way = call.future(crossing.each(itertools.chain([encoded(message)], frames())))
+            with self._silence.over(crossing, under_way.cancel):
+                return decoded(under_way.result(), answer)
 
         return step
 
-    def receive(
-        self, method: str, message: msgspec.Struct, *, timeout_s: float
-    ) -> Callable[[grpc.Channel], Iterator[bytes]]:
-        """One attempt at a call that is answered with many messages, for `persist`."""
+    def receive(self, method: str, message: msgspec.Struct) -> Callable[[grpc.Channel], Iterator[bytes]]:
+        """One attempt at a call that is answered with many messages, for `persist`. It lasts while they come."""
 
         def step(channel: grpc.Channel) -> Iterator[bytes]:
             call: grpc.UnaryStreamMultiCallable[bytes, bytes] = channel.unary_stream(_path(method))
-            return call(encoded(message), timeout=timeout_s)
+            answer = call(encoded(message))
+            try:
+                with self._silence.over(Crossing(), answer.cancel) as crossing:
+                    yield from crossing.each(answer)
+            finally:
+                answer.cancel()  # one that isn't wanted to its end
 
         return step
 
@@ -167,7 +172,12 @@ class Link:
             raise self._unavailable(str(error)) from error
         except (msgspec.ValidationError, msgspec.DecodeError) as error:
             raise LinkProtocolError(f"answer of {self.address.target}", why=str(error)) from error
-        except ValueError as error:  # of a channel that another thread found broken, and closed
+        except grpc.FutureCancelledError as error:
+            raise self._unavailable(_SILENT) from error
+        except ValueError as error:
+            if self._is_open(channel):
+                raise
+            # gRPC's word for a channel that another thread found broken, and closed.
             raise self._unavailable(str(error)) from error
         except grpc.RpcError as error:
             code, details = _status(error)
@@ -208,6 +218,10 @@ class Link:
                 found = self._tried_out()
                 self._channels = [self._opened(found) for _ in range(self._streams)]
             return self._channels[next(self._turn) % len(self._channels)]
+
+    def _is_open(self, channel: grpc.Channel) -> bool:
+        with self._lock:
+            return channel in self._channels
 
     def _drop(self, channel: grpc.Channel) -> None:
         with self._lock:

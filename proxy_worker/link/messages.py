@@ -10,7 +10,8 @@ from proxy_worker.contract.errors import ProxyfleetError
 
 SERVICE: Final = "proxyfleet.Gateway"
 LONGEST_CALL_S: Final = 900.0
-"""Every call says how long it may take, and no longer than this: nobody holds a place at a server for ever."""
+"""A call with one message each way says how long it may take, and no longer than this; others last while something
+crosses: nobody holds a place at a server for ever."""
 
 
 class Named(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -27,6 +27,7 @@ from proxy_worker.link.errors import LinkRefusedError
 from proxy_worker.link.frames import LARGEST_MESSAGE_BYTES, FrameError
 from proxy_worker.link.identity import Identity
 from proxy_worker.link.messages import LONGEST_CALL_S, SERVICE, Refusal
+from proxy_worker.link.silence import LONGEST_SILENCE_S, Crossing, SilenceWatch
 
 log = logging.getLogger(__name__)
 
@@ -52,6 +53,8 @@ class Limits:
     """At the same time, by all peers."""
     calls_per_peer: int = 32
     idle_connection_s: float = 300.0
+    silence_s: float = LONGEST_SILENCE_S
+    """How long nothing may cross in a call that moves bulk data."""
 
 
 @dataclass(frozen=True)
@@ -126,25 +129,29 @@ class _Door:
         self._limits = limits
         self._lock = threading.Lock()
         self._calls: Counter[str] = Counter()
+        self._silence = SilenceWatch(limits.silence_s)
 
     def answer(self, method: Answer) -> Callable[[bytes, grpc.ServicerContext], bytes]:
         def handle(request: bytes, context: grpc.ServicerContext) -> bytes:
             with self._call(context) as peer:
+                remaining_s = context.time_remaining()
+                if remaining_s is None or remaining_s > LONGEST_CALL_S + 1:
+                    context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"a call takes {LONGEST_CALL_S:.0f} s at most")
                 return method(peer, request)
 
         return handle
 
     def answer_stream(self, method: AnswerStream) -> Callable[[bytes, grpc.ServicerContext], Iterator[bytes]]:
         def handle(request: bytes, context: grpc.ServicerContext) -> Iterator[bytes]:
-            with self._call(context) as peer:
-                yield from method(peer, request)
+            with self._call(context) as peer, self._silence.over(Crossing(), context.cancel) as crossing:
+                yield from crossing.each(method(peer, request))
 
         return handle
 
     def receive(self, method: Receive) -> Callable[[Iterator[bytes], grpc.ServicerContext], bytes]:
         def handle(requests: Iterator[bytes], context: grpc.ServicerContext) -> bytes:
-            with self._call(context) as peer:
-                return method(peer, requests)
+            with self._call(context) as peer, self._silence.over(Crossing(), context.cancel) as crossing:
+                return method(peer, crossing.each(requests))
 
         return handle
 
@@ -158,9 +165,6 @@ class _Door:
         except OSError as error:  # the authority's file, e.g. while it is replaced
             log.warning("can't tell who %s is: %s", context.peer(), error)
             context.abort(grpc.StatusCode.UNAVAILABLE, str(error))
-        remaining_s = context.time_remaining()
-        if remaining_s is None or remaining_s > LONGEST_CALL_S + 1:
-            context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"a call takes {LONGEST_CALL_S:.0f} s at most")
         with self._lock:
             busy = self._calls[peer.name] >= self._limits.calls_per_peer
             self._calls[peer.name] += not busy

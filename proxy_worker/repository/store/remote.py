@@ -25,7 +25,6 @@ from proxy_worker.link.errors import LinkProtocolError, LinkRefusedError
 from proxy_worker.link.frames import PAYLOAD_BYTES, frames_of
 from proxy_worker.link.identity import Identity
 from proxy_worker.link.messages import (
-    LONGEST_CALL_S,
     Done,
     Found,
     Get,
@@ -100,7 +99,7 @@ class RemoteStore:
         """See `Store`."""
         content = b"".join(chunks)
         put = Put(self._repository, checked_name(name), len(content), replace=True)
-        self._link.persist(self._link.send("Put", put, lambda: frames_of([content]), PutDone, timeout_s=_QUICK_S))
+        self._link.persist(self._link.send("Put", put, lambda: frames_of([content]), PutDone))
 
     def put(
         self, name: str, size_bytes: int, frames: Frames, digest: bytes, *, given_up: threading.Event | None = None
@@ -115,7 +114,7 @@ class RemoteStore:
             again, doubtful = doubtful, True
             if again and (found := self._found(name, channel)).size_bytes is not None:
                 return found.digest == digest
-            done = self._link.send("Put", header, frames, PutDone, timeout_s=LONGEST_CALL_S)(channel)
+            done = self._link.send("Put", header, frames, PutDone)(channel)
             return done.created or (again and self._found(name, channel).digest == digest)
 
         return self._link.persist(attempt, given_up)
@@ -186,13 +185,11 @@ class RemoteStore:
 
     def _payloads(self, channel: grpc.Channel, name: str, offset: int, length: int | None) -> Iterator[memoryview]:
         asked = Get(self._repository, checked_name(name), offset, length)
-        return payloads(self._link.receive("Get", asked, timeout_s=LONGEST_CALL_S)(channel))
+        return payloads(self._link.receive("Get", asked)(channel))
 
     def _names(self, prefix: str) -> Iterator[str]:
         asked = ListNames(self._repository, prefix)
-        answers = self._link.persist(
-            lambda channel: tuple(self._link.receive("List", asked, timeout_s=LONGEST_CALL_S)(channel))
-        )
+        answers = self._link.persist(lambda channel: tuple(self._link.receive("List", asked)(channel)))
         for answer in answers:
             yield from decoded(answer, Names).names
 
