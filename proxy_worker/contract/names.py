@@ -59,6 +59,8 @@ class TrafficKind(StrEnum):
 
     BACKUP = "backup"
     RESTORE = "restore"
+    COPY = "copy"
+    """From one repository to another: what the target is sent."""
     REPLICATION = "replication"
     """Between the source's and the target's proxy."""
 
@@ -68,8 +70,10 @@ class TaskKind(StrEnum):
 
     DISK_BACKUP = "disk.backup"
     DISK_RESTORE = "disk.restore"
+    DISK_COPY = "disk.copy"
     VM_CREATE = "vm.create"
     INVENTORY_SCAN = "inventory.scan"
+    COPY_PLAN = "copy.plan"
     REPOSITORY_COMMIT = "repository.commit"
     REPOSITORY_ABANDON = "repository.abandon"
     REPOSITORY_LIST = "repository.list"
@@ -95,7 +99,13 @@ class TaskKind(StrEnum):
 
 
 _DISK_TASKS: Final = frozenset(
-    {TaskKind.DISK_BACKUP, TaskKind.DISK_RESTORE, TaskKind.DISK_RECEIVE, TaskKind.DISK_REPLICATE}
+    {
+        TaskKind.DISK_BACKUP,
+        TaskKind.DISK_RESTORE,
+        TaskKind.DISK_COPY,
+        TaskKind.DISK_RECEIVE,
+        TaskKind.DISK_REPLICATE,
+    }
 )
 
 

@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from proxy_worker.contract.copying import CopyPlanResult
 from proxy_worker.contract.errors import ProxyfleetError
 from proxy_worker.contract.figures import Bottleneck, DiskProgress, DiskReport, StageTimes
 from proxy_worker.contract.names import TaskKind, TransportMode
@@ -259,6 +260,7 @@ TaskResult = Annotated[
     | DiskRestoreResult
     | VmCreateResult
     | InventoryScanResult
+    | CopyPlanResult
     | RepositoryCommitResult
     | RepositoryAbandonResult
     | RepositoryListResult

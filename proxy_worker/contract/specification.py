@@ -10,6 +10,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from proxy_worker.contract.copying import CopyOf, CopyPlan, DiskCopy
 from proxy_worker.contract.names import CompressionLevel, DiskFormat, TaskKind
 from proxy_worker.contract.replication import (
     DiskReceive,
@@ -187,6 +188,8 @@ class RepositoryCommit(Frozen):
     vm: VmIdentity
     disks: Annotated[tuple[FinishedDisk, ...], Field(min_length=1)]
     started_at: float
+    copy_of: CopyOf | None = None
+    """Whose place in time it takes; None: it is no copy."""
 
 
 class RepositoryAbandon(Frozen):
@@ -279,6 +282,8 @@ class StorageSnapshotList(Frozen):
 TaskBody = Annotated[
     DiskBackup
     | DiskRestore
+    | DiskCopy
+    | CopyPlan
     | VmCreate
     | InventoryScan
     | RepositoryCommit

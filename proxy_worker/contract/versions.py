@@ -7,13 +7,17 @@ scheduler gets nothing until the scheduler is upgraded too: it may say what nobo
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from proxy_worker.contract.errors import ConflictError
+from proxy_worker.contract.names import TaskKind
 
-CONTRACT_VERSION: Final = 2
-"""Of this program. 2: a specification says which version it is written in, and may have the keys of `BROUGHT`."""
+CONTRACT_VERSION: Final = 3
+"""Of this program. 2: a specification says which version it is written in, and may have the keys of `BROUGHT`.
+3: the kinds of `SINCE`."""
+SINCE: Final[Mapping[TaskKind, int]] = {TaskKind.DISK_COPY: 3, TaskKind.COPY_PLAN: 3}
+"""Kinds of tasks that a version brought: a proxy of an older one isn't given any."""
 BROUGHT: Final = {2: frozenset({"areas_in_use", "authorities"})}
 """Keys of specifications that a version brought: a proxy of an older one refuses them, and does without."""
 OLDEST_SERVED: Final = 1

@@ -41,6 +41,7 @@ from proxy_worker.mover.configuration import ConfigurationFile
 from proxy_worker.mover.control import Verdict
 from proxy_worker.mover.restore import restore_disk
 from proxy_worker.node.bench import Bench
+from proxy_worker.node.copying import copy_disk, plan_copies
 from proxy_worker.node.lease import LeaseKeeper
 from proxy_worker.node.storage import create_storage_snapshot, list_storage_snapshots, remove_storage_snapshot
 from proxy_worker.node.traffic import kept_to_share
@@ -117,6 +118,7 @@ def _commit(body: RepositoryCommit, bench: Bench, *_: object) -> RepositoryCommi
         job=body.job,
         disks=[(stored.disk, stored.fence, stored.sealed_result) for stored in body.disks],
         started_at=body.started_at,
+        original=body.copy_of,
     )
     return RepositoryCommitResult(point=_summary(point), space=_space(body.repository))
 
@@ -179,6 +181,8 @@ def _configuration_file(address: DiskAddress, bench: Bench) -> ConfigurationFile
 BODIES: Final[dict[TaskKind, Callable[[Any, Bench, Claim, LeaseKeeper], TaskResult]]] = {
     TaskKind.DISK_BACKUP: _back_up,
     TaskKind.DISK_RESTORE: _restore,
+    TaskKind.DISK_COPY: copy_disk,
+    TaskKind.COPY_PLAN: plan_copies,
     TaskKind.VM_CREATE: create_vm,
     TaskKind.INVENTORY_SCAN: _scan,
     TaskKind.REPOSITORY_COMMIT: _commit,

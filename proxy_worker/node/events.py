@@ -10,6 +10,7 @@ from celery import Celery
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
+from proxy_worker.contract.copying import CopyPlanResult, CopyState
 from proxy_worker.contract.outcome import (
     DiskBackupResult,
     DiskProgress,
@@ -88,6 +89,36 @@ def figures(result: TaskResult) -> str:
             line = f"VM {name} made with {len(disks)} disks"
         case InventoryScanResult(vms=vms):
             line = f"{len(vms)} VMs"
+        case CopyPlanResult(points=planned):
+            missing = sum(point.state is CopyState.MISSING for point in planned)
+            line = f"{missing} of {len(planned)} restore points to copy"
+        case (
+            RepositoryCommitResult()
+            | RepositoryAbandonResult()
+            | RepositoryListResult()
+            | RepositoryCheckResult()
+            | RepositoryProveResult()
+            | RepositoryCollectResult()
+            | PointDeleteResult()
+        ):
+            line = _figures_of_repository(result)
+        case StorageSnapshotCreateResult() | StorageSnapshotRemoveResult() | StorageSnapshotListResult():
+            line = _figures_of_storage(result)
+        case _:
+            assert_never(result)
+    return line
+
+
+def _figures_of_repository(
+    result: RepositoryCommitResult
+    | RepositoryAbandonResult
+    | RepositoryListResult
+    | RepositoryCheckResult
+    | RepositoryProveResult
+    | RepositoryCollectResult
+    | PointDeleteResult,
+) -> str:
+    match result:
         case RepositoryCommitResult(point=point):
             line = f"restore point {point.run} of {point.vm.name}"
         case RepositoryAbandonResult(committed=committed):
@@ -100,8 +131,6 @@ def figures(result: TaskResult) -> str:
             line = f"{freed / MIB:.1f} MiB in {packs} packs {'to free' if dry_run else 'freed'}"
         case PointDeleteResult(found=found):
             line = "restore point removed" if found else "there was no such restore point"
-        case StorageSnapshotCreateResult() | StorageSnapshotRemoveResult() | StorageSnapshotListResult():
-            line = _figures_of_storage(result)
         case _:
             assert_never(result)
     return line

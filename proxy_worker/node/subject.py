@@ -10,6 +10,8 @@ from proxy_worker.contract.specification import TaskBody
 _OF_RUNS: Final = frozenset(
     {
         TaskKind.DISK_BACKUP,
+        TaskKind.DISK_COPY,
+        TaskKind.COPY_PLAN,
         TaskKind.INVENTORY_SCAN,
         TaskKind.REPOSITORY_COMMIT,
         TaskKind.REPOSITORY_ABANDON,
@@ -30,7 +32,7 @@ def ids_of_body(body: TaskBody) -> dict[str, str]:
     named = {
         "job": getattr(body, "job", None),
         "vm": getattr(getattr(body, "vm", None), "name", None),
-        "disk": getattr(disk, "key", None),
+        "disk": getattr(disk, "key", None) or getattr(body, "disk_key", None),
         "point": getattr(body, "run", None),
     }
     return {field: value for field, value in named.items() if isinstance(value, str)}

@@ -18,7 +18,7 @@ from proxy_worker.contract.outcome import Bottleneck, DiskBackupResult, DiskProg
 OUTCOMES: Final = ("done", "failed", "lost", "handed back")
 FATES: Final = ("processed", "read", "zero", "unchanged", "duplicate", "stored")
 STAGES: Final = ("read", "transform", "deliver")
-MOVING: Final = (TaskKind.DISK_BACKUP, TaskKind.DISK_RESTORE)
+MOVING: Final = (TaskKind.DISK_BACKUP, TaskKind.DISK_RESTORE, TaskKind.DISK_COPY)
 Series = tuple[str, ...]
 
 

@@ -6,7 +6,7 @@ import secrets
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from proxy_worker.contract.errors import ConfigurationError, DamageError
 from proxy_worker.contract.names import CompressionLevel
@@ -61,6 +61,16 @@ __all__ = ["ZERO_ID", "Repository", "new_run_id", "open_store"]
 DEFAULT_BLOCK_SIZE: Final = 256 * 1024
 _LEAST_BLOCK_SIZE: Final = 64 * 1024
 _MOST_BLOCK_SIZE: Final = 4 * 1024 * 1024
+
+
+class Original(Protocol):
+    """What a copy has of the restore point that it is one of."""
+
+    @property
+    def sequence(self) -> int: ...
+
+    @property
+    def created_at(self) -> float: ...
 
 
 class BlockSizeError(ConfigurationError):
@@ -229,7 +239,7 @@ class Repository:
         job: str,
         disks: Sequence[tuple[DiskIdentity, int, str]],
         started_at: float,
-        original: Point | None = None,
+        original: Original | None = None,
     ) -> Point:
         """Make (disk, fence, sealed result) triples a restore point, all or nothing.
 

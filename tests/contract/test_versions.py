@@ -29,7 +29,7 @@ def specification(version: int | None) -> TaskSpecification:
 
 
 def test_own_and_older_versions_are_served_and_others_told_what_to_upgrade() -> None:
-    assert [why_not_served(version) for version in range(OLDEST_SERVED, CONTRACT_VERSION + 1)] == ["", ""]
+    assert [why_not_served(version) for version in range(OLDEST_SERVED, CONTRACT_VERSION + 1)] == [""] * 3
     assert why_not_served(OLDEST_SERVED - 1).endswith("upgrade the proxy")
     assert why_not_served(CONTRACT_VERSION + 1).endswith("upgrade the scheduler")
 
