@@ -109,6 +109,8 @@ class _Check:
             return False
         opened = memoryview(self._chunks.open_chunk(_location(pack, chunk), chunk.ids, stored))
         size, identify = self._access.block_size, self._access.keyring.block_id
+        if len(chunk.ids) == ID_BYTES:
+            return identify(opened) == chunk.ids
         return all(
             identify(opened[place * size : (place + 1) * size])
             == chunk.ids[place * ID_BYTES : (place + 1) * ID_BYTES]

@@ -11,6 +11,8 @@ nothing: names tell of VMs and runs, and a repository need not be encrypted.
 from __future__ import annotations
 
 import errno
+import fcntl
+import mmap
 import os
 import secrets
 from collections.abc import Iterable, Iterator
@@ -32,8 +34,11 @@ from proxy_worker.repository.store import (
 )
 from proxy_worker.repository.store.tally import RequestTally
 
-_WRITE_PIECE: Final = 256 * 1024
-"""Larger single writes cost far more kernel time (measured: 1 MiB pieces took twice as long)."""
+_DIRECT_BYTES: Final = 1024 * 1024
+"""Larger objects are written past the page cache, in pieces of this size: packs aren't read soon, and copying them
+to the cache cost more processor time than anything but compression (measured: 3 s for 1.4 GiB, against 0.1 s)."""
+_CACHED_BYTES: Final = 256 * 1024
+"""Larger single writes through the cache cost far more kernel time (measured: 1 MiB pieces took twice as long)."""
 _TEMPORARY: Final = "tmp"
 _FILE_MODE: Final = 0o660
 _FOLDER_MODE: Final = 0o770
@@ -225,13 +230,23 @@ class LocalStoreWriter:
                 _make_folders(self._temporary.parent)
                 self._file = os.open(self._temporary, flags, _FILE_MODE)
         self._open = True
+        self._gathered = mmap.mmap(-1, _DIRECT_BYTES)  # page-aligned, as direct I/O wants it
+        self._used = 0
+        self._direct = False
+        self._direct_refused = False
 
     def write(self, data: Buffer) -> None:
         """See `StoreWriter`."""
         view = memoryview(data)
-        with self._store.errors("write", self._name):
-            while view:
-                view = view[os.write(self._file, view[:_WRITE_PIECE]) :]
+        while view:
+            taken = min(len(view), _DIRECT_BYTES - self._used)
+            self._gathered[self._used : self._used + taken] = view[:taken]
+            self._used += taken
+            view = view[taken:]
+            if self._used == _DIRECT_BYTES:
+                with self._store.errors("write", self._name):
+                    self._set_direct(not self._direct_refused)
+                    self._spill()
 
     def end(self) -> None:
         """See `StoreWriter`."""
@@ -240,6 +255,8 @@ class LocalStoreWriter:
         """See `StoreWriter`; `replace` takes the name from whatever has it."""
         path = self._store.path(self._name)
         with self._store.errors("write", self._name):
+            self._set_direct(False)
+            self._spill()
             os.fsync(self._file)
             try:
                 self._give_name(path, replace=replace)
@@ -258,6 +275,31 @@ class LocalStoreWriter:
             os.close(self._file)
             with suppress(OSError):
                 self._temporary.unlink()
+
+    def _spill(self) -> None:
+        """Write what has been gathered."""
+        with memoryview(self._gathered) as gathered:
+            done = 0
+            while done < self._used:
+                end = self._used if self._direct else min(self._used, done + _CACHED_BYTES)
+                try:
+                    done += os.write(self._file, gathered[done:end])
+                except OSError as error:
+                    if error.errno != errno.EINVAL or not self._direct:
+                        raise
+                    # The file system takes none after all, or only part of the last piece had room.
+                    self._direct_refused = True
+                    self._set_direct(False)
+        self._used = 0
+
+    def _set_direct(self, direct: bool) -> None:
+        if direct != self._direct:
+            flags = fcntl.fcntl(self._file, fcntl.F_GETFL)
+            try:
+                fcntl.fcntl(self._file, fcntl.F_SETFL, flags ^ os.O_DIRECT)
+                self._direct = direct
+            except OSError:  # some file systems have no direct I/O
+                self._direct_refused = True
 
     def _give_name(self, path: Path, *, replace: bool) -> None:
         give = os.replace if replace else os.link
