@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Self
+from typing import Annotated, Final, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
 from proxy_worker.contract.names import CompressionLevel, Quiesce
 from proxy_worker.contract.specification import Name
 from scheduler.fleet.values import CronText, Declared, ModeChoice, TimezoneName
+from scheduler.planning.copies import CopyTerms
 from scheduler.planning.criteria import DiskExclusionText, VmSelector
 from scheduler.planning.retention import Retention
 from scheduler.planning.window import Window
@@ -17,6 +18,19 @@ from scheduler.state.declared import JobKind, NamePattern, Priority
 
 def _microminutes(minutes: float) -> float:
     return round(minutes, 6)
+
+
+_NOT_FOR_COPIES: Final = (
+    "select",
+    "exclude",
+    "exclude_disks",
+    "templates",
+    "quiesce",
+    "transport_mode",
+    "failover_to_network",
+    "priority",
+)
+"""Keys that are about reading VMs, or that copies have no choice of."""
 
 
 class Schedule(Declared):
@@ -45,7 +59,7 @@ class Job(Declared):
     kind: JobKind = JobKind.BACKUP
     """What it does."""
     vms: tuple[Annotated[str, Field(min_length=1)], ...] = ()
-    """Names of VMs; `*`, `?` and `[…]` match as in a shell."""
+    """Names of VMs; `*`, `?` and `[…]` match as in a shell. Of kind `copy`: without this key, all."""
     select: tuple[VmSelector, ...] = ()
     """Further VMs: those that meet all conditions of any of these tables. Found out anew in each run."""
     exclude: tuple[VmSelector, ...] = ()
@@ -58,6 +72,8 @@ class Job(Declared):
     quiesce: Quiesce = Quiesce.PREFER
     """Whether VMware Tools bring the guest to rest before a snapshot: `prefer` makes a crash-consistent one with a
     warning where that fails, `require` fails the VM, `never` doesn't try."""
+    copy_from: CopyTerms | None = None
+    """Of kind `copy`: which restore points."""
     repository: Name
     """Where the restore points go."""
     level: CompressionLevel = CompressionLevel.OPTIMAL
@@ -67,7 +83,7 @@ class Job(Declared):
     failover_to_network: bool = True
     """Whether a disk that can't be read over its mode is read over the network instead."""
     priority: Priority = Priority.REGULAR
-    """`high` goes before `regular` when slots are short."""
+    """`high` goes before `regular` when slots are short; copies go last."""
     window: Window | None = None
     """When its disks may begin; without this key, at any time. VMs that have begun by its end are finished."""
     proxies: tuple[NamePattern, ...] | None = None
@@ -85,6 +101,14 @@ class Job(Declared):
 
     @model_validator(mode="after")
     def _about_something(self) -> Self:
-        if not self.vms and not self.select:
+        if self.kind is not JobKind.COPY and self.copy_from is not None:
+            raise ValueError(f"'copy_from' is for kind 'copy', got kind {self.kind.value!r}")
+        if self.kind is JobKind.COPY:
+            if self.copy_from is None:
+                raise ValueError("the key 'copy_from' is missing, which kind 'copy' needs")
+            idle = [key for key in _NOT_FOR_COPIES if getattr(self, key) != type(self).model_fields[key].default]
+            if idle:
+                raise ValueError(f"expected no key '{idle[0]}' in a job of kind 'copy', which it says nothing to")
+        elif not self.vms and not self.select:
             raise ValueError("expected VMs in 'vms' or 'select', got neither")
         return self

@@ -72,6 +72,12 @@ def _broken_references(fleet: Fleet) -> Iterator[str]:
 def _broken_references_of(job: Job, repositories: Collection[str], vcenters: Collection[str]) -> Iterator[str]:
     if job.repository not in repositories:
         yield f"job {job.name!r}, key 'repository': {_undeclared('repository', job.repository, repositories)}"
+    if job.copy_from is not None:
+        source = job.copy_from.repository
+        if source not in repositories:
+            yield f"job {job.name!r}, key 'copy_from.repository': {_undeclared('repository', source, repositories)}"
+        elif source == job.repository:
+            yield f"job {job.name!r}, key 'copy_from.repository': it is {source!r}, which the job copies to"
     for key, selectors in (("select", job.select), ("exclude", job.exclude)):
         for index, selector in enumerate(selectors):
             if selector.vcenter is not None and selector.vcenter not in vcenters:

@@ -151,6 +151,7 @@ def stored_job(row: Job) -> models.Job:
         exclude_disks=row.criteria.exclude_disks,
         templates=row.criteria.templates,
         quiesce=row.quiesce,
+        copy_from=row.copy_from,
         repository=row.repository,
         level=row.level,
         transport_mode=models.ModeChoice(row.transport_mode),

@@ -78,6 +78,7 @@ def ask_for_run(session: Session, job_name: str, *, now: float, trigger: RunTrig
         retry_count=job.retry_count,
         retry_wait_seconds=job.retry_wait_seconds,
         vms=job.vms,
+        copy_from=job.copy_from,
         criteria=job.criteria,
         quiesce=job.quiesce,
     )

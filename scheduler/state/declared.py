@@ -12,6 +12,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 from proxy_worker.contract.names import AUTOMATIC, CompressionLevel, Quiesce
 from proxy_worker.contract.specification import DiskKey, Name
 from scheduler.deployment.server import ProxyServer
+from scheduler.planning.copies import CopyTerms
 from scheduler.planning.criteria import Criteria
 from scheduler.planning.retention import Retention
 from scheduler.planning.window import Window
@@ -39,6 +40,8 @@ class JobKind(StrEnum):
     """What a job does."""
 
     BACKUP = "backup"
+    COPY = "copy"
+    """Restore points of one repository, to another."""
 
 
 class Priority(StrEnum):
@@ -196,6 +199,8 @@ class Job(Record):
     criteria: Mapped[Criteria] = mapped_column(Json(Criteria), default=Criteria())
     """Which VMs and disks besides."""
     quiesce: Mapped[Quiesce] = mapped_column(choice(Quiesce), default=Quiesce.PREFER)
+    copy_from: Mapped[CopyTerms | None] = mapped_column(Json(CopyTerms), default=None)
+    """What it copies; None: it is of another kind."""
     repository: Mapped[str] = mapped_column(reference("repositories.name"))
     level: Mapped[CompressionLevel] = mapped_column(choice(CompressionLevel), default=CompressionLevel.OPTIMAL)
     transport_mode: Mapped[str] = mapped_column(String(32), default=AUTOMATIC)

@@ -10,6 +10,7 @@ from enum import StrEnum
 from sqlalchemy import Index, String, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column
 
+from proxy_worker.contract.copying import CopyOf
 from proxy_worker.contract.names import CompressionLevel, Quiesce, TaskKind
 from proxy_worker.contract.outcome import (
     DiskBackupResult,
@@ -20,6 +21,7 @@ from proxy_worker.contract.outcome import (
     TaskResult,
 )
 from proxy_worker.contract.specification import DiskAddress, Extent, TaskBody
+from scheduler.planning.copies import CopyTerms
 from scheduler.planning.criteria import Criteria
 from scheduler.planning.places import TrackingMark, VcenterPlace
 from scheduler.state.columns import Json, Record, choice, reference
@@ -138,6 +140,8 @@ class Run(Record):
     retry_count: Mapped[int]
     retry_wait_seconds: Mapped[float]
     vms: Mapped[tuple[str, ...]] = mapped_column(Json(tuple[str, ...]))
+    copy_from: Mapped[CopyTerms | None] = mapped_column(Json(CopyTerms), default=None)
+    """What it copies; None: its job is of another kind."""
     scanned_after: Mapped[float | None] = mapped_column(default=None)
     """What vCenters show has to be at least so new to plan it."""
     criteria: Mapped[Criteria] = mapped_column(Json(Criteria), default=Criteria())
@@ -149,7 +153,10 @@ class Run(Record):
 
 
 class VmRun(Record):
-    """One VM within a run. A name that no VM could be found for is one too, failed from the start."""
+    """One VM within a run, or one restore point of it that is copied.
+
+    A name that no VM could be found for is one too, failed from the start.
+    """
 
     __tablename__ = "vm_runs"
     __table_args__ = (Index(None, "run_id"), Index(None, "state"))
@@ -164,6 +171,8 @@ class VmRun(Record):
     """Raised when the VM is retried under a new `repository_run`."""
     repository_run: Mapped[str | None] = mapped_column(String(63), default=None)
     """The name of its restore point, or of the tombstone in its place."""
+    copy_of: Mapped[CopyOf | None] = mapped_column(Json(CopyOf), default=None)
+    """The restore point that it copies; None: it is no copy."""
     configuration: Mapped[tuple[DiskAddress, ...]] = mapped_column(Json(tuple[DiskAddress, ...]), default=())
     place: Mapped[VcenterPlace | None] = mapped_column(Json(VcenterPlace), default=None)
     """Where a vCenter has it; None: its disks are read without a snapshot."""
