@@ -79,9 +79,15 @@ class Link:
         errors: Mapping[str, type[ProxyfleetError]],
         streams: int = 5,
         patience: Patience | None = None,
+        peer: str | None = None,
     ) -> None:
-        """`errors`: what the other end's refusals become, by their codes. Connections: one for each stream."""
+        """`errors`: what the other end's refusals become, by their codes. Connections: one for each stream.
+
+        `peer`: the name of the only proxy that may answer there, in the place of a gateway that has the address.
+        """
         self.address = address
+        self._peer = peer
+        self._other = f"proxy {peer} at {address.target}" if peer else f"gateway {address.target}"
         self._identity = identity
         self._errors = errors
         self._streams = streams
@@ -190,26 +196,30 @@ class Link:
             raise self._unavailable(details) from error
         if code is grpc.StatusCode.UNAUTHENTICATED:
             raise LinkCertificateError(
-                f"gateway {self.address.target} refuses {self._identity.certificate}",
+                f"{self._other} refuses {self._identity.certificate}",
                 why=details,
                 remedy="Put a good one there: `scheduler pki renew` or `issue` makes it.",
             ) from error
         if code not in {grpc.StatusCode.FAILED_PRECONDITION, grpc.StatusCode.PERMISSION_DENIED}:
             raise LinkProtocolError(
-                f"gateway {self.address.target}", why=details, remedy="Do both ends run the same version?"
+                self._other, why=details, remedy="Do both ends run the same version?"
             ) from error
         try:
             told = msgspec.json.decode(details, type=Refusal)
         except msgspec.DecodeError:
-            raise LinkProtocolError(f"gateway {self.address.target}", why=details) from error
+            raise LinkProtocolError(self._other, why=details) from error
         kind = LinkRefusedError if code is grpc.StatusCode.PERMISSION_DENIED else self._errors.get(told.code)
         raise (kind or LinkProtocolError)(told.what, why=told.why, remedy=told.remedy) from error
 
     def _unavailable(self, why: str) -> LinkUnavailableError:
         return LinkUnavailableError(
-            f"gateway {self.address.target}",
+            self._other,
             why=why,
-            remedy="Does `proxy-worker serve` run there, and does the network let this machine through?",
+            remedy=(
+                "Does the network let this machine through to there?"
+                if self._peer
+                else "Does `proxy-worker serve` run there, and does the network let this machine through?"
+            ),
         )
 
     def _channel(self) -> grpc.Channel:
@@ -240,6 +250,7 @@ class Link:
             ("grpc.keepalive_time_ms", _KEEPALIVE_MS),
             ("grpc.keepalive_timeout_ms", _KEEPALIVE_MS),
             ("grpc.enable_retries", 0),
+            *([("grpc.ssl_target_name_override", self._peer)] if self._peer else []),
         ]
         return grpc.secure_channel(self.address.target, credentials, options)
 
@@ -250,7 +261,7 @@ class Link:
         try:
             with (
                 socket.create_connection(place, timeout=_CONNECT_S) as plain,
-                context.wrap_socket(plain, server_hostname=self.address.host) as wire,
+                context.wrap_socket(plain, server_hostname=self._peer or self.address.host) as wire,
             ):
                 shown = wire.getpeercert(binary_form=True) or b""
                 if not wire.recv(1):  # HTTP/2's first frame, or why this end's certificate isn't accepted
@@ -273,7 +284,7 @@ class Link:
             role = peer_of(certificate).role
         except PeerRefusedError as error:
             raise LinkCertificateError(f"link to {self.address.target}", why=str(error)) from error
-        if role is not Role.GATEWAY:
+        if role is not Role.GATEWAY and not self._peer:
             raise LinkCertificateError(
                 f"link to {self.address.target}", why=f"its certificate is of role {role}, not a gateway's"
             )
