@@ -42,6 +42,10 @@ class StoreReadOnlyError(StoreError):
     retryable: ClassVar[bool] = False
 
 
+class ObjectLockedError(StoreReadOnlyError):
+    """The object is immutable for a time that isn't over: nobody may delete or change it."""
+
+
 class StoreMissingError(StoreError):
     """The place the store should be at doesn't exist or isn't reachable."""
 
