@@ -7,11 +7,12 @@ Relative paths are relative to the folder of the file.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Annotated, Final, Self
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-from pydantic import Field, IPvAnyAddress
+from pydantic import Field, IPvAnyAddress, IPvAnyNetwork
 
 from proxy_worker.contract.names import MODE_PREFERENCE, TransportMode
 from proxy_worker.contract.signing import decode_public_key
@@ -42,6 +43,28 @@ class LinkSettings(Settings):
         """The same with every path absolute, relative ones being relative to `folder`."""
         paths = {"ca_file": self.ca_file, "certificate": self.certificate, "key": self.key}
         return self.model_copy(update={name: folder / path for name, path in paths.items() if path is not None})
+
+
+class InstantRestoreSettings(Settings):
+    """How VMs run from their restore points: an NFS server that this proxy starts, for ESXi hosts to mount."""
+
+    host: Annotated[str, Field(min_length=1, max_length=255)]
+    """The name or address at which hosts reach this machine."""
+    clients: Annotated[tuple[IPvAnyNetwork, ...], Field(min_length=1)]
+    """The networks that hosts' NFS traffic comes from, e.g. `10.1.2.0/24`; others are sent away."""
+    listen: IPvAnyAddress = IPv4Address("0.0.0.0")  # noqa: S104 - clients are elsewhere, and limited
+    """The address that is listened at."""
+    port: Annotated[int, Field(ge=1, le=65535)] = 2049
+    """ESXi finds no other but by the portmapper."""
+    portmapper: bool = True
+    """Whether to be this machine's portmapper, at port 111, which ESXi asks for the port; no other may run."""
+    folder: Path = Path("served")
+    """Keeps what VMs write until their disks are in production: it needs room for that. Relative to `state_dir`."""
+
+    @property
+    def reached_at(self) -> str:
+        """The address at which this machine itself reaches the server."""
+        return "127.0.0.1" if self.listen.is_unspecified else str(self.listen)
 
 
 class ProxyConfiguration(Settings):
@@ -78,6 +101,7 @@ class ProxyConfiguration(Settings):
     """Whose task specifications it obeys: what `scheduler proxy key` prints."""
     redis: RedisSettings = RedisSettings()
     link: LinkSettings = LinkSettings()
+    instant_restore: InstantRestoreSettings | None = None
     datastores: Mapping[Name, DatastoreConnection] = {}
     metrics: MetricsSettings = MetricsSettings()
     log_format: LogFormat = LogFormat.TEXT
@@ -127,6 +151,9 @@ def load_configuration(path: Path, environment: Mapping[str, str]) -> ProxyConfi
 def _absolute(configuration: ProxyConfiguration, folder: Path) -> ProxyConfiguration:
     datastores = {name: connection.below(folder) for name, connection in configuration.datastores.items()}
     optional = {key: getattr(configuration, key) for key in ("vddk_libdir", "vcenter_ca_file")}
+    instant = configuration.instant_restore
+    if instant is not None:
+        instant = instant.model_copy(update={"folder": folder / configuration.state_dir / instant.folder})
     return configuration.model_copy(
         update={
             "state_dir": folder / configuration.state_dir,
@@ -135,6 +162,7 @@ def _absolute(configuration: ProxyConfiguration, folder: Path) -> ProxyConfigura
             "redis": configuration.redis.below(folder),
             "link": configuration.link.below(folder),
             "metrics": configuration.metrics.below(folder),
+            "instant_restore": instant,
             "datastores": datastores,
             **{key: folder / path for key, path in optional.items() if path is not None},
         }

@@ -58,4 +58,14 @@ class ConsoleWatch:
         return next((line.strip() for line in reversed(self._text().splitlines()) if line.strip()), "")
 
     def _text(self) -> str:
-        return _ESCAPES.sub("", self._raw.decode("utf-8", "replace"))
+        return _plain(self._raw)
+
+
+def last_lines(said: bytes, most: int) -> tuple[str, ...]:
+    """The last lines of what was said that say something, at most so many."""
+    lines = [line.strip() for line in _plain(said).splitlines()]
+    return tuple([line for line in lines if line][-most:])
+
+
+def _plain(said: bytes) -> str:
+    return _ESCAPES.sub("", said.decode("utf-8", "replace"))

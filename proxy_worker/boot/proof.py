@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -28,6 +29,8 @@ PACKAGE: Final = "qemu-system-x86"
 _KVM: Final = Path("/dev/kvm")
 _MOST_KEPT_BYTES: Final = 16 << 20
 """Of a console: enough for any start, and not for a guest that never stops talking."""
+_LOOK_UP_S: Final = 1.0
+"""How often it is asked whether to go on."""
 _LAST_WORDS_S: Final = 1.0
 """How long a guest that won't start may say why."""
 
@@ -65,6 +68,8 @@ class Wait:
     prompt: re.Pattern[str]
     limit_s: float
     console: Path
+    go_on: Callable[[], None] = lambda: None
+    """Called about once a second; ends it by raising."""
 
 
 def prove_boot(machine: Machine, nbd: Path, wait: Wait, *, use_kvm: bool) -> BootOutcome:
@@ -94,7 +99,7 @@ def prove_boot(machine: Machine, nbd: Path, wait: Wait, *, use_kvm: bool) -> Boo
 def _outcome(running: _Running, log: _ConsoleLog, wait: Wait, monitor: Path, *, kvm: bool) -> BootOutcome:
     begun = time.monotonic()
     watch = ConsoleWatch(wait.prompt)
-    said = _watched(running, watch, log, wait.limit_s)
+    said = _watched(running, watch, log, wait)
     seconds = time.monotonic() - begun
     if said is not None and said.is_prompt:
         return BootOutcome(said.text, "", seconds, kvm, None)
@@ -194,11 +199,17 @@ class _Running:
             self._process.stdout.close()
 
 
-def _watched(running: _Running, watch: ConsoleWatch, log: _ConsoleLog, limit_s: float) -> Said | None:
-    """Read until something ends it: a prompt, what comes instead, QEMU's end, or the limit."""
+def _watched(running: _Running, watch: ConsoleWatch, log: _ConsoleLog, wait: Wait) -> Said | None:
+    """Read until something ends it: a prompt, what comes instead, QEMU's end, the limit, or `go_on`."""
     said: Said | None = None
-    deadline = time.monotonic() + limit_s
-    while (left := deadline - time.monotonic()) > 0 and (data := running.read(left)):
+    deadline = time.monotonic() + wait.limit_s
+    while (left := deadline - time.monotonic()) > 0:
+        data = running.read(min(left, _LOOK_UP_S))
+        wait.go_on()
+        if data is None:
+            continue
+        if not data:
+            break
         log.write(data)
         found = watch.feed(data)
         if found is not None and found.is_prompt:

@@ -71,7 +71,8 @@ def boot_point(
           --minutes 10 --prompt 'database ready' --json
     """
     opening = Opening(repository, passphrase_file=passphrase_file, key_file=read_key_file)
-    from proxy_worker.cli.booting_point import Wishes, boot  # noqa: PLC0415 - loaded while that works
+    from proxy_worker.cli.booting_point import boot  # noqa: PLC0415 - loaded while that works
+    from proxy_worker.node.booting import Wishes  # noqa: PLC0415 - the same
 
     wishes = Wishes(
         prompt=prompt,
@@ -79,8 +80,7 @@ def boot_point(
         memory_mib=memory,
         firmware=firmware,
         bus=disk_bus,
-        console=console,
         overlay=overlay,
         use_kvm=not no_kvm,
     )
-    boot(opening, vm=vm, point=point, wishes=wishes, as_json=as_json)
+    boot(opening, vm=vm, point=point, wishes=wishes, console=console, as_json=as_json)

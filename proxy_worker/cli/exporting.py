@@ -12,9 +12,9 @@ from pathlib import Path
 import typer
 
 from proxy_worker.cli.opening import Opening, OptionError, find_point
-from proxy_worker.cli.serving_point import exported
 from proxy_worker.contract.errors import TargetError
 from proxy_worker.export.noted import NotedDisk
+from proxy_worker.export.opening import exported
 from proxy_worker.export.server import Server, listen_on_socket
 from proxy_worker.program.scratch import ScratchFolder
 from proxy_worker.program.units import size

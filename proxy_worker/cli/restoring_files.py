@@ -16,7 +16,7 @@ from typing import Any
 import typer
 
 from proxy_worker.cli.opening import Opening, OptionError, find_point
-from proxy_worker.cli.serving_point import exported
+from proxy_worker.export.opening import exported
 from proxy_worker.export.server import Server, listen_on_socket
 from proxy_worker.guest_files.appliance import Appliance
 from proxy_worker.guest_files.guest import Entry, Guest

@@ -21,6 +21,7 @@ from proxy_worker.node.heart import Heart
 from proxy_worker.node.joining import describe, join
 from proxy_worker.node.life import begin_life
 from proxy_worker.node.logs import log_to_stderr
+from proxy_worker.node.point_server import points_served
 from proxy_worker.node.watched import metrics_exposed
 from proxy_worker.program.scratch import sweep_scratch
 
@@ -77,7 +78,10 @@ def run(
         )
         detacher.watch(lambda: heart.register_anew(lambda: detacher.limited(registration)))
         gc.freeze()  # what was imported so far stays shared with the pool's processes
-        with metrics_exposed(configuration, bench, heart, registration):
+        with (
+            points_served(configuration.instant_restore, config, log_level),
+            metrics_exposed(configuration, bench, heart, registration),
+        ):
             node.run(heart)
         detacher.stop()
         heart.stop()

@@ -13,19 +13,13 @@ from pathlib import Path
 import typer
 
 from proxy_worker.cli.opening import Opening, OptionError, find_point
-from proxy_worker.contract.errors import CredentialError
-from proxy_worker.export.disk import Disk, ExportedDisk
-from proxy_worker.export.overlay import Overlay
+from proxy_worker.export.disk import Disk
+from proxy_worker.export.opening import exported
 from proxy_worker.export.server import Server, listen_on_loopback, listen_on_socket
 from proxy_worker.program.units import size
 from proxy_worker.repository.points import Point
-from proxy_worker.repository.repository import Repository
 
 _END = (signal.SIGINT, signal.SIGTERM)
-
-
-class CannotReadError(CredentialError):
-    """The key that was given adds blocks and can't read them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,25 +62,6 @@ def serve(
         server = stack.enter_context(Server(exports, listener))
         _tell(chosen, {key: server.uri(key) for key in exports}, exports, as_json=as_json)
         signal.sigwait(_END)
-
-
-def exported(
-    stack: ExitStack, repository: Repository, point: Point, keys: Sequence[str], overlay: Path | None
-) -> dict[str, Disk]:
-    """Disks of a point by key, open until `stack` closes; with a folder for an `overlay`, they can be written."""
-    if not repository.can_read:
-        raise CannotReadError(
-            f"restore point {point.run}",
-            why="a write key can't read blocks",
-            remedy="Give a passphrase file or a read key.",
-        )
-    reader = stack.enter_context(repository.reader(point))
-    exports: dict[str, Disk] = {}
-    for key in keys:
-        point.disk(key)
-        disk = ExportedDisk(reader, key)
-        exports[key] = stack.enter_context(Overlay(disk, overlay)) if overlay is not None else disk
-    return exports
 
 
 def _tell(point: Point, uris: dict[str, str], exports: dict[str, Disk], *, as_json: bool) -> None:

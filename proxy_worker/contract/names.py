@@ -81,6 +81,9 @@ class TaskKind(StrEnum):
     REPOSITORY_COLLECT = "repository.collect"
     REPOSITORY_PROVE = "repository.prove"
     POINT_DELETE = "point.delete"
+    POINT_BOOT = "point.boot"
+    POINT_SERVE = "point.serve"
+    POINT_RELEASE = "point.release"
     STORAGE_SNAPSHOT_CREATE = "storage_snapshot.create"
     STORAGE_SNAPSHOT_REMOVE = "storage_snapshot.remove"
     STORAGE_SNAPSHOT_LIST = "storage_snapshot.list"
@@ -94,12 +97,13 @@ class TaskKind(StrEnum):
 
     @property
     def takes_slot(self) -> bool:
-        """Whether the task moves a disk, and so counts against `max_concurrent_tasks`."""
-        return self in _DISK_TASKS
+        """Whether the task moves a disk or runs a VM, and so counts against `max_concurrent_tasks`."""
+        return self in _WITH_SLOT
 
 
-_DISK_TASKS: Final = frozenset(
+_WITH_SLOT: Final = frozenset(
     {
+        TaskKind.POINT_BOOT,
         TaskKind.DISK_BACKUP,
         TaskKind.DISK_RESTORE,
         TaskKind.DISK_COPY,

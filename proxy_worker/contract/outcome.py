@@ -27,6 +27,7 @@ from proxy_worker.contract.replication_outcome import (
 )
 from proxy_worker.contract.requests import StoreRequests
 from proxy_worker.contract.specification import DiskAddress, DiskKey, Frozen, InventoryVm, Name, VmIdentity
+from proxy_worker.contract.using import PointBootResult, PointReleaseResult, PointServeResult, UseOffer
 
 __all__ = [
     "AttemptOutcome",
@@ -268,6 +269,9 @@ TaskResult = Annotated[
     | RepositoryCollectResult
     | RepositoryProveResult
     | PointDeleteResult
+    | PointBootResult
+    | PointServeResult
+    | PointReleaseResult
     | StorageSnapshotCreateResult
     | StorageSnapshotRemoveResult
     | StorageSnapshotListResult
@@ -371,5 +375,6 @@ class ProxyRegistration(Frozen):
     """How other proxies send it disks of replicas; None: not over the network, for want of a certificate."""
     tends_gateways: bool = False
     """Whether its certificate is a gateway's, which may remove what is behind gateways; proxies' only add."""
+    use: UseOffer = UseOffer()
     version: str
     contract_version: int

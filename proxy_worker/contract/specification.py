@@ -37,6 +37,7 @@ from proxy_worker.contract.subjects import (
     VsphereDisk,
     VsphereFile,
 )
+from proxy_worker.contract.using import PointBoot, PointRelease, PointServe
 
 __all__ = [
     "DiskAddress",
@@ -50,7 +51,10 @@ __all__ = [
     "InventoryScan",
     "InventoryVm",
     "Name",
+    "PointBoot",
     "PointDelete",
+    "PointRelease",
+    "PointServe",
     "RepositoryAbandon",
     "RepositoryCheck",
     "RepositoryCollect",
@@ -293,6 +297,9 @@ TaskBody = Annotated[
     | RepositoryCollect
     | RepositoryProve
     | PointDelete
+    | PointBoot
+    | PointServe
+    | PointRelease
     | StorageSnapshotCreate
     | StorageSnapshotRemove
     | StorageSnapshotList

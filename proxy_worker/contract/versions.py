@@ -16,7 +16,13 @@ from proxy_worker.contract.names import TaskKind
 CONTRACT_VERSION: Final = 3
 """Of this program. 2: a specification says which version it is written in, and may have the keys of `BROUGHT`.
 3: the kinds of `SINCE`."""
-SINCE: Final[Mapping[TaskKind, int]] = {TaskKind.DISK_COPY: 3, TaskKind.COPY_PLAN: 3}
+SINCE: Final[Mapping[TaskKind, int]] = {
+    TaskKind.DISK_COPY: 3,
+    TaskKind.COPY_PLAN: 3,
+    TaskKind.POINT_BOOT: 3,
+    TaskKind.POINT_SERVE: 3,
+    TaskKind.POINT_RELEASE: 3,
+}
 """Kinds of tasks that a version brought: a proxy of an older one isn't given any."""
 BROUGHT: Final = {2: frozenset({"areas_in_use", "authorities"})}
 """Keys of specifications that a version brought: a proxy of an older one refuses them, and does without."""

@@ -1,4 +1,4 @@
-"""Writes on top of a disk that doesn't change, in a file without a name that vanishes with the process."""
+"""Writes on top of a disk that doesn't change, in a file beside it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Final, Self
 from proxy_worker.contract.errors import TargetError
 from proxy_worker.export.disk import Disk, Extent
 
-_GRAIN: Final = 64 * 1024
+GRAIN: Final = 64 * 1024
 """Bytes that are copied together before the first write to any of them."""
 _BELOW, _WRITTEN, _ZERO = range(3)
 """Where a grain is read: on the disk below, in the file, nowhere."""
@@ -22,27 +22,19 @@ class OverlayError(TargetError):
     """There is no room for what is written to an exported disk."""
 
 
-class Overlay:
+class Layer:
     """A disk of which some has been written. Implements `Disk`; thread-safe, writers one at a time."""
 
-    def __init__(self, below: Disk, folder: Path) -> None:
-        """Keep what is written in `folder`, which needs room for it. Raises `OverlayError`."""
+    def __init__(self, below: Disk, file: int, states: bytearray) -> None:
+        """`file` is a descriptor that is ours from now on; `states` say of each grain where it is read."""
         self.size_bytes, self.block_size = below.size_bytes, below.block_size
         self._below = below
-        self._states = bytearray(-(-below.size_bytes // _GRAIN))
+        self._states = states
         self._writing = threading.Lock()
-        try:
-            self._file = os.open(folder, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
-            os.ftruncate(self._file, below.size_bytes)
-        except OSError as error:
-            raise OverlayError(
-                f"overlay in {folder}",
-                why=error.strerror or str(error),
-                remedy="Name a folder of a local file system, such as ext4, XFS or btrfs.",
-            ) from error
+        self._file = file
 
     def close(self) -> None:
-        """Forget what was written. Idempotent."""
+        """Let go of the file. Idempotent."""
         if self._file >= 0:
             os.close(self._file)
             self._file = -1
@@ -82,30 +74,35 @@ class Overlay:
     def zero(self, offset: int, length: int) -> None:
         """Let a range read as zeros; whole grains of it take no room."""
         with self._writing:
-            first, last = -(-offset // _GRAIN), (offset + length) // _GRAIN
+            first, last = -(-offset // GRAIN), (offset + length) // GRAIN
             if offset + length == self.size_bytes:
                 last = len(self._states)
             if first >= last:
                 self._write(offset, memoryview(bytes(length)))
                 return
-            self._write(offset, memoryview(bytes(first * _GRAIN - offset)))
-            end = min(last * _GRAIN, self.size_bytes)
+            self._write(offset, memoryview(bytes(first * GRAIN - offset)))
+            end = min(last * GRAIN, self.size_bytes)
             self._write(end, memoryview(bytes(offset + length - end)))
             self._states[first:last] = bytes([_ZERO]) * (last - first)
+            self._changed(first, last)
 
     def _write(self, offset: int, data: memoryview) -> None:
         if not data:
             return
-        first, last = offset // _GRAIN, (offset + len(data) - 1) // _GRAIN
+        first, last = offset // GRAIN, (offset + len(data) - 1) // GRAIN
         for grain in dict.fromkeys((first, last)):
             self._copy_up(grain, offset, offset + len(data))
         self._put(offset, data)
         self._states[first : last + 1] = bytes([_WRITTEN]) * (last + 1 - first)
+        self._changed(first, last + 1)
+
+    def _changed(self, first: int, last: int) -> None:
+        """Grains `first` to `last` are read elsewhere from now on."""
 
     def _copy_up(self, grain: int, begin: int, end: int) -> None:
         """Copy what a grain reads as that is about to be written in part, and isn't in the file."""
-        at = grain * _GRAIN
-        stop = min(at + _GRAIN, self.size_bytes)
+        at = grain * GRAIN
+        stop = min(at + GRAIN, self.size_bytes)
         if self._states[grain] == _WRITTEN or (begin <= at and stop <= end):
             return
         content = memoryview(bytearray(stop - at))
@@ -127,9 +124,31 @@ class Overlay:
         """The range in pieces of one state each."""
         at, end = offset, offset + length
         while at < end:
-            grain = at // _GRAIN
+            grain = at // GRAIN
             state = self._states[grain]
-            alike = self._states[grain : -(-end // _GRAIN)]
-            stop = min(end, (grain + len(alike) - len(alike.lstrip(bytes([state])))) * _GRAIN)
+            alike = self._states[grain : -(-end // GRAIN)]
+            stop = min(end, (grain + len(alike) - len(alike.lstrip(bytes([state])))) * GRAIN)
             yield at, stop, state
             at = stop
+
+
+class Overlay(Layer):
+    """A layer in a file without a name, that vanishes with the process."""
+
+    def __init__(self, below: Disk, folder: Path) -> None:
+        """Keep what is written in `folder`, which needs room for it. Raises `OverlayError`."""
+        try:
+            file = os.open(folder, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
+            os.ftruncate(file, below.size_bytes)
+        except OSError as error:
+            raise OverlayError(
+                f"overlay in {folder}",
+                why=error.strerror or str(error),
+                remedy="Name a folder of a local file system, such as ext4, XFS or btrfs.",
+            ) from error
+        super().__init__(below, file, bytearray(grains(below.size_bytes)))
+
+
+def grains(size_bytes: int) -> int:
+    """How many grains a disk has."""
+    return -(-size_bytes // GRAIN)

@@ -81,12 +81,16 @@ class Bench:
             # A key was revoked, or the key pair rotated: that counts from the next task on.
             self._repositories.pop(place).close()
         if place not in self._repositories:
-            self._repositories[place] = Repository.open(
-                self.store(reference),
-                self._credential(reference, need),
-                cache_dir=self.configuration.state_dir / "index",
-            )
+            self._repositories[place] = self.open_repository(reference, need)
         return self._repositories[place]
+
+    def open_repository(self, reference: RepositoryReference, need: Literal["read", "write"]) -> Repository:
+        """The same, opened anew for whoever asks, who closes it."""
+        return Repository.open(
+            self.store(reference),
+            self._credential(reference, need),
+            cache_dir=self.configuration.state_dir / "index",
+        )
 
     def store(self, reference: RepositoryReference) -> Store:
         """Where a repository lies, with the access key that is among the secrets for it, if any."""

@@ -41,8 +41,10 @@ from proxy_worker.mover.configuration import ConfigurationFile
 from proxy_worker.mover.control import Verdict
 from proxy_worker.mover.restore import restore_disk
 from proxy_worker.node.bench import Bench
+from proxy_worker.node.booting import boot_point
 from proxy_worker.node.copying import copy_disk, plan_copies
 from proxy_worker.node.lease import LeaseKeeper
+from proxy_worker.node.served_points import release_point, serve_point
 from proxy_worker.node.storage import create_storage_snapshot, list_storage_snapshots, remove_storage_snapshot
 from proxy_worker.node.traffic import kept_to_share
 from proxy_worker.node.upkeep import collect_repository, delete_point, prove_repository
@@ -192,6 +194,9 @@ BODIES: Final[dict[TaskKind, Callable[[Any, Bench, Claim, LeaseKeeper], TaskResu
     TaskKind.REPOSITORY_COLLECT: collect_repository,
     TaskKind.REPOSITORY_PROVE: prove_repository,
     TaskKind.POINT_DELETE: delete_point,
+    TaskKind.POINT_BOOT: boot_point,
+    TaskKind.POINT_SERVE: serve_point,
+    TaskKind.POINT_RELEASE: release_point,
     TaskKind.STORAGE_SNAPSHOT_CREATE: create_storage_snapshot,
     TaskKind.STORAGE_SNAPSHOT_REMOVE: remove_storage_snapshot,
     TaskKind.STORAGE_SNAPSHOT_LIST: list_storage_snapshots,

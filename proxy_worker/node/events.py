@@ -29,6 +29,7 @@ from proxy_worker.contract.outcome import (
     TaskResult,
     VmCreateResult,
 )
+from proxy_worker.contract.using import PointBootResult, PointReleaseResult, PointServeResult
 
 log = logging.getLogger(__name__)
 
@@ -102,6 +103,8 @@ def figures(result: TaskResult) -> str:
             | PointDeleteResult()
         ):
             line = _figures_of_repository(result)
+        case PointBootResult() | PointServeResult() | PointReleaseResult():
+            line = _figures_of_use(result)
         case StorageSnapshotCreateResult() | StorageSnapshotRemoveResult() | StorageSnapshotListResult():
             line = _figures_of_storage(result)
         case _:
@@ -131,6 +134,19 @@ def _figures_of_repository(
             line = f"{freed / MIB:.1f} MiB in {packs} packs {'to free' if dry_run else 'freed'}"
         case PointDeleteResult(found=found):
             line = "restore point removed" if found else "there was no such restore point"
+        case _:
+            assert_never(result)
+    return line
+
+
+def _figures_of_use(result: PointBootResult | PointServeResult | PointReleaseResult) -> str:
+    match result:
+        case PointBootResult(prompt=prompt, why=why):
+            line = f"'{prompt}'" if prompt is not None else why
+        case PointServeResult(host=host, disks=disks):
+            line = f"{len(disks)} disks served at {host}"
+        case PointReleaseResult(written_bytes=written):
+            line = f"served no more, {written / MIB:.1f} MiB written forgotten"
         case _:
             assert_never(result)
     return line

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import importlib.metadata
 import logging
+import shutil
 import time
 from typing import Final
 
+from proxy_worker.boot.proof import QEMU
 from proxy_worker.config import ProxyConfiguration
 from proxy_worker.contract.errors import LedgerError
 from proxy_worker.contract.names import TransportMode
 from proxy_worker.contract.outcome import ProxyRegistration
+from proxy_worker.contract.using import UseOffer
 from proxy_worker.contract.versions import CONTRACT_VERSION
 from proxy_worker.ledger import Ledger, ProxyIdentity, ProxyNameTakenError
 from proxy_worker.node.address import address_towards
@@ -52,9 +55,15 @@ def describe(configuration: ProxyConfiguration, identity: ProxyIdentity) -> Prox
         left_out=connections.left_out(),
         address=str(configuration.address or address_towards(configuration.redis.url) or "") or None,
         tends_gateways=_tends_gateways(configuration),
+        use=_use(configuration),
         version=importlib.metadata.version("proxyfleet"),
         contract_version=CONTRACT_VERSION,
     )
+
+
+def _use(configuration: ProxyConfiguration) -> UseOffer:
+    instant = configuration.instant_restore
+    return UseOffer(boots=shutil.which(QEMU) is not None, served_at=instant.host if instant is not None else None)
 
 
 def _tends_gateways(configuration: ProxyConfiguration) -> bool:

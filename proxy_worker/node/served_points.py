@@ -1,0 +1,167 @@
+"""Restore points that this proxy serves to hosts: begun and ended by tasks, served by a process of its own.
+
+The two meet in a folder: `<share>/` has `point.json`, which says what is served, and what a host has written. There
+is nothing else to agree on, so that proxy and server may be killed and started again at any moment. A share begins
+and ends with the name of its folder.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import shutil
+import socket
+import threading
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Final
+
+from proxy_worker.config import InstantRestoreSettings
+from proxy_worker.contract.errors import ConfigurationError, ProxyfleetError, SourceError
+from proxy_worker.contract.specification import PointRelease, PointServe, RepositoryReference
+from proxy_worker.contract.using import PointReleaseResult, PointServeResult, ServedDisk
+from proxy_worker.export.nfs.kept import ShareFolderError, descriptor_name, lay_out, open_share, written_bytes
+from proxy_worker.export.nfs.share import Share, make_durable
+from proxy_worker.export.opening import exported
+from proxy_worker.node.bench import Bench
+from proxy_worker.repository.repository import Repository
+
+log = logging.getLogger(__name__)
+
+_POINT: Final = "point.json"
+_ENDED: Final = ".ended"
+_ANSWERS_S: Final = 5.0
+
+
+class NotServingError(ConfigurationError):
+    """This proxy doesn't serve restore points."""
+
+
+class ServerSilentError(SourceError):
+    """The process that serves restore points doesn't listen."""
+
+    retryable = True
+
+
+def serve_point(body: PointServe, bench: Bench, *_: object) -> PointServeResult:
+    """The task `point.serve`."""
+    settings = _settings(bench)
+    _require_answer(settings)
+    repository = bench.repository(body.repository, "read")
+    point = repository.point(body.vm.vm_id, body.run)
+    with ExitStack() as stack:
+        exported(stack, repository, point, [disk.key for disk in point.disks], None)  # it can be read
+    folder, fresh = settings.folder / body.share, settings.folder / f"{body.share}.new"
+    try:
+        settings.folder.mkdir(parents=True, exist_ok=True)
+        if not folder.exists():
+            shutil.rmtree(fresh, ignore_errors=True)
+            lay_out(fresh, {disk.key: disk.size_bytes for disk in point.disks})
+            (fresh / _POINT).write_text(body.model_dump_json())
+            fresh.rename(folder)
+            make_durable(settings.folder)
+    except OSError as error:
+        raise _folder_error(settings.folder, error) from error
+    disks = tuple(
+        ServedDisk(key=disk.key, size_bytes=disk.size_bytes, path=descriptor_name(disk.key)) for disk in point.disks
+    )
+    return PointServeResult(host=settings.host, path=f"/{body.share}", disks=disks)
+
+
+def release_point(body: PointRelease, bench: Bench, *_: object) -> PointReleaseResult:
+    """The task `point.release`. What is being read or written at that moment still ends; nothing comes after it."""
+    settings = _settings(bench)
+    folder = settings.folder / body.share
+    ended = folder.with_name(f"{body.share}{_ENDED}")
+    try:
+        with contextlib.suppress(FileNotFoundError):
+            folder.rename(ended)
+        written = written_bytes(ended)
+        if ended.exists():
+            shutil.rmtree(ended)
+    except OSError as error:
+        raise _folder_error(settings.folder, error) from error
+    return PointReleaseResult(written_bytes=written)
+
+
+class OpenShares:
+    """The shares there are, as the server finds them: opened when a host first asks, let go when they end."""
+
+    def __init__(self, folder: Path, repository_of: Callable[[RepositoryReference], Repository]) -> None:
+        self._folder = folder
+        self._repository_of = repository_of
+        self._lock = threading.Lock()
+        self._opened: dict[bytes, tuple[Share, ExitStack]] = {}
+
+    def __call__(self, token: bytes) -> Share | None:
+        """The share of a token. Raises `ProxyfleetError` when its restore point can't be opened now."""
+        folder = self._folder / token.hex()
+        with self._lock:
+            known = self._opened.get(token)
+            if folder.is_dir():
+                if known is None:
+                    known = self._opened[token] = self._open(folder, token)
+                return known[0]
+            if known is not None:
+                log.info("share %s has ended", token.hex())
+                del self._opened[token]
+                known[1].close()
+        return None
+
+    def close(self) -> None:
+        """Make all that was written durable."""
+        with self._lock:
+            for share, stack in self._opened.values():
+                try:
+                    share.close()
+                except OSError:
+                    log.exception("what was written last to share %s may be lost", share.token.hex())
+                stack.close()
+            self._opened.clear()
+
+    def _open(self, folder: Path, token: bytes) -> tuple[Share, ExitStack]:
+        try:
+            body = PointServe.model_validate_json((folder / _POINT).read_text())
+        except OSError as error:
+            raise _folder_error(folder, error) from error
+        with ExitStack() as stack:
+            repository = stack.enter_context(self._repository_of(body.repository))
+            point = repository.point(body.vm.vm_id, body.run)
+            disks = exported(stack, repository, point, [disk.key for disk in point.disks], None)
+            share = open_share(folder, token, disks)
+            log.info("share %s: %s, restore point %s", token.hex(), point.vm_name, point.run)
+            return share, stack.pop_all()
+
+
+def sweep_ended(folder: Path) -> None:
+    """Remove what a killed process has left of shares that had ended, or hadn't begun."""
+    for left in [*folder.glob(f"*{_ENDED}"), *folder.glob("*.new")]:
+        shutil.rmtree(left, ignore_errors=True)
+
+
+def _settings(bench: Bench) -> InstantRestoreSettings:
+    settings = bench.configuration.instant_restore
+    if settings is None:
+        raise NotServingError(
+            f"proxy {bench.identity.name}",
+            why="its proxy.toml has no [instant_restore]",
+            remedy="Add it: `host` and `clients` are needed.",
+        )
+    return settings
+
+
+def _require_answer(settings: InstantRestoreSettings) -> None:
+    try:
+        socket.create_connection((settings.reached_at, settings.port), _ANSWERS_S).close()
+    except OSError as error:
+        raise ServerSilentError(
+            f"NFS server at port {settings.port}",
+            why=error.strerror or str(error),
+            remedy="The proxy starts it; its log says why it doesn't run.",
+        ) from error
+
+
+def _folder_error(folder: Path, error: OSError) -> ProxyfleetError:
+    return ShareFolderError(f"folder {folder}", why=error.strerror or os.strerror(error.errno or 0))
