@@ -19,8 +19,8 @@ def serve_points(
 ) -> None:
     """Serve by NFS the restore points that VMs run from, until Ctrl-C or SIGTERM.
 
-    `proxy-worker run` starts this where proxy.toml has [instant_restore], and starts it again when it ends. Hosts
-    wait meanwhile: what they have written and flushed is kept in the folder, what they haven't they write again.
+    `proxy-worker run` starts this where proxy.toml has the section instant_restore, and again whenever it ends.
+    Hosts wait meanwhile: what they have flushed is kept, what they haven't they write again.
 
     \b
     Examples:

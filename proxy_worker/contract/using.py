@@ -22,6 +22,14 @@ class UseOffer(Frozen):
     """The name or address at which hosts mount what it serves by NFS; None: it serves nothing."""
 
 
+class BootWishes(Frozen):
+    """What is waited for when a VM is started from a restore point, and how long."""
+
+    prompt: Annotated[str, Field(min_length=1, max_length=1000)] | None = None
+    """A regular expression that its first serial port is watched for; None: a login prompt."""
+    limit_s: Annotated[float, Field(gt=0, le=24 * 3600)] = 300.0
+
+
 class PointBoot(Frozen):
     """Start a VM from a restore point and wait for its login prompt; changes nothing."""
 
@@ -29,9 +37,7 @@ class PointBoot(Frozen):
     repository: RepositoryReference
     vm: VmIdentity
     run: Name
-    prompt: Annotated[str, Field(min_length=1, max_length=1000)] | None = None
-    """A regular expression that is waited for on the first serial port; None: a login prompt."""
-    limit_s: Annotated[float, Field(gt=0, le=24 * 3600)] = 300.0
+    wishes: BootWishes = BootWishes()
 
 
 class PointBootResult(Frozen):

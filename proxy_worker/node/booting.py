@@ -105,7 +105,7 @@ def boot_point(body: PointBoot, bench: Bench, claim: Claim, keeper: LeaseKeeper)
 
     repository = bench.repository(body.repository, "read")
     point = repository.point(body.vm.vm_id, body.run)
-    wishes = Wishes(prompt=body.prompt or DEFAULT_PROMPT, limit_s=body.limit_s)
+    wishes = Wishes(prompt=body.wishes.prompt or DEFAULT_PROMPT, limit_s=body.wishes.limit_s)
     with ScratchFolder("console") as folder:
         console = folder / "console"
         booted = boot_from(repository, point, wishes, console, go_on=go_on)

@@ -10,15 +10,17 @@ from rich.console import Group
 from rich.text import Text
 from sqlalchemy import select
 
+from proxy_worker.contract.using import BootWishes
 from proxy_worker.program.units import size
 from scheduler.cli import completion
 from scheduler.cli.arguments import AsJson
 from scheduler.cli.finding import find_repository
-from scheduler.cli.opening import opened_state, warn_without_service
+from scheduler.cli.opening import opened_state, require_service, warn_without_service
 from scheduler.cli.printing import Columns, facts, iso, moment, note, print_json, show_rows, table
 from scheduler.cli.printing import show as print_view
+from scheduler.cli.upkeep import follow, read_upkeep
 from scheduler.restores.left_out import left_out
-from scheduler.state.asking import ask_to_delete, find_point, points_of
+from scheduler.state.asking import ask_to_boot, ask_to_delete, find_point, points_of
 from scheduler.state.asking import pin as set_pin
 from scheduler.state.models import Point
 
@@ -26,7 +28,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     add_completion=False,
     no_args_is_help=True,
-    help="Look at, pin and remove restore points.",
+    help="Look at, pin, remove and prove restore points.",
 )
 
 VmName = Annotated[str, typer.Argument(metavar="VM", help="The VM's name or id.", autocompletion=completion.vms)]
@@ -116,6 +118,7 @@ def show(
         ("pinned", "yes" if found.pinned else "no"),
         ("last proven", _proven(found)),
         ("sample restored", moment(found.sampled_at) if found.sampled_at is not None else "-"),
+        ("VM started", _started(found)),
     ]
     if missing:
         rows.append(("left out", Text(f"{', '.join(missing)}, by the job", style="yellow")))
@@ -165,6 +168,52 @@ def unpin(vm: VmName, point: PointName, as_json: AsJson = False) -> None:
     _pin(vm, point, pinned=False, as_json=as_json)
 
 
+@app.command()
+def boot(
+    vm: Annotated[str, typer.Argument(metavar="VM", help="The VM's name or id.", autocompletion=completion.vms)],
+    point: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[POINT]", help="The restore point; the newest unless told.", autocompletion=completion.points
+        ),
+    ] = None,
+    *,
+    prompt: Annotated[
+        str | None,
+        typer.Option(metavar="REGEX", help="What its first serial port is to say; a login prompt unless told."),
+    ] = None,
+    minutes: Annotated[
+        float, typer.Option(metavar="MINUTES", min=0.01, max=1440, help="How long it is waited for.")
+    ] = 5.0,
+    no_wait: Annotated[bool, typer.Option("--no-wait", help="Ask for it and return at once.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Have a proxy start a Linux VM from a restore point in QEMU, and wait for its login prompt.
+
+    Nothing is restored and nothing is changed; the VM has no network. `scheduler point show` says how it went.
+    Exits 1 if it shows no prompt. The proxy needs QEMU and a key that reads.
+
+    \b
+    Examples:
+      scheduler point boot web01
+      scheduler point boot db01 20261122T190102Z-1a2b3c4d --minutes 10 --prompt 'database ready' --json
+    """
+    with opened_state() as state:
+        if not no_wait:
+            require_service(state, "no VM was started")
+        with state.write() as session:
+            found = find_point(session, vm, point)
+            wishes = BootWishes(prompt=prompt, limit_s=minutes * 60)
+            request_id = ask_to_boot(session, found, wishes, now=time.time()).id
+        if not no_wait:
+            follow(state, request_id, as_json=as_json, where=f"`scheduler point show {vm}`")
+        if as_json:
+            print_json(read_upkeep(state, request_id).model_dump(mode="json"))
+        else:
+            note(f"It is asked for; `scheduler point show {vm}` shows the outcome.")
+        warn_without_service(state, "it starts")
+
+
 def _pin(vm: str, point: str, *, pinned: bool, as_json: bool) -> None:
     with opened_state() as state, state.write() as session:
         found = find_point(session, vm, point)
@@ -185,6 +234,15 @@ def _proven(point: Point) -> Text:
     return Text(moment(point.proven_at)) if point.proven_at is not None else Text("not yet")
 
 
+def _started(point: Point) -> Text:
+    """When a VM was started from it, and whether it asked for a login."""
+    if point.booted_at is None:
+        return Text("-")
+    if point.boot_problem is not None:
+        return Text(f"{moment(point.booted_at)}, without a login prompt: {point.boot_problem}", style="red")
+    return Text(moment(point.booted_at))
+
+
 def _as_json(point: Point) -> dict[str, Any]:
     return {
         "vm": point.vm_name,
@@ -197,6 +255,8 @@ def _as_json(point: Point) -> dict[str, Any]:
         "last_proven": iso(point.proven_at) if point.proven_at is not None else None,
         "sample_restored": iso(point.sampled_at) if point.sampled_at is not None else None,
         "damaged": point.damaged,
+        "vm_started": iso(point.booted_at) if point.booted_at is not None else None,
+        "start_problem": point.boot_problem,
         "disks": [
             {"disk": disk.key, "size_bytes": disk.size_bytes, "stored_bytes": disk.stored_bytes}
             for disk in point.disks

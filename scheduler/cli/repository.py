@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from typing import Annotated, Any
 
@@ -18,16 +17,15 @@ from scheduler.cli.arguments import AsJson, RepositoryName
 from scheduler.cli.finding import find_repository
 from scheduler.cli.live import LedgerWindow, Live
 from scheduler.cli.opening import opened_state, require_service, warn_without_service
-from scheduler.cli.printing import Columns, console, facts, iso, note, plural, print_json, show_rows
+from scheduler.cli.printing import Columns, facts, iso, note, plural, print_json, show_rows
 from scheduler.cli.printing import show as print_view
 from scheduler.cli.repository_images import export_image, import_images
-from scheduler.cli.upkeep import UpkeepRecord, upkeep_record, upkeep_summary, watch_of_upkeep
+from scheduler.cli.upkeep import follow, read_upkeep, upkeep_record
 from scheduler.dispatch.fleet import stands_at
 from scheduler.fleet.editing import declare
 from scheduler.state.asking import ask_for_upkeep
 from scheduler.state.models import Point, Repository, Request, RequestKind
 from scheduler.state.proven import damaged_points, proof_figures
-from scheduler.state.store import State
 
 app = typer.Typer(
     rich_markup_mode=None,
@@ -226,30 +224,12 @@ def _ask(kind: RequestKind, repository: str, *, no_wait: bool, as_json: bool) ->
         with state.write() as session:
             request_id = ask_for_upkeep(session, kind, repository, now=time.time()).id
         if not no_wait:
-            _follow(state, request_id, as_json=as_json)
+            follow(state, request_id, as_json=as_json, where="`scheduler repository list`")
         elif as_json:
-            print_json(_read(state, request_id).model_dump(mode="json"))
+            print_json(read_upkeep(state, request_id).model_dump(mode="json"))
         else:
             note("It is asked for; `scheduler repository list` shows the outcome.")
         warn_without_service(state, "it starts")
-
-
-def _follow(state: State, request_id: str, *, as_json: bool) -> None:
-    window = LedgerWindow()
-    out = console(sys.stderr if as_json else sys.stdout)
-    watch = watch_of_upkeep(lambda: _read(state, request_id, window))
-    record = watch.until_ended(out, quiet=as_json and not out.is_terminal)
-    if as_json:
-        print_json(record.model_dump(mode="json"))
-    else:
-        print_view(upkeep_summary(record))
-    raise typer.Exit(record.exit_code)
-
-
-def _read(state: State, request_id: str, window: LedgerWindow | None = None) -> UpkeepRecord:
-    with state.read() as session:
-        live = window.look(session) if window is not None else Live()
-        return upkeep_record(session, session.get_one(Request, request_id), live)
 
 
 def _as_json(session: Session, repository: Repository, view: FleetView | None) -> dict[str, Any]:
@@ -274,6 +254,8 @@ def _as_json(session: Session, repository: Repository, view: FleetView | None) -
         "proof": {
             "unproven": proof.unproven,
             "damaged": proof.damaged,
+            "booted": proof.booted,
+            "without_prompt": proof.unbootable,
             "oldest": iso(proof.oldest_proof_at) if proof.oldest_proof_at is not None else None,
         },
     }

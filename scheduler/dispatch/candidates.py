@@ -162,6 +162,11 @@ def _sieve_by_source(left: _Sieve, placement: Placement) -> Mapping[str, Transpo
         )
         left.described = f"that make storage snapshots of datastore {placement.datastore}"
         return {}
+    if placement.kind is TaskKind.POINT_BOOT:
+        left.keep(lambda proxy: proxy.use.boots, f"no proxy {left.such} has QEMU, to start VMs")
+    if placement.kind is TaskKind.POINT_SERVE:
+        why = f"no proxy {left.such} has [instant_restore] in its proxy.toml, to serve restore points to hosts"
+        left.keep(lambda proxy: proxy.use.served_at is not None, why)
     if placement.restores_to is not None:
         _sieve_by_vcenter(left, placement, placement.restores_to)
     if placement.kind not in {TaskKind.DISK_BACKUP, TaskKind.INVENTORY_SCAN}:

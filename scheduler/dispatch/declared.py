@@ -112,6 +112,7 @@ class DeclaredFleet:
             left_out=offer.left_out,
             only_datastores=offer.only_datastores,
             tends_gateways=registration.tends_gateways,
+            use=registration.use,
         )
 
 

@@ -18,6 +18,7 @@ from proxy_worker.contract.names import (
 )
 from proxy_worker.contract.outcome import VsphereOffer
 from proxy_worker.contract.selection import OFFERED_BY_NBD, DiskTraits, Offer, in_datastore
+from proxy_worker.contract.using import UseOffer
 from scheduler.dispatch.limits import datastore_cap, repository_cap
 
 
@@ -107,6 +108,8 @@ class FleetProxy:
     """All that it may read from; None: whatever it reaches."""
     tends_gateways: bool = False
     """Whether it may remove what is behind gateways."""
+    use: UseOffer = field(default_factory=UseOffer)
+    """Whether it starts VMs, or serves their disks to hosts."""
 
     @property
     def offer(self) -> Offer:

@@ -50,6 +50,8 @@ _ANSWERED = frozenset(
         TaskKind.REPOSITORY_COLLECT,
         TaskKind.REPOSITORY_PROVE,
         TaskKind.POINT_DELETE,
+        TaskKind.POINT_BOOT,
+        TaskKind.POINT_SERVE,
     }
 )
 

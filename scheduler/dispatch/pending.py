@@ -10,6 +10,8 @@ from proxy_worker.contract.specification import (
     DiskBackup,
     DiskRestore,
     InventoryScan,
+    PointBoot,
+    PointServe,
     RepositoryCheck,
     RepositoryProve,
     StorageSnapshotCreate,
@@ -134,7 +136,7 @@ def placement_of(body: TaskBody, pinned_proxy: str | None) -> Placement:
             restores_to=body.target.vsphere.vcenter.credential,
         )
     needs_read_key = (
-        isinstance(body, DiskRestore)
+        isinstance(body, DiskRestore | PointBoot | PointServe)
         or (isinstance(body, RepositoryCheck) and not body.scrub_only)
         or (isinstance(body, RepositoryProve) and body.samples)
     )

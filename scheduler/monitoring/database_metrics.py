@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from prometheus_client.metrics_core import Metric
 from sqlalchemy import func, select
@@ -26,6 +26,7 @@ from scheduler.state.models import (
     SnapshotState,
     WorkState,
 )
+from scheduler.state.proven import proof_figures
 
 _BOTTLENECKS = ("source", "proxy", "network", "target")
 _FATES = ("size", "read", "zero", "unchanged", "duplicate", "stored")
@@ -173,6 +174,7 @@ class RepositoryMetrics:
             count, _, newest = counts.get(one.name, none)
             stored.append((one, self._stored(session, one.name, (count, newest))))
         yield self._gauge("stored_bytes", "What its restore points added to it when they were made.", stored)
+        yield from self._proofs(session, names)
         measured = [one for one in names if one.size_bytes is not None and one.free_bytes is not None]
         yield self._gauge(
             "size_bytes", "Of the file system that it lies on.", [(one, one.size_bytes or 0) for one in measured]
@@ -181,6 +183,26 @@ class RepositoryMetrics:
             "free_bytes",
             "Free on that file system, as a proxy saw it at the last commit or rescan.",
             [(one, one.free_bytes or 0) for one in measured],
+        )
+
+    def _proofs(self, session: Session, names: Sequence[Repository]) -> Iterator[Metric]:
+        figures = [(one, proof_figures(session, one.name)) for one in names]
+        for name, text, key in (
+            ("unproven_points", "Restore points of which not everything has been read yet.", "unproven"),
+            ("damaged_points", "Restore points that wait for repair.", "damaged"),
+            (
+                "points_without_prompt",
+                "Restore points whose VM was started without one.",
+                "unbootable",
+            ),
+            ("booted_points", "Restore points whose VM was started and showed a login prompt.", "booted"),
+        ):
+            yield self._gauge(name, text, [(one, getattr(found, key)) for one, found in figures])
+        oldest = [(one, found.oldest_proof_at) for one, found in figures if found.oldest_proof_at is not None]
+        yield self._gauge(
+            "oldest_proof_timestamp_seconds",
+            "Since when all that its proven restore points need has been read.",
+            [(one, int(at)) for one, at in oldest],
         )
 
     def _gauge(self, name: str, text: str, values: Iterable[tuple[Repository, int]]) -> Metric:

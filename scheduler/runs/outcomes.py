@@ -15,6 +15,7 @@ from proxy_worker.contract.names import TaskKind
 from proxy_worker.contract.outcome import (
     DiskBackupResult,
     DiskRestoreResult,
+    PointBootResult,
     PointDeleteResult,
     RepositoryAbandonResult,
     RepositoryCommitResult,
@@ -31,7 +32,7 @@ from scheduler.runs.completion import end_vm_run, give_up_commit, settle_vm_runs
 from scheduler.runs.freezing_storage import record_creation
 from scheduler.runs.journal import Journal
 from scheduler.runs.outcome import Outcome
-from scheduler.runs.proving import record_proof
+from scheduler.runs.proving import record_boot, record_proof
 from scheduler.runs.retention import forget_point
 from scheduler.runs.thawing_storage import record_list, record_removal
 from scheduler.runs.warnings import warn
@@ -217,6 +218,8 @@ def _record_request(journal: Journal, row: LedgerTask, outcome: Outcome) -> None
             forget_point(journal.session, request, outcome.result)
         elif isinstance(outcome.result, RepositoryProveResult):
             record_proof(journal, request, outcome.result)
+        elif isinstance(outcome.result, PointBootResult):
+            record_boot(journal, request, outcome.result)
     else:
         request.state = WorkState.CANCELLED if request.failure is None else WorkState.FAILED
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from sqlalchemy import ColumnElement, and_, or_, select
 from sqlalchemy.orm import Session
 
-from proxy_worker.contract.outcome import RepositoryProveResult
+from proxy_worker.contract.outcome import PointBootResult, RepositoryProveResult
 from proxy_worker.contract.specification import RepositoryReference
 from scheduler.runs.journal import Journal
 from scheduler.runs.tasks import reference
@@ -50,3 +50,11 @@ def record_proof(journal: Journal, request: Request, result: RepositoryProveResu
             row.proven_at, row.sampled_at, row.damaged = proof.proven_at, proof.sampled_at, proof.damaged
     if any(name.startswith("packs/") for name in result.mended):
         ask_for_upkeep(session, RequestKind.COLLECT, request.repository, now=journal.now)
+
+
+def record_boot(journal: Journal, request: Request, result: PointBootResult) -> None:
+    """Keep with the restore point, if it is still there, how its VM started."""
+    point = journal.session.get(Point, (request.repository, request.vm_id, request.point))
+    if point is not None:
+        point.booted_at = journal.now
+        point.boot_problem = None if result.prompt is not None else result.why

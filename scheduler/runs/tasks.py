@@ -13,6 +13,7 @@ from proxy_worker.contract.specification import (
     DiskRestore,
     FinishedDisk,
     InventoryScan,
+    PointBoot,
     PointDelete,
     RepositoryAbandon,
     RepositoryCheck,
@@ -24,6 +25,7 @@ from proxy_worker.contract.specification import (
     TransportPreference,
     VmIdentity,
 )
+from proxy_worker.contract.using import BootWishes
 from scheduler.dispatch.fleet import Urgency
 from scheduler.state.declared import PROVE_DAYS
 from scheduler.state.errors import NoSuchRepositoryError
@@ -186,11 +188,11 @@ def request_task(
     *,
     linked: Sequence[RepositoryReference] = (),
 ) -> LedgerTask:
-    """Rescan, check, scrub, collect or prove a repository, or remove a restore point of it.
+    """Rescan, check, scrub, collect or prove a repository, remove a restore point of it, or start a VM from one.
 
     Raises as `reference` does.
     """
-    body: RepositoryList | RepositoryCheck | RepositoryCollect | RepositoryProve | PointDelete
+    body: RepositoryList | RepositoryCheck | RepositoryCollect | RepositoryProve | PointDelete | PointBoot
     repository = reference(declared, request.repository)
     what = repository.name
     if request.kind is RequestKind.RESCAN:
@@ -206,12 +208,14 @@ def request_task(
             bytes_per_s=_bytes_per_s(declared.prove_mib_per_s),
             samples=declared.prove_samples,
         )
-    elif request.kind is RequestKind.DELETE_POINT:
-        name = request.vm_name or ""
-        body = PointDelete(
-            repository=repository, vm=VmIdentity(vm_id=request.vm_id or "", name=name), run=request.point or ""
-        )
-        what = f"{name} {request.point}"
+    elif request.kind in {RequestKind.DELETE_POINT, RequestKind.BOOT_POINT}:
+        vm = VmIdentity(vm_id=request.vm_id or "", name=request.vm_name or "")
+        run = request.point or ""
+        if request.kind is RequestKind.DELETE_POINT:
+            body = PointDelete(repository=repository, vm=vm, run=run)
+        else:
+            body = PointBoot(repository=repository, vm=vm, run=run, wishes=request.boot or BootWishes())
+        what = f"{vm.name} {run}"
     else:
         body = RepositoryCheck(repository=repository, scrub_only=request.kind is RequestKind.SCRUB)
     return LedgerTask(

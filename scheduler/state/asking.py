@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from sqlalchemy import Select, select
 from sqlalchemy.orm import Session
 
+from proxy_worker.contract.using import BootWishes
 from scheduler.state.errors import (
     AmbiguousVmError,
     NoSuchDiskError,
@@ -265,6 +266,22 @@ def ask_to_delete(session: Session, point: Point, *, now: float, reason: str | N
         )
         session.add(asked)
     return asked
+
+
+def ask_to_boot(session: Session, point: Point, wishes: BootWishes, *, now: float) -> Request:
+    """Ask for a VM to be started from a restore point, as proof that it does."""
+    request = Request(
+        id=new_id(now),
+        kind=RequestKind.BOOT_POINT,
+        repository=point.repository,
+        vm_id=point.vm_id,
+        vm_name=point.vm_name,
+        point=point.point,
+        boot=wishes,
+        created_at=now,
+    )
+    session.add(request)
+    return request
 
 
 def pin(session: Session, point: Point, *, pinned: bool) -> None:

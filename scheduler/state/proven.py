@@ -21,6 +21,10 @@ class ProofFigures:
     """Restore points that wait for repair."""
     oldest_proof_at: float | None
     """Since when everything that the proven ones need has been read, in Unix seconds; None if there are none."""
+    booted: int
+    """Restore points whose VM was started last time, and asked for a login."""
+    unbootable: int
+    """Those whose VM didn't."""
 
 
 def proof_figures(session: Session, repository: str) -> ProofFigures:
@@ -31,10 +35,12 @@ def proof_figures(session: Session, repository: str) -> ProofFigures:
             func.count(Point.proven_at),
             func.count().filter(Point.damaged),
             func.min(Point.proven_at),
+            func.count(Point.booted_at),
+            func.count(Point.boot_problem),
         ).where(Point.repository == repository)
     ).one()
-    points, proven, damaged, oldest = found
-    return ProofFigures(points, points - proven, damaged, oldest)
+    points, proven, damaged, oldest, started, unbootable = found
+    return ProofFigures(points, points - proven, damaged, oldest, started - unbootable, unbootable)
 
 
 def damaged_points(session: Session, repository: str | None = None) -> list[Point]:

@@ -21,6 +21,7 @@ from proxy_worker.contract.outcome import (
     TaskResult,
 )
 from proxy_worker.contract.specification import DiskAddress, Extent, TaskBody
+from proxy_worker.contract.using import BootWishes
 from scheduler.planning.copies import CopyTerms
 from scheduler.planning.criteria import Criteria
 from scheduler.planning.places import TrackingMark, VcenterPlace
@@ -114,6 +115,7 @@ class RequestKind(StrEnum):
     COLLECT = "repository.collect"
     PROVE = "repository.prove"
     DELETE_POINT = "point.delete"
+    BOOT_POINT = "point.boot"
 
 
 class Run(Record):
@@ -310,11 +312,13 @@ class Request(Record):
     kind: Mapped[RequestKind] = mapped_column(choice(RequestKind))
     repository: Mapped[str] = mapped_column(String(63))
     vm_id: Mapped[str | None] = mapped_column(String(63), default=None)
-    """With the next two: which restore point is to be removed."""
+    """With the next two: which restore point is to be removed, or a VM started from."""
     vm_name: Mapped[str | None] = mapped_column(String(255), default=None)
     point: Mapped[str | None] = mapped_column(String(63), default=None)
     reason: Mapped[str | None] = mapped_column(default=None)
-    """Why it is."""
+    """Why it is removed."""
+    boot: Mapped[BootWishes | None] = mapped_column(Json(BootWishes), default=None)
+    """How the VM is started."""
     state: Mapped[WorkState] = mapped_column(choice(WorkState), default=WorkState.REQUESTED)
     result: Mapped[TaskResult | None] = mapped_column(Json(TaskResult), default=None)
     """A check's findings; a rescan's are in the catalogue, and `summary` counts them."""
@@ -345,6 +349,10 @@ class Point(Record):
     """When a sample of it was restored last."""
     damaged: Mapped[bool] = mapped_column(default=False)
     """Whether something that it needs is lost, and waits for repair."""
+    booted_at: Mapped[float | None] = mapped_column(default=None)
+    """When a VM was last started from it, whatever came of that."""
+    boot_problem: Mapped[str | None] = mapped_column(default=None)
+    """Why that one showed no login prompt; None: it did, or there was none."""
 
 
 class ServiceMark(Record):
