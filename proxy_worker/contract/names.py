@@ -28,6 +28,8 @@ AUTOMATIC: Final = "automatic"
 class CompressionLevel(StrEnum):
     """How hard blocks are compressed; figures in the operator's guide."""
 
+    AUTO = "auto"
+    """As hard as the proxy's processors have time for, while the link and the source are waited for."""
     NONE = "none"
     FAST = "fast"
     OPTIMAL = "optimal"

@@ -26,6 +26,8 @@ SINCE: Final[Mapping[TaskKind, int]] = {
 """Kinds of tasks that a version brought: a proxy of an older one isn't given any."""
 BROUGHT: Final = {2: frozenset({"areas_in_use", "authorities"})}
 """Keys of specifications that a version brought: a proxy of an older one refuses them, and does without."""
+INSTEAD: Final = {3: {("level", "auto"): "optimal"}}
+"""Values of keys that a version brought, and what older ones are told in their place."""
 OLDEST_SERVED: Final = 1
 """The oldest that a scheduler of this version still gives tasks to."""
 
@@ -52,10 +54,15 @@ def why_not_served(version: int) -> str:
 
 
 def in_words_of(version: int, content: Any) -> Any:
-    """A specification, as JSON's dictionaries and lists, without the keys that `version` doesn't know."""
+    """A specification, as JSON's dictionaries and lists, without what `version` doesn't know."""
     unknown = {key for since, keys in BROUGHT.items() if since > version for key in keys}
+    instead = {said: told for since, pairs in INSTEAD.items() if since > version for said, told in pairs.items()}
     if isinstance(content, dict):
-        return {key: in_words_of(version, value) for key, value in content.items() if key not in unknown}
+        return {
+            key: instead.get((key, value), value) if isinstance(value, str) else in_words_of(version, value)
+            for key, value in content.items()
+            if key not in unknown
+        }
     return [in_words_of(version, one) for one in content] if isinstance(content, list) else content
 
 

@@ -14,6 +14,7 @@ from proxy_worker.mover.buffers import batch_blocks
 from proxy_worker.mover.checkpoint import SegmentTrack, resume
 from proxy_worker.mover.configuration import ConfigurationFile, store_configuration
 from proxy_worker.mover.control import Control, Verdict, stopped
+from proxy_worker.mover.effort import Effort
 from proxy_worker.mover.pacing import Pacing
 from proxy_worker.mover.parent import Comparison, choose_comparison
 from proxy_worker.mover.pipeline import Outcome, Pipeline
@@ -74,6 +75,7 @@ def back_up_disk(
                 geometry=geometry,
                 control=control,
                 pacing=pacing or Pacing(),
+                effort=Effort(writer.compressor, request.level, pipeline.transformers, now_s=time.monotonic()),
                 comparison=comparison,
                 resumed=resumed,
                 meter=meter,
@@ -104,6 +106,7 @@ class _Delivery:
         geometry: Geometry,
         control: Control,
         pacing: Pacing,
+        effort: Effort,
         comparison: Comparison,
         resumed: list[bytes],
         meter: RequestMeter,
@@ -114,6 +117,7 @@ class _Delivery:
         self._geometry = geometry
         self._control = control
         self._pacing = pacing
+        self._effort = effort
         self._comparison = comparison
         self._meter = meter
         now_s = time.monotonic()
@@ -136,6 +140,7 @@ class _Delivery:
                     self._deliver(outcome)
                     self._counters.deliver_s += time.monotonic() - started_s
                     self._pacing.spend(self._writer.stored_bytes - stored_bytes)
+                    self._effort.look(time.monotonic(), self._counters.transform_s)
                 self._tell()
         except (SourceError, DamageError):
             with contextlib.suppress(StoreError):  # what ended the reading is the error to show

@@ -37,20 +37,21 @@ class Codec(IntEnum):
 
 
 class Compressor:
-    """Compresses at one level. Thread-safe: each thread gets its own context."""
+    """Compresses. Thread-safe: each thread gets its own context."""
 
     def __init__(self, level: CompressionLevel) -> None:
-        self._level = level
+        self.level = CompressionLevel.OPTIMAL if level is CompressionLevel.AUTO else level
+        """May be changed at any time; `auto` is for whoever uses this to make something of."""
         self._threads = threading.local()
 
     def compress(self, block: Buffer) -> tuple[Codec, Buffer]:
         """The smaller of the compressed block and the block itself."""
-        if self._level not in ZSTD_LEVELS:
+        level = self.level
+        if level not in ZSTD_LEVELS:
             return Codec.PLAIN, block
-        try:
-            context: zstandard.ZstdCompressor = self._threads.context
-        except AttributeError:
-            context = self._threads.context = _context(self._level)
+        if getattr(self._threads, "level", None) is not level:
+            self._threads.level, self._threads.context = level, _context(level)
+        context: zstandard.ZstdCompressor = self._threads.context
         data = context.compress(block)
         if len(data) >= len(block):
             return Codec.PLAIN, block

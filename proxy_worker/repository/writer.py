@@ -95,7 +95,8 @@ class DiskWriter:
         self.blocks_per_segment = access.config.blocks_per_segment
         self.identify = access.keyring.block_id
         """`identify(block)`: its id, 32 bytes. Zero blocks are the caller's to spot: their id is `ZERO_ID`."""
-        self.compress = Compressor(level).compress
+        self.compressor = Compressor(level)
+        self.compress = self.compressor.compress
         """`compress(block)`: (codec, data) as it will be stored, before sealing. Slow; releases the GIL."""
         self._store = access.store
         self._keyring = access.keyring

@@ -78,7 +78,7 @@ def create(
     ],
     level: Annotated[
         CompressionLevel,
-        typer.Option(metavar="LEVEL", help="How hard to compress: none, fast, optimal, high or extreme."),
+        typer.Option(metavar="LEVEL", help="How hard to compress: auto, none, fast, optimal, high or extreme."),
     ] = CompressionLevel.OPTIMAL,
     transport_mode: Annotated[
         ModeChoice,

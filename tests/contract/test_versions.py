@@ -11,6 +11,7 @@ from proxy_worker.contract.versions import (
     CONTRACT_VERSION,
     OLDEST_SERVED,
     ContractVersionError,
+    in_words_of,
     why_not_served,
     written_for,
 )
@@ -59,3 +60,15 @@ def test_a_newer_specification_is_refused_by_name_and_may_be_tried_elsewhere() -
         verify(signed, [key.public_key()], task_id="t", dispatch_number=1, now=0)
 
     assert refused.value.retryable
+
+
+def test_an_older_proxy_is_told_what_it_knows_in_the_place_of_newer_values() -> None:
+    asked = {"level": "auto", "job": "auto", "disk": {"level": "auto"}, "areas": [["level", "auto"]]}
+
+    assert in_words_of(2, asked) == {
+        "level": "optimal",
+        "job": "auto",
+        "disk": {"level": "optimal"},
+        "areas": [["level", "auto"]],
+    }
+    assert in_words_of(CONTRACT_VERSION, asked) == asked
