@@ -19,9 +19,9 @@ from benchmarks.standalone import Repository
 
 BLOCK_BYTES = 256 << 10
 SETTLE_S = 10.0
-"""How long the disk is left alone before whoever writes a whole repository to it. Disks of rented machines, and
-SSDs, write faster for a while after a rest, and slower once that credit is spent: without one, each would pay for
-what the one before it has written. `os.sync` alone waits for the data, not for the credit."""
+"""How long the disk is left alone before whoever writes a whole repository or disk to it. Disks of rented machines,
+and SSDs, write faster for a while after a rest, and slower once that credit is spent: without one, each would pay
+for what the one before it has written. `os.sync` alone waits for the data, not for the credit."""
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -107,10 +107,10 @@ def measure_round(contenders: Contenders, disks: ReferenceDisks, work: Path, *, 
 
     if restic:
         warm_folder(restic.folder)
-        note("restic_restore", restic.restore())
-        note("restic_sparse_restore", restic.restore(sparse=True))
+        note("restic_restore", rested(restic.restore))
+        note("restic_sparse_restore", rested(restic.restore, sparse=True))
     warm_folder(ours.folder)
-    note("restore", ours.restore(work / "restored.raw"))
+    note("restore", rested(ours.restore, work / "restored.raw"))
     if compare:
         subprocess.run(["cmp", str(work / "restored.raw"), str(disks.second)], check=True)
     if restic:
