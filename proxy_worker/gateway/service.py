@@ -29,7 +29,7 @@ from proxy_worker.link.messages import (
     encoded,
 )
 from proxy_worker.link.server import Methods
-from proxy_worker.repository.store import ObjectNotFoundError, Store, checked_name
+from proxy_worker.repository.store import ObjectNotFoundError, ObjectSizeError, Store, checked_name
 
 _LARGEST_OBJECT_BYTES: Final = 8 << 30
 """Packs are some 64 MiB; one with the map of a very large disk is more."""
@@ -72,7 +72,10 @@ class Gateway:
         store, rights = self._open(peer, asked.repository)
         rights.require_add(peer, checked_name(asked.name), replace=asked.replace)
         if not 0 <= asked.size_bytes <= _LARGEST_OBJECT_BYTES:
-            raise refused(peer, f"write {asked.name}", f"an object has 0 to {_LARGEST_OBJECT_BYTES} bytes")
+            raise ObjectSizeError(
+                f"can't write {asked.name} in {asked.repository}",
+                why=f"it would have {asked.size_bytes} bytes, and an object has 0 to {_LARGEST_OBJECT_BYTES}",
+            )
         payloads = _whole(requests, asked.size_bytes)
         if asked.replace:
             store.replace(asked.name, payloads)

@@ -155,6 +155,11 @@ class _Door:
 
         return handle
 
+    def _share_of(self, name: str) -> int:
+        """How many calls a peer may have: as many as each other one at work, and as one that may yet come."""
+        others = len(self._calls.keys() - {name})
+        return max(1, min(self._limits.calls_per_peer, self._limits.calls // (others + 2)))
+
     @contextmanager
     def _call(self, context: grpc.ServicerContext) -> Iterator[Peer]:
         try:
@@ -166,8 +171,9 @@ class _Door:
             log.warning("can't tell who %s is: %s", context.peer(), error)
             context.abort(grpc.StatusCode.UNAVAILABLE, str(error))
         with self._lock:
-            busy = self._calls[peer.name] >= self._limits.calls_per_peer
-            self._calls[peer.name] += not busy
+            busy = self._calls[peer.name] >= self._share_of(peer.name)
+            if not busy:
+                self._calls[peer.name] += 1
         if busy:
             context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, f"{peer.name} has too many calls under way")
         try:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import grpc
@@ -10,12 +12,13 @@ import pytest
 
 from proxy_worker.link.errors import LinkCertificateError, LinkRefusedError, LinkUnavailableError
 from proxy_worker.link.identity import Identity
-from proxy_worker.link.messages import Stat, encoded
+from proxy_worker.link.messages import SERVICE, Put, Stat, encoded
 from proxy_worker.link.server import Limits
 from proxy_worker.repository.store.local import LocalStore
 from proxy_worker.repository.unlocking import open_store
 from scheduler.pki.certificates import Role
 from tests.gateway.serving import Fleet, Served, bare_ask, bare_channel, serving
+from tests.system.live_fleet import wait_until
 
 STAT = encoded(Stat("main", "config/1"))
 
@@ -86,6 +89,39 @@ def test_more_connections_than_allowed_are_closed_and_the_others_go_on(tmp_path:
         bare_ask(channels[0], "Stat", STAT)
         for channel in channels:
             channel.close()
+
+
+def test_peers_that_take_all_they_may_leave_room_for_another(tmp_path: Path) -> None:
+    fleet = Fleet.made(tmp_path / "fleet")
+    peers = [fleet.identity(f"proxy-{number}") for number in (2, 3, 4)]
+    with serving(fleet, {"main": LocalStore(tmp_path)}, limits=Limits(calls=6)) as served, ExitStack() as opened:
+        channels = [opened.enter_context(bare_channel(served, peer)) for peer in peers]
+        for channel, share in zip(channels[:2], (3, 2), strict=True):
+            for _ in range(share):
+                opened.enter_context(_call_under_way(channel, tmp_path / "tmp"))
+            with pytest.raises(grpc.RpcError, match="too many calls under way"):
+                bare_ask(channel, "Stat", STAT)
+        assert bare_ask(channels[2], "Stat", STAT)
+
+
+@contextmanager
+def _call_under_way(channel: grpc.Channel, unnamed: Path) -> Iterator[None]:
+    """A put that has begun and goes on until the end of the block."""
+    ended = threading.Event()
+
+    def half() -> Iterator[bytes]:
+        yield encoded(Put("main", "packs/ab/one", 5))
+        ended.wait()
+
+    before = set(unnamed.glob("*"))
+    call: grpc.StreamUnaryMultiCallable[bytes, bytes] = channel.stream_unary(f"/{SERVICE}/Put")
+    under_way = call.future(half(), timeout=600)
+    wait_until(lambda: set(unnamed.glob("*")) - before, "the gateway to write to a file", timeout_s=60)
+    try:
+        yield
+    finally:
+        ended.set()
+        under_way.cancel()
 
 
 @pytest.mark.parametrize("timeout_s", [None, 100_000])

@@ -127,8 +127,8 @@ def _wrong_checksum(payload: bytes) -> bytes:
         (6, [b"short"], grpc.StatusCode.DATA_LOSS),
         (10, [framed(b"points")], grpc.StatusCode.DATA_LOSS),
         (6, [framed(b"points"), framed(b"more")], grpc.StatusCode.DATA_LOSS),
-        (-1, [], grpc.StatusCode.PERMISSION_DENIED),
-        (1 << 62, [], grpc.StatusCode.PERMISSION_DENIED),
+        (-1, [], grpc.StatusCode.FAILED_PRECONDITION),
+        (1 << 62, [], grpc.StatusCode.FAILED_PRECONDITION),
         (2 * PAYLOAD_BYTES, [framed(bytes(2 * PAYLOAD_BYTES))], grpc.StatusCode.RESOURCE_EXHAUSTED),
     ],
     ids=["checksum", "no checksum", "truncated", "too long", "negative", "absurd", "frame too large"],
@@ -142,6 +142,14 @@ def test_a_body_that_is_not_as_announced_leaves_nothing(
         assert refusal(error) is code
     assert files_of(folder) == {}
     assert served.store().put_if_absent(POINT, [b"a point"])
+
+
+def test_an_object_that_is_too_large_is_called_so(served: Served) -> None:
+    with (
+        bare_channel(served, served.proxy) as channel,
+        pytest.raises(grpc.RpcError, match=r"object-size.*1099511627776 bytes"),
+    ):
+        bare_put(channel, encoded(Put("main", POINT, 1 << 40)))
 
 
 def test_a_replayed_put_changes_nothing(served: Served, folder: Path) -> None:

@@ -36,6 +36,12 @@ class StoreFullError(StoreError):
     retryable: ClassVar[bool] = False
 
 
+class ObjectSizeError(StoreError):
+    """An object is larger than the store takes, or of no size that one can have."""
+
+    retryable: ClassVar[bool] = False
+
+
 class StoreReadOnlyError(StoreError):
     """The store may be read but not written: mounted read-only, or missing permission."""
 

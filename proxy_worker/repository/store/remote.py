@@ -40,8 +40,10 @@ from proxy_worker.link.messages import (
 )
 from proxy_worker.repository.store import (
     Buffer,
+    ObjectLockedError,
     ObjectNameError,
     ObjectNotFoundError,
+    ObjectSizeError,
     ObjectUnreadableError,
     StoreFullError,
     StoreMissingError,
@@ -58,7 +60,9 @@ _ERRORS: Final[dict[str, type[ProxyfleetError]]] = {
     for kind in (
         StoreError,
         ObjectNameError,
+        ObjectLockedError,
         ObjectNotFoundError,
+        ObjectSizeError,
         ObjectUnreadableError,
         StoreFullError,
         StoreMissingError,
