@@ -14,12 +14,12 @@ from sqlalchemy.orm import Session
 
 from proxy_worker.contract.errors import CancelledError, DamageError, ProxyfleetError
 from proxy_worker.contract.outcome import (
-    PointBootResult,
     RepositoryCheckResult,
     RepositoryCollectResult,
     RepositoryProveResult,
 )
 from proxy_worker.contract.requests import StoreRequests
+from proxy_worker.contract.using import PointBootResult
 from proxy_worker.program.units import size
 from scheduler.cli.live import LedgerWindow, Live
 from scheduler.cli.printing import console, duration, plural, print_json, show, state

@@ -15,7 +15,6 @@ from proxy_worker.contract.names import TaskKind
 from proxy_worker.contract.outcome import (
     DiskBackupResult,
     DiskRestoreResult,
-    PointBootResult,
     PointDeleteResult,
     RepositoryAbandonResult,
     RepositoryCommitResult,
@@ -24,6 +23,7 @@ from proxy_worker.contract.outcome import (
     TaskFailure,
 )
 from proxy_worker.contract.specification import RepositoryAbandon
+from proxy_worker.contract.using import PointBootResult
 from scheduler.restores.outcomes import record_task as record_task_of_restore
 from scheduler.runs.bases import keep_bases
 from scheduler.runs.beginning import plan_if_scanned

@@ -5,8 +5,9 @@ from __future__ import annotations
 from sqlalchemy import ColumnElement, and_, or_, select
 from sqlalchemy.orm import Session
 
-from proxy_worker.contract.outcome import PointBootResult, RepositoryProveResult
+from proxy_worker.contract.outcome import RepositoryProveResult
 from proxy_worker.contract.specification import RepositoryReference
+from proxy_worker.contract.using import PointBootResult
 from scheduler.runs.journal import Journal
 from scheduler.runs.tasks import reference
 from scheduler.runs.turns import next_turn
