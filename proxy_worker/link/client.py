@@ -6,6 +6,7 @@ plain TLS first, which checks all that, and gRPC then accepts exactly the certif
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import socket
@@ -41,7 +42,8 @@ T = TypeVar("T")
 
 _CONNECT_S: Final = 10.0
 _KEEPALIVE_MS: Final = 20_000
-_SILENT: Final = "nothing has crossed for too long"
+_LOOK_S: Final = 0.5
+_ENDED: Final = "nothing has crossed for too long, or it was given up"
 _CLOSED: Final = "it closes connections before a word is said, as one does that has too many"
 _TRANSIENT: Final = frozenset(
     {
@@ -97,6 +99,7 @@ class Link:
         self._channels: list[grpc.Channel] = []
         self._turn = itertools.count()
         self._met = False
+        self._heard_s = 0.0
 
     def ask(self, method: str, message: msgspec.Struct, answer: type[M], *, timeout_s: float) -> M:
         """A call with one message each way; raises what `persist` raises."""
@@ -114,15 +117,26 @@ class Link:
         return step
 
     def send(
-        self, method: str, message: msgspec.Struct, frames: Callable[[], Iterator[bytes]], answer: type[M]
+        self,
+        method: str,
+        message: msgspec.Struct,
+        frames: Callable[[], Iterator[bytes]],
+        answer: type[M],
+        given_up: threading.Event | None = None,
     ) -> Callable[[grpc.Channel], M]:
-        """One attempt to send a message and frames after it, for `persist`. It lasts as long as frames cross."""
+        """One attempt to send a message and frames after it, for `persist`. It lasts as long as frames cross, and
+        ends soon after it was given up."""
 
         def step(channel: grpc.Channel) -> M:
             call: grpc.StreamUnaryMultiCallable[bytes, bytes] = channel.stream_unary(_path(method))
             crossing = Crossing()
             under_way = call.future(crossing.each(itertools.chain([encoded(message)], frames())))
             with self._silence.over(crossing, under_way.cancel):
+                while given_up is not None:
+                    with contextlib.suppress(grpc.FutureTimeoutError):
+                        return decoded(under_way.result(_LOOK_S), answer)
+                    if given_up.is_set():
+                        under_way.cancel()
                 return decoded(under_way.result(), answer)
 
         return step
@@ -143,12 +157,13 @@ class Link:
 
     def persist(self, step: Callable[[grpc.Channel], T], given_up: threading.Event | None = None) -> T:
         """Take a step, again after whatever a cut may have caused, for as long as patience lasts or until given up.
+        Patience begins with the first cut, and anew with each call that succeeds, also another thread's.
 
         Raises `LinkUnavailableError`, `LinkCertificateError`, `LinkRefusedError`, `LinkProtocolError`, and what the
         other end refuses with.
         """
         patience = self._patience
-        since = time.monotonic()
+        began_s, cut_s = time.monotonic(), 0.0
         pause_s = patience.first_pause_s
         given_up = given_up or threading.Event()
         while True:
@@ -156,12 +171,18 @@ class Link:
                 done = self._take(step)
             except LinkUnavailableError:
                 lasts_s = patience.in_all_s if self._met else patience.first_contact_s
-                if time.monotonic() + pause_s > since + lasts_s or given_up.wait(pause_s):
+                cut_s = cut_s or (time.monotonic() if self._met else began_s)
+                if time.monotonic() + pause_s > max(cut_s, self._heard_s) + lasts_s or given_up.wait(pause_s):
                     raise
             else:
                 self._met = True
+                self.heard()
                 return done
             pause_s = min(pause_s * 2, patience.longest_pause_s)
+
+    def heard(self) -> None:
+        """A call has succeeded, or might have if it hadn't to keep still: patience begins anew."""
+        self._heard_s = time.monotonic()
 
     def close(self) -> None:
         """End its connections; they are opened anew when it is used again."""
@@ -179,7 +200,7 @@ class Link:
         except (msgspec.ValidationError, msgspec.DecodeError) as error:
             raise LinkProtocolError(f"answer of {self.address.target}", why=str(error)) from error
         except grpc.FutureCancelledError as error:
-            raise self._unavailable(_SILENT) from error
+            raise self._unavailable(_ENDED) from error
         except ValueError as error:
             if self._is_open(channel):
                 raise

@@ -31,7 +31,6 @@ from proxy_worker.link.silence import LONGEST_SILENCE_S, Crossing, SilenceWatch
 
 log = logging.getLogger(__name__)
 
-_HANDSHAKE_MS: Final = 10_000
 _KEEPALIVE_MS: Final = 30_000
 _LARGEST_HEADERS_BYTES: Final = 16 << 10
 
@@ -52,6 +51,7 @@ class Limits:
     calls: int = 64
     """At the same time, by all peers."""
     calls_per_peer: int = 32
+    handshake_s: float = 10.0
     idle_connection_s: float = 300.0
     silence_s: float = LONGEST_SILENCE_S
     """How long nothing may cross in a call that moves bulk data."""
@@ -82,7 +82,7 @@ class LinkServer:
                 ("grpc.max_metadata_size", _LARGEST_HEADERS_BYTES),
                 ("grpc.max_allowed_incoming_connections", limits.connections),
                 ("grpc.max_concurrent_streams", limits.calls_per_peer),
-                ("grpc.server_handshake_timeout_ms", _HANDSHAKE_MS),
+                ("grpc.server_handshake_timeout_ms", int(limits.handshake_s * 1000)),
                 ("grpc.max_connection_idle_ms", int(limits.idle_connection_s * 1000)),
                 ("grpc.keepalive_time_ms", _KEEPALIVE_MS),
                 ("grpc.keepalive_timeout_ms", _KEEPALIVE_MS),

@@ -13,7 +13,7 @@ LONGEST_SILENCE_S: Final = 300.0
 
 
 class Crossing:
-    """The messages of one call, and when the last of them was handed on."""
+    """The messages of one call, and when the last of them got across."""
 
     def __init__(self) -> None:
         self.heard_at_s = time.monotonic()
@@ -21,8 +21,8 @@ class Crossing:
     def each(self, messages: Iterable[bytes]) -> Iterator[bytes]:
         """The messages; gRPC asks for the next to send when the one before is on its way."""
         for message in messages:
-            self.heard_at_s = time.monotonic()
             yield message
+            self.heard_at_s = time.monotonic()
 
 
 class SilenceWatch:

@@ -15,7 +15,7 @@ from proxy_worker.mover.checkpoint import SegmentTrack, resume
 from proxy_worker.mover.configuration import ConfigurationFile, store_configuration
 from proxy_worker.mover.control import Control, Verdict, stopped
 from proxy_worker.mover.effort import Effort
-from proxy_worker.mover.pacing import Pacing
+from proxy_worker.mover.pacing import Pacing, left_to_mover
 from proxy_worker.mover.parent import Comparison, choose_comparison
 from proxy_worker.mover.pipeline import Outcome, Pipeline
 from proxy_worker.mover.plan import Geometry, Plan, Segment, within
@@ -74,7 +74,7 @@ def back_up_disk(
                 pipeline=pipeline,
                 geometry=geometry,
                 control=control,
-                pacing=pacing or Pacing(),
+                pacing=left_to_mover(pacing or Pacing(), repository.access.store),
                 effort=Effort(writer.compressor, request.level, pipeline.transformers, now_s=time.monotonic()),
                 comparison=comparison,
                 resumed=resumed,
@@ -141,6 +141,9 @@ class _Delivery:
                     self._counters.deliver_s += time.monotonic() - started_s
                     self._pacing.spend(self._writer.stored_bytes - stored_bytes)
                     self._effort.look(time.monotonic(), self._counters.transform_s)
+                self._tell()
+            while not self._writer.delivery.caught_up(POLL_S):
+                self._obey()
                 self._tell()
         except (SourceError, DamageError):
             with contextlib.suppress(StoreError):  # what ended the reading is the error to show
@@ -215,7 +218,12 @@ class _Delivery:
         self.track.settle(segment.index, segment_id)
 
     def _obey(self) -> None:
-        while (verdict := self._control.verdict()) is not Verdict.RUN or not self._pacing.ready():
+        """Wait as long as anything says so; over a slow link that may be for minutes."""
+        while (
+            (verdict := self._control.verdict()) is not Verdict.RUN
+            or not self._pacing.ready()
+            or self._writer.delivery.is_behind
+        ):
             if verdict is Verdict.STOP:
                 self._settle()
                 raise stopped()

@@ -13,7 +13,7 @@ from proxy_worker.contract.names import TransportMode
 from proxy_worker.contract.outcome import DiskBackupResult, DiskProgress, DiskReport
 from proxy_worker.mover.backup import SETTLE_S
 from proxy_worker.mover.control import Control, Verdict, stopped
-from proxy_worker.mover.pacing import Pacing
+from proxy_worker.mover.pacing import Pacing, left_to_mover
 from proxy_worker.mover.plan import ID_BYTES, ZERO_ID
 from proxy_worker.mover.point_source import damaged_original
 from proxy_worker.mover.statistics import RateMeter
@@ -58,7 +58,9 @@ def carry_disk(
     started_s = time.monotonic()
     with target.begin_disk(vm_id=reader.point.vm_id, run=run, disk_key=disk.key, fence=fence) as writer:
         carrier = Carrier(source, target, writer)
-        work = _Carrying(reader, writer, carrier, disk, control=control, pacing=pacing)
+        work = _Carrying(
+            reader, writer, carrier, disk, control=control, pacing=left_to_mover(pacing, target.access.store)
+        )
         try:
             segments = work.run()
         except (DamageError, CancelledError):

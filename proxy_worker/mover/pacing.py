@@ -8,6 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
+from proxy_worker.repository.store import PacedStore
+
 BURST_S: Final = 0.25
 """What wasn't used for so long may be made up for: more than a mover sleeps before it looks again."""
 
@@ -79,3 +81,11 @@ class Pacing:
             earned = (now_s - self._filled_at_s) * self._rate
             self._balance_bytes = min(self._balance_bytes + earned, self._rate * BURST_S)
         self._filled_at_s = now_s
+
+
+def left_to_mover(pacing: Pacing, store: object) -> Pacing:
+    """What is left for a mover to keep to: nothing where the store sends later, and keeps to `pacing` then."""
+    if not isinstance(store, PacedStore):
+        return pacing
+    store.pace = pacing
+    return Pacing()

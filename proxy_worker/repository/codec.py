@@ -40,7 +40,7 @@ class Compressor:
     """Compresses. Thread-safe: each thread gets its own context."""
 
     def __init__(self, level: CompressionLevel) -> None:
-        self.level = CompressionLevel.OPTIMAL if level is CompressionLevel.AUTO else level
+        self.level: CompressionLevel = CompressionLevel.OPTIMAL if level is CompressionLevel.AUTO else level
         """May be changed at any time; `auto` is for whoever uses this to make something of."""
         self._threads = threading.local()
 

@@ -19,11 +19,13 @@ from proxy_worker.repository.index_run import FRAGMENT_ID_BYTES
 from proxy_worker.repository.pack_layout import pack_name
 from proxy_worker.repository.packs import ClosedPack
 from proxy_worker.repository.sealing import MetadataSealer
-from proxy_worker.repository.store import Store
+from proxy_worker.repository.store import Interruptible, Store
 
 _LOOK_AGAIN_S: Final = 1.0
 _QUEUED_PACKS: Final = 4
 """The writer thread waits when the store is this far behind: written data must not pile up unsynced."""
+_ROOM: Final = 2
+"""For what ends a delivery, so that asking for it doesn't wait, too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,11 +52,13 @@ class PackDelivery:
         self._group = group
         self._packs_per_fragment = packs_per_fragment
         self._published = published
-        self._queue: queue.Queue[_Delivery | None] = queue.Queue(_QUEUED_PACKS)
+        self._queue: queue.Queue[_Delivery | None] = queue.Queue(_QUEUED_PACKS + _ROOM)
         self._changed = threading.Condition()
         self._durable_mark = 0
+        self._unsynced = 0
         self._error: ProxyfleetError | None = None
         self._aborted = False
+        self._under_way: ClosedPack | None = None
         self._thread = threading.Thread(target=self._run, name="pack-delivery", daemon=True)
         self._thread.start()
 
@@ -63,10 +67,22 @@ class PackDelivery:
         """Everything stored up to this mark is durable and published."""
         return self._durable_mark
 
+    @property
+    def is_behind(self) -> bool:
+        """Whether nothing more should be submitted now. Not after an error, which is for `submit` to raise."""
+        return self._queue.qsize() >= _QUEUED_PACKS and self._error is None
+
+    def caught_up(self, timeout_s: float) -> bool:
+        """Wait until all packs submitted so far are durable, or an error has stopped that; False on timeout."""
+        with self._changed:
+            return self._changed.wait_for(lambda: not self._unsynced or self._error is not None, timeout_s)
+
     def submit(self, pack: ClosedPack, mark: int) -> None:
         """Take over a closed pack that holds everything up to `mark`; waits while too many are under way."""
         self.raise_error()
         pack.object.end()
+        with self._changed:
+            self._unsynced += 1
         self._put(_Delivery(pack, mark, publish=False))
 
     def publish(self) -> None:
@@ -89,6 +105,9 @@ class PackDelivery:
     def stop(self, *, abort: bool) -> None:
         """End the thread, after what is queued or, with `abort`, dropping it. Idempotent."""
         self._aborted = self._aborted or abort
+        under_way = self._under_way
+        if abort and under_way and isinstance(under_way.object, Interruptible):
+            under_way.object.give_up()
         self._put(None)
         self._thread.join()
 
@@ -123,6 +142,9 @@ class PackDelivery:
                     continue
                 if delivery.pack:
                     self._make_durable(delivery.pack)
+                    with self._changed:
+                        self._unsynced -= 1
+                        self._changed.notify_all()
                     pending.append(delivery.pack)
                     mark = delivery.mark
                 if pending and (delivery.publish or len(pending) >= self._packs_per_fragment):
@@ -136,6 +158,9 @@ class PackDelivery:
                     delivery.pack.object.discard()
 
     def _make_durable(self, pack: ClosedPack) -> None:
+        self._under_way = pack
+        if self._aborted and isinstance(pack.object, Interruptible):
+            pack.object.give_up()
         if not pack.object.finish():
             name = pack_name(pack.pack_id)
             raise StoreError(

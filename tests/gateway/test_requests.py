@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from proxy_worker.gateway.rights import ADDED_BY_PROXIES
+from proxy_worker.link import server
 from proxy_worker.link.errors import LinkRefusedError
 from proxy_worker.link.frames import CHECKSUM_BYTES, PAYLOAD_BYTES, FrameError, framed, opened
 from proxy_worker.link.messages import (
@@ -27,6 +28,7 @@ from proxy_worker.link.messages import (
     decoded,
     encoded,
 )
+from proxy_worker.link.server import Limits
 from proxy_worker.repository.store import ObjectNameError, StoreFullError, StoreReadOnlyError
 from proxy_worker.repository.store.local import LocalStore
 from tests.gateway.serving import Fleet, Served, bare_ask, bare_channel, bare_put, serving
@@ -161,22 +163,46 @@ def test_a_replayed_put_changes_nothing(served: Served, folder: Path) -> None:
     assert files_of(folder) == before
 
 
-def test_a_peer_that_says_nothing_more_loses_its_place_and_leaves_nothing(served: Served, folder: Path) -> None:
+@pytest.mark.parametrize(
+    ("silence_s", "timeout_s", "code"),
+    [(300, 1, grpc.StatusCode.DEADLINE_EXCEEDED), (0.5, None, grpc.StatusCode.CANCELLED)],
+    ids=["by its own limit", "by the gateway's"],
+)
+def test_a_peer_that_says_nothing_more_loses_its_place_and_leaves_nothing(
+    tmp_path: Path, folder: Path, silence_s: float, timeout_s: float | None, code: grpc.StatusCode
+) -> None:
     silent = threading.Event()
+    store = LocalStore(folder)
+    store.prepare()
 
     def half() -> Iterator[bytes]:
         yield encoded(Put("main", POINT, 5))
         yield framed(b"po")
         silent.wait()
 
+    limits = Limits(silence_s=silence_s)
+    with serving(Fleet.made(tmp_path / "fleet"), {"main": store}, limits=limits) as served:
+        with bare_channel(served, served.proxy) as channel:
+            call: grpc.StreamUnaryMultiCallable[bytes, bytes] = channel.stream_unary(f"/{SERVICE}/Put")
+            with pytest.raises(grpc.RpcError) as error:
+                call(half(), timeout=timeout_s)
+            silent.set()
+        assert refusal(error) is code
+        wait_until(lambda: files_of(folder) == {}, "what it sent to be dropped", timeout_s=60)
+        assert served.store().put_if_absent(POINT, [b"a point"])
+
+
+def test_a_put_may_last_as_long_as_it_needs(served: Served, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Five packs at once over a link of a Mbit/s take the better part of an hour."""
+    monkeypatch.setattr(server, "LONGEST_CALL_S", -10.0)
     with bare_channel(served, served.proxy) as channel:
-        call: grpc.StreamUnaryMultiCallable[bytes, bytes] = channel.stream_unary(f"/{SERVICE}/Put")
-        with pytest.raises(grpc.RpcError) as error:
-            call(half(), timeout=1)
-        silent.set()
-    assert refusal(error) is grpc.StatusCode.DEADLINE_EXCEEDED
-    wait_until(lambda: files_of(folder) == {}, "what it sent to be dropped", timeout_s=60)
-    assert served.store().put_if_absent(POINT, [b"a point"])
+        with pytest.raises(grpc.RpcError, match="at most"):
+            bare_ask(channel, "Stat", encoded(Stat("main", POINT)))
+        put = bare_put(channel, encoded(Put("main", POINT, 5)), framed(b"point"), timeout_s=None)
+    assert decoded(put, PutDone).created
+    store = served.store()
+    assert store.put_if_absent("index/a", [b"x"])
+    assert store.get(POINT) == b"point"
 
 
 def test_a_full_disk_at_the_gateway_is_told_and_nothing_half_stays(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from typing import ClassVar, Protocol, TypeAlias
+from typing import ClassVar, Protocol, TypeAlias, runtime_checkable
 
 from proxy_worker.contract.errors import ConfigurationError, StoreError
 from proxy_worker.repository.store.tally import RequestTally
@@ -97,6 +97,31 @@ class StoreWriter(Protocol):
 
     def discard(self) -> None:
         """Drop it. Idempotent, and harmless after `finish`."""
+
+
+@runtime_checkable
+class Interruptible(Protocol):
+    """An object being written whose `finish` may take long."""
+
+    def give_up(self) -> None:
+        """From any thread: it needn't be finished, and `finish` is to raise soon. Harmless at any time."""
+
+
+class Pace(Protocol):
+    """A rate that is kept to by who spends afterwards and asks before. Thread-safe."""
+
+    def ready(self) -> bool:
+        """Whether more may be sent now."""
+
+    def spend(self, count: int) -> None:
+        """Count bytes that are sent."""
+
+
+@runtime_checkable
+class PacedStore(Protocol):
+    """A store that sends later what it is given now, and keeps to a rate then."""
+
+    pace: Pace | None
 
 
 class Store(Protocol):

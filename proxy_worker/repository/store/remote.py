@@ -1,19 +1,14 @@
 """A store behind another machine's gateway, reached over the link: `proxyfleet://host:port/name`.
 
-What a proxy's certificate doesn't allow there, the gateway refuses. A pack is spooled to a file without a name
-until it is whole, and sent then: a cut costs what of it was sent, never the work behind it. Several are under way
-at once.
+What a proxy's certificate doesn't allow there, the gateway refuses. Packs are spooled, and sent when whole.
 """
 
 from __future__ import annotations
 
-import os
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from typing import IO, Final
+from typing import Final
 
 import grpc
 import xxhash
@@ -22,7 +17,7 @@ from proxy_worker.contract.errors import ProxyfleetError, StoreError
 from proxy_worker.contract.gateway_address import GatewayAddress
 from proxy_worker.link.client import Link, Patience, payloads
 from proxy_worker.link.errors import LinkProtocolError, LinkRefusedError
-from proxy_worker.link.frames import PAYLOAD_BYTES, frames_of
+from proxy_worker.link.frames import frames_of
 from proxy_worker.link.identity import Identity
 from proxy_worker.link.messages import (
     Done,
@@ -45,12 +40,14 @@ from proxy_worker.repository.store import (
     ObjectNotFoundError,
     ObjectSizeError,
     ObjectUnreadableError,
+    Pace,
     StoreFullError,
     StoreMissingError,
     StoreReadOnlyError,
     checked_name,
     checked_prefix,
 )
+from proxy_worker.repository.store.spool import SpooledObject
 from proxy_worker.repository.store.tally import RequestTally
 
 _QUICK_S: Final = 60.0
@@ -77,6 +74,8 @@ class RemoteStore:
     """Objects of a repository that a gateway offers. Implements `Store`."""
 
     requests: RequestTally | None = None
+    pace: Pace | None = None
+    """See `PacedStore`: packs are sent after they are made."""
 
     def __init__(self, location: str, identity: Identity, *, patience: Patience | None = None) -> None:
         """Raises `GatewayAddressError`; connects when first used."""
@@ -93,11 +92,11 @@ class RemoteStore:
         """See `Store`."""
         content = b"".join(chunks)
         digest = xxhash.xxh3_128_digest(content)
-        return self.put(checked_name(name), len(content), lambda: frames_of([content]), digest)
+        return self._put(checked_name(name), len(content), lambda: frames_of([content]), digest)
 
-    def create(self, name: str) -> RemoteStoreWriter:
+    def create(self, name: str) -> SpooledObject:
         """See `Store`."""
-        return RemoteStoreWriter(self, checked_name(name))
+        return SpooledObject(self, checked_name(name))
 
     def replace(self, name: str, chunks: Iterable[Buffer]) -> None:
         """See `Store`."""
@@ -105,7 +104,16 @@ class RemoteStore:
         put = Put(self._repository, checked_name(name), len(content), replace=True)
         self._link.persist(self._link.send("Put", put, lambda: frames_of([content]), PutDone))
 
-    def put(
+    def send(self, spooled: SpooledObject) -> bool:
+        """See `Recipient`."""
+        size_bytes, given_up = spooled.size_bytes, spooled.given_up
+        return self._put(spooled.name, size_bytes, spooled.frames, spooled.digest, given_up=given_up)
+
+    def kept_waiting(self) -> None:
+        """See `Recipient`."""
+        self._link.heard()
+
+    def _put(
         self, name: str, size_bytes: int, frames: Frames, digest: bytes, *, given_up: threading.Event | None = None
     ) -> bool:
         """Send an object. After a lost answer, an object of this content is ours: wherever that is in doubt, it
@@ -118,7 +126,7 @@ class RemoteStore:
             again, doubtful = doubtful, True
             if again and (found := self._found(name, channel)).size_bytes is not None:
                 return found.digest == digest
-            done = self._link.send("Put", header, frames, PutDone)(channel)
+            done = self._link.send("Put", header, frames, PutDone, given_up)(channel)
             return done.created or (again and self._found(name, channel).digest == digest)
 
         return self._link.persist(attempt, given_up)
@@ -196,75 +204,3 @@ class RemoteStore:
         answers = self._link.persist(lambda channel: tuple(self._link.receive("List", asked)(channel)))
         for answer in answers:
             yield from decoded(answer, Names).names
-
-
-class RemoteStoreWriter:
-    """An object that is spooled to a file without a name, and sent once it is whole. Implements `StoreWriter`."""
-
-    def __init__(self, store: RemoteStore, name: str) -> None:
-        self._store = store
-        self._name = name
-        self._file: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed when it was sent, or dropped
-        self._size_bytes = 0
-        self._digest = xxhash.xxh3_128()
-        self._given_up = threading.Event()
-        self._sending: threading.Thread | None = None
-        self._outcome: bool | ProxyfleetError = StoreError(
-            f"can't write {name} in {store.location}", why="it broke off"
-        )
-
-    def write(self, data: Buffer) -> None:
-        """See `StoreWriter`."""
-        with self._spooling():
-            self._file.write(data)
-        self._digest.update(data)
-        self._size_bytes += len(data)
-
-    def end(self) -> None:
-        """See `StoreWriter`: sends it, beside others."""
-        if self._sending is None:
-            with self._spooling():
-                self._file.flush()
-            self._sending = threading.Thread(target=self._send, name=f"send {self._name}", daemon=True)
-            self._sending.start()
-
-    def finish(self) -> bool:
-        """See `StoreWriter`."""
-        self.end()
-        if self._sending:
-            self._sending.join()
-        if isinstance(self._outcome, ProxyfleetError):
-            raise self._outcome
-        return self._outcome
-
-    def discard(self) -> None:
-        """See `StoreWriter`; what is on its way is given up."""
-        self._given_up.set()
-        if self._sending is None:
-            self._file.close()
-
-    @contextmanager
-    def _spooling(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            raise StoreError(
-                f"can't spool {self._name} in {tempfile.gettempdir()}",
-                why=error.strerror or str(error),
-                remedy="Set TMPDIR to a folder with room for some packs.",
-            ) from error
-
-    def _send(self) -> None:
-        with self._file:
-            try:
-                self._outcome = self._store.put(
-                    self._name, self._size_bytes, self._frames, self._digest.digest(), given_up=self._given_up
-                )
-            except ProxyfleetError as error:
-                self._outcome = error
-
-    def _frames(self) -> Iterator[bytes]:
-        for offset in range(0, self._size_bytes, PAYLOAD_BYTES):
-            if self._given_up.is_set():
-                return  # the gateway drops what is shorter than announced
-            yield from frames_of([os.pread(self._file.fileno(), PAYLOAD_BYTES, offset)])
