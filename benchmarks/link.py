@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import random
 import resource
 import socket
@@ -19,23 +18,18 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
+from benchmarks.far import COMMAND, GATEWAY, HERE, PROXY, certify, environment, gateway, identity
 from benchmarks.process import run
 from benchmarks.reference_disk import make_first_day
 from proxy_worker.contract.gateway_address import GatewayAddress
 from proxy_worker.link.admission import Peer as Caller
 from proxy_worker.link.client import Link
 from proxy_worker.link.frames import LARGEST_MESSAGE_BYTES, PAYLOAD_BYTES, framed, opened
-from proxy_worker.link.identity import CERTIFICATE_VARIABLE, Identity
 from proxy_worker.link.messages import Done, Prepare, encoded
 from proxy_worker.link.server import Limits, LinkServer, Methods
-from scheduler.pki.authority import Authority
-from scheduler.pki.certificates import Peer, Role
 
-HERE = "127.0.0.1"
-COMMAND = Path(sys.executable).parent / "proxy-worker"
 LEAST_THROUGHPUT = 0.8
 MOST_TIME = 1.2
 MIB = 1 << 20
@@ -54,7 +48,7 @@ def main() -> int:
         return 0
     with tempfile.TemporaryDirectory(prefix="proxyfleet-bench-") as name:
         folder = Path(name)
-        _certify(folder)
+        certify(folder)
         rounds = [_round(folder, options.mib) for _ in range(options.rounds)]
     figures = {key: round(statistics.median(one[key] for one in rounds), 3) for key in rounds[0]}
     missed = figures["link_to_tls"] < LEAST_THROUGHPUT or figures["gateway_to_local"] > MOST_TIME
@@ -75,19 +69,6 @@ def _round(folder: Path, mib: int) -> dict[str, float]:
         "gateway_backup_s": gateway,
         "gateway_to_local": gateway / local,
     }
-
-
-def _certify(folder: Path) -> None:
-    authority = Authority.make(folder / "pki", name="bench")
-    for name, role in (("vault", Role.GATEWAY), ("proxy-1", Role.PROXY)):
-        bundle = authority.issue(Peer(name, role, None, (HERE,)))
-        (folder / f"{name}.pem").write_bytes(bundle.certificate)
-        (folder / f"{name}-key.pem").write_bytes(bundle.key)
-        (folder / "ca.pem").write_bytes(bundle.trust)
-
-
-def _identity(folder: Path, name: str) -> Identity:
-    return Identity.beside(folder / f"{name}.pem")
 
 
 def _sent(folder: Path, how: str, send: Callable[[Path, int, int], None], mib: int) -> tuple[float, float]:
@@ -113,14 +94,14 @@ def _context(folder: Path, name: str, *, server: bool) -> ssl.SSLContext:
     purpose = ssl.Purpose.CLIENT_AUTH if server else ssl.Purpose.SERVER_AUTH
     context = ssl.create_default_context(purpose, cafile=folder / "ca.pem")
     context.minimum_version, context.verify_mode = ssl.TLSVersion.TLSv1_3, ssl.CERT_REQUIRED
-    identity = _identity(folder, name)
-    context.load_cert_chain(identity.certificate, identity.key)
+    own = identity(folder, name)
+    context.load_cert_chain(own.certificate, own.key)
     return context
 
 
 def _send_tls(folder: Path, port: int, mib: int) -> None:
     payload = random.Random(1).randbytes(MIB)
-    context = _context(folder, "proxy-1", server=False)
+    context = _context(folder, PROXY, server=False)
     with (
         socket.create_connection((HERE, port)) as plain,
         context.wrap_socket(plain, server_hostname=HERE) as wire,
@@ -136,7 +117,7 @@ def _receive_tls(folder: Path) -> None:
         print(listener.getsockname()[1], flush=True)
         plain, _ = listener.accept()
         buffer = bytearray(LARGEST_MESSAGE_BYTES)
-        with _context(folder, "vault", server=True).wrap_socket(plain, server_side=True) as wire:
+        with _context(folder, GATEWAY, server=True).wrap_socket(plain, server_side=True) as wire:
             while (count := wire.recv_into(buffer)) and buffer[max(0, count - 3) : count] != b"end":
                 pass
             wire.sendall(b"!")
@@ -145,7 +126,7 @@ def _receive_tls(folder: Path) -> None:
 def _send_link(folder: Path, port: int, mib: int) -> None:
     payload = random.Random(1).randbytes(PAYLOAD_BYTES)
     address = GatewayAddress(HERE, port, "sink")
-    link = Link(address, _identity(folder, "proxy-1"), errors={})
+    link = Link(address, identity(folder, PROXY), errors={})
 
     def frames() -> Iterator[bytes]:
         for _ in range(mib):
@@ -161,7 +142,7 @@ def _receive_link(folder: Path) -> None:
         return encoded(Done(sum(len(opened(frame)) for frame in messages)))
 
     methods = Methods(receive={"Sink": sink})
-    server = LinkServer(methods, _identity(folder, "vault"), host=HERE, port=0, limits=Limits())
+    server = LinkServer(methods, identity(folder, GATEWAY), host=HERE, port=0, limits=Limits())
     server.start()
     print(server.port, flush=True)
     sys.stdin.read()
@@ -175,32 +156,17 @@ def _backups(folder: Path, mib: int) -> tuple[float, float]:
         make_first_day(disk, mib * MIB)
     with tempfile.TemporaryDirectory(dir=folder) as name:
         place = Path(name)
-        with _gateway(folder, place) as port:
+        with gateway(folder, place) as port:
             locations = [str(place / "local"), f"proxyfleet://{HERE}:{port}/far"]
             return _backup(folder, place, disk, locations[0]), _backup(folder, place, disk, locations[1])
 
 
 def _backup(folder: Path, place: Path, disk: Path, location: str) -> float:
-    environment = {"XDG_CACHE_HOME": str(place / "cache"), CERTIFICATE_VARIABLE: str(folder / "vault.pem")}
-    opening: list[str | Path] = ["--no-encryption"]
-    run([COMMAND, "repository", "init", location, *opening], environment=environment, folder=place)
+    surroundings = environment(folder, place)
+    init: list[str | Path] = [COMMAND, "repository", "init", location, "--no-encryption"]
+    run(init, environment=surroundings, folder=place)
     options = ["--repository", location, "--vm", "bench", "--disk", "scsi0:0"]
-    return run([COMMAND, "backup", disk, *options], environment=environment, folder=place).wall_s
-
-
-@contextmanager
-def _gateway(folder: Path, place: Path) -> Iterator[int]:
-    identity = _identity(folder, "vault")
-    files = {"certificate": identity.certificate, "key": identity.key, "ca_file": identity.ca_file}
-    lines = [f'host = "{HERE}"', "port = 0", *(f'{key} = "{path}"' for key, path in files.items())]
-    (place / "gateway.toml").write_text("\n".join([*lines, "[repositories.far]", 'path = "far"']))
-    command: list[str | Path] = [COMMAND, "serve", "--config", place / "gateway.toml", "--json"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=dict(os.environ)) as serving:
-        assert serving.stdout is not None
-        try:
-            yield int(json.loads(serving.stdout.readline())["port"])
-        finally:
-            serving.terminate()
+    return run([COMMAND, "backup", disk, *options], environment=surroundings, folder=place).wall_s
 
 
 if __name__ == "__main__":

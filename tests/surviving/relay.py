@@ -1,4 +1,4 @@
-"""A wire between a process and its Redis, which a test cuts, hangs or slows down."""
+"""A wire between a process and what it calls, Redis or a gateway: cut, hung, long, overheard, as a test says."""
 
 from __future__ import annotations
 
@@ -6,12 +6,15 @@ import contextlib
 import socket
 import threading
 import time
+from collections.abc import Callable
 from enum import Enum, auto
+from queue import Queue
 from typing import Final
 
-from ops.demo.valkey import free_port
-
+_HERE: Final = "127.0.0.1"
 _PIECE: Final = 65_536
+_PIECES_UNDER_WAY: Final = 256
+"""Of a long wire: more than any wire of a test holds."""
 
 
 class Wire(Enum):
@@ -25,13 +28,22 @@ class Wire(Enum):
 
 
 class Relay:
-    """Forwards a port of its own to `port`, both on 127.0.0.1, until it is closed."""
+    """Forwards a port of its own on `host` to `port` on 127.0.0.1, until it is closed.
 
-    def __init__(self, port: int) -> None:
-        self.port = free_port()
+    Both are in the network of the thread that makes it, and that mends it.
+    """
+
+    def __init__(self, port: int, *, host: str = _HERE, delay_s: float = 0.0) -> None:
+        """`delay_s`: how long whatever crosses is under way, in each direction; much may be at the same time."""
+        self.host = host
+        self.port = 0
+        """Where it listens."""
         self.answer_delay_s = 0.0
-        """How much longer each answer takes."""
+        """How much longer each answer takes; the next waits for it."""
+        self.overheard: Callable[[bytes], None] = lambda _: None
+        """Is told all that crosses, in both directions."""
         self._target = port
+        self._delay_s = delay_s
         self._wire = Wire.WHOLE
         self._flows = threading.Event()
         self._flows.set()
@@ -62,8 +74,9 @@ class Relay:
         self.wire = Wire.CUT
 
     def _listen(self) -> None:
-        listener = socket.create_server(("127.0.0.1", self.port), backlog=128)
+        listener = socket.create_server((self.host, self.port), backlog=128)
         self._listener = listener
+        self.port = listener.getsockname()[1]
         threading.Thread(target=self._accept, args=(listener,), daemon=True).start()
 
     def _close(self) -> None:
@@ -81,7 +94,7 @@ class Relay:
 
     def _join(self, near: socket.socket) -> None:
         try:
-            far = socket.create_connection(("127.0.0.1", self._target), timeout=5)
+            far = socket.create_connection((_HERE, self._target), timeout=5)
         except OSError:
             _end(near)
             return
@@ -96,16 +109,51 @@ class Relay:
         self._pump(far, near, answers=True)
 
     def _pump(self, source: socket.socket, sink: socket.socket, *, answers: bool = False) -> None:
+        line = _LongLine(sink, self._delay_s) if self._delay_s else None
+        send = line.send if line else sink.sendall
         with contextlib.suppress(OSError):
             while data := source.recv(_PIECE):
                 self._flows.wait()
                 if answers and self.answer_delay_s:
                     time.sleep(self.answer_delay_s)
-                sink.sendall(data)
+                self.overheard(data)
+                send(data)
+        if line:
+            line.end()
         _end(source)
         _end(sink)
         with self._lock:
             self._connections -= {source, sink}
+
+
+class _LongLine:
+    """Hands on what it is given after a while, in order; what comes meanwhile is under way, too."""
+
+    def __init__(self, sink: socket.socket, delay_s: float) -> None:
+        self._sink = sink
+        self._delay_s = delay_s
+        self._under_way: Queue[tuple[float, bytes] | None] = Queue(_PIECES_UNDER_WAY)
+        self._thread = threading.Thread(target=self._hand_on, daemon=True)
+        self._thread.start()
+
+    def send(self, data: bytes) -> None:
+        """Begin a piece's way."""
+        self._under_way.put((time.monotonic() + self._delay_s, data))
+
+    def end(self) -> None:
+        """Return once everything has arrived, or has nowhere to arrive."""
+        self._under_way.put(None)
+        self._thread.join()
+
+    def _hand_on(self) -> None:
+        broken = False
+        while piece := self._under_way.get():
+            due_s, data = piece
+            time.sleep(0 if broken else max(0.0, due_s - time.monotonic()))
+            try:
+                self._sink.sendall(data)
+            except OSError:
+                broken = True  # the rest is taken all the same: whoever sends must not wait for ever
 
 
 def _end(one: socket.socket) -> None:
