@@ -19,6 +19,7 @@ COMMANDS: Final = {
     "reindex": "proxy_worker.cli.repository_reindex",
     "remove": "proxy_worker.cli.repository_remove",
     "collect": "proxy_worker.cli.repository_collect",
+    "undelete": "proxy_worker.cli.repository_undelete",
     "keys": "proxy_worker.cli.repository_keys",
 }
 

@@ -74,6 +74,8 @@ def _show(report: CollectionReport) -> None:
         typer.echo(f"{moved} {size(report.moved_bytes)} out of {report.rewritten_packs} packs that are mostly dead")
     for kept in report.kept:
         typer.echo(f"kept: {kept.packs} packs, {size(kept.size_bytes)}: {kept.why}")
+    if report.extended_locks:
+        typer.echo(f"locked for longer: {report.extended_locks} objects that restore points need")
     for run in report.ended_runs:
         typer.echo(f"given up: run {run}")
     for run in report.waiting_for:

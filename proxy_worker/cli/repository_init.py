@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -13,6 +14,7 @@ from proxy_worker.cli.repository_options import Location, PassphraseFile
 from proxy_worker.program.units import size
 from proxy_worker.repository.credentials import load_credential
 from proxy_worker.repository.repository import DEFAULT_BLOCK_SIZE, Repository
+from proxy_worker.repository.store.locks import ObjectLock
 from proxy_worker.repository.twins import make_twin
 from proxy_worker.repository.unlocking import store_at
 
@@ -21,6 +23,13 @@ _BLOCK_SIZE: Final = "256KiB"
 _UNITS = {None: 1, "KiB": 1024, "MiB": 1024 * 1024}
 
 app = typer.Typer(add_completion=False)
+
+
+class LockMode(StrEnum):
+    """What `--object-lock` takes."""
+
+    GOVERNANCE = "governance"
+    COMPLIANCE = "compliance"
 
 
 @app.command()
@@ -34,6 +43,15 @@ def init(
     no_encryption: Annotated[
         bool, typer.Option("--no-encryption", help="Store in clear; whoever reads the folder reads the disks.")
     ] = False,
+    object_lock: Annotated[
+        LockMode | None,
+        typer.Option(
+            help="Lock objects in their bucket: nobody deletes them in time, in compliance mode not even its owner."
+        ),
+    ] = None,
+    days: Annotated[
+        int | None, typer.Option(metavar="DAYS", min=1, help="How long what restore points need is locked ahead.")
+    ] = None,
     like: Annotated[
         str | None,
         typer.Option(
@@ -50,13 +68,18 @@ def init(
     Examples:
       proxy-worker repository init /backup/main --passphrase-file main.passphrase
       proxy-worker repository init /mnt/second --like /backup/main --passphrase-file main.passphrase
+      proxy-worker repository init 's3://backup/main?endpoint=https://s3.example' --passphrase-file m.passphrase \\
+        --object-lock governance --days 30
     """
+    if (object_lock is None) != (days is None):
+        raise OptionError("repository init", why="--object-lock and --days go together")
+    lock = ObjectLock(object_lock.value, days) if object_lock and days else None
     if like is not None:
         if no_encryption or block_size != _BLOCK_SIZE:
             raise OptionError(
                 "repository init", why="a twin is encrypted, and has blocks, as the repository that --like names"
             )
-        _make_twin(repository, like, passphrase_file)
+        _make_twin(repository, like, passphrase_file, lock)
         return
     if no_encryption == (passphrase_file is not None):
         raise OptionError(
@@ -66,18 +89,22 @@ def init(
         )
     passphrase = load_credential(passphrase_file=passphrase_file).passphrase
     with Repository.create(
-        store_at(repository), passphrase=passphrase, block_size=_parsed_size(block_size)
+        store_at(repository), passphrase=passphrase, block_size=_parsed_size(block_size), object_lock=lock
     ) as made:
-        typer.echo(f"made repository {made.id} in {repository}, block size {size(made.block_size)}")
+        typer.echo(f"made repository {made.id} in {repository}, block size {size(made.block_size)}{_locked(lock)}")
 
 
-def _make_twin(location: str, like: str, passphrase_file: Path | None) -> None:
+def _locked(lock: ObjectLock | None) -> str:
+    return f", objects locked for {lock.days} days ({lock.mode})" if lock else ""
+
+
+def _make_twin(location: str, like: str, passphrase_file: Path | None, lock: ObjectLock | None) -> None:
     passphrase = load_credential(passphrase_file=passphrase_file).passphrase
     with (
         open_repository(like, passphrase_file=passphrase_file) as original,
-        make_twin(store_at(location), original, passphrase=passphrase) as made,
+        make_twin(store_at(location), original, passphrase=passphrase, object_lock=lock) as made,
     ):
-        typer.echo(f"made repository {made.id} in {location}, a twin of the one in {like}")
+        typer.echo(f"made repository {made.id} in {location}, a twin of the one in {like}{_locked(lock)}")
 
 
 def _parsed_size(text: str) -> int:

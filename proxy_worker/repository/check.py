@@ -7,7 +7,7 @@ each id is looked up among what has turned out to be whole.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from proxy_worker.contract.errors import DamageError
@@ -15,7 +15,7 @@ from proxy_worker.program.scratch import ScratchFolder
 from proxy_worker.repository.access import Access
 from proxy_worker.repository.chunks import ChunkReader
 from proxy_worker.repository.config import Config
-from proxy_worker.repository.findings import CheckReport
+from proxy_worker.repository.findings import CheckReport, Finding
 from proxy_worker.repository.index_run import Location, PackEntry
 from proxy_worker.repository.keyring import ID_BYTES
 from proxy_worker.repository.needs import NeedsWalk
@@ -25,6 +25,8 @@ from proxy_worker.repository.packs import read_table
 from proxy_worker.repository.points import live_point_names
 from proxy_worker.repository.scrub import document_findings, leftover_notes
 from proxy_worker.repository.soundness import Soundness, compare_fragments
+from proxy_worker.repository.store import Store
+from proxy_worker.repository.store.locks import locks_of
 
 
 def check(access: Access, *, after_pack: Callable[[], None] = lambda: None) -> CheckReport:
@@ -47,7 +49,7 @@ class _Check:
 
     def run(self, started: float, folder: Path) -> CheckReport:
         access, soundness = self._access, self._soundness
-        documents = list(document_findings(access.store))
+        documents = [*document_findings(access.store), *_hidden(access.store)]
         # Packs are listed after the index: each one that a fragment names was there before the fragment was.
         scan_packs(access.store, self._prepare, self._note)
         # Points are listed before the index is read again: whatever they need was published before them. What has
@@ -116,6 +118,15 @@ class _Check:
             == chunk.ids[place * ID_BYTES : (place + 1) * ID_BYTES]
             for place in range(len(chunk.ids) // ID_BYTES)
         )
+
+
+def _hidden(store: Store) -> Iterator[Finding]:
+    """What was deleted or overwritten though it is locked."""
+    if locks_of(store) is None:
+        return
+    from proxy_worker.repository.undeleting import hidden_findings, require_versions  # noqa: PLC0415 - rarely wanted
+
+    yield from hidden_findings(require_versions(store, store.location))
 
 
 def _location(pack: PackEntry, chunk: Chunk) -> Location:

@@ -17,6 +17,7 @@ from typing import Final
 from proxy_worker.program.scratch import ScratchFolder
 from proxy_worker.repository.access import Access
 from proxy_worker.repository.collector_lists import CondemnedLists
+from proxy_worker.repository.collector_locks import keep_locked, locked_packs
 from proxy_worker.repository.collector_marking import Marking, mark_repository, require_resolved
 from proxy_worker.repository.collector_moving import ChunkMover
 from proxy_worker.repository.collector_removal import delete_packs, fragments_of, withdraw_from_index
@@ -98,6 +99,7 @@ class _Collection:
         self._note(removed_points=remove_ended_points(self._access, readers_until=until))
         marking = self._mark(folder / "marking")
         condemned = self._condemn(marking)
+        self._note(extended_locks=keep_locked(self._access, marking, go_on=self._go_on))
         if condemned:
             number = newest + 1
             mine = self._lists.publish(number, condemned)
@@ -119,10 +121,7 @@ class _Collection:
     def _condemn(self, marking: Marking) -> set[bytes]:
         """Move what is needed out of packs that are mostly dead; the ids of all packs that may go then."""
         packs = marking.packs
-        dead = marking.dead_packs()
-        rewritten = marking.mostly_dead_packs(
-            dead, unused_percent=self._settings.unused_percent, most_bytes=self._settings.rewrite_bytes
-        )
+        dead, rewritten = self._leaving(marking)
         dropped = marking.give_up_copies(dead | rewritten, go_on=self._go_on)
         dead = {number for number in dead if not packs.live_bytes[number]}
         if rewritten:
@@ -139,6 +138,15 @@ class _Collection:
             dead |= moved
         marking.condemned = frozenset(dead)
         return {packs.ids[number] for number in dead}
+
+    def _leaving(self, marking: Marking) -> tuple[set[int], set[int]]:
+        """The packs that are dead, and those that are mostly so; what is locked stays, and is noted."""
+        dead = marking.dead_packs()
+        rewritten = marking.mostly_dead_packs(
+            dead, unused_percent=self._settings.unused_percent, most_bytes=self._settings.rewrite_bytes
+        )
+        marking.locked = locked_packs(self._access, marking, dead | rewritten)
+        return dead - marking.locked.keys(), rewritten - marking.locked.keys()
 
     def _complete(self, number: int, marking: Marking | None, folder: Path) -> bool:
         """Carry a list through; False while runs that may need its packs are at work."""
@@ -199,10 +207,7 @@ class _Collection:
     def _count(self, marking: Marking) -> None:
         packs = marking.packs
         if self._settings.dry_run:
-            dead = marking.dead_packs()
-            rewritten = marking.mostly_dead_packs(
-                dead, unused_percent=self._settings.unused_percent, most_bytes=self._settings.rewrite_bytes
-            )
+            dead, rewritten = self._leaving(marking)
             self._note(
                 freed_packs=len(dead) + len(rewritten),
                 freed_bytes=sum(map(packs.measure, dead)) + sum(map(packs.dead_bytes, rewritten)),
@@ -223,7 +228,8 @@ class _Collection:
         packs = marking.packs
         kept = [number for number in range(len(packs)) if number not in gone]
         whole = [number for number in kept if not packs.dead_bytes(number) and number not in packs.unreadable]
-        partly = [number for number in kept if packs.dead_bytes(number) and number not in marking.left]
+        named = marking.left.keys() | marking.locked.keys()
+        partly = [number for number in kept if packs.dead_bytes(number) and number not in named]
         if whole:
             yield Counted(len(whole), sum(map(packs.measure, whole)), "restore points need all of them")
         if partly:
@@ -231,6 +237,10 @@ class _Collection:
             size = sum(map(packs.measure, partly))
             why = f"{dead * 100 // size}% of that is dead, too little to rewrite them for"
             yield Counted(len(partly), size, why)
+        if locked := marking.locked:
+            last = time.strftime("%Y-%m-%d %H:%M", time.gmtime(max(locked.values())))
+            why = f"dead or mostly so, but locked, the last of them until {last} UTC"
+            yield Counted(len(locked), sum(map(packs.measure, locked)), why)
         if waiting := self._report.waiting_for:
             size = sum(map(packs.measure, gone))
             yield Counted(len(gone), size, f"condemned, until {len(waiting)} runs have ended")

@@ -39,6 +39,8 @@ class Marking:
     marks: Marks
     left: dict[int, str] = field(default_factory=dict)
     """Packs that should have gone and couldn't, with the reason."""
+    locked: dict[int, float] = field(default_factory=dict)
+    """Packs that should have gone and are locked, with the time (Unix seconds) when that ends."""
     condemned: frozenset[int] = frozenset()
 
     def dead_packs(self) -> set[int]:

@@ -34,6 +34,8 @@ class CollectionReport:
     new_packs: int = 0
     resealed_keys: int = 0
     """Data keys of older packs that were sealed to the newest key pair, after a rotation."""
+    extended_locks: int = 0
+    """Objects that restore points need and whose lock had less than half a period left."""
     rescued_packs: int = 0
     """Condemned, and needed after all by a run that was at work."""
     removed_points: int = 0

@@ -12,9 +12,12 @@ from proxy_worker.repository import documents
 from proxy_worker.repository.errors import RepositoryDamageError, RepositoryNotFoundError, RepositoryVersionError
 from proxy_worker.repository.keyring import Secrets
 from proxy_worker.repository.store import Store
+from proxy_worker.repository.store.locks import ObjectLock, lock_objects
 
 FORMAT: Final = "proxyfleet repository"
 VERSION: Final = 1
+EXTENDED_VERSION: Final = 2
+"""Of repositories that ask more of those who write to them than version 1 does."""
 BLOCKS_PER_SEGMENT: Final = 4096
 REPOSITORY_ID_BYTES: Final = 16
 _DOMAIN: Final = b"proxyfleet 1 configuration\0"
@@ -40,6 +43,8 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Ids, in hex, of writers whose packs, fragments and points no longer count."""
     open_secrets: Secrets | None = None
     """The keys in clear, when the repository isn't encrypted."""
+    object_lock: ObjectLock | msgspec.UnsetType = msgspec.UNSET
+    """How its objects are locked; not there when they aren't."""
     signature: bytes = b""
 
     @property
@@ -63,6 +68,11 @@ def name_of(generation: int) -> str:
     return f"config/{generation}"
 
 
+def version_of(config: Config) -> int:
+    """The least version that knows all that a configuration asks for."""
+    return EXTENDED_VERSION if config.object_lock else VERSION
+
+
 def encode_config(config: Config, root_key: Ed25519PrivateKey) -> bytes:
     """Sign and encode."""
     return documents.encode(msgspec.structs.replace(config, signature=root_key.sign(_message(config))))
@@ -71,7 +81,8 @@ def encode_config(config: Config, root_key: Ed25519PrivateKey) -> bytes:
 def load_config(store: Store) -> Config:
     """The newest generation, self-consistent; whether its root key is the right one is for the credential to say.
 
-    Raises `RepositoryNotFoundError`, `RepositoryVersionError`, `RepositoryDamageError`.
+    What is put into the store from now on is locked as it says. Raises `RepositoryNotFoundError`,
+    `RepositoryVersionError`, `RepositoryDamageError`.
     """
     generations = [int(part) for name in store.list("config/") if (part := name.partition("/")[2]).isdigit()]
     if not generations:
@@ -81,7 +92,10 @@ def load_config(store: Store) -> Config:
             remedy="Check the path; is its file system mounted? `proxy-worker repository init` makes one.",
         )
     name = name_of(max(generations))
-    return decode_config(store.get(name), name, store.location)
+    config = decode_config(store.get(name), name, store.location)
+    if config.object_lock:
+        lock_objects(store, config.object_lock)
+    return config
 
 
 def decode_config(data: bytes, name: str, location: str) -> Config:
@@ -89,14 +103,17 @@ def decode_config(data: bytes, name: str, location: str) -> Config:
     what = f"{name} in {location}"
     try:
         versioned = msgspec.json.decode(data, type=_Versioned)
-        if (versioned.format, versioned.version) != (FORMAT, VERSION):
+        if versioned.format != FORMAT or versioned.version not in (VERSION, EXTENDED_VERSION):
             raise RepositoryVersionError(
                 what,
-                why=f"it says {versioned.format[:40]!r} version {versioned.version}, this is version {VERSION}",
+                why=f"it says {versioned.format[:40]!r} version {versioned.version}, this knows up to version "
+                f"{EXTENDED_VERSION}",
                 remedy="Use the version of proxy-worker that made the repository, or a later one.",
             )
         config = documents.decode(data, Config)
         Ed25519PublicKey.from_public_bytes(config.root_public_key).verify(config.signature, _message(config))
+        if config.version != version_of(config):
+            raise RepositoryDamageError(what, why="what it asks for isn't of its version")
         if name != name_of(config.generation) or len(config.repository_id_bytes) != REPOSITORY_ID_BYTES:
             raise RepositoryDamageError(what, why="it is not the object of that name")
     except (msgspec.MsgspecError, ValueError, InvalidSignature) as error:

@@ -8,6 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
 
+from msgspec import UNSET
+from msgspec.structs import replace
+
 from proxy_worker.contract.errors import ConfigurationError, DamageError
 from proxy_worker.contract.names import CompressionLevel
 from proxy_worker.repository import passphrases
@@ -21,6 +24,7 @@ from proxy_worker.repository.config import (
     Config,
     encode_config,
     name_of,
+    version_of,
 )
 from proxy_worker.repository.credentials import Credential
 from proxy_worker.repository.damage import load_damage
@@ -50,6 +54,7 @@ from proxy_worker.repository.registration import (
     register_writer,
 )
 from proxy_worker.repository.store import ObjectNotFoundError, Store
+from proxy_worker.repository.store.locks import ObjectLock, begin_locking, require_locks
 from proxy_worker.repository.unlocking import Unlocked, open_store, unlock
 from proxy_worker.repository.writer import DiskAttempt, DiskWriter, WriterLimits
 
@@ -121,15 +126,18 @@ class Repository:
         block_size: int = DEFAULT_BLOCK_SIZE,
         blocks_per_segment: int = BLOCKS_PER_SEGMENT,
         kdf_cost: passphrases.KdfCost | None = None,
+        object_lock: ObjectLock | None = None,
     ) -> Repository:
         """Make a repository in an empty store; without a passphrase it is not encrypted.
 
-        Raises `RepositoryExistsError`, `BlockSizeError`, `StoreError`.
+        Raises `RepositoryExistsError`, `BlockSizeError`, `ObjectLockRefusedError`, `StoreError`.
         """
         _require_block_size(block_size)
         if any(True for _ in store.list("config/")):
             raise RepositoryExistsError(f"repository {store.location}", why="there is one here already")
         unlocked = Secrets.generate()
+        if object_lock is not None:
+            begin_locking(store, object_lock)
         store.prepare()
         config = Config(
             format=FORMAT,
@@ -143,7 +151,9 @@ class Repository:
             root_public_key=unlocked.root_public_key,
             data_public_keys=unlocked.data_public_keys,
             open_secrets=unlocked if passphrase is None else None,
+            object_lock=object_lock or UNSET,
         )
+        config = replace(config, version=version_of(config))
         if passphrase is not None:
             key = passphrases.wrap(
                 unlocked, passphrase, repository_id=config.repository_id, label="first", cost=kdf_cost
@@ -213,7 +223,9 @@ class Repository:
         limits: WriterLimits | None = None,
     ) -> DiskWriter:
         """Register a writer, read the condemned lists, then the index. Raises `RunEndedError` if the run has
-        ended."""
+        ended, and `ObjectLockRefusedError` where objects should be locked and can't be."""
+        if self.access.config.object_lock:
+            require_locks(self._store)
         register_writer(self._store, self._sealer, vm_id=vm_id, run=run, disk_key=disk_key, fence=fence)
         if self._store.exists(point_name(vm_id, run)):
             forget_writers(self._store, vm_id=vm_id, run=run)

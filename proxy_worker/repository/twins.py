@@ -12,19 +12,26 @@ import time
 import msgspec
 
 from proxy_worker.repository import passphrases
-from proxy_worker.repository.config import encode_config, name_of
+from proxy_worker.repository.config import encode_config, name_of, version_of
 from proxy_worker.repository.errors import CannotReadError, RepositoryExistsError
 from proxy_worker.repository.repository import Repository
 from proxy_worker.repository.store import Store
+from proxy_worker.repository.store.locks import ObjectLock, begin_locking
 from proxy_worker.repository.unlocking import Unlocked
 
 
 def make_twin(
-    store: Store, original: Repository, *, passphrase: bytes | None, kdf_cost: passphrases.KdfCost | None = None
+    store: Store,
+    original: Repository,
+    *,
+    passphrase: bytes | None,
+    kdf_cost: passphrases.KdfCost | None = None,
+    object_lock: ObjectLock | None = None,
 ) -> Repository:
-    """Make an empty repository like `original`, whose passphrase it has, in an empty store.
+    """Make an empty repository like `original`, whose passphrase it has, in an empty store, with locks of its own.
 
-    Raises `RepositoryExistsError`, `CannotReadError` where a key file opened the original, `StoreError`.
+    Raises `RepositoryExistsError`, `CannotReadError` where a key file opened the original,
+    `ObjectLockRefusedError`, `StoreError`.
     """
     secrets, config = original.unlocked, original.access.config
     if secrets is None:
@@ -35,9 +42,12 @@ def make_twin(
         )
     if any(True for _ in store.list("config/")):
         raise RepositoryExistsError(f"repository {store.location}", why="there is one here already")
+    if object_lock is not None:
+        begin_locking(store, object_lock)
     store.prepare()
     # Key files accept no configuration of an earlier generation than the one that they were made under.
-    made = msgspec.structs.replace(config, created_at=int(time.time()))
+    made = msgspec.structs.replace(config, created_at=int(time.time()), object_lock=object_lock or msgspec.UNSET)
+    made = msgspec.structs.replace(made, version=version_of(made))
     if passphrase is not None:
         key = passphrases.wrap(
             secrets, passphrase, repository_id=config.repository_id, label="first", cost=kdf_cost

@@ -24,6 +24,7 @@ from proxy_worker.repository.packs import BUFFER_BYTES, ClosedPack, PackWriter
 from proxy_worker.repository.points import Point, StoredDisk, StoredFile, is_ended, load_outcome
 from proxy_worker.repository.sealing import MetadataSealer
 from proxy_worker.repository.store import Buffer, ObjectNotFoundError
+from proxy_worker.repository.store.locks import locks_of
 
 if TYPE_CHECKING:
     from proxy_worker.contract.outcome import DiskReport
@@ -99,6 +100,7 @@ class DiskWriter:
         self.compress = self.compressor.compress
         """`compress(block)`: (codec, data) as it will be stored, before sealing. Slow; releases the GIL."""
         self._store = access.store
+        self._locks = locks_of(access.store)
         self._keyring = access.keyring
         self._sealer = access.sealer
         self._index = access.index
@@ -220,14 +222,9 @@ class DiskWriter:
         """Everything up to this mark is in durable packs and published fragments."""
         return self._delivery.durable_mark
 
-    @property
-    def delivery(self) -> PackDelivery:
-        """What is on its way to the store."""
-        return self._delivery
-
     def wait_durable(self, mark: int, timeout_s: float | None = None) -> bool:
         """Flush, and wait until `mark` is durable; False on timeout. Raises what went wrong in the background."""
-        if self._delivery.durable_mark < mark and not (timeout_s and self._delivery.is_behind):
+        if self._delivery.durable_mark < mark:
             self.flush()
         return self._delivery.wait(mark, timeout_s)
 
@@ -335,7 +332,10 @@ class DiskWriter:
         self._fragment_bytes += fragment_bytes
 
     def _may_use(self, run: IndexRun, number: int) -> bool:
-        """Whether a pack is of a trusted group and, since this writer has registered, there and not condemned."""
+        """Whether a pack is of a trusted group and, since this writer has registered, there and not condemned.
+
+        What is named anew is locked for as long as a point will need that, at the least half a period.
+        """
         known = self._usable_packs.get(run)
         if known is None:
             known = self._usable_packs.setdefault(run, bytearray(run.pack_count))
@@ -348,6 +348,8 @@ class DiskWriter:
             )
             known[number] = _USABLE if usable else _UNUSABLE
             if usable:
+                if self._locks:
+                    self._locks.extend_if_due(pack.name)
                 self._used_packs.add(pack.pack_id)
         return known[number] == _USABLE
 

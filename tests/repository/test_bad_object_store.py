@@ -88,7 +88,7 @@ def test_what_is_refused_is_not_tried_again(store: ObjectStore, line: tuple[BadL
 def test_a_server_that_stays_broken_is_an_error_that_may_pass(
     store: ObjectStore, line: tuple[BadLine, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("proxy_worker.repository.store.objects._FIRST_PAUSE_S", 0.0)
+    monkeypatch.setattr("proxy_worker.repository.store.retrying.FIRST_PAUSE_S", 0.0)
     line[0].always("PUT", BUSY)
 
     with pytest.raises(StoreError, match="can't write points/vm/run") as failed:

@@ -84,7 +84,7 @@ def test_a_conflict_over_an_object_that_is_not_there_is_tried_again(
         return real(where, name, content, **how)
 
     monkeypatch.setattr(obstore, "put", put)
-    monkeypatch.setattr("proxy_worker.repository.store.objects._FIRST_PAUSE_S", 0.0)
+    monkeypatch.setattr("proxy_worker.repository.store.retrying.FIRST_PAUSE_S", 0.0)
 
     if conflicts == 1:
         assert store.put_if_absent("points/vm/run", [b"mine"])

@@ -15,10 +15,14 @@ import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+from botocore.session import Session
 
 from ops.demo.valkey import free_port
 from proxy_worker.repository.store.objects import ObjectStore
 
+LOCKING_BUCKET = "locking"
 ACCESS_KEY = ("proxyfleet", "a secret of the tests")
 _DEADLINE_S = 60.0
 
@@ -32,6 +36,19 @@ class ObjectStorage:
     def url(self) -> str:
         """A place that nothing is in yet."""
         return f"s3://backup/{secrets.token_hex(6)}?endpoint={self.endpoint}"
+
+    def client(self) -> Any:
+        """A client of the server's owner, who may do what a repository never does."""
+        session = Session()
+        session.set_credentials(*ACCESS_KEY)
+        return session.create_client("s3", region_name="us-east-1", endpoint_url=self.endpoint)
+
+    def locking_url(self) -> str:
+        """The same in a bucket with object lock."""
+        client = self.client()
+        with contextlib.suppress(client.exceptions.BucketAlreadyOwnedByYou, client.exceptions.BucketAlreadyExists):
+            client.create_bucket(Bucket=LOCKING_BUCKET, ObjectLockEnabledForBucket=True)
+        return self.url().replace("s3://backup/", f"s3://{LOCKING_BUCKET}/")
 
     @property
     def environment(self) -> dict[str, str]:

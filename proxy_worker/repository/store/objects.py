@@ -11,11 +11,10 @@ from __future__ import annotations
 import os
 import secrets
 import tempfile
-import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import IO, TYPE_CHECKING, Any, Final, TypeVar
+from typing import IO, TYPE_CHECKING, Any, Final
 from urllib.parse import parse_qs, urlsplit
 
 import obstore
@@ -31,13 +30,14 @@ from proxy_worker.repository.store import (
     checked_prefix,
     is_object_name,
 )
+from proxy_worker.repository.store.locks import LOCKED_PREFIXES, ObjectLock
+from proxy_worker.repository.store.object_locks import BucketLocks
+from proxy_worker.repository.store.retrying import persistently
 from proxy_worker.repository.store.tally import RequestTally
+from proxy_worker.repository.store.versions import Bucket, Versions
 
 if TYPE_CHECKING:
     from obstore.store import RetryConfig
-
-T = TypeVar("T")
-
 
 _PART_BYTES: Final = 8 << 20
 _PARTS_AT_ONCE: Final = 2
@@ -45,10 +45,8 @@ _BEGIN_AND_END: Final = 2
 """Requests of an upload in parts, beside its parts."""
 _PAGE: Final = 1000
 """Names that a request for a listing returns at most."""
-_ATTEMPTS: Final = 6
 _DELETE_REFUSED: Final = "(code: AccessDenied)"
 """Deletes go out as requests for several objects: what became of each is in the answer, not in its status."""
-_FIRST_PAUSE_S: Final = 0.2
 _TIMEOUT: Final = timedelta(seconds=60)
 _RETRIES: Final = 8
 _OPTIONS: Final = {"endpoint", "region", "virtual_hosted_style"}
@@ -65,7 +63,9 @@ class StoreUnfitError(StoreError):
 
 
 class ObjectStore:
-    """Objects of a bucket whose keys begin with a prefix. Implements `Store`."""
+    """Objects of a bucket whose keys begin with a prefix. Implements `LockableStore`."""
+
+    locks: BucketLocks | None = None
 
     def __init__(self, url: str, *, access_key: tuple[str, str] | None = None) -> None:
         """`url`: `s3://BUCKET/PREFIX?endpoint=https://host:port&region=NAME`.
@@ -86,6 +86,7 @@ class ObjectStore:
         # What must happen at most once is tried again here, where it is known what an answer means then.
         self._once = S3Store(bucket, **place, retry_config={"max_retries": 0})
         self._place = url.partition("?")[0]
+        self.versions = Versions(Bucket(bucket, prefix, config), self._count)
 
     def prepare(self) -> None:
         """See `Store`: try out what a repository rests on. Raises `StoreUnfitError`."""
@@ -97,6 +98,10 @@ class ObjectStore:
                 raise self._unfit("it overwrites an object where it is asked not to (If-None-Match)")
         finally:
             self.delete(probe)
+
+    def lock_objects(self, lock: ObjectLock) -> None:
+        """See `LockableStore`."""
+        self.locks = BucketLocks(self.versions, lock, self._place, self.errors)
 
     def put_if_absent(self, name: str, chunks: Iterable[Buffer]) -> bool:
         """See `Store`."""
@@ -111,6 +116,9 @@ class ObjectStore:
         """See `Store`."""
         content = b"".join(chunks)
         with self.errors("write", checked_name(name)):
+            if locks := self._locks_for(name):
+                persistently(lambda: locks.put(name, content))
+                return
             self._count("puts")
             obstore.put(self._store, name, content)
 
@@ -121,13 +129,16 @@ class ObjectStore:
 
         def send() -> None:
             file.seek(0)
+            if locks := self._locks_for(name):
+                locks.put(name, file)
+                return
             self._count("puts", parts + _BEGIN_AND_END)
             obstore.put(
                 self._store, name, file, use_multipart=True, chunk_size=_PART_BYTES, max_concurrency=_PARTS_AT_ONCE
             )
 
         with self.errors("write", name):
-            _persistently(send)
+            persistently(send)
 
     def get(self, name: str, offset: int = 0, length: int | None = None) -> bytes:
         """See `Store`."""
@@ -173,6 +184,9 @@ class ObjectStore:
     def delete(self, name: str) -> None:
         """See `Store`."""
         with self.errors("delete", checked_name(name)):
+            if self.locks:
+                self.locks.remove(name)
+                return
             try:
                 self._count("deletes")
                 obstore.delete(self._store, name)
@@ -218,8 +232,11 @@ class ObjectStore:
         def put() -> bool:
             nonlocal doubtful
             try:
-                self._count("puts")
-                obstore.put(self._once, name, content, mode="create")
+                if locks := self._locks_for(name):
+                    locks.put(name, content, if_absent=True)
+                else:
+                    self._count("puts")
+                    obstore.put(self._once, name, content, mode="create")
             except AlreadyExistsError as error:
                 if not self.exists(name):  # a conflict of two who write at once, which both may lose
                     raise GenericError("the server says that it exists, and then that it doesn't") from error
@@ -230,7 +247,10 @@ class ObjectStore:
             return True
 
         with self.errors("write", name):
-            return _persistently(put)
+            return persistently(put)
+
+    def _locks_for(self, name: str) -> BucketLocks | None:
+        return self.locks if name.startswith(LOCKED_PREFIXES) else None
 
     def _get(self, name: str) -> bytes:
         self._count("gets")
@@ -285,16 +305,6 @@ class ObjectStoreWriter:
     def discard(self) -> None:
         """See `StoreWriter`."""
         self._file.close()
-
-
-def _persistently(step: Callable[[], T]) -> T:
-    """Take a step again while the server, or the way to it, fails."""
-    for attempt in range(_ATTEMPTS - 1):
-        try:
-            return step()
-        except GenericError:
-            time.sleep(_FIRST_PAUSE_S * 2**attempt)
-    return step()
 
 
 def _parsed(url: str) -> tuple[str, str | None, dict[str, Any]]:

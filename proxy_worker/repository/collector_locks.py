@@ -1,0 +1,65 @@
+"""A collector beside object lock: it leaves alone what is locked, and keeps locked what restore points need.
+
+Only it knows what all points need. So a pack's lock is extended by who names it anew, and by each collection for as
+long as a point needs it; that of a dead pack runs out.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import chain, islice
+from typing import Final
+
+from proxy_worker.repository.access import Access
+from proxy_worker.repository.collector_marking import Marking
+from proxy_worker.repository.pack_layout import pack_name
+from proxy_worker.repository.points import live_point_names
+from proxy_worker.repository.store import ObjectNotFoundError
+from proxy_worker.repository.store.locks import locks_of
+
+_THREADS: Final = 16
+_AT_ONCE: Final = 1000
+_KEYS: Final = ("config/", "keys/", "seals/", "issued/")
+
+
+def locked_packs(access: Access, marking: Marking, numbers: Iterable[int]) -> dict[int, float]:
+    """Those of some packs that are locked still, with the time (Unix seconds) when that ends."""
+    locks = locks_of(access.store)
+    if locks is None:
+        return {}
+    chosen = list(numbers)
+    now = time.time()
+
+    def until(number: int) -> float:
+        try:
+            return locks.locked_until(pack_name(marking.packs.ids[number]))
+        except ObjectNotFoundError:
+            return 0.0
+
+    with ThreadPoolExecutor(_THREADS) as threads:
+        ends = threads.map(until, chosen)
+        return {number: end for number, end in zip(chosen, ends, strict=True) if end > now}
+
+
+def keep_locked(access: Access, marking: Marking, *, go_on: Callable[[], None]) -> int:
+    """Extend the locks of all that restore points need, and of the keys, where less than half a period is left; how
+    many that were."""
+    locks = locks_of(access.store)
+    if locks is None:
+        return 0
+    needed = _needed(access, marking)
+    extended = 0
+    with ThreadPoolExecutor(_THREADS) as threads:
+        while names := tuple(islice(needed, _AT_ONCE)):
+            go_on()
+            extended += sum(threads.map(locks.extend_if_due, names))
+    return extended
+
+
+def _needed(access: Access, marking: Marking) -> Iterator[str]:
+    packs = marking.packs
+    numbers = (number for number in range(len(packs)) if packs.live_bytes[number])
+    live = (pack_name(packs.ids[number]) for number in numbers if number not in marking.condemned)
+    return chain(*(access.store.list(prefix) for prefix in _KEYS), live_point_names(access.store), live)
