@@ -222,9 +222,14 @@ class DiskWriter:
         """Everything up to this mark is in durable packs and published fragments."""
         return self._delivery.durable_mark
 
+    @property
+    def delivery(self) -> PackDelivery:
+        """What is on its way to the store."""
+        return self._delivery
+
     def wait_durable(self, mark: int, timeout_s: float | None = None) -> bool:
         """Flush, and wait until `mark` is durable; False on timeout. Raises what went wrong in the background."""
-        if self._delivery.durable_mark < mark:
+        if self._delivery.durable_mark < mark and not (timeout_s and self._delivery.is_behind):
             self.flush()
         return self._delivery.wait(mark, timeout_s)
 
