@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Annotated, Final, Self
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-from pydantic import Field, IPvAnyAddress, IPvAnyNetwork
+from pydantic import Field, IPvAnyAddress, IPvAnyNetwork, model_validator
 
 from proxy_worker.contract.names import MODE_PREFERENCE, TransportMode
 from proxy_worker.contract.signing import decode_public_key
@@ -26,6 +26,7 @@ from proxy_worker.transport.connections import Connections, DatastoreConnection
 from proxy_worker.transport.guest_disks import BY_ID
 
 ENVIRONMENT_PREFIX: Final = "PROXY_WORKER_"
+Port = Annotated[int, Field(ge=1, le=65_535)]
 
 
 class LinkSettings(Settings):
@@ -67,6 +68,27 @@ class InstantRestoreSettings(Settings):
         return "127.0.0.1" if self.listen.is_unspecified else str(self.listen)
 
 
+class ReplicationSettings(Settings):
+    """How it receives disks of replicas from other proxies, and sends them."""
+
+    host: str | None = None
+    """The name or IP address that other proxies reach it by; without this key, its `address`."""
+    listen: str = "0.0.0.0"  # noqa: S104 - it is there to be reached
+    """The IP address that it listens on while it receives a disk."""
+    ports: tuple[Port, Port] = (7450, 7549)
+    """The first and the last of the ports that it listens on, one for each disk."""
+    retry_pause_s: Annotated[float, Field(gt=0)] = 15.0
+    """After a cut, it tries to go on at least this often."""
+    give_up_after_s: Annotated[float, Field(gt=0)] = 1800.0
+    """How long a cut may last."""
+
+    @model_validator(mode="after")
+    def _check_ports(self) -> Self:
+        if self.ports[0] > self.ports[1]:
+            raise ValueError("give the first port, then the last")
+        return self
+
+
 class ProxyConfiguration(Settings):
     """All of proxy.toml, with every path absolute."""
 
@@ -101,6 +123,7 @@ class ProxyConfiguration(Settings):
     """Whose task specifications it obeys: what `scheduler proxy key` prints."""
     redis: RedisSettings = RedisSettings()
     link: LinkSettings = LinkSettings()
+    replication: ReplicationSettings = ReplicationSettings()
     instant_restore: InstantRestoreSettings | None = None
     datastores: Mapping[Name, DatastoreConnection] = {}
     metrics: MetricsSettings = MetricsSettings()

@@ -22,6 +22,13 @@ SINCE: Final[Mapping[TaskKind, int]] = {
     TaskKind.POINT_BOOT: 3,
     TaskKind.POINT_SERVE: 3,
     TaskKind.POINT_RELEASE: 3,
+    TaskKind.DISK_RECEIVE: 3,
+    TaskKind.DISK_REPLICATE: 3,
+    TaskKind.REPLICA_OPEN: 3,
+    TaskKind.REPLICA_POINT: 3,
+    TaskKind.REPLICA_REMOVE_POINT: 3,
+    TaskKind.REPLICA_REVERT: 3,
+    TaskKind.REPLICA_MARK: 3,
 }
 """Kinds of tasks that a version brought: a proxy of an older one isn't given any."""
 BROUGHT: Final = {2: frozenset({"areas_in_use", "authorities"})}

@@ -18,10 +18,11 @@ from proxy_worker.ledger.records import Fence
 
 @dataclass(frozen=True, slots=True)
 class Flow:
-    """What goes between one proxy and one repository: the unit that rules hold for."""
+    """What goes between one proxy and one repository, or another proxy: the unit that rules hold for."""
 
     kind: TrafficKind
     repository: str
+    """Of replication: the target's proxy."""
     proxy: str
 
     def __str__(self) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import posixpath
 import shutil
 from collections.abc import Callable
 from typing import Any, Final
@@ -23,7 +22,6 @@ from proxy_worker.contract.outcome import (
     TaskResult,
 )
 from proxy_worker.contract.specification import (
-    DiskAddress,
     DiskBackup,
     DiskRestore,
     InventoryScan,
@@ -37,13 +35,21 @@ from proxy_worker.contract.specification import (
 )
 from proxy_worker.ledger import Claim
 from proxy_worker.mover.backup import back_up_disk
-from proxy_worker.mover.configuration import ConfigurationFile
 from proxy_worker.mover.control import Verdict
 from proxy_worker.mover.restore import restore_disk
 from proxy_worker.node.bench import Bench
 from proxy_worker.node.booting import boot_point
+from proxy_worker.node.configuration_files import read_configuration_file
 from proxy_worker.node.copying import copy_disk, plan_copies
 from proxy_worker.node.lease import LeaseKeeper
+from proxy_worker.node.replicas import (
+    make_replica_point,
+    mark_replica,
+    open_replica,
+    remove_replica_point,
+    revert_replica,
+)
+from proxy_worker.node.replication import receive_disk, send_disk
 from proxy_worker.node.served_points import release_point, serve_point
 from proxy_worker.node.storage import create_storage_snapshot, list_storage_snapshots, remove_storage_snapshot
 from proxy_worker.node.traffic import kept_to_share
@@ -54,10 +60,9 @@ from proxy_worker.repository.examination import record_findings
 from proxy_worker.repository.points import Point
 from proxy_worker.repository.scrub import scrub
 from proxy_worker.repository.store.tally import RequestMeter
-from proxy_worker.transport.inventory import read_configuration, scan_datastore
+from proxy_worker.transport.inventory import scan_datastore
 from proxy_worker.transport.open_to_write import open_to_write
 from proxy_worker.transport.select import open_disk
-from proxy_worker.transport.vsphere_access import fetch_configuration
 
 
 class DatastoreNotReachedError(NotFoundError):
@@ -71,7 +76,7 @@ def perform(body: TaskBody, bench: Bench, claim: Claim, keeper: LeaseKeeper) -> 
 
 def _back_up(body: DiskBackup, bench: Bench, claim: Claim, keeper: LeaseKeeper) -> DiskBackupResult:
     repository = bench.repository(body.repository, "write")
-    files = tuple(_configuration_file(address, bench) for address in body.configuration)
+    files = tuple(read_configuration_file(address, bench) for address in body.configuration)
     source_of = open_disk(
         body.disk.address,
         body.transport,
@@ -172,14 +177,6 @@ def _space(repository: RepositoryReference) -> StoreSpace | None:
     return StoreSpace(size_bytes=usage.total, free_bytes=usage.free)
 
 
-def _configuration_file(address: DiskAddress, bench: Bench) -> ConfigurationFile:
-    if address.vsphere_file is not None:
-        content = fetch_configuration(address.vsphere_file, bench.vsphere)
-        return ConfigurationFile(name=posixpath.basename(address.vsphere_file.path), content=content)
-    content = read_configuration(address, bench.configuration.connections)
-    return ConfigurationFile(name=posixpath.basename(address.path or ""), content=content)
-
-
 BODIES: Final[dict[TaskKind, Callable[[Any, Bench, Claim, LeaseKeeper], TaskResult]]] = {
     TaskKind.DISK_BACKUP: _back_up,
     TaskKind.DISK_RESTORE: _restore,
@@ -200,6 +197,13 @@ BODIES: Final[dict[TaskKind, Callable[[Any, Bench, Claim, LeaseKeeper], TaskResu
     TaskKind.STORAGE_SNAPSHOT_CREATE: create_storage_snapshot,
     TaskKind.STORAGE_SNAPSHOT_REMOVE: remove_storage_snapshot,
     TaskKind.STORAGE_SNAPSHOT_LIST: list_storage_snapshots,
+    TaskKind.DISK_RECEIVE: receive_disk,
+    TaskKind.DISK_REPLICATE: send_disk,
+    TaskKind.REPLICA_OPEN: open_replica,
+    TaskKind.REPLICA_POINT: make_replica_point,
+    TaskKind.REPLICA_REMOVE_POINT: remove_replica_point,
+    TaskKind.REPLICA_REVERT: revert_replica,
+    TaskKind.REPLICA_MARK: mark_replica,
 }
 
 

@@ -29,6 +29,15 @@ from proxy_worker.contract.outcome import (
     TaskResult,
     VmCreateResult,
 )
+from proxy_worker.contract.replication_outcome import (
+    DiskReceiveResult,
+    DiskReplicateResult,
+    ReplicaMarkResult,
+    ReplicaOpenResult,
+    ReplicaPointResult,
+    ReplicaRemovePointResult,
+    ReplicaRevertResult,
+)
 from proxy_worker.contract.using import PointBootResult, PointReleaseResult, PointServeResult
 
 log = logging.getLogger(__name__)
@@ -107,6 +116,20 @@ def figures(result: TaskResult) -> str:
             line = _figures_of_use(result)
         case StorageSnapshotCreateResult() | StorageSnapshotRemoveResult() | StorageSnapshotListResult():
             line = _figures_of_storage(result)
+        case DiskReceiveResult(written_bytes=written):
+            line = f"{written / MIB:.1f} MiB of the replica written"
+        case DiskReplicateResult(report=report):
+            line = (
+                f"{report.read_bytes / MIB:.0f} MiB read by {report.mode}, {report.stored_bytes / MIB:.1f} MiB sent"
+            )
+        case (
+            ReplicaOpenResult()
+            | ReplicaPointResult()
+            | ReplicaRemovePointResult()
+            | ReplicaRevertResult()
+            | ReplicaMarkResult()
+        ):
+            line = _figures_of_replica(result)
         case _:
             assert_never(result)
     return line
@@ -162,6 +185,29 @@ def _figures_of_storage(
             line = "storage snapshot removed" if existed else "storage snapshot was gone already"
         case StorageSnapshotListResult(journals=journals):
             line = f"{len(journals)} storage snapshots"
+        case _:
+            assert_never(result)
+    return line
+
+
+def _figures_of_replica(
+    result: ReplicaOpenResult
+    | ReplicaPointResult
+    | ReplicaRemovePointResult
+    | ReplicaRevertResult
+    | ReplicaMarkResult,
+) -> str:
+    match result:
+        case ReplicaOpenResult(points=points):
+            line = f"the replica has {len(points)} restore points"
+        case ReplicaPointResult(point=point):
+            line = f"restore point {point.run} of the replica"
+        case ReplicaRemovePointResult(found=found):
+            line = "restore point removed" if found else "there was no such restore point"
+        case ReplicaRevertResult(condition=condition):
+            line = f"the replica is reverted, and {condition.replace('_', ' ')}"
+        case ReplicaMarkResult(before=before):
+            line = f"the replica was {before.replace('_', ' ')}"
         case _:
             assert_never(result)
     return line

@@ -13,6 +13,7 @@ from proxy_worker.config import ProxyConfiguration
 from proxy_worker.contract.errors import LedgerError
 from proxy_worker.contract.names import TransportMode
 from proxy_worker.contract.outcome import ProxyRegistration
+from proxy_worker.contract.replication_outcome import ReplicationOffer
 from proxy_worker.contract.using import UseOffer
 from proxy_worker.contract.versions import CONTRACT_VERSION
 from proxy_worker.ledger import Ledger, ProxyIdentity, ProxyNameTakenError
@@ -43,6 +44,7 @@ def describe(configuration: ProxyConfiguration, identity: ProxyIdentity) -> Prox
     if no_snapshots:
         refusals = {**vsphere.refusals, TransportMode.STORAGE_SNAPSHOT: "; ".join(no_snapshots.values())}
         vsphere = vsphere.model_copy(update={"refusals": refusals})
+    address = str(configuration.address or address_towards(configuration.redis.url) or "") or None
     return ProxyRegistration(
         name=identity.name,
         instance_id=identity.instance_id,
@@ -53,7 +55,8 @@ def describe(configuration: ProxyConfiguration, identity: ProxyIdentity) -> Prox
         credentials=held_credentials(configuration.secrets_dir),
         vsphere=vsphere,
         left_out=connections.left_out(),
-        address=str(configuration.address or address_towards(configuration.redis.url) or "") or None,
+        address=address,
+        replication=_replication_offer(configuration, address),
         tends_gateways=_tends_gateways(configuration),
         use=_use(configuration),
         version=importlib.metadata.version("proxyfleet"),
@@ -64,6 +67,11 @@ def describe(configuration: ProxyConfiguration, identity: ProxyIdentity) -> Prox
 def _use(configuration: ProxyConfiguration) -> UseOffer:
     instant = configuration.instant_restore
     return UseOffer(boots=shutil.which(QEMU) is not None, served_at=instant.host if instant is not None else None)
+
+
+def _replication_offer(configuration: ProxyConfiguration, address: str | None) -> ReplicationOffer | None:
+    host = configuration.replication.host or address
+    return ReplicationOffer(host=host) if host and configuration.link_identity() is not None else None
 
 
 def _tends_gateways(configuration: ProxyConfiguration) -> bool:

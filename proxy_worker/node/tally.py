@@ -14,11 +14,12 @@ from billiard import current_process
 
 from proxy_worker.contract.names import TaskKind
 from proxy_worker.contract.outcome import Bottleneck, DiskBackupResult, DiskProgress, DiskRestoreResult, TaskResult
+from proxy_worker.contract.replication_outcome import DiskReplicateResult
 
 OUTCOMES: Final = ("done", "failed", "lost", "handed back")
 FATES: Final = ("processed", "read", "zero", "unchanged", "duplicate", "stored")
 STAGES: Final = ("read", "transform", "deliver")
-MOVING: Final = (TaskKind.DISK_BACKUP, TaskKind.DISK_RESTORE, TaskKind.DISK_COPY)
+MOVING: Final = (TaskKind.DISK_BACKUP, TaskKind.DISK_RESTORE, TaskKind.DISK_COPY, TaskKind.DISK_REPLICATE)
 Series = tuple[str, ...]
 
 
@@ -75,7 +76,7 @@ class DiskTally:
     def end(self, outcome: str, result: TaskResult | None) -> None:
         """Count how it ended and, of a disk, what the report has beyond the progress told."""
         self._tally.add(("tasks", self._kind, outcome))
-        if not isinstance(result, DiskBackupResult | DiskRestoreResult):
+        if not isinstance(result, DiskBackupResult | DiskRestoreResult | DiskReplicateResult):
             return
         report, kind, counted = result.report, self._kind, self._counted or {}
         moved = {"processed": report.size_bytes, "read": report.read_bytes, "stored": report.stored_bytes}

@@ -121,6 +121,12 @@ def kept_to_share(
     bench: Bench, claim: Claim, kind: TrafficKind, repository: RepositoryReference, job: str
 ) -> Iterator[Pacing]:
     """What a mover has to keep to while it exchanges data with a repository for a job."""
-    flow = Flow(kind, repository.name, bench.identity.name)
+    with kept_to_flow(bench, claim, Flow(kind, repository.name, bench.identity.name), job) as pacing:
+        yield pacing
+
+
+@contextmanager
+def kept_to_flow(bench: Bench, claim: Claim, flow: Flow, job: str) -> Iterator[Pacing]:
+    """What a mover has to keep to while it sends what is in this flow."""
     with ShareKeeper(bench.ledger, claim.fence, flow, job) as keeper:
         yield keeper.pacing

@@ -33,5 +33,9 @@ def test_lanes_say_whose_they_are() -> None:
     assert repository_lane("main") == "repository.main"
 
 
-def test_only_moving_a_disk_takes_a_slot() -> None:
-    assert {kind for kind in TaskKind if kind.takes_slot} == {TaskKind.DISK_BACKUP, TaskKind.DISK_RESTORE}
+def test_only_moving_a_disk_and_running_a_vm_take_a_slot() -> None:
+    assert {kind for kind in TaskKind if kind.takes_slot} == {
+        *(TaskKind.DISK_BACKUP, TaskKind.DISK_RESTORE, TaskKind.DISK_COPY),
+        *(TaskKind.DISK_RECEIVE, TaskKind.DISK_REPLICATE),
+        TaskKind.POINT_BOOT,
+    }

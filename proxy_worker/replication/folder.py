@@ -1,0 +1,169 @@
+"""A replica's folder: whether it may be written, and what the product keeps beside the VM's own files.
+
+`.replica/state.json` says what the replica is at the moment, `.replica/<disk>.session` who wrote a disk last, and
+`.replica/incoming` has the newest files of the original's configuration. `.points` has the restore points.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Final, Self
+
+import msgspec
+
+from proxy_worker.contract.replication import ReplicaCondition, ReplicaPlace
+from proxy_worker.replication.durable import put
+from proxy_worker.replication.errors import (
+    ReplicaFailedOverError,
+    ReplicaMissingError,
+    ReplicaPermanentError,
+    ReplicaPoweredOnError,
+    ReplicaRevertingError,
+    ReplicaTooLargeError,
+    ReplicaUnreachableError,
+    ReplicaUnwritableError,
+)
+from proxy_worker.transport.connections import Connections
+from proxy_worker.transport.datastore import Datastore
+from proxy_worker.transport.storage_snapshot.shelf import sync_folder
+
+LARGEST_CONFIGURATION_BYTES: Final = 1 << 20
+_OWN: Final = ".replica"
+_POINTS: Final = ".points"
+_RUNNING: Final = (".lck", ".vswp")
+"""Endings of what ESXi and hosted products keep beside a VM for as long as it runs."""
+
+
+class Marker(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a replica is, as noted beside it."""
+
+    condition: ReplicaCondition = ReplicaCondition.STANDBY
+    run: str | None = None
+    """The restore point that its disks were reverted to, until they are written again."""
+    reverting: bool = False
+    """Whether that has begun and not ended."""
+
+
+class ReplicaFolder:
+    """The folder of one replica."""
+
+    def __init__(self, place: ReplicaPlace, datastore: Datastore) -> None:
+        self.datastore = datastore
+        self.path = datastore.root / place.folder
+        self.name = f"replica {place.folder} in datastore {place.datastore}"
+        self.points = self.path / _POINTS
+        self.incoming = self.path / _OWN / "incoming"
+        self._place = place
+
+    @classmethod
+    def reached(cls, place: ReplicaPlace, connections: Connections) -> Self:
+        """The folder, on a proxy that has its datastore mounted. Raises `ReplicaUnreachableError`."""
+        connection = connections.datastores.get(place.datastore)
+        if connection is None or connection.path is None:
+            raise ReplicaUnreachableError(
+                f"datastore {place.datastore}",
+                why="this proxy has no folder for it, and replicas are written in place",
+                remedy=f"Set `path` under [datastores.{place.datastore}] in its proxy.toml.",
+            )
+        return cls(place, Datastore(place.datastore, connection.path))
+
+    def prepare(self, *, mapped: bool) -> None:
+        """Make the folder, unless it is there or, `mapped` to an existing VM's, has to be.
+
+        Raises `ReplicaMissingError`, `ReplicaUnwritableError`.
+        """
+        if mapped and not self.path.is_dir():
+            raise ReplicaMissingError(
+                self.name, why="there is no such folder", remedy="Map the replica to a VM that exists."
+            )
+        try:
+            for folder in (self.path, self.path / _OWN, self.points):
+                folder.mkdir(exist_ok=True)
+                sync_folder(folder.parent)
+            root = self.datastore.root.resolve(strict=True)
+            for folder in (self.path, self.path / _OWN, self.points):
+                if folder.resolve(strict=True) != root / folder.relative_to(self.datastore.root):
+                    raise ReplicaUnwritableError(self.name, why=f"{folder.name} is a link to another place")
+        except OSError as error:
+            raise self.unwritable(error) from error
+
+    def session_file(self, disk_key: str) -> Path:
+        """What the writers of a disk lock."""
+        return self.path / _OWN / f"{disk_key.replace(':', '-')}.session"
+
+    def marker(self) -> Marker:
+        """What is noted. Raises `ReplicaUnwritableError` when that can't be read."""
+        try:
+            return msgspec.json.decode(self._marker_file.read_bytes(), type=Marker)
+        except FileNotFoundError:
+            return Marker()
+        except (OSError, msgspec.MsgspecError) as error:
+            raise ReplicaUnwritableError(
+                self.name, why=f"{self._marker_file} can't be read: {error}", remedy="Restore it, or remove it."
+            ) from error
+
+    def note(self, marker: Marker) -> None:
+        """Note something else, durably. Raises `ReplicaUnwritableError`."""
+        try:
+            put(self._marker_file, msgspec.json.encode(marker))
+        except OSError as error:
+            raise self.unwritable(error) from error
+
+    def require_standby(self) -> Marker:
+        """Raise unless runs may write the replica: `ReplicaFailedOverError` and others that say why not."""
+        marker = self.marker()
+        if marker.reverting:
+            raise ReplicaRevertingError(
+                self.name,
+                why=f"it is half reverted to restore point {marker.run}",
+                remedy="Let that be finished: `scheduler replica` shows what waits.",
+            )
+        if marker.condition is ReplicaCondition.FAILED_OVER:
+            raise ReplicaFailedOverError(
+                self.name,
+                why=f"it has failed over to restore point {marker.run}",
+                remedy="Undo the failover, fail back, or make it permanent.",
+            )
+        if marker.condition is ReplicaCondition.PERMANENT:
+            raise ReplicaPermanentError(
+                self.name, why="it has become a VM of its own", remedy="Replicate to another folder."
+            )
+        self.require_off()
+        return marker
+
+    def require_off(self) -> None:
+        """Raise `ReplicaPoweredOnError` while the replica runs, by what lies beside it."""
+        for entry in sorted(self.path.iterdir()) if self.path.is_dir() else ():
+            if entry.name.endswith(_RUNNING) or entry.name.startswith(_RUNNING[0]):
+                raise ReplicaPoweredOnError(
+                    self.name,
+                    why=f"it is powered on: there is {entry.name}",
+                    remedy="Power it off; if it is off, remove what was left.",
+                )
+
+    @property
+    def free_bytes(self) -> int:
+        """What the datastore has left. Raises `ReplicaUnwritableError`."""
+        try:
+            return shutil.disk_usage(self.datastore.root).free
+        except OSError as error:
+            raise self.unwritable(error) from error
+
+    def require_room(self, what: str, needed_bytes: int) -> None:
+        """Raise `ReplicaTooLargeError` unless the datastore has so much left."""
+        free = self.free_bytes
+        if needed_bytes > free:
+            raise ReplicaTooLargeError(
+                f"{what} doesn't fit into datastore {self._place.datastore}",
+                why=f"it takes {needed_bytes} bytes, and {free} are free",
+                remedy="Free some, or replicate to another datastore.",
+            )
+
+    def unwritable(self, error: OSError) -> ReplicaUnwritableError:
+        """The error for a file of it that can't be written."""
+        return ReplicaUnwritableError(self.name, why=str(error))
+
+    @property
+    def _marker_file(self) -> Path:
+        return self.path / _OWN / "state.json"
