@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
+import random
 import shutil
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -187,3 +191,37 @@ def test_a_bad_sector_is_told_from_a_store_that_does_not_answer(
         store.get("packs/ab/one")
     with pytest.raises(ObjectUnreadableError, match="Input/output error"):
         store.read_into("packs/ab/one", 0, memoryview(bytearray(7)))
+
+
+MIB = 1 << 20
+
+
+@pytest.mark.parametrize("length", [0, 1, MIB - 1, MIB, MIB + 1, 3 * MIB + 4097])
+@pytest.mark.parametrize("refused", ["nowhere", "when asked", "when written"])
+def test_what_is_written_past_the_cache_comes_back(
+    store: LocalStore, monkeypatch: pytest.MonkeyPatch, length: int, refused: str
+) -> None:
+    if refused == "when asked":  # as file systems without direct I/O do
+        patched = failing_once(fcntl.fcntl, lambda _, command, *__: command == fcntl.F_SETFL)
+        monkeypatch.setattr(fcntl, "fcntl", patched)
+    if refused == "when written":
+        monkeypatch.setattr(os, "write", failing_once(os.write, lambda _, data: len(data) == MIB))
+    content = random.Random(length).randbytes(length)
+
+    store.put_if_absent("packs/ab/one", (content[at : at + 99_999] for at in range(0, length, 99_999)))
+
+    assert store.get("packs/ab/one") == content
+
+
+def failing_once(call: Callable[..., Any], where: Callable[..., bool]) -> Callable[..., Any]:
+    """`call`, the first time with these arguments failing as the kernel does where it takes no direct I/O."""
+    failed = False
+
+    def calling(*arguments: Any) -> Any:
+        nonlocal failed
+        if not failed and where(*arguments):
+            failed = True
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+        return call(*arguments)
+
+    return calling

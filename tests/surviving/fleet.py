@@ -59,6 +59,7 @@ class HurtFleet(LiveFleet):
         nbd_mib_s: int,
         hurried: bool = False,
         cap: int | None = None,
+        repository_mib: int = 256,
     ) -> None:
         """`hurried` makes leases last seconds instead of what is shipped; `cap` limits tasks at the repository."""
         super().__init__(state, [ProxyPlace(name, "primary", "ds") for name in proxies], jobs)
@@ -72,6 +73,7 @@ class HurtFleet(LiveFleet):
         self.as_old_as: dict[str, int] = {}
         """Versions of the contract that proxies say they speak, where it isn't this one."""
         self._nbd_rate = nbd_mib_s
+        self._repository_mib = repository_mib
         self._hurried = hurried
         self._serve_disk = state / "serve-disk"
         self.ledger: Ledger
@@ -91,7 +93,7 @@ class HurtFleet(LiveFleet):
         self._serve_disk.chmod(0o700)
         for place in (self.layout.repository, self.real_repository):
             place.mkdir()
-        run_as_root("mount", "-t", "tmpfs", "-o", "size=256m", "none", self.real_repository)
+        run_as_root("mount", "-t", "tmpfs", "-o", f"size={self._repository_mib}m", "none", self.real_repository)
         run_as_root("mount", "--bind", self.real_repository, self.layout.repository)
         self._server_state.mkdir()
         run_as_root("mount", "-t", "tmpfs", "-o", "size=64m,mode=0700", "none", self._server_state)

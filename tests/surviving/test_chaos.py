@@ -1,5 +1,5 @@
 """Whatever is hurt, whenever: no disk lost, none committed twice, no limit exceeded, no slot leaked, no stale write
-accepted, every restore equal.
+accepted, every restore equal, also after what interrupted writes left has been collected.
 
 The short form runs one job; `make chaos MINUTES=…` goes on with changed disks until time is up. CHAOS_SEED repeats
 the same choices. Leases, deadlines and heartbeats are those that are shipped.
@@ -35,6 +35,7 @@ MACHINES: Final = tuple(
 FAULTS_S: Final = 75.0 if MINUTES else 14.0
 NBD_MIB_S: Final = 1 if MINUTES else 3
 """So slow that a disk takes long enough to be hit."""
+REPOSITORY_MIB: Final = 1024 if MINUTES else 256
 JOBS: Final = """
 [[job]]
 name = "everything"
@@ -53,9 +54,13 @@ def test_five_proxies_survive_everything(tmp_path: Path) -> None:
     print(f"CHAOS_SEED={seed}")
     source = random.Random(seed)
     faults: Counter[str] = Counter()
-    fleet = HurtFleet(tmp_path, (*MACHINES, POISON), PROXIES, JOBS, nbd_mib_s=NBD_MIB_S, cap=CAP)
+    machines = (*MACHINES, POISON)
+    fleet = HurtFleet(
+        tmp_path, machines, PROXIES, JOBS, nbd_mib_s=NBD_MIB_S, cap=CAP, repository_mib=REPOSITORY_MIB
+    )
     with fleet, explained(fleet), Watch(fleet, cap=CAP) as watch:
         fleet.poison(POISON, POISON.disks[0])
+        repository = (str(fleet.real_repository), "--passphrase-file", str(fleet.layout.passphrase))
         rounds, tasks = 0, 0
         while rounds == 0 or time.monotonic() < end:
             if rounds:
@@ -64,11 +69,11 @@ def test_five_proxies_survive_everything(tmp_path: Path) -> None:
             faults += _back_up_under_fire(fleet, watch, source)
             rounds += 1
             tasks += len(fleet.disks)
+            fleet.command("proxy-worker", "repository", "collect", *repository)
             assert watch.exceeded == []
             assert max(watch.most.values()) <= SLOTS, f"disks at once: {watch.most}"
             fleet.assert_safe({machine.name: rounds for machine in MACHINES}, but=POISON)
         refused = fleet.view().refused_fences
-        repository = (str(fleet.real_repository), "--passphrase-file", str(fleet.layout.passphrase))
         fleet.command("proxy-worker", "repository", "check", *repository)
     print(
         f"{rounds} rounds, {tasks} disks, {faults.total()} faults; {refused} stale calls refused by the last ledger"

@@ -293,13 +293,16 @@ class LocalStoreWriter:
         self._used = 0
 
     def _set_direct(self, direct: bool) -> None:
-        if direct != self._direct:
-            flags = fcntl.fcntl(self._file, fcntl.F_GETFL)
-            try:
-                fcntl.fcntl(self._file, fcntl.F_SETFL, flags ^ os.O_DIRECT)
-                self._direct = direct
-            except OSError:  # some file systems have no direct I/O
-                self._direct_refused = True
+        if direct == self._direct:
+            return
+        flags = fcntl.fcntl(self._file, fcntl.F_GETFL)
+        try:
+            fcntl.fcntl(self._file, fcntl.F_SETFL, flags ^ os.O_DIRECT)
+            self._direct = direct
+        except OSError:  # some file systems have no direct I/O
+            if not direct:
+                raise
+            self._direct_refused = True
 
     def _give_name(self, path: Path, *, replace: bool) -> None:
         give = os.replace if replace else os.link
