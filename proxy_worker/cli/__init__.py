@@ -21,6 +21,7 @@ COMMANDS: Final = {
     "boot-point": "proxy_worker.cli.boot_point",
     "repository": "proxy_worker.cli.repository",
     "serve": "proxy_worker.cli.serve",
+    "warden": "proxy_worker.cli.warden",
     "serve-points": "proxy_worker.cli.serve_points",
     "run": "proxy_worker.cli.run",
 }

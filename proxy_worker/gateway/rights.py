@@ -39,6 +39,11 @@ class Rights:
         if len(name.split("/")) != ADDED_BY_PROXIES[folder]:
             raise refused(peer, f"write {name}", "no object of a repository has such a name")
 
+    def require_renew(self, peer: Peer, name: str) -> None:
+        """Raise `LinkRefusedError` unless the peer may have this object locked for longer."""
+        if not name.startswith(("packs/", "parity/")):
+            raise refused(peer, f"renew the term of {name[:100]}", "only packs serve later restore points")
+
     def require_delete(self, peer: Peer, name: str, exists: Callable[[str], bool]) -> None:
         """Raise `LinkRefusedError` unless the peer may remove this object."""
         if peer.role is Role.GATEWAY:

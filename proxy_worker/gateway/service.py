@@ -10,6 +10,7 @@ from typing import Final
 
 import xxhash
 
+from proxy_worker.gateway.hardened import HardenedStore
 from proxy_worker.gateway.rights import Rights, refused
 from proxy_worker.link.admission import Peer, Role
 from proxy_worker.link.frames import PAYLOAD_BYTES, FrameError, frames_of, opened
@@ -24,7 +25,10 @@ from proxy_worker.link.messages import (
     Put,
     PutDone,
     RemoveLeftovers,
+    Renew,
     Stat,
+    TermsLeft,
+    TermsOf,
     decoded,
     encoded,
 )
@@ -61,6 +65,9 @@ class Gateway:
                 "Delete": self.delete,
                 "Prepare": self.prepare,
                 "RemoveLeftovers": self.remove_leftovers,
+                "Keep": self.keep,
+                "Renew": self.renew,
+                "TermsOf": self.terms_of,
             },
             answer_stream={"Get": self.get, "List": self.list_names},
             receive={"Put": self.put},
@@ -147,6 +154,37 @@ class Gateway:
         store, rights = self._open(peer, asked.repository)
         rights.require_upkeep(peer, "remove leftovers")
         return encoded(Done(store.remove_leftovers(before=time.time() - asked.older_than_s)))
+
+    def renew(self, peer: Peer, request: bytes) -> bytes:
+        """Begin the terms of packs anew that are due."""
+        asked = decoded(request, Renew)
+        store, rights = self._open(peer, asked.repository)
+        for name in asked.names:
+            rights.require_renew(peer, name)
+        return encoded(Done(store.renew(asked.names) if isinstance(store, HardenedStore) else 0))
+
+    def keep(self, peer: Peer, request: bytes) -> bytes:
+        """Take note that the upkeep has renewed all that restore points need."""
+        asked = decoded(request, Prepare)
+        store, rights = self._open(peer, asked.repository)
+        rights.require_upkeep(peer, "say that all is renewed")
+        if isinstance(store, HardenedStore):
+            store.keep()
+        return encoded(Done())
+
+    def terms_of(self, peer: Peer, request: bytes) -> bytes:
+        """How long objects of a hardened repository must stay yet."""
+        asked = decoded(request, TermsOf)
+        store, _ = self._open(peer, asked.repository)
+        if not isinstance(store, HardenedStore):
+            return encoded(TermsLeft(hardened=False))
+        return encoded(
+            TermsLeft(
+                hardened=True,
+                overdue=not asked.names and store.upkeep_is_overdue(),
+                left_s=tuple(store.left_s(asked.names)),
+            )
+        )
 
     def _open(self, peer: Peer, name: str) -> tuple[Store, Rights]:
         offer = self._offers.get(name)

@@ -21,6 +21,17 @@ from proxy_worker.program.settings import Settings, read_settings
 ENVIRONMENT_PREFIX: Final = "PROXY_GATEWAY_"
 
 
+class Hardening(Settings):
+    """A repository whose objects nobody can change or delete for a while: see `proxy-worker warden`."""
+
+    days: Annotated[float, Field(gt=0, le=36_500)]
+    """For how long, from when an object is put; by a clock that counts only while the warden runs."""
+    run_dir: Path = Path("/run/proxyfleet-warden")
+    """Where the warden's socket is, `<repository>.socket`."""
+    state_dir: Path = Path("/var/lib/proxyfleet-warden")
+    """Where its clock and terms are kept, in a folder for each repository: for root and the warden alone."""
+
+
 class OfferedRepository(Settings):
     """A folder that is offered."""
 
@@ -28,6 +39,8 @@ class OfferedRepository(Settings):
     """The repository's folder on this machine."""
     proxies: tuple[str, ...] = ("*",)
     """The proxies that may use it, by the names in their certificates or patterns; `*`: all of the fleet."""
+    hardened: Hardening | None = None
+    """Makes it append-only for everybody; without this table it isn't."""
 
 
 class GatewaySettings(Settings):
@@ -62,7 +75,15 @@ def load_settings(path: Path, environment: Mapping[str, str]) -> GatewaySettings
     read = read_settings(GatewaySettings, path, environment, prefix=ENVIRONMENT_PREFIX)
     folder = path.parent.resolve()
     repositories = {
-        name: one.model_copy(update={"path": folder / one.path}) for name, one in read.repositories.items()
+        name: one.model_copy(update={"path": folder / one.path, "hardened": _below(folder, one.hardened)})
+        for name, one in read.repositories.items()
     }
     files = {key: folder / getattr(read, key) for key in ("certificate", "key", "ca_file")}
     return read.model_copy(update={"repositories": repositories, **files})
+
+
+def _below(folder: Path, hardening: Hardening | None) -> Hardening | None:
+    if hardening is None:
+        return None
+    paths = {key: folder / getattr(hardening, key) for key in ("run_dir", "state_dir")}
+    return hardening.model_copy(update=paths)

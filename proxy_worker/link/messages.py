@@ -75,6 +75,31 @@ class Names(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     names: tuple[str, ...]
 
 
+class Renew(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Asks that a hardened repository keep packs for as long as a restore point that is made now."""
+
+    repository: str
+    names: tuple[str, ...]
+
+
+class TermsOf(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Asks how long objects must stay yet, or with no names, whether any has to."""
+
+    repository: str
+    names: tuple[str, ...]
+
+
+class TermsLeft(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How long, in the order of the names."""
+
+    hardened: bool
+    """Whether objects have terms at all."""
+    overdue: bool = False
+    """Whether the upkeep should have renewed all that is needed by now."""
+    left_s: tuple[float, ...] = ()
+    """Seconds; 0 for what may be deleted. Nothing if none has a term."""
+
+
 class RemoveLeftovers(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Asks to remove what hasn't been written to for so long: clocks of the two ends may differ."""
 
@@ -83,7 +108,7 @@ class RemoveLeftovers(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Prepare(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Asks to make the place of a repository ready."""
+    """Asks to make the place of a repository ready, or says that its upkeep has renewed what is needed."""
 
     repository: str
 

@@ -30,6 +30,7 @@ from proxy_worker.repository.pack_layout import pack_name
 from proxy_worker.repository.repository import Repository
 from proxy_worker.repository.resealing import reseal
 from proxy_worker.repository.store import ObjectNotFoundError
+from proxy_worker.repository.store.terms import delete_if_free
 from proxy_worker.repository.withdrawal import remove_ended_points
 
 _DAY_S: Final = 24 * 3600
@@ -166,9 +167,9 @@ class _Collection:
         present = dict(self._present(doomed))
         left = withdraw_from_index(access, partly, doomed.__contains__)
         for fragment_id in sorted(wholly):
-            access.store.delete(fragment_name(fragment_id))
+            delete_if_free(access.store, fragment_name(fragment_id))
         if left:
-            self._note(notes=(*self._report.notes, f"{left} fragments of other trust groups name deleted packs"))
+            self._note(notes=(*self._report.notes, f"{left} fragments that can't be changed name deleted packs"))
         delete_packs(access, present, go_on=self._go_on)
         lists.finish(number)
         report = self._report

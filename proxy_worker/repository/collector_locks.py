@@ -1,4 +1,4 @@
-"""A collector beside object lock: it leaves alone what is locked, and keeps locked what restore points need.
+"""A collector beside locked objects: it leaves alone what is locked, and keeps locked what restore points need.
 
 Only it knows what all points need. So a pack's lock is extended by who names it anew, and by each collection for as
 long as a point needs it; that of a dead pack runs out.
@@ -18,6 +18,7 @@ from proxy_worker.repository.pack_layout import pack_name
 from proxy_worker.repository.points import live_point_names
 from proxy_worker.repository.store import ObjectNotFoundError
 from proxy_worker.repository.store.locks import locks_of
+from proxy_worker.repository.store.terms import note_upkeep, renew, terms_left_s
 
 _THREADS: Final = 16
 _AT_ONCE: Final = 1000
@@ -27,10 +28,12 @@ _KEYS: Final = ("config/", "keys/", "seals/", "issued/")
 def locked_packs(access: Access, marking: Marking, numbers: Iterable[int]) -> dict[int, float]:
     """Those of some packs that are locked still, with the time (Unix seconds) when that ends."""
     locks = locks_of(access.store)
-    if locks is None:
-        return {}
     chosen = list(numbers)
     now = time.time()
+    if locks is None:
+        by_name = {pack_name(marking.packs.ids[number]): number for number in chosen}
+        left_s = terms_left_s(access.store, list(by_name))
+        return {by_name[name]: now + left_s[name] for name in left_s}
 
     def until(number: int) -> float:
         try:
@@ -48,8 +51,12 @@ def keep_locked(access: Access, marking: Marking, *, go_on: Callable[[], None]) 
     many that were."""
     locks = locks_of(access.store)
     if locks is None:
-        return 0
-    needed = _needed(access, marking)
+        return _renew(access, marking, go_on)
+    needed = chain(
+        *(access.store.list(prefix) for prefix in _KEYS),
+        live_point_names(access.store),
+        _needed_packs(marking),
+    )
     extended = 0
     with ThreadPoolExecutor(_THREADS) as threads:
         while names := tuple(islice(needed, _AT_ONCE)):
@@ -58,8 +65,17 @@ def keep_locked(access: Access, marking: Marking, *, go_on: Callable[[], None]) 
     return extended
 
 
-def _needed(access: Access, marking: Marking) -> Iterator[str]:
+def _renew(access: Access, marking: Marking, go_on: Callable[[], None]) -> int:
+    """The same where the store itself keeps terms, which only packs need anew: points have their own."""
+    needed, renewed = _needed_packs(marking), 0
+    while names := tuple(islice(needed, _AT_ONCE)):
+        go_on()
+        renewed += renew(access.store, names)
+    note_upkeep(access.store)
+    return renewed
+
+
+def _needed_packs(marking: Marking) -> Iterator[str]:
     packs = marking.packs
     numbers = (number for number in range(len(packs)) if packs.live_bytes[number])
-    live = (pack_name(packs.ids[number]) for number in numbers if number not in marking.condemned)
-    return chain(*(access.store.list(prefix) for prefix in _KEYS), live_point_names(access.store), live)
+    return (pack_name(packs.ids[number]) for number in numbers if number not in marking.condemned)

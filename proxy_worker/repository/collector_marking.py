@@ -21,6 +21,7 @@ from proxy_worker.repository.pack_layout import ChunkKind, pack_name
 from proxy_worker.repository.points import Point, read_outcome
 from proxy_worker.repository.reindex import describe_packs
 from proxy_worker.repository.store import ObjectNotFoundError
+from proxy_worker.repository.store.terms import delete_if_free
 from proxy_worker.repository.withdrawal import honours_end
 
 
@@ -150,7 +151,7 @@ def _forget_shut_out(access: Access) -> None:
     """Remove the fragments of writers that were shut out; packs of others that they describe get new ones."""
     for name, damage in access.index.damaged.items():
         if isinstance(damage, ShutOutError):
-            access.store.delete(name)
+            delete_if_free(access.store, name)
 
 
 def _forget_lost_packs(access: Access, index: Index) -> None:

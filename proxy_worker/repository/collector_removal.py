@@ -20,6 +20,7 @@ from proxy_worker.repository.index_run import FRAGMENT_ID_BYTES, IndexRun
 from proxy_worker.repository.keyring import OWNER_GROUP
 from proxy_worker.repository.pack_layout import pack_name
 from proxy_worker.repository.store import ObjectNotFoundError
+from proxy_worker.repository.store.terms import delete_if_free, terms_left_s
 
 _RECORDS_PER_FRAGMENT = 100_000
 
@@ -49,13 +50,17 @@ def fragments_of(runs: Iterable[IndexRun], gone: frozenset[bytes]) -> tuple[set[
 def withdraw_from_index(access: Access, fragment_ids: Iterable[bytes], gone: Callable[[bytes], bool]) -> int:
     """Replace fragments by ones without the packs that are `gone`; how many couldn't be.
 
-    A fragment that speaks for packs of several trust groups only the owner may write anew; it stays, and names
-    packs that aren't there, which readers and writers are used to.
+    A fragment that speaks for packs of several trust groups only the owner may write anew, and one whose term isn't
+    over nobody; it stays, and names packs that aren't there, which readers and writers are used to.
     """
     own_group = access.keyring.identity.body.group
     rest, left = _Rest(), 0
-    for fragment_id in sorted(set(fragment_ids)):
-        name = fragment_name(fragment_id)
+    names = [fragment_name(fragment_id) for fragment_id in sorted(set(fragment_ids))]
+    staying = terms_left_s(access.store, names)
+    left += len(staying)
+    for name in names:
+        if name in staying:
+            continue
         try:
             fragment = decode_fragment(access.sealer, name, access.store.get(name))
         except (ObjectNotFoundError, DamageError):
@@ -83,12 +88,11 @@ def withdraw_from_index(access: Access, fragment_ids: Iterable[bytes], gone: Cal
 
 
 def delete_packs(access: Access, pack_ids: Iterable[bytes], *, go_on: Callable[[], None]) -> int:
-    """Delete packs; how many there were."""
+    """Delete packs; how many have gone. One whose term has begun anew stays, as if nobody had condemned it."""
     count = 0
     for pack_id in sorted(pack_ids):
         go_on()
-        access.store.delete(pack_name(pack_id))
-        count += 1
+        count += delete_if_free(access.store, pack_name(pack_id))
     return count
 
 
@@ -97,4 +101,4 @@ def _replace(access: Access, rest: _Rest) -> None:
         name = fragment_name(secrets.token_bytes(FRAGMENT_ID_BYTES))
         access.store.put_if_absent(name, [encode_records(access.sealer, name, rest.packs, rest.records)])
     for name in rest.fragments:
-        access.store.delete(name)
+        delete_if_free(access.store, name)

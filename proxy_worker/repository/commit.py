@@ -13,11 +13,13 @@ from proxy_worker.repository.chunks import ChunkReader
 from proxy_worker.repository.errors import RunEndedError
 from proxy_worker.repository.keyring import ZERO_ID
 from proxy_worker.repository.maps import load_map
+from proxy_worker.repository.needed_packs import packs_needed
 from proxy_worker.repository.pack_layout import ChunkKind
 from proxy_worker.repository.points import Point, StoredDisk, encode_outcome, load_outcome, point_name
 from proxy_worker.repository.registration import forget_writers
 from proxy_worker.repository.sealing import MetadataSealer
 from proxy_worker.repository.store import Store
+from proxy_worker.repository.store.terms import renew, upkeep_is_overdue
 from proxy_worker.repository.writer import DiskAttempt, open_sealed
 
 if TYPE_CHECKING:
@@ -39,6 +41,7 @@ def commit_run(
     """Create the point if the run hasn't ended, then remove its writers' marks. `created_at`: now, unless given.
 
     Everything is verified before: results are of this run and these fences, maps and segments are in durable packs.
+    Where objects have terms, the packs have at least those of the point.
     """
     store, sealer = access.store, access.sealer
     stored = tuple(
@@ -58,6 +61,8 @@ def commit_run(
     try:
         for disk in stored:
             _require_resolvable(store, chunks, disk)
+        if upkeep_is_overdue(store):
+            renew(store, sorted(packs_needed(chunks, stored)))
     except DamageError:
         if not store.exists(point_name(vm.vm_id, run)):
             raise

@@ -25,6 +25,7 @@ from proxy_worker.repository.keyring import Secrets
 from proxy_worker.repository.points import Point, decode_outcome
 from proxy_worker.repository.reconfiguring import publish_next
 from proxy_worker.repository.store import ObjectNotFoundError
+from proxy_worker.repository.store.terms import delete_if_free
 
 _WRITER_ID: Final = re.compile(r"[0-9a-f]{32}")
 
@@ -64,7 +65,7 @@ def recorded_issue(access: Access, key: KeyFile) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        access.store.delete(name)
+        delete_if_free(access.store, name)
         raise
 
 

@@ -18,6 +18,7 @@ from proxy_worker.repository.pack_scan import pack_ids
 from proxy_worker.repository.packs import read_footer, read_table
 from proxy_worker.repository.soundness import Soundness
 from proxy_worker.repository.store import ObjectNotFoundError
+from proxy_worker.repository.store.terms import delete_if_free
 
 _PACKS_PER_FRAGMENT: Final = 8
 
@@ -91,8 +92,7 @@ def _reindex(access: Access) -> ReindexReport:
     described = describe_packs(access, pack_ids(access.store))
     if described.unreadable:
         damaged = []  # they may describe just those packs, for whoever can read them
-    for name in damaged:
-        access.store.delete(name)
+    damaged = [name for name in damaged if delete_if_free(access.store, name)]
     unreadable = tuple(f"{pack_id.hex()}: {why}" for pack_id, why in described.unreadable.items())
     return ReindexReport(described.packs, described.fragments, tuple(damaged), unreadable)
 

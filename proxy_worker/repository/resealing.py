@@ -15,6 +15,7 @@ from proxy_worker.repository.access import Access
 from proxy_worker.repository.data_keys import DataKeyOpener, SealedDataKey, seal_anew, seal_name
 from proxy_worker.repository.keyring import public_key_id
 from proxy_worker.repository.store import ObjectNotFoundError
+from proxy_worker.repository.store.terms import delete_if_free
 
 
 def reseal(access: Access, *, go_on: Callable[[], None] = lambda: None) -> int:
@@ -48,7 +49,8 @@ def _resealed(access: Access, opener: DataKeyOpener, key: SealedDataKey) -> bool
         sealed, _ = access.sealer.open_object(name, access.store.get(name))
         if _holds(access, opener, key, sealed, plain):
             return False
-    access.store.delete(name)
+    if not delete_if_free(access.store, name):
+        return False
     sealed = seal_anew(access.keyring.repository_id, key.key_id, plain, public)
     return access.store.put_if_absent(name, [access.sealer.seal_object(name, sealed)])
 

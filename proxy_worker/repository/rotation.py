@@ -26,6 +26,7 @@ from proxy_worker.repository.keyring import Secrets
 from proxy_worker.repository.passphrases import KdfCost, KeyObject
 from proxy_worker.repository.reconfiguring import publish_next
 from proxy_worker.repository.store import Store
+from proxy_worker.repository.store.terms import delete_if_free
 
 
 class Rotated(NamedTuple):
@@ -68,7 +69,7 @@ def rotate(store: Store, given: Sequence[bytes], *, cost: KdfCost | None = None)
     public = fresh.public_key().public_bytes_raw()
     following = publish_next(store, config, rotated, data_public_keys=(public, *config.data_public_keys))
     for one in opened:
-        store.delete(f"keys/{one.key.key_id}")
+        delete_if_free(store, f"keys/{one.key.key_id}")
     return Rotated(following.generation, tuple(key_ids))
 
 

@@ -18,12 +18,13 @@ from proxy_worker.repository.collector_lists import CondemnedLists
 from proxy_worker.repository.points import Point, load_outcome, point_name
 from proxy_worker.repository.registration import ReaderMark
 from proxy_worker.repository.store import ObjectNotFoundError
+from proxy_worker.repository.store.terms import delete_if_free
 
 
 def end_point(access: Access, *, vm_id: str, run: str) -> bool:
     """End a restore point: from now on nobody honours it. Idempotent. False if there was none.
 
-    A damaged one can be ended too. Raises `StoreError`.
+    A damaged one can be ended too. Raises `StoreError`, `ObjectLockedError` where its term isn't over.
     """
     store, mark = access.store, f"ended/{vm_id}/{run}"
     if not store.exists(mark):
@@ -72,8 +73,7 @@ def _remove_objects(access: Access, runs: list[tuple[str, str]], *, readers_unti
                 continue
         except DamageError:
             pass
-        access.store.delete(point_name(vm_id, run))
-        removed += 1
+        removed += delete_if_free(access.store, point_name(vm_id, run))
     return removed
 
 

@@ -25,6 +25,7 @@ from proxy_worker.repository.points import Point, StoredDisk, StoredFile, is_end
 from proxy_worker.repository.sealing import MetadataSealer
 from proxy_worker.repository.store import Buffer, ObjectNotFoundError
 from proxy_worker.repository.store.locks import locks_of
+from proxy_worker.repository.store.terms import renew
 
 if TYPE_CHECKING:
     from proxy_worker.contract.outcome import DiskReport
@@ -116,6 +117,7 @@ class DiskWriter:
         self._groups = frozenset({group_digest(group), group_digest(OWNER_GROUP)})
         self._usable_packs: dict[IndexRun, bytearray] = {}
         self._used_packs: set[bytes] = set()
+        self._resumed_packs: set[bytes] = set()
         self._inherited_packs: set[bytes] = set()
         self._unpublished: set[bytes] = set()
         self._published: set[bytes] = set()
@@ -242,7 +244,8 @@ class DiskWriter:
         """The reverse, in a later attempt; raises `RepositoryDamageError` if it isn't this run's and disk's."""
         checkpoint = open_sealed(self._sealer, self._attempt.seal_name("checkpoint"), sealed, _Checkpoint)
         packs = checkpoint.packs
-        self._inherited_packs.update(packs[at : at + PACK_ID_BYTES] for at in range(0, len(packs), PACK_ID_BYTES))
+        self._resumed_packs.update(packs[at : at + PACK_ID_BYTES] for at in range(0, len(packs), PACK_ID_BYTES))
+        self._inherited_packs |= self._resumed_packs
         return checkpoint.state
 
     def finish(
@@ -268,6 +271,7 @@ class DiskWriter:
         self._store_metadata(ChunkKind.MAP, map_id, encoded)
         self.wait_durable(self._mark)
         self._delivery.stop(abort=False)
+        renew(self._store, map(pack_name, sorted(self._used_packs | self._resumed_packs)))
         disk = StoredDisk(
             key=self._attempt.disk_key,
             size_bytes=size_bytes,

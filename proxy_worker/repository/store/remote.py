@@ -5,6 +5,7 @@ What a proxy's certificate doesn't allow there, the gateway refuses. Packs are s
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -20,6 +21,7 @@ from proxy_worker.link.errors import LinkProtocolError, LinkRefusedError
 from proxy_worker.link.frames import frames_of
 from proxy_worker.link.identity import Identity
 from proxy_worker.link.messages import (
+    LONGEST_CALL_S,
     Done,
     Found,
     Get,
@@ -30,7 +32,10 @@ from proxy_worker.link.messages import (
     Put,
     PutDone,
     RemoveLeftovers,
+    Renew,
     Stat,
+    TermsLeft,
+    TermsOf,
     decoded,
 )
 from proxy_worker.repository.store import (
@@ -52,6 +57,7 @@ from proxy_worker.repository.store.tally import RequestTally
 
 _QUICK_S: Final = 60.0
 """For calls that move next to nothing."""
+_NAMES_AT_ONCE: Final = 4096
 _ERRORS: Final[dict[str, type[ProxyfleetError]]] = {
     kind.code(): kind
     for kind in (
@@ -183,9 +189,37 @@ class RemoteStore:
         asked = RemoveLeftovers(self._repository, time.time() - before)
         return self._link.ask("RemoveLeftovers", asked, Done, timeout_s=_QUICK_S).count
 
+    def renew(self, names: Iterable[str]) -> int:
+        """See `TermedStore`; only a hardened repository has terms."""
+        if not self._terms_of(()).hardened:
+            return 0
+        count = 0
+        for some in _some(names):
+            asked = Renew(self._repository, some)
+            count += self._link.ask("Renew", asked, Done, timeout_s=LONGEST_CALL_S).count
+        return count
+
+    def keep(self) -> None:
+        """See `TermedStore`; for certificates of role gateway."""
+        if self._terms_of(()).hardened:
+            self._link.ask("Keep", Prepare(self._repository), Done, timeout_s=_QUICK_S)
+
+    def upkeep_is_overdue(self) -> bool:
+        """See `TermedStore`."""
+        return self._terms_of(()).overdue
+
+    def left_s(self, names: Iterable[str]) -> Iterator[float]:
+        """See `TermedStore`."""
+        for some in _some(names):
+            answer = self._terms_of(some)
+            yield from answer.left_s if answer.hardened else (0.0 for _ in some)
+
     def close(self) -> None:
         """End its connections."""
         self._link.close()
+
+    def _terms_of(self, names: tuple[str, ...]) -> TermsLeft:
+        return self._link.ask("TermsOf", TermsOf(self._repository, names), TermsLeft, timeout_s=LONGEST_CALL_S)
 
     def _stat(self, name: str) -> Found:
         asked = Stat(self._repository, checked_name(name))
@@ -204,3 +238,9 @@ class RemoteStore:
         answers = self._link.persist(lambda channel: tuple(self._link.receive("List", asked)(channel)))
         for answer in answers:
             yield from decoded(answer, Names).names
+
+
+def _some(names: Iterable[str]) -> Iterator[tuple[str, ...]]:
+    left = iter(names)
+    while some := tuple(itertools.islice(left, _NAMES_AT_ONCE)):
+        yield some
