@@ -34,6 +34,12 @@ def renew(store: Store, names: Iterable[str]) -> int:
     return store.renew(names) if isinstance(store, TermedStore) else 0
 
 
+def note_upkeep(store: Store) -> None:
+    """Let the store know that all packs that restore points need have been renewed."""
+    if isinstance(store, TermedStore):
+        store.keep()
+
+
 def upkeep_is_overdue(store: Store) -> bool:
     """Whether who makes a restore point has to renew all packs that it needs, and not only those it names."""
     return isinstance(store, TermedStore) and store.upkeep_is_overdue()
