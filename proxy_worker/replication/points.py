@@ -84,6 +84,7 @@ class Points:
             partial.mkdir()
             files = [_File(path, f"{number}-{Path(path).name}") for number, path in enumerate(paths)]
             for file in files:
+                self._go_on()
                 self._copy(self._folder.datastore.root / file.path, partial / file.stored)
             record = _Record(time.time(), shares, size_bytes, tuple(files))
             put(partial / _RECORD, msgspec.json.encode(record))
@@ -119,6 +120,7 @@ class Points:
                 self._folder.require_room(f"reverting {self._folder.name}", largest)
             self._folder.note(Marker(condition, run, reverting=True))
             for file in record.files:
+                self._go_on()
                 target = self._root / file.path
                 fresh = target.with_name(f".{target.name}.reverted")
                 fresh.unlink(missing_ok=True)

@@ -47,6 +47,7 @@ from proxy_worker.transport.writing import NoRoomError
 
 POLL_S: Final = 0.2
 _LONGEST_NAME: Final = 255
+_LARGEST_DISK_BYTES: Final = 62 << 40
 
 
 @dataclass(slots=True)
@@ -258,6 +259,10 @@ class Reception:
         return Opened(self._table.key, None, self.note)
 
     def _require_fits(self, asked: Open, *, exists: bool) -> None:
+        if not 0 <= asked.size_bytes <= _LARGEST_DISK_BYTES:
+            raise ReplicaDiskSizeError(
+                self._disk.name, why=f"no disk of a VM has {asked.size_bytes} bytes: 62 TiB at most"
+            )
         allocated = 0
         if exists:
             with self._disk.open() as found:

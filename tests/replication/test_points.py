@@ -22,6 +22,7 @@ from proxy_worker.replication.vmx_rewriting import Changes, rewritten
 from proxy_worker.transport.vmx import parse_vmx, read_values
 from tests.mover.disks import make_disk
 from tests.replication.sites import KEY, Target, never, replicate_here, request
+from tests.simulators.loop_devices import mounted
 
 MIB = 1 << 20
 STANDBY, FAILED_OVER = ReplicaCondition.STANDBY, ReplicaCondition.FAILED_OVER
@@ -88,6 +89,21 @@ def test_a_point_keeps_what_the_replica_was_while_runs_write_it(target: Target, 
     assert stored.read_bytes() == first
     assert stored.stat().st_blocks * 512 < 2 * MIB
     assert target.flat.read_bytes() == disk.read_bytes()
+
+
+def test_a_point_shares_its_blocks_with_the_replica_where_the_file_system_can(tmp_path: Path) -> None:
+    disk = make_disk(tmp_path / "disk.raw", 64 * MIB, [(0, b"much of it" * 3 * MIB)])
+    with mounted("xfs", tmp_path) as point:
+        target = Target.made(point / "dr")
+        replicate_here(disk, target, request("run-1"))
+        free = target.folder.free_bytes
+
+        make(target, "run-1")
+
+        assert points(target).all()[0].reflinked
+        assert free - target.folder.free_bytes < 2 * MIB
+        points(target).revert("run-1", FAILED_OVER)
+        assert target.flat.read_bytes() == disk.read_bytes()
 
 
 def test_a_point_that_is_there_is_not_made_again(target: Target, disk: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 from pathlib import Path
 
@@ -23,13 +24,16 @@ from proxy_worker.replication.errors import (
     StaleSessionError,
 )
 from proxy_worker.replication.folder import Marker
+from proxy_worker.replication.messages import Open
 from proxy_worker.replication.near_end import NearEnd
 from proxy_worker.replication.session_lock import writing
 from proxy_worker.transport.image import open_image
 from tests.mover.disks import make_disk
 from tests.replication.sites import KEY, Target, never, replicate_here, request, send
+from tests.simulators.loop_devices import mounted
 
 SECTOR = 512
+MIB = 1 << 20
 
 
 def noise(seed: int, length: int) -> bytes:
@@ -167,15 +171,33 @@ def test_a_source_that_shrank_is_refused_by_name(disk: Path, target: Target) -> 
         replicate_here(disk, target, request("run-2"))
 
 
-def test_a_datastore_without_room_is_refused_by_name_before_anything_is_written(
-    tmp_path: Path, target: Target, monkeypatch: pytest.MonkeyPatch, disk: Path
-) -> None:
-    monkeypatch.setattr("proxy_worker.replication.folder.ReplicaFolder.free_bytes", 3 * BLOCK_BYTES - 1)
+def test_a_datastore_without_room_is_refused_by_name_before_anything_is_written(tmp_path: Path) -> None:
+    disk = make_disk(tmp_path / "large.raw", 20 * MIB, [(0, noise(5, 20 * MIB))])
+    with mounted("ext4", tmp_path) as point:
+        target = Target.made(point / "dr")
 
-    with pytest.raises(ReplicaTooLargeError, match="doesn't fit into datastore ds-dr"):
+        with pytest.raises(ReplicaTooLargeError, match="doesn't fit into datastore ds-dr: it takes 20971520 bytes"):
+            replicate_here(disk, target, request("run-1"))
+
+        assert not target.flat.exists()
+
+
+def test_a_datastore_that_others_fill_meanwhile_ends_the_run_by_name_and_the_next_goes_on(tmp_path: Path) -> None:
+    disk = make_disk(tmp_path / "disk.raw", 6 * MIB, [(0, noise(5, 6 * MIB))])
+    with mounted("ext4", tmp_path) as point:
+        target = Target.made(point / "dr")
+        with target.reception() as (reception, _):
+            other = point / "other.img"
+            reception.open(Open("session", 6 * MIB, 6 * MIB, None))
+            with other.open("wb") as file:
+                os.posix_fallocate(file.fileno(), 0, target.folder.free_bytes - 3 * MIB)
+            with pytest.raises(ReplicaTooLargeError, match="only partly written"):
+                send(disk, NearEnd(reception), request("run-1"))
+        other.unlink()
+
         replicate_here(disk, target, request("run-1"))
 
-    assert not target.flat.exists()
+        assert target.flat.read_bytes() == disk.read_bytes()
 
 
 @pytest.mark.parametrize(
