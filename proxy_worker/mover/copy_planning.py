@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Final
 
 from proxy_worker.contract.copying import CopyOf, CopyState, PlannedCopy, PointToCopy
 from proxy_worker.contract.errors import ConfigurationError, DamageError, NotFoundError
@@ -31,20 +30,21 @@ def plan_points(source: Repository, target: Repository, points: Iterable[PointTo
 
 
 def _planned(source: Repository, target: Repository, wanted: PointToCopy, *, needs_read_key: bool) -> PlannedCopy:
-    known: Final = {"vm": wanted.vm, "point": wanted.point}
     try:
         point = source.point(wanted.vm.vm_id, wanted.point)
         place = place_of_copy(target, point)
     except NotFoundError:
-        return PlannedCopy(**known, state=CopyState.GONE)
+        return PlannedCopy(vm=wanted.vm, point=wanted.point, state=CopyState.GONE)
     except DamageError as error:
-        return PlannedCopy(**known, state=CopyState.DAMAGED, problem=str(error))
+        return PlannedCopy(vm=wanted.vm, point=wanted.point, state=CopyState.DAMAGED, problem=str(error))
     if place.there:  # whoever made it may have been killed just after
         forget_writers(target.access.store, vm_id=point.vm_id, run=place.run)
     if place.there or place.removed:
-        return PlannedCopy(**known, state=CopyState.THERE if place.there else CopyState.REMOVED, run=place.run)
+        state = CopyState.THERE if place.there else CopyState.REMOVED
+        return PlannedCopy(vm=wanted.vm, point=wanted.point, state=state, run=place.run)
     return PlannedCopy(
-        **known,
+        vm=wanted.vm,
+        point=wanted.point,
         state=CopyState.MISSING,
         run=place.run,
         original=CopyOf(

@@ -15,6 +15,9 @@ from scheduler.cli.finding import find_job, find_repository
 from scheduler.cli.job_options import (
     Attributes,
     Clusters,
+    CopiedFrom,
+    CopiedJobs,
+    CopiedPoints,
     Datastores,
     ExcludedDisks,
     ExcludedVms,
@@ -26,11 +29,13 @@ from scheduler.cli.job_options import (
     KeepPoints,
     KeepWeekly,
     KeepYearly,
+    Kind,
     OfVcenter,
     Pools,
     Tags,
     VmPatterns,
     exclusion_keys,
+    kind_keys,
     selection_keys,
 )
 from scheduler.cli.job_view import describe_job, job_as_json, job_columns, job_with_preview, newest_run
@@ -41,7 +46,7 @@ from scheduler.cli.run_outcome import follow, read_run
 from scheduler.fleet.editing import declare, withdraw
 from scheduler.fleet.models import ModeChoice
 from scheduler.state.asking import active_run, ask_for_run, ask_to_cancel
-from scheduler.state.declared import Priority
+from scheduler.state.declared import JobKind, Priority
 from scheduler.state.errors import RunEndedError
 from scheduler.state.models import Job
 
@@ -54,7 +59,11 @@ app = typer.Typer(
 def create(
     name: Annotated[str, typer.Argument(metavar="JOB", help="The new job's name.")],
     *,
+    kind: Kind = JobKind.BACKUP,
     vms: VmPatterns = None,
+    copied_from: CopiedFrom = None,
+    copied_jobs: CopiedJobs = None,
+    copied_points: CopiedPoints = None,
     folders: Folders = None,
     pools: Pools = None,
     clusters: Clusters = None,
@@ -115,6 +124,7 @@ def create(
       scheduler job create all --vcenter vc1 --exclude tag=Backup/never --repository main
       scheduler job create hourly --vm db01 --repository main --level fast \\
           --cron '0 * * * *' --timezone Europe/Berlin --keep-points 24 --keep-weekly 4 --keep-monthly 12
+      scheduler job create offsite --kind copy --from main --repository second --cron '0 6 * * *' --keep-monthly 12
     """
     selected = {
         "folder": folders,
@@ -126,7 +136,8 @@ def create(
     }
     declared: dict[str, Any] = {
         "name": name,
-        **selection_keys(vms or (), selected, vcenter),
+        **kind_keys(kind, copied_from, copied_jobs, copied_points),
+        **selection_keys(vms or (), selected, vcenter, needed=kind is JobKind.BACKUP),
         **exclusion_keys(exclude_vms or (), exclusions or (), exclude_disks or ()),
         "templates": templates,
         "quiesce": quiesce.value,

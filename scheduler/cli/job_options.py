@@ -9,7 +9,9 @@ import typer
 
 from proxy_worker.contract.errors import ConfigurationError
 from scheduler.cli import completion
+from scheduler.planning.copies import PointChoice
 from scheduler.planning.criteria import VmSelector
+from scheduler.state.declared import JobKind
 
 _CONDITIONS: Final = tuple(key for key in VmSelector.model_fields if key not in {"vm", "vcenter"})
 
@@ -91,6 +93,31 @@ ExcludedDisks = Annotated[
         help="Leave out disks: 'scsi0:1', 'independent', '>500GiB'; of some VMs only: 'db*/scsi0:1'.",
     ),
 ]
+Kind = Annotated[
+    JobKind, typer.Option(help="What it does: back VMs up, or copy restore points to another repository.")
+]
+CopiedFrom = Annotated[
+    str | None,
+    typer.Option(
+        "--from",
+        metavar="NAME",
+        help="With --kind copy: the repository that is copied from.",
+        autocompletion=completion.repositories,
+    ),
+]
+CopiedJobs = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--from-job",
+        metavar="PATTERN",
+        help="With --kind copy: only restore points of such jobs.",
+        autocompletion=completion.jobs,
+    ),
+]
+CopiedPoints = Annotated[
+    PointChoice | None,
+    typer.Option("--points", help="With --kind copy: the newest of each VM, or all that are missing."),
+]
 KeepPoints = Annotated[
     int, typer.Option(metavar="COUNT", min=0, help="Keep the newest so many restore points of each VM.")
 ]
@@ -101,16 +128,39 @@ KeepYearly = Annotated[int, typer.Option(metavar="COUNT", min=0, help="Keep the 
 KeepMinimum = Annotated[int, typer.Option(metavar="COUNT", min=1, help="Never leave fewer of a VM.")]
 
 
+def kind_keys(
+    kind: JobKind, copied_from: str | None, jobs: Sequence[str] | None, points: PointChoice | None
+) -> dict[str, Any]:
+    """The keys `kind` and `copy_from` of a job; raises `SelectionOptionError`."""
+    if kind is not JobKind.COPY and (copied_from or jobs or points):
+        raise SelectionOptionError(
+            "job",
+            why="--from, --from-job and --points are about copies",
+            remedy="Add --kind copy, or leave them out.",
+        )
+    if kind is JobKind.COPY and copied_from is None:
+        raise SelectionOptionError(
+            "job", why="no option says which repository is copied from", remedy="Give --from NAME."
+        )
+    if copied_from is None:
+        return {"kind": kind.value}
+    given = {"jobs": list(jobs or ()), "points": points.value if points is not None else None}
+    return {
+        "kind": kind.value,
+        "copy_from": {"repository": copied_from, **{key: value for key, value in given.items() if value}},
+    }
+
+
 def selection_keys(
-    vms: Sequence[str], by: Mapping[str, Sequence[str] | None], vcenter: str | None
+    vms: Sequence[str], by: Mapping[str, Sequence[str] | None], vcenter: str | None, *, needed: bool = True
 ) -> dict[str, Any]:
     """The keys `vms` and `select` of a job that takes whatever any of these options takes.
 
     With a vCenter, names are of its VMs only, and so are selectors of their own. Raises `SelectionOptionError` when
-    nothing is selected.
+    nothing is selected though it is `needed`.
     """
     select = [{key: value} for key, values in by.items() for value in values or ()]
-    if vcenter is None and not vms and not select:
+    if needed and vcenter is None and not vms and not select:
         raise SelectionOptionError(
             "job",
             why="no option says which VMs it is about",

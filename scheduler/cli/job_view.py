@@ -14,8 +14,9 @@ from sqlalchemy.orm import Session
 from scheduler.cli.printing import duration, facts, iso, moment, state, table
 from scheduler.cli.retention_view import describe_preview, preview_as_json, retention_words
 from scheduler.fleet.stored import stored_job
+from scheduler.planning.copies import CopyTerms
 from scheduler.planning.schedule import Schedule
-from scheduler.state.models import Job, Run
+from scheduler.state.models import Job, JobKind, Run
 
 LAST_RUNS = 5
 
@@ -74,13 +75,12 @@ def describe_job(session: Session, job: Job) -> RenderableType:
         ("kind", job.kind.value),
         ("VMs", "\n".join(_selected(job))),
         *_exclusions(job),
+        *_copied(job.copy_from),
         ("repository", job.repository),
         ("schedule", schedule),
         ("next start", moment(next_start(job)) if job.enabled else state("disabled")),
         ("level", job.level.value),
-        ("transport mode", job.transport_mode + (", failover to network" if job.failover_to_network else "")),
-        ("quiesce", job.quiesce.value),
-        ("priority", job.priority.value),
+        *_reading(job),
         ("retries", f"{job.retry_count}, after {duration(job.retry_wait_seconds)}"),
         ("keeps", retention_words(job)),
     ]
@@ -100,7 +100,27 @@ def _newest_runs(session: Session, job: str, count: int) -> list[Run]:
 
 
 def _selected(job: Job) -> list[str]:
+    if job.copy_from is not None and not job.vms:
+        return ["all"]
     return [*job.vms, *(str(selector) for selector in job.criteria.select)]
+
+
+def _copied(terms: CopyTerms | None) -> list[tuple[str, str | Text]]:
+    """What a copy job copies."""
+    if terms is None:
+        return []
+    return [("copies from", terms.repository), ("points", terms.points.value), ("of jobs", ", ".join(terms.jobs))]
+
+
+def _reading(job: Job) -> list[tuple[str, str | Text]]:
+    """What only counts where VMs are read."""
+    if job.kind is JobKind.COPY:
+        return [("priority", "after all others")]
+    return [
+        ("transport mode", job.transport_mode + (", failover to network" if job.failover_to_network else "")),
+        ("quiesce", job.quiesce.value),
+        ("priority", job.priority.value),
+    ]
 
 
 def _exclusions(job: Job) -> list[tuple[str, str | Text]]:

@@ -29,6 +29,8 @@ class DiskRecord(Shown):
     """One disk of a run."""
 
     vm: str
+    original: str | None
+    """The restore point that is copied; None: it is no copy."""
     disk: str
     state: str
     """A `DiskTaskState`, or `running` or `paused` where the ledger says so."""
@@ -59,6 +61,11 @@ class DiskRecord(Shown):
     duration_seconds: Seconds | None
 
     @property
+    def of(self) -> str:
+        """Its VM, and the restore point where that is copied."""
+        return self.vm if self.original is None else f"{self.vm} {self.original}"
+
+    @property
     def final(self) -> bool:
         """Whether nothing more happens to it by itself."""
         return self.state in {DiskTaskState.SUCCEEDED, DiskTaskState.FAILED, DiskTaskState.CANCELLED}
@@ -79,6 +86,8 @@ class VmRecord(Shown):
     state: str
     point: str | None
     """The restore point that it ended in."""
+    original: str | None
+    """The restore point that is copied; None: it is no copy."""
     reason: str | None
     warning: str | None
 
@@ -123,10 +132,10 @@ class RunRecord(Shown):
 def run_record(session: Session, run: Run, live: Live, *, now: float) -> RunRecord:
     """What the database and, where it answers, the ledger say of a run at `now`."""
     vm_runs = session.scalars(select(VmRun).where(VmRun.run_id == run.id).order_by(VmRun.name, VmRun.id)).all()
-    names = {vm_run.id: vm_run.name for vm_run in vm_runs}
+    by_id = {vm_run.id: vm_run for vm_run in vm_runs}
     disks = session.scalars(select(DiskTask).where(DiskTask.run_id == run.id)).all()
     tasks = _ledger_tasks(session, run) if not run.state.final else {}
-    records = [_disk_record(names[disk.vm_run_id], disk, tasks.get(disk.id, ()), live, now=now) for disk in disks]
+    records = [_disk_record(by_id[disk.vm_run_id], disk, tasks.get(disk.id, ()), live, now=now) for disk in disks]
     duration = _span(run.started_at, run.ended_at, now)
     processed = sum(disk.processed_bytes for disk in records)
     freezing = any(vm_run.state is VmRunState.SNAPSHOTTING for vm_run in vm_runs)
@@ -150,7 +159,7 @@ def run_record(session: Session, run: Run, live: Live, *, now: float) -> RunReco
         rate=processed / duration if duration else None,
         bottleneck=_bottleneck(records),
         vms=tuple(_vm_record(vm_run, unfrozen.get(vm_run.id)) for vm_run in vm_runs),
-        disks=tuple(sorted(records, key=lambda disk: (disk.vm, disk.disk))),
+        disks=tuple(sorted(records, key=lambda disk: (disk.of, disk.disk))),
     )
 
 
@@ -186,12 +195,13 @@ def _vm_record(vm_run: VmRun, waits_for: str | None) -> VmRecord:
         vm_id=vm_run.vm_id,
         state=vm_run.state.value,
         point=vm_run.repository_run if vm_run.state.value == RunState.SUCCEEDED else None,
+        original=_original(vm_run),
         reason=vm_run.reason or (waits_for and waits_for.removeprefix("waiting: ")),
         warning=vm_run.warning,
     )
 
 
-def _disk_record(vm: str, disk: DiskTask, task_ids: Sequence[str], live: Live, *, now: float) -> DiskRecord:
+def _disk_record(vm_run: VmRun, disk: DiskTask, task_ids: Sequence[str], live: Live, *, now: float) -> DiskRecord:
     result = disk.result or live.result(task_ids)
     report: DiskReport | None = result.report if result is not None else None
     task = live.task(task_ids) if not disk.state.final else None
@@ -200,13 +210,14 @@ def _disk_record(vm: str, disk: DiskTask, task_ids: Sequence[str], live: Live, *
     mode = figures.mode if figures else None
     stored = figures.stored_bytes if figures else 0
     return DiskRecord(
-        vm=vm,
+        vm=vm_run.name,
+        original=_original(vm_run),
         disk=disk.disk_key,
         state="running" if result is not None and disk.result is None else _state(disk, task),
         proxy=task.proxy if task is not None and task.proxy else disk.proxy,
         mode=mode.value if mode is not None else None,
         attempts=disk.attempts + (task.attempts if task is not None else 0),
-        reason=_reason(disk, live.reason(task_ids)),
+        reason=_reason(disk, live.reason(task_ids), copied=vm_run.copy_of is not None),
         log=disk.failure.log if disk.failure is not None and disk.state is DiskTaskState.FAILED else (),
         size_bytes=figures.size_bytes if figures else disk.size_bytes,
         processed_bytes=report.size_bytes if report else progress.processed_bytes if progress else 0,
@@ -240,9 +251,15 @@ def _state(disk: DiskTask, task: TaskView | None) -> str:
     return disk.state.value
 
 
-def _reason(disk: DiskTask, of_ledger: str | None) -> str | None:
+def _original(vm_run: VmRun) -> str | None:
+    return vm_run.copy_of.point if vm_run.copy_of is not None else None
+
+
+def _reason(disk: DiskTask, of_ledger: str | None, *, copied: bool) -> str | None:
     if disk.state is DiskTaskState.SUCCEEDED:
         return None
+    if copied and disk.state is DiskTaskState.WAITING and disk.retry_at is None:
+        return "an older restore point of the VM is copied first"
     if disk.failure is not None and disk.state is not DiskTaskState.QUEUED:
         if disk.retry_at is None:
             return str(disk.failure)

@@ -68,7 +68,7 @@ def summary(run: RunRecord) -> RenderableType:
 
 def progress_line(disk: DiskRecord) -> str:
     """One disk as a line of a log."""
-    words = [f"{disk.vm} {disk.disk}: {disk.state}"]
+    words = [f"{disk.of} {disk.disk}: {disk.state}"]
     if disk.processed_bytes and disk.size_bytes:
         words.append(f"{_percent(disk)} of {size(disk.size_bytes)}")
     if disk.rate is not None:
@@ -88,7 +88,7 @@ def _progress_table(disks: Sequence[DiskRecord], *, mode: bool) -> Table:
     made = table(*columns, right=("DONE", "SIZE", "RATE", "ETA"), keep=("DISK", "STATE", "MODE"))
     for disk in disks:
         cells: list[str | Text] = [
-            Text(disk.vm),
+            Text(disk.of),
             disk.disk,
             state(disk.state),
             _percent(disk),
@@ -109,7 +109,7 @@ def _disk_table(run: RunRecord) -> RenderableType:
     )  # fmt: skip
     for disk in run.disks:
         made.add_row(
-            Text(disk.vm),
+            Text(disk.of),
             disk.disk,
             state(disk.state),
             size(disk.size_bytes),
@@ -149,7 +149,7 @@ def _remarks(run: RunRecord) -> list[RenderableType]:
         f"{plural(count, 'disk')} read whole: {reason}" for reason, count in many.items() if count > DISKS_NAMED
     ]
     lines += [
-        f"{disk.vm} {disk.disk}: read whole: {disk.full_read_reason}"
+        f"{disk.of} {disk.disk}: read whole: {disk.full_read_reason}"
         for disk in whole
         if many[disk.full_read_reason] <= DISKS_NAMED
     ]
@@ -164,7 +164,7 @@ def _reasons(run: RunRecord, *, limit: int | None) -> list[RenderableType]:
     reasons: Counter[tuple[str, str, str]] = Counter()
     for disk in run.disks:
         if disk.reason:
-            subject = f"{disk.vm} {disk.disk}" if disk.state == "failed" else ""
+            subject = f"{disk.of} {disk.disk}" if disk.state == "failed" else ""
             reasons[disk.state, disk.reason, subject] += 1
     lines: list[RenderableType] = [
         Text.assemble(state(word), f" {subject or plural(count, 'disk')}: {reason}")

@@ -20,7 +20,7 @@ from scheduler.planning.matching import excludes
 from scheduler.planning.selection import belongs
 from scheduler.reports.shown import Moment, Shown
 from scheduler.state.errors import AmbiguousVmError, NoSuchVmError
-from scheduler.state.models import Job, Point, Vcenter, VcenterVm, Vm
+from scheduler.state.models import Job, JobKind, Point, Vcenter, VcenterVm, Vm
 from scheduler.state.scanning import catalogued_candidates
 
 
@@ -91,7 +91,7 @@ class _Protection:
 def known_vms(session: Session) -> list[KnownVm]:
     """Every VM that is known, in the order of names."""
     protected = _protected(session)
-    jobs = session.scalars(select(Job).order_by(Job.name)).all()
+    jobs = session.scalars(select(Job).where(Job.kind == JobKind.BACKUP).order_by(Job.name)).all()
     vcenters = {row.name: row for row in session.scalars(select(Vcenter))}
     rows = {(row.vcenter, row.ref): row for row in session.scalars(select(VcenterVm))}
     found = []

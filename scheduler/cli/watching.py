@@ -129,11 +129,11 @@ def _holds_up(told: Told, vm: VmRecord) -> bool:
     if not vm.reason or vm.reason == vm.state:
         return False
     apart_from_seconds = re.sub(r"\d+ s\b", "", vm.reason)
-    return told.lasts(("VM", vm.vm_id or vm.vm), (vm.state, apart_from_seconds))
+    return told.lasts(("VM", vm.vm_id or vm.vm, vm.original), (vm.state, apart_from_seconds))
 
 
 def _is_news(told: Told, disk: DiskRecord) -> bool:
-    subject = (disk.vm, disk.disk)
+    subject = (disk.of, disk.disk)
     if disk.state == "queued" and disk.reason is None and told.knows(subject):
         return False  # between the ledger, where it has ended, and the database, which doesn't know yet
     what = (disk.state, disk.proxy, disk.reason)

@@ -8,7 +8,8 @@ from typing import Final
 
 from proxy_worker.contract.names import AUTOMATIC, MODE_PREFERENCE, TaskKind, TransportMode
 from proxy_worker.contract.selection import ModeChoice, choose
-from scheduler.dispatch.fleet import Fleet, FleetProxy, FleetRepository, Placement, is_one_of
+from proxy_worker.contract.versions import SINCE
+from scheduler.dispatch.fleet import Fleet, FleetProxy, Placement, is_one_of
 from scheduler.dispatch.limits import NO_TERMS, JobTerms
 
 _STORAGE_SNAPSHOTS: Final = frozenset(
@@ -60,11 +61,20 @@ def candidates(placement: Placement, fleet: Fleet, terms: JobTerms = NO_TERMS) -
     else:
         left.keep(lambda proxy: proxy.live, "no proxy is running")
         left.keep(lambda proxy: proxy.enabled, "every running proxy is disabled")
+    since = max(placement.since, SINCE.get(placement.kind, 1))
+    left.keep(
+        lambda proxy: proxy.contract_version >= since,
+        f"no proxy {left.such} knows how to: upgrade one",
+    )
     best = _sieve_by_source(left, placement)
     repository = fleet.repositories.get(placement.repository or "")
     if placement.repository is not None:
-        _sieve_by_repository(left, placement, repository)
-    wanted = terms.proxies if placement.kind is TaskKind.DISK_BACKUP else None
+        reads = placement.needs_read_key and placement.source is None
+        _sieve_by_repository(left, placement, placement.repository, fleet, to_read=reads)
+    if placement.source is not None:
+        _sieve_by_repository(left, placement, placement.source, fleet, to_read=placement.needs_read_key)
+        left.described = f"that reach repositories {placement.source} and {placement.repository}"
+    wanted = terms.proxies if placement.kind in {TaskKind.DISK_BACKUP, TaskKind.DISK_COPY} else None
     if wanted is not None:
         left.keep(
             lambda proxy: is_one_of(wanted, proxy.name),
@@ -124,12 +134,13 @@ def storage_snapshots(fleet: Fleet) -> frozenset[str]:
     )
 
 
-def _sieve_by_repository(left: _Sieve, placement: Placement, repository: FleetRepository | None) -> None:
+def _sieve_by_repository(left: _Sieve, placement: Placement, name: str, fleet: Fleet, *, to_read: bool) -> None:
+    repository = fleet.repositories.get(name)
     if repository is None:
-        left.keep(lambda _: False, f"repository {placement.repository} is not declared any more")
+        left.keep(lambda _: False, f"repository {name} is not declared any more")
         return
     where = f"all of site {repository.site}" if repository.proxies is None else ", ".join(repository.proxies)
-    key = f"the {'read key' if placement.needs_read_key else 'key'} of repository {repository.name}"
+    key = f"the {'read key' if to_read else 'key'} of repository {repository.name}"
     pinned = placement.pinned_proxy
     left.keep(
         repository.reached_by,
@@ -138,7 +149,7 @@ def _sieve_by_repository(left: _Sieve, placement: Placement, repository: FleetRe
         else f"no proxy {left.such} reaches repository {repository.name} ({where} may)",
     )
     left.keep(
-        lambda proxy: repository.opened_by(proxy, to_read=placement.needs_read_key),
+        lambda proxy: repository.opened_by(proxy, to_read=to_read),
         f"proxy {pinned} does not hold {key} ({repository.credential})"
         if pinned
         else f"no proxy {left.such} holds {key} ({repository.credential})",

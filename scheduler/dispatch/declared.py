@@ -113,6 +113,7 @@ class DeclaredFleet:
             only_datastores=offer.only_datastores,
             tends_gateways=registration.tends_gateways,
             use=registration.use,
+            contract_version=registration.contract_version,
         )
 
 

@@ -19,6 +19,7 @@ from proxy_worker.contract.names import (
 from proxy_worker.contract.outcome import VsphereOffer
 from proxy_worker.contract.selection import OFFERED_BY_NBD, DiskTraits, Offer, in_datastore
 from proxy_worker.contract.using import UseOffer
+from proxy_worker.contract.versions import CONTRACT_VERSION
 from scheduler.dispatch.limits import datastore_cap, repository_cap
 
 
@@ -30,6 +31,7 @@ class Urgency(IntEnum):
     RESTORE = 1
     HIGH = 2
     REGULAR = 3
+    COPY = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +48,10 @@ class Placement:
     pinned_proxy: str | None = None
     vsphere: DiskTraits | None = None
     """What decides how a vCenter's disk may be read: its credential, the modes that its kind rules out."""
+    source: str | None = None
+    """Of a copy: the repository that is read, and whose read key is needed if any is."""
+    since: int = 1
+    """The version of the contract that it takes, where that isn't what brought its kind."""
     restores_to: str | None = None
     """The credential of the vCenter that is restored to: a VM that is made there, or a disk that is written."""
 
@@ -61,7 +67,7 @@ class Placement:
         """What the task counts against while it is in flight, where a limit is set."""
         if not self.kind.takes_slot:
             return ()
-        repository = (repository_cap(self.repository),) if self.repository else ()
+        repository = tuple(repository_cap(name) for name in (self.repository, self.source) if name)
         return repository + ((datastore_cap(self.datastore),) if self.datastore else ())
 
 
@@ -110,6 +116,8 @@ class FleetProxy:
     """Whether it may remove what is behind gateways."""
     use: UseOffer = field(default_factory=UseOffer)
     """Whether it starts VMs, or serves their disks to hosts."""
+    contract_version: int = CONTRACT_VERSION
+    """What it can be told."""
 
     @property
     def offer(self) -> Offer:

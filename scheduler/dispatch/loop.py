@@ -41,6 +41,7 @@ CANCELLED_AT_ONCE: Final = 500
 _ANSWERED = frozenset(
     {
         TaskKind.INVENTORY_SCAN,
+        TaskKind.COPY_PLAN,
         TaskKind.STORAGE_SNAPSHOT_CREATE,
         TaskKind.STORAGE_SNAPSHOT_LIST,
         TaskKind.DISK_RESTORE,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from proxy_worker.contract.names import TransportMode
+from proxy_worker.contract.copying import CopyPlan, DiskCopy
+from proxy_worker.contract.names import TaskKind, TransportMode
 from proxy_worker.contract.selection import traits_of
 from proxy_worker.contract.specification import (
     DiskBackup,
@@ -13,6 +14,7 @@ from proxy_worker.contract.specification import (
     PointBoot,
     PointServe,
     RepositoryCheck,
+    RepositoryCommit,
     RepositoryProve,
     StorageSnapshotCreate,
     StorageSnapshotList,
@@ -21,6 +23,7 @@ from proxy_worker.contract.specification import (
     TaskSpecification,
     VmCreate,
 )
+from proxy_worker.contract.versions import SINCE
 from proxy_worker.ledger import NewTask
 from scheduler.dispatch.fleet import PendingTask, Placement
 from scheduler.state.models import LedgerTask
@@ -94,6 +97,8 @@ class OpenTask:
 
 def _work_bytes(body: TaskBody) -> int:
     """How much of a disk there is to read, as far as that is known."""
+    if isinstance(body, DiskCopy):
+        return body.size_bytes or 0
     if not isinstance(body, DiskBackup):
         return 0
     if body.changed_areas is not None:
@@ -118,28 +123,42 @@ def placement_of(body: TaskBody, pinned_proxy: str | None) -> Placement:
             pinned_proxy=pinned_proxy,
             vsphere=traits_of(address, body.disk.size_bytes) if address.vsphere is not None else None,
         )
-    if isinstance(body, VmCreate):
+    if isinstance(body, VmCreate | DiskRestore):
+        return _placement_of_restore(body, pinned_proxy)
+    if isinstance(body, CopyPlan | DiskCopy):
         return Placement(
             body.kind,
             repository=body.repository.name,
-            needs_read_key=True,
+            needs_read_key=isinstance(body, DiskCopy) and body.original.needs_read_key,
             pinned_proxy=pinned_proxy,
-            restores_to=body.vcenter.credential,
-        )
-    if isinstance(body, DiskRestore) and body.target is not None and body.target.vsphere is not None:
-        return Placement(
-            body.kind,
-            repository=body.repository.name,
-            needs_read_key=True,
-            datastore=body.target.datastore,
-            pinned_proxy=pinned_proxy,
-            restores_to=body.target.vsphere.vcenter.credential,
+            source=body.source.name,
         )
     needs_read_key = (
-        isinstance(body, DiskRestore | PointBoot | PointServe)
+        isinstance(body, PointBoot | PointServe)
         or (isinstance(body, RepositoryCheck) and not body.scrub_only)
         or (isinstance(body, RepositoryProve) and body.samples)
     )
+    copies = isinstance(body, RepositoryCommit) and body.copy_of is not None
     return Placement(
-        body.kind, repository=body.repository.name, needs_read_key=needs_read_key, pinned_proxy=pinned_proxy
+        body.kind,
+        repository=body.repository.name,
+        needs_read_key=needs_read_key,
+        pinned_proxy=pinned_proxy,
+        since=SINCE[TaskKind.DISK_COPY] if copies else 1,
+    )
+
+
+def _placement_of_restore(body: VmCreate | DiskRestore, pinned_proxy: str | None) -> Placement:
+    datastore = restores_to = None
+    if isinstance(body, VmCreate):
+        restores_to = body.vcenter.credential
+    elif body.target is not None and body.target.vsphere is not None:
+        datastore, restores_to = body.target.datastore, body.target.vsphere.vcenter.credential
+    return Placement(
+        body.kind,
+        repository=body.repository.name,
+        needs_read_key=True,
+        datastore=datastore,
+        pinned_proxy=pinned_proxy,
+        restores_to=restores_to,
     )

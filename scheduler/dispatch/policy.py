@@ -1,7 +1,8 @@
 """The dispatch policy: from what waits and what is free to what goes where.
 
-Order: urgency (upkeep, restore, high, regular; a job that is overdue counts as high), then the job with the least
-in flight, then the one that has waited longest; within a job disks of VMs that have begun, then what takes longest.
+Order: urgency (upkeep, restore, high, regular, copy; a job that is overdue counts as high), then the job with the
+least in flight, then the one that has waited longest; within a job disks of VMs that have begun, then what takes
+longest.
 Where: on a preferred proxy, by the best mode that some live proxy offers; while those are full a task waits for
 `patience_s`, then takes the next. Every task that isn't released has a reason.
 """

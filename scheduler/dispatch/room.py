@@ -98,7 +98,7 @@ class Room:
             limit = self.limits.caps.get(cap)
             if limit is not None and self._caps[cap] >= limit:
                 return f"{cap.replace(':', ' ')} has {self._caps[cap]} of {limit} tasks at once"
-        if placement.kind is not TaskKind.DISK_BACKUP:
+        if placement.kind not in {TaskKind.DISK_BACKUP, TaskKind.DISK_COPY}:
             return None
         closed = None if group.vm_started else self.limits.closed(group.job, now)
         if closed is not None:

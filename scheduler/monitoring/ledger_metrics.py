@@ -29,7 +29,12 @@ def tasks_of(view: FleetView, opened: Mapping[TaskKind, int]) -> Iterator[Metric
     for kind, count in opened.items():
         counts[kind, TaskState.READY] += max(0, count - held[kind])
     for state in _OPEN:
-        for kind in {TaskKind.DISK_BACKUP, TaskKind.DISK_RESTORE, *(kind for kind, _ in counts)}:
+        for kind in {
+            TaskKind.DISK_BACKUP,
+            TaskKind.DISK_RESTORE,
+            TaskKind.DISK_COPY,
+            *(kind for kind, _ in counts),
+        }:
             family.add_metric([kind.value, state.value], counts[kind, state])
     yield family
 

@@ -14,8 +14,10 @@ from scheduler.restores import outcomes as restores
 from scheduler.runs import tasks
 from scheduler.runs.beginning import begin_run, plan_if_scanned
 from scheduler.runs.completion import settle_vm_runs
+from scheduler.runs.copy_tasks import copy_task
 from scheduler.runs.freezing import cancel_freezing
 from scheduler.runs.journal import Journal
+from scheduler.runs.outcomes import DISKS_OF_RUNS
 from scheduler.runs.proving import linked_to, proof_is_due, prove_when_due
 from scheduler.runs.retention import apply_retention, collect_when_due, collection_is_due, retention_is_due
 from scheduler.runs.scanned import begin_scans
@@ -119,14 +121,14 @@ def _cancel_is_owed() -> ColumnElement[bool]:
     return and_(
         LedgerTask.state == WorkState.RUNNING,
         LedgerTask.cancelling.is_(False),
-        LedgerTask.kind.in_((TaskKind.DISK_BACKUP, TaskKind.INVENTORY_SCAN)),
+        LedgerTask.kind.in_((*DISKS_OF_RUNS, TaskKind.INVENTORY_SCAN, TaskKind.COPY_PLAN)),
         LedgerTask.run_id.in_(cancelled),
     )
 
 
 def _upkeep_wait_is_cancelled() -> ColumnElement[bool]:
     cancelled = select(Run.id).where(Run.cancel_requested, Run.state.in_(_ACTIVE))
-    waited_for = (TaskKind.REPOSITORY_COMMIT, TaskKind.INVENTORY_SCAN)
+    waited_for = (TaskKind.REPOSITORY_COMMIT, TaskKind.INVENTORY_SCAN, TaskKind.COPY_PLAN)
     return and_(
         LedgerTask.state == WorkState.WAITING, LedgerTask.kind.in_(waited_for), LedgerTask.run_id.in_(cancelled)
     )
@@ -210,13 +212,17 @@ def _retry_disks(journal: Journal) -> None:
             select(DiskTask.id).where(DiskTask.vm_run_id == vm_run_id).order_by(DiskTask.id).limit(1)
         ).one()
         for disk in disks:
+            disk.state, disk.retry_at, disk.tries = DiskTaskState.QUEUED, None, disk.tries + 1
             try:
-                repository = tasks.reference(session.get(Repository, run.repository), run.repository)
+                repository = tasks.repository_of(session, run)
+                if vm_run.copy_of is not None:
+                    task = copy_task(journal, run, vm_run, disk, repository)
+                else:
+                    with_files = disk.id == first
+                    task = tasks.backup_task(run, vm_run, disk, repository, journal.now, configuration=with_files)
             except NoSuchRepositoryError as error:
                 disk.state, disk.failure = DiskTaskState.FAILED, TaskFailure.of(error)
                 continue
-            disk.state, disk.retry_at, disk.tries = DiskTaskState.QUEUED, None, disk.tries + 1
-            task = tasks.backup_task(run, vm_run, disk, repository, journal.now, configuration=disk.id == first)
             journal.open(task)
         settle_vm_runs(journal, {vm_run_id})
 

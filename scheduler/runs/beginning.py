@@ -22,6 +22,7 @@ from scheduler.planning.matching import needed_vcenters, needs_datastores
 from scheduler.planning.selection import Plan, PlannedVm, Unplanned, plan
 from scheduler.runs import tasks
 from scheduler.runs.completion import settle_run
+from scheduler.runs.copying import begin_copies, plan_copies
 from scheduler.runs.freezing import freeze, place_of
 from scheduler.runs.journal import Journal
 from scheduler.runs.opening import Opened, open_disks
@@ -59,6 +60,9 @@ def begin_run(journal: Journal, run: Run) -> None:
         run.state, run.ended_at = RunState.FAILED, journal.now
         run.reason = f"repository {run.repository!r} is not declared any more"
         return
+    if run.copy_from is not None:
+        begin_copies(journal, run, run.copy_from)
+        return
     _begin_again(journal, run, tasks.reference(repository, run.repository))
     declared = journal.session.scalars(select(Vm.name))
     if needs_datastores(run.vms, run.criteria, declared):
@@ -73,6 +77,8 @@ def begin_run(journal: Journal, run: Run) -> None:
 
 def vcenters_of(session: Session, run: Run) -> tuple[str, ...]:
     """The declared vCenters that a run's VMs may be found in."""
+    if run.copy_from is not None:
+        return ()
     vcenters = session.scalars(select(Vcenter.name).order_by(Vcenter.name)).all()
     return needed_vcenters(run.vms, run.criteria, session.scalars(select(Vm.name)), vcenters)
 
@@ -81,6 +87,9 @@ def plan_if_scanned(journal: Journal, run: Run) -> None:
     """SCANNING -> RUNNING, once every scan has an outcome."""
     session = journal.session
     session.flush()
+    if run.copy_from is not None:
+        plan_copies(journal, run)
+        return
     scans = session.scalars(
         select(LedgerTask).where(LedgerTask.run_id == run.id, LedgerTask.kind == TaskKind.INVENTORY_SCAN)
     ).all()

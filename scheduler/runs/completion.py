@@ -9,6 +9,7 @@ from collections.abc import Collection
 from sqlalchemy import func, select, update
 
 from scheduler.runs import tasks
+from scheduler.runs.held_copies import release_held
 from scheduler.runs.journal import Journal
 from scheduler.runs.removing import thaw
 from scheduler.runs.thawing_storage import thaw_storage
@@ -35,7 +36,8 @@ def settle_vm_runs(journal: Journal, vm_run_ids: Collection[str]) -> None:
         if vm_run.state is not VmRunState.RUNNING or any(not state.final for state in states):
             continue
         run = runs.setdefault(vm_run.run_id, session.get_one(Run, vm_run.run_id))
-        thaw(journal, vm_run.repository_run)
+        if vm_run.copy_of is None:
+            thaw(journal, vm_run.repository_run)
         if vm_run.place is not None:
             thaw_storage(journal, vm_run)
         _forget_areas(journal, vm_run)
@@ -68,6 +70,9 @@ def settle_run(journal: Journal, run: Run) -> None:
     session.flush()
     if run.state is not RunState.RUNNING:
         return
+    if run.copy_from is not None:
+        release_held(journal, run)
+        session.flush()
     grouped = select(VmRun.state, func.count()).where(VmRun.run_id == run.id).group_by(VmRun.state)
     counts: Counter[VmRunState] = Counter()
     for state, count in session.execute(grouped):
@@ -76,15 +81,22 @@ def settle_run(journal: Journal, run: Run) -> None:
         return
     total, succeeded = counts.total(), counts[VmRunState.SUCCEEDED]
     run.ended_at = journal.now
-    if succeeded == total and total:
-        run.state, run.reason = RunState.SUCCEEDED, None
+    copies = run.copy_from is not None
+    what, done, every = (
+        ("restore points", "copied", "nothing could be copied")
+        if copies
+        else ("VMs", "backed up", "every VM failed")
+    )
+    if succeeded == total and (total or copies):
+        run.state = RunState.SUCCEEDED
+        run.reason = None if total else f"nothing to copy: repository {run.repository} lacks none of them"
     elif run.cancel_requested:
-        run.state, run.reason = RunState.CANCELLED, f"{succeeded} of {total} VMs were backed up by then"
+        run.state, run.reason = RunState.CANCELLED, f"{succeeded} of {total} {what} were {done} by then"
     elif succeeded:
-        run.state, run.reason = RunState.PARTLY_FAILED, f"{total - succeeded} of {total} VMs failed"
+        run.state, run.reason = RunState.PARTLY_FAILED, f"{total - succeeded} of {total} {what} failed"
     else:
         run.state = RunState.FAILED
-        run.reason = "every VM failed" if total else "the job names no VM"
+        run.reason = every if total else "the job names no VM"
     ended = f"{run.state}: {run.reason}" if run.reason else run.state
     logger.info("run %s of job %s: %s", run.id, run.job, ended, extra={"run": run.id, "job": run.job})
 

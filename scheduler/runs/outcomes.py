@@ -55,6 +55,7 @@ _STORAGE: Final[Mapping[TaskKind, Callable[[Journal, LedgerTask, Outcome], None]
     TaskKind.STORAGE_SNAPSHOT_REMOVE: record_removal,
     TaskKind.STORAGE_SNAPSHOT_LIST: record_list,
 }
+DISKS_OF_RUNS: Final = frozenset({TaskKind.DISK_BACKUP, TaskKind.DISK_COPY})
 UPKEEP_RETRY_S = 60.0
 """At most this long passes before a scan, a commit or a tombstone is tried again: disks wait for them."""
 
@@ -64,20 +65,20 @@ def record(journal: Journal, outcomes: Sequence[Outcome]) -> None:
     session = journal.session
     by_id = {outcome.task_id: outcome for outcome in outcomes}
     rows = session.scalars(select(LedgerTask).where(LedgerTask.id.in_(by_id))).all()
-    disk_ids = [row.disk_task_id for row in rows if row.kind is TaskKind.DISK_BACKUP]
+    disk_ids = [row.disk_task_id for row in rows if row.kind in DISKS_OF_RUNS]
     disks = {disk.id: disk for disk in session.scalars(select(DiskTask).where(DiskTask.id.in_(disk_ids)))}
     runs = {run.id: run for run in session.scalars(select(Run).where(Run.id.in_({row.run_id for row in rows})))}
     vm_run_ids: set[str] = set()
     scanned: set[str] = set()
     for row in rows:
         outcome = by_id[row.id]
-        if row.kind is TaskKind.DISK_BACKUP and row.disk_task_id in disks:
+        if row.kind in DISKS_OF_RUNS and row.disk_task_id in disks:
             disk = disks[row.disk_task_id]
             disk.queued_at = disk.queued_at or row.created_at
             _record_disk(runs[disk.run_id], disk, outcome, journal.now)
             vm_run_ids.add(disk.vm_run_id)
             journal.close(row)
-        elif row.kind is TaskKind.INVENTORY_SCAN:
+        elif row.kind in {TaskKind.INVENTORY_SCAN, TaskKind.COPY_PLAN}:
             _record_scan(journal, row, runs[row.run_id or ""], outcome)
             scanned.add(row.run_id or "")
         elif row.kind is TaskKind.REPOSITORY_COMMIT:

@@ -23,6 +23,28 @@ def test_a_job_is_created_shown_and_deleted(applied: Program) -> None:
     assert [job["name"] for job in applied("job", "list", "--json").json] == ["nightly"]
 
 
+def test_a_copy_job_is_created_shown_and_exported(applied: Program, tmp_path: Path) -> None:
+    assert applied("repository", "add", "second", "--location", "/second", "--credential", "second").code == 0
+    copying = ("--kind", "copy", "--from", "main", "--from-job", "night*", "--points", "all")
+    created = applied("job", "create", "offsite", *copying, "--repository", "second", "--keep-points", "3")
+    assert created.code == 0, created.err
+
+    shown = applied("job", "show", "offsite", "--json").json
+    assert (shown["kind"], shown["copy_from"], shown["vms"]) == (
+        "copy",
+        {"repository": "main", "jobs": ["night*"], "points": "all"},
+        [],
+    )
+    said = applied("job", "show", "offsite").out
+    assert "copies from  main" in said
+    assert "after all others" in said
+    assert "quiesce" not in said
+    exported = applied("export").out
+    assert 'copy_from = {repository = "main", jobs = ["night*"], points = "all"}' in exported
+    (tmp_path / "exported.toml").write_text(exported)
+    assert applied("apply", "-f", str(tmp_path / "exported.toml")).out == "Nothing to change.\n"
+
+
 def test_a_disabled_job_has_no_next_start(applied: Program) -> None:
     assert applied("job", "disable", "nightly").err == "Job nightly is disabled.\n"
     assert "disabled" in applied("job", "list").out
@@ -108,6 +130,27 @@ def test_the_public_key_is_printed_once_there_is_one(applied: Program, configure
         ),
         ("job create j --vm a --repository main --level best", 2, "'best' is not one of"),
         ("job create j --vm a", 2, "Missing option '--repository'"),
+        ("job create j --kind copy --repository main", 3, "no option says which repository is copied from"),
+        (
+            "job create j --vm a --from main --repository main",
+            3,
+            "--from, --from-job and --points are about copies",
+        ),
+        (
+            "job create j --kind copy --from main --repository main",
+            3,
+            "job 'j', key 'copy_from.repository': it is 'main', which the job copies to",
+        ),
+        (
+            "job create j --kind copy --from mian --repository main",
+            3,
+            "key 'copy_from.repository': repository 'mian' is not declared; did you mean 'main'?",
+        ),
+        (
+            "job create j --kind copy --from main --repository main --tag Backup/gold",
+            3,
+            "expected no key 'select' in a job of kind 'copy', which it says nothing to",
+        ),
         ("job start", 2, "Missing argument 'JOB'"),
         ("job strat nightly", 2, "No such command 'strat'. Did you mean 'start'?"),
         ("run list --job nowhere", 4, "job 'nowhere': no job has that name"),
