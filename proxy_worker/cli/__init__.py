@@ -14,16 +14,16 @@ import typer
 from proxy_worker.program.commands import commands, run_program, version_printer
 
 COMMANDS: Final = {
-    "backup": "proxy_worker.cli.backup",
-    "restore": "proxy_worker.cli.restore",
-    "restore-files": "proxy_worker.cli.restore_files",
-    "serve-point": "proxy_worker.cli.serve_point",
-    "boot-point": "proxy_worker.cli.boot_point",
-    "repository": "proxy_worker.cli.repository",
-    "serve": "proxy_worker.cli.serve",
-    "warden": "proxy_worker.cli.warden",
-    "serve-points": "proxy_worker.cli.serve_points",
-    "run": "proxy_worker.cli.run",
+    "backup": ("proxy_worker.cli.backup", "Back up a disk as a restore point."),
+    "restore": ("proxy_worker.cli.restore", "Restore a disk."),
+    "restore-files": ("proxy_worker.cli.restore_files", "Bring files out of a restore point."),
+    "serve-point": ("proxy_worker.cli.serve_point", "Serve a restore point's disks by NBD."),
+    "boot-point": ("proxy_worker.cli.boot_point", "Start a VM from a restore point, as a proof."),
+    "repository": ("proxy_worker.cli.repository", "Make, list, check and mend repositories."),
+    "serve": ("proxy_worker.cli.serve", "Offer repositories to the fleet's proxies."),
+    "warden": ("proxy_worker.cli.warden", "Keep objects of a hardened repository immutable."),
+    "serve-points": ("proxy_worker.cli.serve_points", "Serve by NFS what VMs run from."),
+    "run": ("proxy_worker.cli.run", "Serve the fleet as a proxy."),
 }
 
 PRINT_VERSION: Final = version_printer("proxy-worker")

@@ -9,18 +9,18 @@ import typer
 from proxy_worker.program.commands import commands
 
 COMMANDS: Final = {
-    "init": "proxy_worker.cli.repository_init",
-    "list": "proxy_worker.cli.repository_list",
-    "check": "proxy_worker.cli.repository_check",
-    "prove": "proxy_worker.cli.repository_prove",
-    "import": "proxy_worker.cli.repository_import",
-    "export": "proxy_worker.cli.repository_export",
-    "copy": "proxy_worker.cli.repository_copy",
-    "reindex": "proxy_worker.cli.repository_reindex",
-    "remove": "proxy_worker.cli.repository_remove",
-    "collect": "proxy_worker.cli.repository_collect",
-    "undelete": "proxy_worker.cli.repository_undelete",
-    "keys": "proxy_worker.cli.repository_keys",
+    "init": ("proxy_worker.cli.repository_init", "Make a repository."),
+    "list": ("proxy_worker.cli.repository_list", "List the restore points."),
+    "check": ("proxy_worker.cli.repository_check", "Read everything, and name what is damaged."),
+    "prove": ("proxy_worker.cli.repository_prove", "Read what was read longest ago, and mend it."),
+    "import": ("proxy_worker.cli.repository_import", "Make a restore point of images."),
+    "export": ("proxy_worker.cli.repository_export", "Write a disk as an image."),
+    "copy": ("proxy_worker.cli.repository_copy", "Copy restore points to another repository."),
+    "reindex": ("proxy_worker.cli.repository_reindex", "Rebuild an index from the packs."),
+    "remove": ("proxy_worker.cli.repository_remove", "Remove a restore point."),
+    "collect": ("proxy_worker.cli.repository_collect", "Free what no restore point needs."),
+    "undelete": ("proxy_worker.cli.repository_undelete", "Bring back what object lock kept."),
+    "keys": ("proxy_worker.cli.repository_keys", "Passphrases, and the keys that proxies hold."),
 }
 
 app = typer.Typer(

@@ -13,6 +13,7 @@ from typing import Any, Final, TextIO
 
 import typer
 import typer.main
+from typer._click.shell_completion import CompletionItem
 from typer.core import TyperGroup
 
 from proxy_worker.contract.errors import ProxyfleetError, TargetError
@@ -22,8 +23,11 @@ INTERRUPTED: Final = 130
 """Exit code after Ctrl-C, as shells count signals."""
 
 
-def commands(modules: Mapping[str, str]) -> type[TyperGroup]:
-    """A group whose commands are the `app` of these modules, so that each starts without the others' weight."""
+def commands(modules: Mapping[str, tuple[str, str]]) -> type[TyperGroup]:
+    """A group whose commands are the `app` of modules, each with what it does in a few words.
+
+    One starts without the others' weight; listing them, or completing their names, loads none.
+    """
 
     class Commands(TyperGroup):
         def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002 - the framework's signature
@@ -32,9 +36,22 @@ def commands(modules: Mapping[str, str]) -> type[TyperGroup]:
         def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ARG002 - the framework's signature
             if cmd_name not in modules:
                 return None
-            command = typer.main.get_command(importlib.import_module(modules[cmd_name]).app)
-            command.name = cmd_name
+            module, summary = modules[cmd_name]
+            command = typer.main.get_command(importlib.import_module(module).app)
+            command.name, command.short_help = cmd_name, summary
             return command
+
+        def format_commands(self, ctx: Any, formatter: Any) -> None:  # noqa: ARG002 - the framework's signature
+            with formatter.section("Commands"):
+                formatter.write_dl([(name, summary) for name, (_, summary) in modules.items()])
+
+        def shell_complete(self, ctx: Any, incomplete: str) -> list[Any]:
+            named = [
+                CompletionItem(name, help=summary)
+                for name, (_, summary) in modules.items()
+                if name.startswith(incomplete)
+            ]
+            return named or super().shell_complete(ctx, incomplete)
 
     return Commands
 

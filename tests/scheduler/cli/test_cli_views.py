@@ -201,8 +201,14 @@ def test_completion_without_a_database_is_empty_and_quiet(
     assert capsys.readouterr() == ("", "")
 
 
-def test_a_shell_completes_a_job_s_name(applied: Program, configured: Path) -> None:
-    shell = {"_SCHEDULER_COMPLETE": "complete_bash", "COMP_WORDS": "scheduler job start ni", "COMP_CWORD": "3"}
+@pytest.mark.parametrize(
+    ("words", "place", "expected"),
+    [("scheduler job start ni", 3, "nightly"), ("scheduler noti", 1, "notification")],
+)
+def test_a_shell_completes_names_of_jobs_and_commands(
+    applied: Program, configured: Path, words: str, place: int, expected: str
+) -> None:
+    shell = {"_SCHEDULER_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(place)}
     completed = subprocess.run(
         [Path(sys.executable).with_name("scheduler")],
         env=os.environ | shell,
@@ -210,7 +216,18 @@ def test_a_shell_completes_a_job_s_name(applied: Program, configured: Path) -> N
         text=True,
         check=False,
     )
-    assert completed.stdout.split() == ["nightly"]
+    assert completed.stdout.split() == [expected]
+
+
+def test_listing_commands_loads_none_of_them() -> None:
+    listing = (
+        "import sys; from typer.testing import CliRunner; from scheduler.cli import COMMANDS, app;"
+        "print(CliRunner().invoke(app, ['--help']).output);"
+        "print([module for module, _ in COMMANDS.values() if module in sys.modules])"
+    )
+    listed = subprocess.run([sys.executable, "-c", listing], capture_output=True, text=True, check=True)
+    assert "Tell servers and people how runs ended." in listed.stdout
+    assert listed.stdout.splitlines()[-1] == "[]"
 
 
 def test_a_reader_that_goes_away_is_no_error(applied: Program, world: World) -> None:
