@@ -14,6 +14,7 @@ from proxy_worker.mover.pacing import Pacing
 from proxy_worker.repository.repository import Repository
 from proxy_worker.repository.store.local import LocalStore
 from proxy_worker.repository.store.remote import RemoteStore
+from proxy_worker.repository.store.spool import Room
 from tests.gateway.serving import HERE, Fleet, Served, serving
 from tests.gateway.test_requests import files_of
 from tests.repository.making import CREDENTIAL, KEY, SMALL, VM, make_repository, noise, store_content
@@ -70,3 +71,20 @@ def test_a_writer_that_stops_does_not_wait_for_a_link_that_hangs(tmp_path: Path)
             assert not ending.is_alive()
             relay.wire = Wire.WHOLE
         relay.close()
+
+
+def test_what_memory_has_no_room_for_goes_by_a_file_and_arrives_the_same(served: Served, folder: Path) -> None:
+    store, content = served.store(), noise(80)
+    store.room = Room(3 * PAYLOAD_BYTES)
+    store.pace = Pacing(0)  # until all of them are made
+    writers = [store.create(f"packs/ab/{number}") for number in range(3)]
+    for writer in writers:
+        for at in range(0, len(content), PAYLOAD_BYTES // 2 + 7):
+            writer.write(content[at : at + PAYLOAD_BYTES // 2 + 7])
+        writer.end()
+    assert not store.room.take(PAYLOAD_BYTES)
+    store.pace = None
+
+    assert [writer.finish() for writer in writers] == [True, True, True]
+    assert list(files_of(folder).values()) == [content] * 3
+    assert store.room.take(3 * PAYLOAD_BYTES), "all of it is given back"

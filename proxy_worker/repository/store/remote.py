@@ -52,7 +52,7 @@ from proxy_worker.repository.store import (
     checked_name,
     checked_prefix,
 )
-from proxy_worker.repository.store.spool import SpooledObject
+from proxy_worker.repository.store.spool import Room, SpooledObject
 from proxy_worker.repository.store.tally import RequestTally
 
 _QUICK_S: Final = 60.0
@@ -87,6 +87,7 @@ class RemoteStore:
         """Raises `GatewayAddressError`; connects when first used."""
         address = GatewayAddress.parsed(location)
         self.location = location
+        self.room = Room()
         self._repository = address.name
         self._link = Link(address, identity, errors=_ERRORS, patience=patience)
 
