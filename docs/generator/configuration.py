@@ -141,6 +141,8 @@ def _kind(value: Mapping[str, Any], known: Mapping[str, Any]) -> str:
         words = " or ".join(dict.fromkeys(kinds))
     elif "enum" in value or "const" in value:
         words = ", ".join(f"`{choice}`" for choice in value.get("enum", [value.get("const")]))
+    elif "prefixItems" in value:
+        words = f"list of {len(value['prefixItems'])}: {', '.join(_kind(one, known) for one in value['prefixItems'])}"
     elif kind == "array":
         words = f"list of {_kind(value['items'], known)}".replace("of table", "of tables")
     elif kind == "object":
