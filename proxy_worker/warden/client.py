@@ -9,19 +9,17 @@ from itertools import islice
 from pathlib import Path
 from typing import Final
 
-from proxy_worker.contract.errors import ProxyfleetError
+from proxy_worker.contract.errors import ProxyfleetError, StoreError
 from proxy_worker.link.messages import Refusal, decoded, encoded
 from proxy_worker.repository.store import ObjectLockedError, ObjectNameError, ObjectNotFoundError
 from proxy_worker.warden.messages import LARGEST_BYTES, NAMES_AT_ONCE, Answer, Ask, Verb
-from proxy_worker.warden.register import RegisterError
 from proxy_worker.warden.rights import HardeningRefusedError
-from proxy_worker.warden.warden import LockError
 
 _ANSWER_S: Final = 60.0
 _ERRORS: Final[dict[str, type[ProxyfleetError]]] = {
-    kind.code(): kind
-    for kind in (ObjectLockedError, ObjectNameError, ObjectNotFoundError, LockError, RegisterError)
+    kind.code(): kind for kind in (ObjectLockedError, ObjectNameError, ObjectNotFoundError)
 }
+"""What else it refuses with concerns nobody but who looks after it, and is a store's error to others."""
 
 
 class WardenClient:
@@ -130,7 +128,7 @@ def _exchange(wire: socket.socket, question: bytes) -> Answer:
 
 def _raise(refusal: Refusal | None) -> None:
     if refusal is not None:
-        kind = _ERRORS.get(refusal.code, LockError)
+        kind = _ERRORS.get(refusal.code, StoreError)
         raise kind(refusal.what, why=refusal.why, remedy=refusal.remedy)
 
 

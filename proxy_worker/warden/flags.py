@@ -34,7 +34,7 @@ def put(file: int, flag: Flag) -> None:
 
 def take(file: int, flag: Flag) -> None:
     """Clear it; raises what `put` raises."""
-    fcntl.ioctl(file, _SET, _WORD.pack(_flags(file) & ~flag))
+    fcntl.ioctl(file, _SET, _WORD.pack(_flags(file) & ~flag.value))  # `~flag` is all other members, no more
 
 
 def _flags(file: int) -> int:

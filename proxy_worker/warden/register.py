@@ -36,14 +36,14 @@ class RegisterError(StoreError):
 
 
 class Register:
-    """One repository's. Single-threaded, and one process's at a time."""
+    """One repository's. One thread's at a time, and one process's."""
 
     def __init__(self, file: Path, boottime: Boottime = boottime) -> None:
         """Raises `RegisterError`."""
         self._file = file
         self._boottime = boottime
         try:
-            self._database = sqlite3.connect(file, isolation_level="IMMEDIATE", timeout=0)
+            self._database = sqlite3.connect(file, isolation_level="IMMEDIATE", timeout=0, check_same_thread=False)
             self._database.execute("PRAGMA locking_mode = EXCLUSIVE")
             self._database.execute("PRAGMA synchronous = EXTRA")
             self._database.executescript(f"BEGIN; {_TABLES} COMMIT")

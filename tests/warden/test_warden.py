@@ -99,7 +99,10 @@ def test_it_lets_go_when_the_term_is_over_and_not_before(warden: NearWarden, roo
     assert left_s(warden, POINT) == pytest.approx(60)
     clock.now_s += 61
     assert left_s(warden, POINT) == 0
-    warden.release(POINT)
+    with path.open() as file:
+        others = flags._flags(file.fileno()) & ~flags.Flag.IMMUTABLE.value
+        warden.release(POINT)
+        assert flags._flags(file.fileno()) == others != 0, "what else is said of the file stays"
     path.unlink()
 
 
@@ -297,7 +300,7 @@ def test_links_and_pipes_lead_it_nowhere(warden: NearWarden, root: Path, tmp_pat
 
     for name in ("packs/ab/link", "packs/ab/pipe", "packs/cd/outside"):
         with pytest.raises(LockError):
-            warden.lock(name)
+            warden.warden.lock([name])
     outside.unlink()
     assert warden.warden.sweep() == 1
 
