@@ -103,7 +103,7 @@ def _table_in(value: Mapping[str, Any], known: Mapping[str, Any]) -> tuple[Mappi
     if "anyOf" in value:
         return next((found for found in (_table_in(one, known) for one in value["anyOf"]) if found[0]), (None, ""))
     if value.get("type") == "array":
-        return _table_in(value["items"], known)[0], "list"
+        return _table_in(value.get("items", {}), known)[0], "list"
     inside = value.get("additionalProperties") or next(iter(value.get("patternProperties", {}).values()), None)
     return (_table_in(inside, known)[0], "map") if isinstance(inside, Mapping) else (None, "")
 
@@ -142,7 +142,8 @@ def _kind(value: Mapping[str, Any], known: Mapping[str, Any]) -> str:
     elif "enum" in value or "const" in value:
         words = ", ".join(f"`{choice}`" for choice in value.get("enum", [value.get("const")]))
     elif "prefixItems" in value:
-        words = f"list of {len(value['prefixItems'])}: {', '.join(_kind(one, known) for one in value['prefixItems'])}"
+        each = [_kind(one, known) for one in value["prefixItems"]]
+        words = f"list of {len(each)}: {', '.join(each)}"
     elif kind == "array":
         words = f"list of {_kind(value['items'], known)}".replace("of table", "of tables")
     elif kind == "object":
