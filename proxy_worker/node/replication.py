@@ -23,6 +23,7 @@ from proxy_worker.node.configuration_files import read_configuration_file
 from proxy_worker.node.traffic import kept_to_flow, kept_to_share
 from proxy_worker.replication.disk import ReplicaDisk
 from proxy_worker.replication.durable import put, remove
+from proxy_worker.replication.errors import ReplicaIsSourceError
 from proxy_worker.replication.folder import ReplicaFolder
 from proxy_worker.replication.reception import Reception
 from proxy_worker.replication.session_lock import writing
@@ -122,6 +123,13 @@ def _write_here(
 
     if body.target is None:
         raise ValueError("the contract asks for a receiver or a target")
+    if (body.target.disk.address.datastore, body.target.disk.address.path) == (
+        body.disk.address.datastore,
+        body.disk.address.path,
+    ):
+        raise ReplicaIsSourceError(
+            f"disk {body.disk.key} of {body.vm.name}", why="it is to be replicated onto itself"
+        )
     files = tuple(read_configuration_file(address, bench) for address in body.configuration)
     with _reception(body.target, body.job, bench, claim, keeper) as begun:
         return replicate_disk(

@@ -41,6 +41,10 @@ class ReplicaDiskSizeError(ConflictError):
     """A replica's disk is larger than its source, or can't be made as large."""
 
 
+class ReplicaIsSourceError(ConflictError):
+    """A disk is to be replicated onto itself."""
+
+
 class ReplicaUnreachableError(NotFoundError):
     """This proxy doesn't have a replica's datastore as a folder."""
 

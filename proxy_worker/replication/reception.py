@@ -94,7 +94,7 @@ class Reception:
 
     def __init__(self, folder: ReplicaFolder, disk: ReplicaDisk, table: Table, control: Control) -> None:
         self.name = disk.name
-        self.done = Written()
+        self.done = Written(disk.identity.size_bytes or 0)
         self.note = ""
         """Why the disk had to be compared, if it had."""
         self._folder = folder

@@ -27,7 +27,7 @@ from tests.surviving.relay import Wire
 BLOCKS = 96
 HANDSHAKES_BYTES = 6 * 8192
 """Of five streams and the connection that they are tried out with: nothing to a disk, but much to this one."""
-PATIENT_FOR_A_MOMENT = Patience(first_pause_s=0.05, longest_pause_s=0.1, in_all_s=0.5, first_contact_s=0.5)
+PATIENT_FOR_A_MOMENT = Patience(first_pause_s=0.05, longest_pause_s=0.05, in_all_s=0.1, first_contact_s=0.1)
 
 
 @pytest.fixture(scope="module")

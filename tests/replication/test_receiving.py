@@ -62,7 +62,7 @@ def say(desk: Desk, method: str, message: msgspec.Struct, pieces: list[bytes] | 
     return bytes(call(SOURCE, iter([encoded(message), *map(framed, pieces)])))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(st.lists(said, max_size=8), st.binary(max_size=20))
 def test_whatever_is_said_is_done_or_refused_and_never_written_anywhere_else(
     tmp_path_factory: pytest.TempPathFactory, conversation: list[tuple[str, msgspec.Struct]], nonsense: bytes

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -236,6 +237,18 @@ def test_a_session_waits_for_the_one_before_and_one_of_an_earlier_fence_never_wr
     with pytest.raises(StaleSessionError, match="session 7 has had it since"), target.reception(6):
         pass
 
+    asked = 0
+
+    def end_the_former() -> None:
+        nonlocal asked
+        asked += 1
+        former.close()
+
+    former = ExitStack()
+    former.enter_context(writing(session, "disk", 8, patience_s=0, go_on=never))
+    with writing(session, "disk", 9, patience_s=60, go_on=end_the_former):
+        assert asked == 1
+
 
 class Stopping:
     """A control that stops a target after it was asked so often: before each block that it reads or writes."""
@@ -281,7 +294,7 @@ def days(draw: st.DrawFn) -> tuple[int, list[list[tuple[int, bytes]]]]:
     return size, draw(st.lists(st.lists(write, max_size=4), min_size=1, max_size=3))
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(days(), st.booleans(), st.sampled_from([1, 3]))
 def test_a_replica_is_equal_to_its_source_after_every_run(
     tmp_path_factory: pytest.TempPathFactory,

@@ -263,3 +263,8 @@ def test_one_proxy_that_is_both_needs_no_network_and_a_seed_spares_the_rest(site
     assert isinstance(ended.result, DiskReplicateResult), ended.failure
     assert sites.flat.read_bytes() == sites.source.read_bytes()
     assert ended.result.report.stored_bytes == 256 << 10
+
+    itself = sites.target.model_copy(update={"disk": sites.replicate("run-2", target=sites.target).disk})
+    refused = sites.run(sites.replicate("run-2", target=itself), proxy="proxy-dr")
+    assert refused.failure is not None
+    assert refused.failure.code == "replica-is-source"
