@@ -93,15 +93,21 @@ class ExportedDisk:
 
     def _load(self, run: range) -> Iterator[tuple[int, bytes]]:
         """Read neighbouring blocks, and keep them."""
+        for number, block in self._read(run):
+            self._blocks.put(number, block)
+            yield number, block
+
+    def _read(self, run: range) -> Iterator[tuple[int, bytes]]:
         begin = run.start * self.block_size
         length = min(run.stop * self.block_size, self.size_bytes) - begin
+        if len(run) == 1:
+            yield run.start, self._reader.read_block(self._id(run.start), length)
+            return
         buffer = memoryview(bytearray(length))
         self._reader.read_blocks_into([self._id(number) for number in run], buffer)
         for number in run:
             at = (number - run.start) * self.block_size
-            block = bytes(buffer[at : at + self.block_size])
-            self._blocks.put(number, block)
-            yield number, block
+            yield number, bytes(buffer[at : at + self.block_size])
 
     def _copy(self, number: int, block: bytes, offset: int, view: memoryview) -> None:
         begin, stop = self._overlap(number, offset, offset + len(view))

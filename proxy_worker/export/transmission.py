@@ -37,6 +37,7 @@ logger = logging.getLogger(__name__)
 
 _WRITES: Final = frozenset({Command.WRITE, Command.TRIM, Command.WRITE_ZEROES})
 _MOST_EXTENTS: Final = 4096
+_COMMANDS: Final = {int(command): command for command in Command}
 _THREADS: Final = len(os.sched_getaffinity(0)) + 2
 """Of a client: two may wait for the repository while the cores work."""
 
@@ -72,7 +73,10 @@ class _Request:
 
 
 class Transmission:
-    """One client's requests, done by threads of its own: one that stops reading keeps nobody else waiting."""
+    """One client's requests, done by threads of its own: one that stops reading keeps nobody else waiting.
+
+    Whichever thread receives a request answers it, while another receives the next: nothing is handed over.
+    """
 
     def __init__(self, link: socket.socket, agreement: Agreement) -> None:
         self._link = link
@@ -81,13 +85,38 @@ class Transmission:
         self._structured = agreement.structured
         self._allocation = agreement.allocation
         self._room = _Room()
+        self._receiving = threading.Lock()
         self._sending = threading.Lock()
+        self._left = False
+        self._failure: OSError | EOFError | ValueError | struct.error | None = None
 
     def run(self) -> None:
         """Until the client leaves. Raises OSError, EOFError and ValueError when it doesn't say so."""
         with ThreadPoolExecutor(_THREADS, thread_name_prefix="export") as threads:
-            while (request := self._receive()) is not None:
-                threads.submit(self._work, request).add_done_callback(self._ended)
+            for _ in range(_THREADS):
+                threads.submit(self._work).add_done_callback(self._ended)
+        if self._failure is not None:
+            raise self._failure
+
+    def _work(self) -> None:
+        """Receive and answer, one request after the other."""
+        while (request := self._next()) is not None:
+            try:
+                self._answer(request)
+            finally:
+                self._room.give_back(_held(request.command, request.length))
+
+    def _next(self) -> _Request | None:
+        """The client's next request; None when there won't be another."""
+        with self._receiving:
+            if self._left:
+                return None
+            try:
+                request = self._receive()
+            except (OSError, EOFError, ValueError, struct.error) as error:
+                request, self._failure = None, error
+            self._left = request is None
+            return request
 
     def _receive(self) -> _Request | None:
         magic, flags, kind, cookie, offset, length = REQUEST.unpack(receive(self._link, REQUEST.size))
@@ -101,17 +130,11 @@ class Transmission:
         self._room.take(size)
         try:
             payload = memoryview(receive(self._link, length)) if kind == Command.WRITE else None
-            known = Command(kind) if kind in set(Command) else Command.DISCONNECT
+            known = _COMMANDS.get(kind, Command.DISCONNECT)
             return _Request(flags, known, cookie, offset, length, payload)
         except BaseException:
             self._room.give_back(size)
             raise
-
-    def _work(self, request: _Request) -> None:
-        try:
-            self._answer(request)
-        finally:
-            self._room.give_back(_held(request.command, request.length))
 
     def _ended(self, work: Future[None]) -> None:
         """A request that got no answer ends the connection: a client would wait for it for ever."""
@@ -189,8 +212,10 @@ class Transmission:
             head += struct.pack(">Q", request.offset)
         else:
             head = SIMPLE.pack(SIMPLE_MAGIC, 0, request.cookie)
-        self._link.sendall(head)
-        self._link.sendall(content)
+        sent = self._link.sendmsg([head, content])
+        if sent < len(head) + len(content):  # a long one goes in pieces
+            self._link.sendall(head[sent:])
+            self._link.sendall(content[max(0, sent - len(head)) :])
 
     def _send_done(self, request: _Request) -> None:
         self._link.sendall(SIMPLE.pack(SIMPLE_MAGIC, 0, request.cookie))

@@ -89,15 +89,25 @@ class ChunkReader:
 
         `view` may be longer than the block, never shorter.
         """
+        block = self.open_block(location, block_id, stored)
+        if len(block) > len(view):
+            raise self._too_long(location)
+        view[: len(block)] = block
+        return len(block)
+
+    def open_block(self, location: Location, block_id: bytes, stored: memoryview) -> Buffer:
+        """Open a stored chunk and return the block; good until this thread opens the next.
+
+        Raises `RepositoryDamageError`.
+        """
+        if location.plain_length > self._block_size * location.block_count:
+            raise self._too_long(location)
         if location.block_count > 1:
-            return self._open_grouped(location, block_id, stored, view)
-        if location.plain_length > len(view):
-            raise self.damage(location.pack.name, f"the chunk at {location.offset} is longer than it should be")
+            return self._open_grouped(location, block_id, stored)
         plain = self.open_chunk(location, block_id, stored)
         if self._keyring.block_id(plain) != block_id:
             raise self.damage(location.pack.name, f"the block at {location.offset} is another one")
-        view[: location.plain_length] = plain
-        return location.plain_length
+        return plain
 
     def open_chunk(self, location: Location, ids: bytes, stored: memoryview) -> Buffer:
         """Decrypt and decompress a chunk of blocks; good until this thread opens the next.
@@ -162,7 +172,10 @@ class ChunkReader:
         cipher.decrypt_into(nonce_of(location.nonce), stored, chunk_binding(ids, location.codec), body)
         return body
 
-    def _open_grouped(self, location: Location, block_id: bytes, stored: memoryview, view: memoryview) -> int:
+    def _too_long(self, location: Location) -> DamageError:
+        return self.damage(location.pack.name, f"the chunk at {location.offset} is longer than it should be")
+
+    def _open_grouped(self, location: Location, block_id: bytes, stored: memoryview) -> memoryview:
         """A block that shares its chunk with others: the pack's table says which."""
         pack = location.pack
         try:
@@ -173,10 +186,9 @@ class ChunkReader:
         plain = memoryview(self.open_chunk(location, ids, stored))
         begin = location.place * self._block_size
         block = plain[begin : begin + self._block_size]
-        if self._keyring.block_id(block) != block_id or len(block) > len(view):
+        if self._keyring.block_id(block) != block_id:
             raise self.damage(pack.name, f"a block in the chunk at {location.offset} is another one")
-        view[: len(block)] = block
-        return len(block)
+        return block
 
     def _buffer(self, use: str, length: int) -> memoryview:
         held: memoryview | None = getattr(self._threads, use, None)
