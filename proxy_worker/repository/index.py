@@ -1,8 +1,8 @@
 """The local index: every fragment of a repository, merged into a few sorted runs beside the process that uses it.
 
-Refreshing lists `index/`, reads the fragments that are new, and drops runs that cover one that is gone. Runs of
-like size are merged, so that a look-up asks few of them. Several processes may share a cache folder: one
-refreshes at a time, and replaced runs stay readable to whoever has them mapped.
+Refreshing lists `index/`, reads the fragments that are new, and drops what those said that are gone. Runs of like
+size are merged, so that a look-up asks few of them. Several processes may share a cache folder: one refreshes at a
+time, and replaced runs stay readable to whoever has them mapped.
 """
 
 from __future__ import annotations
@@ -77,11 +77,14 @@ class Index:
         self.damaged: dict[str, DamageError] = {}
         """Fragments that didn't open at the last refresh."""
 
-    def refresh(self) -> None:
-        """Take in what has been published, and forget what has been withdrawn, up to now."""
+    def refresh(self, *, thoroughly: bool = False) -> None:
+        """Take in what has been published, and forget what has been withdrawn, up to now.
+
+        `thoroughly`: what the cache holds is read whole, and counts only if it is as it was written.
+        """
         try:
             with self._lock, self._locked_folder():
-                self._refresh()
+                self._refresh(thoroughly)
         except OSError as error:
             raise _cache_error(self._folder, error) from error
 
@@ -112,8 +115,9 @@ class Index:
         if self._drop:
             self._drop()
 
-    def _refresh(self) -> None:
-        runs, new = self._compare(self._open_runs())
+    def _refresh(self, thoroughly: bool) -> None:
+        opened = self._open_runs()
+        runs, new = self._compare([run for run in opened if not thoroughly or run.is_sound()])
         self.damaged = {}
         for batch in self._batches(new):
             runs.append(self._write(batch))
@@ -126,7 +130,7 @@ class Index:
     def _open_runs(self) -> list[IndexRun]:
         try:
             manifest = msgspec.json.decode((self._folder / _MANIFEST).read_bytes(), type=_Manifest)
-        except (FileNotFoundError, msgspec.MsgspecError):
+        except (FileNotFoundError, msgspec.MsgspecError, ValueError):
             return []
         if manifest.generation != self._generation:
             return []
@@ -140,9 +144,15 @@ class Index:
         return runs
 
     def _compare(self, runs: list[IndexRun]) -> tuple[list[IndexRun], Iterator[bytes]]:
-        """The runs that still hold, and the ids of fragments that none of them covers."""
+        """The runs as far as they still hold, and the ids of fragments that none of them covers."""
         listed = _Buckets(fragments_in(self._store))
-        kept = [run for run in runs if listed.hold(run.fragment_ids())]
+        kept = []
+        for run in runs:
+            gone = frozenset(_Buckets(run.fragment_ids()).without(listed.ids()))
+            if not gone:
+                kept.append(run)
+            elif (rest := run.source_without(gone)).fragment_ids:
+                kept.append(self._write([rest]))
         return kept, listed.without(fragment for run in kept for fragment in run.fragment_ids())
 
     def _batches(self, fragment_ids: Iterable[bytes]) -> Iterator[list[RunSource]]:
@@ -223,10 +233,10 @@ class _Buckets:
         for fragment_id in ids:
             self._buckets[fragment_id[0]] += fragment_id
 
-    def hold(self, ids: Iterable[bytes]) -> bool:
-        """Whether all of `ids` are here."""
-        others = _Buckets(ids)
-        return all(others._set(first) <= self._set(first) for first in range(256))
+    def ids(self) -> Iterator[bytes]:
+        """All of them."""
+        for first in range(256):
+            yield from self._set(first)
 
     def without(self, ids: Iterable[bytes]) -> Iterator[bytes]:
         """Those that aren't in `ids`."""

@@ -1,7 +1,9 @@
 """Runs: sorted, immutable, memory-mapped files of index records, the pieces that the local index is made of.
 
 A run is a cache: it is made from fragments, never believed over them, and losing it costs time. Layout: header,
-fan-out table on the first bits of the id, records, ids of the fragments it covers, packs, data keys, end mark.
+fan-out table on the first bits of the id, records, ids of the fragments it covers, packs, data keys, checksum (the
+XXH3-128 of all from the records on, and then of what is before them), end mark.
+
 Memory-mapped pages belong to the file, so that a process's own memory doesn't grow with the repository.
 """
 
@@ -12,7 +14,7 @@ import os
 import struct
 from array import array
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
@@ -20,13 +22,15 @@ from typing import Final, NamedTuple
 
 import blake3
 import msgspec
+import xxhash
 
 from proxy_worker.repository.data_keys import SealedDataKey
 from proxy_worker.repository.fragments import PACK_FIELD, RECORD, FragmentPack
 from proxy_worker.repository.keyring import ID_BYTES
 from proxy_worker.repository.pack_layout import pack_name
 
-_MAGIC: Final = b"PFRUN\x00\x00\x02"
+_MAGIC: Final = b"PFRUN\x00\x00\x03"
+_CHECKSUM_BYTES: Final = 16
 _HEADER: Final = struct.Struct("<8sIIQQQQ")
 """Magic, bits of the fan-out, zero, records, fragments, packs, bytes of data keys."""
 _PACK: Final = struct.Struct("<16s16sQQII")
@@ -39,6 +43,7 @@ _FAN_BITS: Final = (8, 16)
 """For fewer records than that, and for more."""
 _PARTITION_RECORDS: Final = 50_000
 _PACKS_REMEMBERED: Final = 4096
+_LEFT_OUT: Final = 0xFFFF_FFFF
 FRAGMENT_ID_BYTES: Final = 16
 _data_keys = msgspec.msgpack.Decoder(tuple[SealedDataKey, ...])
 
@@ -77,6 +82,8 @@ class RunSource:
     """Id, group digest, size, encoded data keys, fragment id; asked for more than once."""
     pack_count: int
     records: bytes | IndexRun
+    numbers: array[int] | None = None
+    """Of a run that something is left out of: for each of its packs the number here, or `_LEFT_OUT`."""
 
 
 def group_digest(group: str) -> bytes:
@@ -118,12 +125,19 @@ class IndexRun:
         self._fragments = self._records + RECORD.size * self.record_count
         self._packs = self._fragments + FRAGMENT_ID_BYTES * fragments
         self._keys = self._packs + _PACK.size * self.pack_count
-        end = self._keys + key_bytes
-        if len(self._map) != end + len(_MAGIC) or self._map[end:] != _MAGIC:
+        self._end = self._keys + key_bytes
+        if len(self._map) != self._end + _CHECKSUM_BYTES + len(_MAGIC) or self._map[-len(_MAGIC) :] != _MAGIC:
             raise ValueError(f"{path} is not a whole run")
         self._shift = 16 - bits
         self._fragment_count = fragments
         self._entries: dict[int, PackEntry] = {}
+
+    def is_sound(self) -> bool:
+        """Whether it still is as it was written. Reads it all: for those who delete by what it says."""
+        with memoryview(self._map) as content:
+            checksum = xxhash.xxh3_128(content[self._records : self._end])
+            checksum.update(content[: self._records])
+            return checksum.digest() == content[self._end : self._end + _CHECKSUM_BYTES]
 
     def find(self, block_id: bytes) -> list[tuple[int, Location]]:
         """Every copy of an id, each with its pack's number in this run."""
@@ -186,9 +200,12 @@ class IndexRun:
 
     def records(self, low: int, high: int) -> list[bytes]:
         """Records by number."""
+        return _split(self.joined_records(low, high))
+
+    def joined_records(self, low: int, high: int) -> bytes:
+        """The same, one after the other."""
         begin = self._records + RECORD.size * low
-        block = self._map[begin : begin + RECORD.size * (high - low)]
-        return _split(block)
+        return self._map[begin : begin + RECORD.size * (high - low)]
 
     def lower_bound(self, prefix: int) -> int:
         """The number of the first record whose id's first 16 bits are at least `prefix` (0 to 65536)."""
@@ -201,6 +218,16 @@ class IndexRun:
         return RunSource(
             list(self.fragment_ids()), lambda: map(self._raw_pack, range(self.pack_count)), self.pack_count, self
         )
+
+    def source_without(self, gone: Set[bytes]) -> RunSource:
+        """The same without what fragments say that are `gone`."""
+        left = {number for number, fragment in enumerate(self.fragment_ids()) if fragment in gone}
+        kept = [number for number in range(self.pack_count) if self._described(number)[-1] not in left]
+        numbers = array("I", [_LEFT_OUT]) * self.pack_count
+        for place, number in enumerate(kept):
+            numbers[number] = place
+        fragment_ids = [fragment for fragment in self.fragment_ids() if fragment not in gone]
+        return RunSource(fragment_ids, lambda: map(self._raw_pack, kept), len(kept), self, numbers)
 
     def _raw_pack(self, number: int) -> tuple[bytes, bytes, int, bytes, bytes]:
         pack_id, group, size_bytes, begin, length, fragment = self._described(number)
@@ -234,32 +261,41 @@ class IndexRun:
 
 def write_run(path: Path, sources: Sequence[RunSource]) -> None:
     """Merge sources into one durable run, in memory that doesn't depend on how many records there are."""
-    total = sum(_count(source.records) for source in sources)
+    most = sum(_count(source.records) for source in sources)
+    total = 0
     fragments = sorted(fragment for source in sources for fragment in source.fragment_ids)
-    bits = _FAN_BITS[total >= _SMALL]
+    bits = _FAN_BITS[most >= _SMALL]
     fan = array("I", bytes(4 * ((1 << bits) + 1)))
+    checksum = xxhash.xxh3_128()
     with path.open("wb") as file:
+
+        def put(piece: bytes) -> None:
+            checksum.update(piece)
+            file.write(piece)
+
         file.seek(_HEADER.size + 4 * len(fan))
-        for records in _sorted_partitions(sources, total):
+        for records in _sorted_partitions(sources, most):
+            total += len(records)
             for record in records:
                 fan[(((record[0] << 8) | record[1]) >> (16 - bits)) + 1] += 1
-            file.write(b"".join(records))
+            put(b"".join(records))
         fan = array("I", accumulate(fan))
-        file.write(b"".join(fragments))
+        put(b"".join(fragments))
         packs = key_bytes = 0
         for source in sources:
             for pack_id, group, size_bytes, encoded, fragment in source.packs():
                 number = bisect_left(fragments, fragment)
-                file.write(_PACK.pack(pack_id, group, size_bytes, key_bytes, len(encoded), number))
+                put(_PACK.pack(pack_id, group, size_bytes, key_bytes, len(encoded), number))
                 key_bytes += len(encoded)
                 packs += 1
         for source in sources:
             for *_, encoded, _ in source.packs():
-                file.write(encoded)
-        file.write(_MAGIC)
+                put(encoded)
+        head = _HEADER.pack(_MAGIC, bits, 0, total, len(fragments), packs, key_bytes) + fan.tobytes()
+        checksum.update(head)
+        file.write(checksum.digest() + _MAGIC)
         file.seek(0)
-        file.write(_HEADER.pack(_MAGIC, bits, 0, total, len(fragments), packs, key_bytes))
-        file.write(fan.tobytes())
+        file.write(head)
         file.flush()
         os.fsync(file.fileno())
 
@@ -279,7 +315,8 @@ def _sorted_partitions(sources: Sequence[RunSource], total: int) -> Iterator[lis
         for source in sources:
             if isinstance(source.records, IndexRun):
                 run = source.records
-                merged += _renumbered(run.records(run.lower_bound(low), run.lower_bound(low + step)), base)
+                records = run.records(run.lower_bound(low), run.lower_bound(low + step))
+                merged += _renumbered(records, base, source.numbers)
             base += source.pack_count
         end = position
         limit = (low + step).to_bytes(3, "big")
@@ -301,12 +338,15 @@ def _renumbered_fragments(sources: Sequence[RunSource]) -> list[bytes]:
     return records
 
 
-def _renumbered(records: list[bytes], base: int) -> list[bytes]:
-    if not base:
+def _renumbered(records: list[bytes], base: int, numbers: array[int] | None = None) -> list[bytes]:
+    if not base and numbers is None:
         return records
     head, tail = PACK_FIELD.start, PACK_FIELD.stop
     pack, unpack = _PACK_NUMBER.pack, _PACK_NUMBER.unpack_from
-    return [record[:head] + pack(unpack(record, head)[0] + base) + record[tail:] for record in records]
+    placed = ((record, unpack(record, head)[0]) for record in records)
+    if numbers is not None:
+        placed = ((record, numbers[number]) for record, number in placed if numbers[number] != _LEFT_OUT)
+    return [record[:head] + pack(number + base) + record[tail:] for record, number in placed]
 
 
 def _split(block: bytes) -> list[bytes]:
