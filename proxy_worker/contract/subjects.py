@@ -134,6 +134,8 @@ class RepositoryReference(Frozen):
     """A folder on the proxies that reach it."""
     credential: Name | None = None
     """Names the secret `<credential>.key` (write or read key) or `<credential>.passphrase`; None: not encrypted."""
+    preferred_networks: tuple[str, ...] = ()
+    """Of a gateway: networks over which it is reached if its name has an address there, best first."""
 
 
 class Extent(Frozen):

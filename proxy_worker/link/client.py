@@ -9,12 +9,11 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
-import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Final, NoReturn, TypeVar
 
@@ -36,11 +35,11 @@ from proxy_worker.link.errors import (
 from proxy_worker.link.frames import LARGEST_MESSAGE_BYTES, FrameError, opened
 from proxy_worker.link.identity import Identity
 from proxy_worker.link.messages import SERVICE, M, Refusal, decoded, encoded
+from proxy_worker.link.networks import connect
 from proxy_worker.link.silence import LONGEST_SILENCE_S, Crossing, SilenceWatch
 
 T = TypeVar("T")
 
-_CONNECT_S: Final = 10.0
 _KEEPALIVE_MS: Final = 20_000
 _LOOK_S: Final = 0.5
 _ENDED: Final = "nothing has crossed for too long, or it was given up"
@@ -82,13 +81,17 @@ class Link:
         streams: int = 5,
         patience: Patience | None = None,
         peer: str | None = None,
+        networks: Sequence[str] = (),
     ) -> None:
         """`errors`: what the other end's refusals become, by their codes. Connections: one for each stream.
+
+        Where the host has several addresses, those in `networks` are tried first.
 
         `peer`: the name of the only proxy that may answer there, in the place of a gateway that has the address.
         """
         self.address = address
         self._peer = peer
+        self._networks = networks
         self._other = f"proxy {peer} at {address.target}" if peer else f"gateway {address.target}"
         self._identity = identity
         self._errors = errors
@@ -246,8 +249,8 @@ class Link:
     def _channel(self) -> grpc.Channel:
         with self._lock:
             if not self._channels:
-                found = self._tried_out()
-                self._channels = [self._opened(found) for _ in range(self._streams)]
+                found, place = self._tried_out()
+                self._channels = [self._opened(found, place) for _ in range(self._streams)]
             return self._channels[next(self._turn) % len(self._channels)]
 
     def _is_open(self, channel: grpc.Channel) -> bool:
@@ -262,7 +265,7 @@ class Link:
         for one in channels:
             one.close()
 
-    def _opened(self, server_certificate: bytes) -> grpc.Channel:
+    def _opened(self, server_certificate: bytes, place: str) -> grpc.Channel:
         key, certificate, _ = self._identity.read()
         credentials = grpc.ssl_channel_credentials(server_certificate, key, certificate)
         options: list[tuple[str, Any]] = [
@@ -271,17 +274,18 @@ class Link:
             ("grpc.keepalive_time_ms", _KEEPALIVE_MS),
             ("grpc.keepalive_timeout_ms", _KEEPALIVE_MS),
             ("grpc.enable_retries", 0),
-            *([("grpc.ssl_target_name_override", self._peer)] if self._peer else []),
+            ("grpc.ssl_target_name_override", self._peer or self.address.host),
         ]
-        return grpc.secure_channel(self.address.target, credentials, options)
+        return grpc.secure_channel(replace(self.address, host=place).target, credentials, options)
 
-    def _tried_out(self) -> bytes:
-        """The certificate that the other end shows, PEM, once it is found good and this end's was accepted."""
+    def _tried_out(self) -> tuple[bytes, str]:
+        """The certificate that the other end shows, PEM, once it is found good and this end's was accepted; and the
+        address that it has been reached at."""
         context = _context(self._identity)
-        place = (self.address.host, self.address.port)
         try:
+            connection, place = connect(self.address.host, self.address.port, self._networks)
             with (
-                socket.create_connection(place, timeout=_CONNECT_S) as plain,
+                connection as plain,
                 context.wrap_socket(plain, server_hostname=self._peer or self.address.host) as wire,
             ):
                 shown = wire.getpeercert(binary_form=True) or b""
@@ -309,7 +313,7 @@ class Link:
             raise LinkCertificateError(
                 f"link to {self.address.target}", why=f"its certificate is of role {role}, not a gateway's"
             )
-        return ssl.DER_cert_to_PEM_cert(shown).encode()
+        return ssl.DER_cert_to_PEM_cert(shown).encode(), place
 
     def _require_own_to_count(self) -> None:
         own = x509.load_pem_x509_certificate(self._identity.read()[1])

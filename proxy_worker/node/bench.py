@@ -99,6 +99,7 @@ class Bench:
             reference.location,
             access_key_file=access_key if access_key.exists() else None,
             identity=self.configuration.link_identity(),
+            networks=reference.preferred_networks,
         )
 
     def forget_repositories(self) -> None:

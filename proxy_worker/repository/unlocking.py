@@ -7,6 +7,7 @@ the package: a command unlocks in a thread while it loads the rest.
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -43,9 +44,16 @@ class Unlocked:
     """Everything, when a passphrase (or no encryption) opened it; None with a key file."""
 
 
-def open_store(location: str, *, access_key_file: Path | None = None, identity: Identity | None = None) -> Store:
+def open_store(
+    location: str,
+    *,
+    access_key_file: Path | None = None,
+    identity: Identity | None = None,
+    networks: Sequence[str] = (),
+) -> Store:
     """The store at a location: a folder, an `s3://` URL, with an access key where a file holds one, or what a
-    gateway offers, with a certificate, by default the one that the environment names.
+    gateway offers, with a certificate, by default the one that the environment names, over one of the `networks`
+    that it has an address in.
 
     Raises `RepositoryNotFoundError` when a folder isn't there, `StoreUrlError`, `KeyFileError`,
     `GatewayAddressError`, `LinkCertificateError`.
@@ -56,13 +64,19 @@ def open_store(location: str, *, access_key_file: Path | None = None, identity: 
             why="there is no such folder",
             remedy="Check the path; is its file system mounted?",
         )
-    return store_at(location, access_key_file=access_key_file, identity=identity)
+    return store_at(location, access_key_file=access_key_file, identity=identity, networks=networks)
 
 
-def store_at(location: str, *, access_key_file: Path | None = None, identity: Identity | None = None) -> Store:
+def store_at(
+    location: str,
+    *,
+    access_key_file: Path | None = None,
+    identity: Identity | None = None,
+    networks: Sequence[str] = (),
+) -> Store:
     """The store at a location, whether or not there is anything; otherwise as `open_store`."""
     if location.startswith(SCHEME):
-        return _remote(location, identity or Identity.of_environment(os.environ))
+        return _remote(location, identity or Identity.of_environment(os.environ), networks)
     if not location.startswith(OBJECT_STORE):
         return LocalStore(Path(location))
     from proxy_worker.repository.store.objects import ObjectStore  # noqa: PLC0415 - heavy, and rarely wanted
@@ -70,7 +84,7 @@ def store_at(location: str, *, access_key_file: Path | None = None, identity: Id
     return ObjectStore(location, access_key=load_access_key(access_key_file) if access_key_file else None)
 
 
-def _remote(location: str, identity: Identity | None) -> Store:
+def _remote(location: str, identity: Identity | None, networks: Sequence[str]) -> Store:
     if identity is None:
         raise LinkCertificateError(
             f"repository {location}",
@@ -79,7 +93,7 @@ def _remote(location: str, identity: Identity | None) -> Store:
         )
     from proxy_worker.repository.store.remote import RemoteStore  # noqa: PLC0415 - heavy, and rarely wanted
 
-    return RemoteStore(location, identity)
+    return RemoteStore(location, identity, networks=networks)
 
 
 def unlock(store: Store, credential: Credential) -> Unlocked:

@@ -91,6 +91,14 @@ def fleet(
     ] = None,
     stop_ms: Stop = None,
     throttle_ms: Throttle = None,
+    networks: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--prefer-network",
+            metavar="NETWORK",
+            help="Over what gateways with an address there are reached: '10.9.0.0/16', '' for any. Repeatable.",
+        ),
+    ] = None,
 ) -> None:
     """Change what holds for all jobs and datastores. Restores may run at any time.
 
@@ -99,10 +107,13 @@ def fleet(
       scheduler dispatch fleet --window 'Mon-Fri 20:00-6:00' --window 'Sat,Sun 0:00-24:00' --timezone Europe/Berlin
       scheduler dispatch fleet --any-time --patience 120
       scheduler dispatch fleet --latency-stop 15 --latency-throttle 25
+      scheduler dispatch fleet --prefer-network 10.9.0.0/16 --prefer-network 10.0.0.0/8
     """
     keys = _window(hours, timezone, any_time=any_time)
     if patience is not None:
         keys["patience_seconds"] = patience
+    if networks is not None:
+        keys["preferred_networks"] = _names(networks)
     _require_change(keys, stop_ms, throttle_ms)
     with opened_state() as state, state.write() as session:
         latency = stored_dispatch(session).latency
@@ -229,6 +240,7 @@ def _fleet_rows(dispatch: Dispatch) -> list[tuple[str, str | Text]]:
             "slow datastores",
             f"no more from {dispatch.latency.stop_ms:g} ms, paused from {dispatch.latency.throttle_ms:g} ms",
         ),
+        ("preferred networks", ", ".join(dispatch.preferred_networks) or "none"),
     ]
 
 

@@ -7,6 +7,7 @@ from ipaddress import ip_address
 
 from scheduler.cli.printing import note
 from scheduler.dispatch.traffic import DeclaredTraffic
+from scheduler.planning.traffic import TrafficRule
 from scheduler.state.store import State
 
 
@@ -19,6 +20,14 @@ def tell_traffic_rules(state: State, host: str) -> None:
     with state.read() as session:
         declared = DeclaredTraffic.load(session)
     for rule, repositories in declared.rules_for(address):
-        when = f" in {rule.window}" if rule.window is not None else ""
-        exempt = f", {' and '.join(rule.exempt)}s exempt" if rule.exempt else ""
-        note(f"Traffic rule {rule.name}: {rule.limit}{when} with {', '.join(repositories)}{exempt}.")
+        exempt = f", {' and '.join(rule.exempt)}s exempt" if rule.exempt and rule.limit is not None else ""
+        note(f"Traffic rule {rule.name}: {_what(rule)} with {', '.join(repositories)}{exempt}.")
+
+
+def _what(rule: TrafficRule) -> str:
+    said = (
+        [f"{rule.limit}{f' in {rule.window}' if rule.window is not None else ''}"] if rule.limit is not None else []
+    )
+    if rule.encrypt is not None:
+        said.append("encrypted" if rule.encrypt else "not necessarily encrypted")
+    return ", ".join(said)

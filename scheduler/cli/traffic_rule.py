@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from ipaddress import ip_address
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
 from rich.text import Text
@@ -18,7 +18,7 @@ from scheduler.cli.opening import opened_state
 from scheduler.cli.printing import Columns, note, print_json, show_rows
 from scheduler.fleet.editing import declare, withdraw
 from scheduler.fleet.stored import stored_traffic_rules
-from scheduler.planning.traffic import Address, TrafficRule, same_machine
+from scheduler.planning.traffic import Address, TrafficRule, rules_between, same_machine, why_encrypted
 from scheduler.state.models import DeclaredTrafficRule
 
 app = typer.Typer(
@@ -28,6 +28,7 @@ app = typer.Typer(
     help="Limit what proxies exchange with repositories, over the whole fleet.",
 )
 
+_ENCRYPT: Final = {True: "yes", False: "needn't", None: "-"}
 Kinds = Annotated[TrafficKind, typer.Option("--kind", help="What is sent.")]
 
 
@@ -47,27 +48,41 @@ def add(
         list[str], typer.Option("--from", metavar="ADDRESSES", help="One side: 10.1.0.0/16 or 10.1.0.1-10.1.0.99.")
     ],
     target: Annotated[list[str], typer.Option("--to", metavar="ADDRESSES", help="The other side, likewise.")],
-    limit: Annotated[str, typer.Option(metavar="RATE", help="For all of it together: '80 Mbit/s', '10 MiB/s'.")],
+    limit: Annotated[
+        str | None, typer.Option(metavar="RATE", help="For all of it together: '80 Mbit/s', '10 MiB/s'.")
+    ] = None,
+    encrypt: Annotated[
+        bool | None,
+        typer.Option(
+            help="Whether what crosses has to be encrypted; where an address is public it has to, unless told."
+        ),
+    ] = None,
     hours: Annotated[
         list[str] | None,
-        typer.Option("--window", metavar="HOURS", help="When it holds: 'Mon-Fri 8:00-18:00'. Always unless told."),
+        typer.Option(
+            "--window", metavar="HOURS", help="When the limit holds: 'Mon-Fri 8:00-18:00'. Always unless told."
+        ),
     ] = None,
     timezone: WindowZone = None,
     limit_restores: Annotated[bool, typer.Option("--limit-restores", help="Restores aren't exempt.")] = False,
 ) -> None:
-    """Limit traffic between two sets of addresses, in both directions. Running tasks keep to it within seconds.
+    """Limit traffic between two sets of addresses, or ask for its encryption, in both directions.
+
+    Running tasks keep to a limit within seconds. Encryption counts for what is begun from then on.
 
     \b
     Examples:
       scheduler traffic-rule add wan --from 10.1.0.0/16 --to 10.9.0.0/24 --limit '80 Mbit/s'
       scheduler traffic-rule add office --from 10.1.0.0/16 --to 10.9.0.0/24 --limit '2 MiB/s' \\
         --window 'Mon-Fri 8:00-18:00' --timezone Europe/Berlin
+      scheduler traffic-rule add sealed --from 10.1.0.0/16 --to 10.9.0.0/24 --encrypt
     """
     keys = {
         "name": name,
         "source": source,
         "target": target,
         "limit": limit,
+        "encrypt": encrypt,
         "window": window_of(hours, timezone),
         "exempt": [] if limit_restores else None,
     }
@@ -98,7 +113,8 @@ def list_rules(as_json: AsJson = False) -> None:
         "RULE": [Text(one["name"]) for one in shown],
         "FROM": [Text(", ".join(one["source"])) for one in shown],
         "TO": [Text(", ".join(one["target"])) for one in shown],
-        "LIMIT": [one["limit"] for one in shown],
+        "LIMIT": [one["limit"] or "-" for one in shown],
+        "ENCRYPT": [_ENCRYPT[rule.encrypt] for rule in rules],
         "WINDOW": [str(rule.window or "always") for rule in rules],
         "EXEMPT": [", ".join(one["exempt"]) or "-" for one in shown],
         "NOW": [
@@ -146,8 +162,9 @@ def explain(
     with opened_state() as state, state.read() as session:
         rules = stored_traffic_rules(session)
     verdicts = [(rule, _why_not(rule, one, other, kind, time.time())) for rule in rules]
-    holding = sorted((rule for rule, why in verdicts if not why), key=lambda rule: (rule.bytes_per_s, rule.name))
+    holding = rules_between((rule for rule, why in verdicts if not why), one, other)
     lowest = holding[0] if holding else None
+    encrypted = why_encrypted(rules, one, other)
     if as_json:
         explained = [
             {"rule": rule.name, "limit": rule.limit, "holds": not why, "why_not": why} for rule, why in verdicts
@@ -156,6 +173,8 @@ def explain(
             {
                 "rule": lowest.name if lowest else None,
                 "bytes_per_s": lowest.bytes_per_s if lowest else None,
+                "encrypt": encrypted is not None,
+                "why_encrypted": encrypted,
                 "rules": explained,
             }
         )
@@ -164,10 +183,13 @@ def explain(
         note(f"Nothing limits a {kind} between {one} and {other} now.")
     else:
         note(f"A {kind} between {one} and {other} is limited to {lowest.limit}, by rule {lowest.name}.")
+    if encrypted is not None:
+        note(f"It has to be encrypted: {encrypted}.")
     if verdicts:
         columns: Columns = {
             "RULE": [Text(rule.name) for rule, _ in verdicts],
-            "LIMIT": [rule.limit for rule, _ in verdicts],
+            "LIMIT": [rule.limit or "-" for rule, _ in verdicts],
+            "ENCRYPT": [_ENCRYPT[rule.encrypt] for rule, _ in verdicts],
             "HOLDS": [
                 Text(f"no: {why}" if why else "yes, the lowest" if rule is lowest else "yes")
                 for rule, why in verdicts
@@ -201,5 +223,7 @@ def _require(session: Session, name: str) -> None:
 
 
 def _as_json(rule: TrafficRule, moment: float) -> dict[str, Any]:
-    in_force = any(not rule.why_not(kind, moment) for kind in TrafficKind)
+    in_force = rule.enabled and (
+        rule.encrypt is not None or any(not rule.why_not(kind, moment) for kind in TrafficKind)
+    )
     return {**rule.model_dump(mode="json"), "bytes_per_s": rule.bytes_per_s, "in_force": in_force}

@@ -154,6 +154,12 @@ def _sieve_by_repository(left: _Sieve, placement: Placement, name: str, fleet: F
         if pinned
         else f"no proxy {left.such} holds {key} ({repository.credential})",
     )
+    forbidden = next((why for proxy in left.proxies if (why := repository.hidden_from(proxy))), "")
+    left.keep(
+        lambda proxy: repository.hidden_from(proxy) is None,
+        f"no proxy {left.such} may send plain data to repository {repository.name}, which isn't encrypted: "
+        f"{forbidden}",
+    )
     if placement.kind in _UPKEEP:
         left.keep(
             repository.tended_by,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from ipaddress import ip_address
 from typing import Final
 
 from sqlalchemy import select
@@ -21,8 +22,9 @@ from scheduler.dispatch.limits import (
     datastore_cap,
     repository_cap,
 )
+from scheduler.planning.traffic import goes_plain, repository_host
 from scheduler.state.dispatching import FLEET
-from scheduler.state.models import Datastore, DispatchSettings, Job, Proxy, Repository
+from scheduler.state.models import Datastore, DeclaredTrafficRule, DispatchSettings, Job, Proxy, Repository
 
 LATENCY_VALID_S: Final = 80.0
 """For how long a measurement counts when none comes after it: hosts make one each 20 s."""
@@ -58,6 +60,8 @@ class DeclaredFleet:
             )
             for row in session.scalars(select(Proxy))
         }
+        about_encryption = select(DeclaredTrafficRule).where(DeclaredTrafficRule.encrypt.is_not(None))
+        rules = tuple(row.rule() for row in session.scalars(about_encryption.order_by(DeclaredTrafficRule.name)))
         reach = {
             row.name: FleetRepository(
                 row.name,
@@ -66,6 +70,10 @@ class DeclaredFleet:
                 row.proxies,
                 row.preferred_proxies or (),
                 behind_gateway=row.location.startswith(SCHEME),
+                plain_at=repository_host(row.location, row.host)
+                if goes_plain(row.location, encrypted=row.credential is not None)
+                else None,
+                encryption=rules,
             )
             for row in session.scalars(select(Repository))
         }
@@ -114,6 +122,7 @@ class DeclaredFleet:
             tends_gateways=registration.tends_gateways,
             use=registration.use,
             contract_version=registration.contract_version,
+            address=ip_address(registration.address) if registration.address is not None else None,
         )
 
 

@@ -21,6 +21,7 @@ from proxy_worker.contract.selection import OFFERED_BY_NBD, DiskTraits, Offer, i
 from proxy_worker.contract.using import UseOffer
 from proxy_worker.contract.versions import CONTRACT_VERSION
 from scheduler.dispatch.limits import datastore_cap, repository_cap
+from scheduler.planning.traffic import Address, TrafficRule, why_encrypted
 
 
 class Urgency(IntEnum):
@@ -118,6 +119,8 @@ class FleetProxy:
     """Whether it starts VMs, or serves their disks to hosts."""
     contract_version: int = CONTRACT_VERSION
     """What it can be told."""
+    address: Address | None = None
+    """Where it stands, as far as traffic rules know."""
 
     @property
     def offer(self) -> Offer:
@@ -139,10 +142,20 @@ class FleetRepository:
     """Proxies that are to have its disks while they have slots to spare, by name or pattern."""
     behind_gateway: bool = False
     """Whether removing anything takes a certificate that proxies have only where the gateway is."""
+    plain_at: Address | None = None
+    """Where it stands, if what is exchanged with it can be read on its way and that is known."""
+    encryption: tuple[TrafficRule, ...] = ()
+    """Traffic rules that say where encryption is needed."""
 
     def reached_by(self, proxy: FleetProxy) -> bool:
         """Whether `proxy` stands where this repository can be read and written."""
         return stands_at(self.site, self.proxies, proxy.site, proxy.name)
+
+    def hidden_from(self, proxy: FleetProxy) -> str | None:
+        """What forbids `proxy` to exchange plain data with it, which is all that it takes; None: nothing."""
+        if self.plain_at is None or proxy.address is None:
+            return None
+        return why_encrypted(self.encryption, proxy.address, self.plain_at)
 
     def tended_by(self, proxy: FleetProxy) -> bool:
         """Whether `proxy` may remove and mend there, beside adding."""

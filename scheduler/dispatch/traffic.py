@@ -74,7 +74,7 @@ class Situation:
                 for repository, host in self.hosts:
                     if found := rules_between(rules, address, host):
                         flows[Flow(kind, repository, proxy)] = tuple(rule.name for rule in found)
-                        limits.update((rule.name, rule.bytes_per_s) for rule in found)
+                        limits.update((rule.name, rule.bytes_per_s or 0) for rule in found)
         return Traffic(limits, flows)
 
 

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_network
 from typing import Annotated, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from scheduler.planning.window import Window
+
+
+def _network(text: str) -> str:
+    try:
+        return str(ip_network(text))
+    except ValueError as error:
+        raise ValueError(f"expected a network such as '10.9.0.0/16', got {text!r}: {error}") from error
+
 
 Milliseconds = Annotated[float, Field(gt=0, le=60_000)]
 
@@ -43,3 +52,6 @@ class Dispatch(BaseModel):
     """When disks of any job may begin; without this key, at any time. Restores may always."""
     latency: Latency = Latency()
     """For datastores that say nothing else."""
+    preferred_networks: tuple[Annotated[str, AfterValidator(_network)], ...] = ()
+    """Networks over which proxies reach gateways that have an address there, best first, such as `"10.9.0.0/16"`;
+    otherwise over their other addresses."""

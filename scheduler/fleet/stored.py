@@ -173,7 +173,12 @@ def stored_dispatch(session: Session) -> Dispatch:
     if row is None:
         return Dispatch()
     latency = Latency(stop_ms=row.latency_stop_ms, throttle_ms=row.latency_throttle_ms)
-    return Dispatch(patience_seconds=row.patience_seconds, window=row.window, latency=latency)
+    return Dispatch(
+        patience_seconds=row.patience_seconds,
+        window=row.window,
+        latency=latency,
+        preferred_networks=row.preferred_networks or (),
+    )
 
 
 def carry_out(session: Session, wanted: Sequence[Change]) -> None:

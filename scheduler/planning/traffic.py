@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from itertools import combinations
-from typing import Annotated, Final
+from typing import Annotated, Final, Self
 from urllib.parse import parse_qs, urlsplit
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from proxy_worker.contract.gateway_address import SCHEME
 from proxy_worker.contract.names import TrafficKind
@@ -118,8 +118,9 @@ Ranges = Annotated[
 class TrafficRule(BaseModel):
     """A limit of what proxies exchange with repositories between two sets of addresses, over the whole fleet.
 
+    Or the wish that it be encrypted.
     All jobs that a rule holds for have equal parts of its limit. Where several rules hold, each is kept: the lowest
-    is what counts. What stays on one machine is never limited.
+    is what counts. What stays on one machine is never limited, and needs no encryption.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
@@ -131,20 +132,31 @@ class TrafficRule(BaseModel):
     overlap."""
     target: Ranges
     """Addresses on the other side. The rule holds in both directions."""
-    limit: Annotated[str, AfterValidator(_checked_rate)]
-    """The rate for all of it together: `"80 Mbit/s"`, `"1.5 Gbit/s"`, `"10 MiB/s"`."""
+    limit: Annotated[str, AfterValidator(_checked_rate)] | None = None
+    """The rate for all of it together: `"80 Mbit/s"`, `"1.5 Gbit/s"`, `"10 MiB/s"`; without this key, none."""
+    encrypt: bool | None = None
+    """Whether what crosses has to be encrypted, by the repository or on its way, at any time. Without this key, and
+    another rule that says so, only where one of the addresses is a public one."""
     window: Window | None = None
-    """When it holds, e.g. `{hours = ["Mon-Fri 8:00-18:00"], timezone = "Europe/Berlin"}`; without this key,
+    """When the limit holds, e.g. `{hours = ["Mon-Fri 8:00-18:00"], timezone = "Europe/Berlin"}`; without this key,
     always."""
     exempt: Annotated[tuple[TrafficKind, ...], AfterValidator(_not_all)] = (TrafficKind.RESTORE,)
-    """What it doesn't limit: `backup`, `restore`."""
+    """What it doesn't limit: `backup`, `restore`, `copy`, `replication`."""
     enabled: bool = True
     """Whether it holds at all."""
 
+    @model_validator(mode="after")
+    def _says_something(self) -> Self:
+        if self.limit is None and self.encrypt is None:
+            raise ValueError("expected 'limit' or 'encrypt', got neither")
+        if self.limit is None and self.window is not None:
+            raise ValueError("'window' says when a limit holds, and there is no 'limit'")
+        return self
+
     @property
-    def bytes_per_s(self) -> int:
-        """The limit."""
-        return parse_rate(self.limit)
+    def bytes_per_s(self) -> int | None:
+        """The limit, if it is one."""
+        return parse_rate(self.limit) if self.limit is not None else None
 
     def joins(self, one: Address, other: Address) -> bool:
         """Whether traffic between these addresses is its matter."""
@@ -156,6 +168,8 @@ class TrafficRule(BaseModel):
         """Why it doesn't limit traffic of this kind then, addresses aside; empty when it does."""
         if not self.enabled:
             return "it is disabled"
+        if self.limit is None:
+            return "it is about encryption only"
         if kind in self.exempt:
             return f"it exempts {kind}"
         if self.window is not None and not self.window.is_open(moment):
@@ -168,7 +182,29 @@ def rules_between(rules: Iterable[TrafficRule], one: Address, other: Address) ->
     if same_machine(one, other):
         return ()
     holding = (rule for rule in rules if rule.joins(one, other))
-    return tuple(sorted(holding, key=lambda rule: (rule.bytes_per_s, rule.name)))
+    return tuple(sorted(holding, key=lambda rule: (rule.bytes_per_s or 0, rule.name)))
+
+
+def why_encrypted(rules: Iterable[TrafficRule], one: Address, other: Address) -> str | None:
+    """What asks for encryption between two addresses, if anything does: a rule that does goes before one that says
+    that none is needed."""
+    if same_machine(one, other):
+        return None
+    said = [rule for rule in rules if rule.enabled and rule.encrypt is not None and rule.joins(one, other)]
+    asking = next((rule for rule in said if rule.encrypt), None)
+    if asking is not None:
+        return f"traffic rule {asking.name} asks for encryption"
+    if said:
+        return None
+    public = next((address for address in (one, other) if address.is_global), None)
+    return f"{public} is a public address" if public is not None else None
+
+
+def goes_plain(location: str, *, encrypted: bool) -> bool:
+    """Whether what is exchanged with a repository can be read on its way there; `encrypted` is its content."""
+    if encrypted or location.startswith(SCHEME):
+        return False
+    return not location.startswith("s3://") or _endpoint(location).startswith("http://")
 
 
 def same_machine(one: Address, other: Address) -> bool:
@@ -182,13 +218,15 @@ def repository_host(location: str, host: str | None) -> Address | None:
         return ip_address(host)
     if not location.startswith(("s3://", SCHEME)):
         return None
-    endpoint = (
-        location if location.startswith(SCHEME) else parse_qs(urlsplit(location).query).get("endpoint", [""])[0]
-    )
+    endpoint = location if location.startswith(SCHEME) else _endpoint(location)
     try:
         return ip_address(urlsplit(endpoint).hostname or "")
     except ValueError:
         return None
+
+
+def _endpoint(location: str) -> str:
+    return parse_qs(urlsplit(location).query).get("endpoint", [""])[0]
 
 
 def _among(address: Address, ranges: Sequence[str]) -> bool:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, object_session
 
+from proxy_worker.contract.gateway_address import SCHEME
 from proxy_worker.contract.names import TaskKind, TransportMode
 from proxy_worker.contract.specification import (
     DiskBackup,
@@ -28,9 +29,11 @@ from proxy_worker.contract.specification import (
 from proxy_worker.contract.using import BootWishes
 from scheduler.dispatch.fleet import Urgency
 from scheduler.state.declared import PROVE_DAYS
+from scheduler.state.dispatching import FLEET
 from scheduler.state.errors import NoSuchRepositoryError
 from scheduler.state.models import (
     DiskTask,
+    DispatchSettings,
     LedgerTask,
     Priority,
     Repository,
@@ -55,7 +58,14 @@ def reference(repository: Repository | None, name: str) -> RepositoryReference:
             why="no repository has that name",
             remedy="`scheduler repository list` shows them.",
         )
-    return RepositoryReference(name=name, location=repository.location, credential=repository.credential)
+    networks: tuple[str, ...] = ()
+    session = object_session(repository)
+    if session is not None and repository.location.startswith(SCHEME):
+        settings = session.get(DispatchSettings, FLEET)
+        networks = (settings.preferred_networks or ()) if settings is not None else ()
+    return RepositoryReference(
+        name=name, location=repository.location, credential=repository.credential, preferred_networks=networks
+    )
 
 
 def repository_of(session: Session, run: Run) -> RepositoryReference:

@@ -21,3 +21,5 @@ class DispatchSettings(Record):
     window: Mapped[Window | None] = mapped_column(Json(Window), default=None)
     latency_stop_ms: Mapped[float] = mapped_column(default=20.0)
     latency_throttle_ms: Mapped[float] = mapped_column(default=30.0)
+    preferred_networks: Mapped[tuple[str, ...] | None] = mapped_column(Json(tuple[str, ...]), default=None)
+    """Over which gateways are reached where they can be; None: none in particular."""

@@ -19,8 +19,10 @@ class DeclaredTrafficRule(Record):
     name: Mapped[str] = mapped_column(String(63), primary_key=True)
     source: Mapped[tuple[str, ...]] = mapped_column(Json(tuple[str, ...]))
     target: Mapped[tuple[str, ...]] = mapped_column(Json(tuple[str, ...]))
-    limit: Mapped[str] = mapped_column(String(32))
-    """As it was written, e.g. `80 Mbit/s`."""
+    limit: Mapped[str | None] = mapped_column(String(32), default=None)
+    """As it was written, e.g. `80 Mbit/s`; None: it limits nothing."""
+    encrypt: Mapped[bool | None] = mapped_column(default=None)
+    """Whether it asks for encryption, or says that none is needed; None: neither."""
     window: Mapped[Window | None] = mapped_column(Json(Window), default=None)
     """When it holds; None: always."""
     exempt: Mapped[tuple[TrafficKind, ...]] = mapped_column(Json(tuple[TrafficKind, ...]))
@@ -33,6 +35,7 @@ class DeclaredTrafficRule(Record):
             source=self.source,
             target=self.target,
             limit=self.limit,
+            encrypt=self.encrypt,
             window=self.window,
             exempt=self.exempt,
             enabled=self.enabled,

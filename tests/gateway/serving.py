@@ -42,7 +42,7 @@ class Fleet:
     def identity(self, name: str, role: Role = Role.PROXY) -> Identity:
         """A new certificate, valid for a year."""
         bundle = self.authority.issue(Peer(name, role, None, (HERE,)))
-        return self._kept(name, bundle.certificate, bundle.key)
+        return self.kept(name, bundle.certificate, bundle.key)
 
     def expired(self, name: str, role: Role = Role.PROXY) -> Identity:
         """One that was valid until yesterday."""
@@ -53,14 +53,15 @@ class Fleet:
         key, certificate = certify(
             peer, self.authority.certificate, authority_key, yesterday, yesterday - timedelta(days=1)
         )
-        return self._kept(name, certificate.public_bytes(Encoding.PEM), key_pem(key))
+        return self.kept(name, certificate.public_bytes(Encoding.PEM), key_pem(key))
 
     def revoke(self, name: str) -> None:
         """Revoke one; everybody hears of it."""
         self.authority.revoke(name)
         (self.folder / "ca.pem").write_bytes(self.authority.trust)
 
-    def _kept(self, name: str, certificate: bytes, key: bytes) -> Identity:
+    def kept(self, name: str, certificate: bytes, key: bytes) -> Identity:
+        """A certificate as files."""
         (self.folder / f"{name}.pem").write_bytes(certificate)
         (self.folder / f"{name}-key.pem").write_bytes(key)
         (self.folder / "ca.pem").write_bytes(self.authority.trust)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final
 
 import grpc
@@ -83,13 +83,20 @@ class RemoteStore:
     pace: Pace | None = None
     """See `PacedStore`: packs are sent after they are made."""
 
-    def __init__(self, location: str, identity: Identity, *, patience: Patience | None = None) -> None:
-        """Raises `GatewayAddressError`; connects when first used."""
+    def __init__(
+        self,
+        location: str,
+        identity: Identity,
+        *,
+        patience: Patience | None = None,
+        networks: Sequence[str] = (),
+    ) -> None:
+        """Raises `GatewayAddressError`; connects when first used, over one of the `networks` if it can."""
         address = GatewayAddress.parsed(location)
         self.location = location
         self.room = Room()
         self._repository = address.name
-        self._link = Link(address, identity, errors=_ERRORS, patience=patience)
+        self._link = Link(address, identity, errors=_ERRORS, patience=patience, networks=networks)
 
     def prepare(self) -> None:
         """See `Store`."""

@@ -21,6 +21,7 @@ def test_what_is_declared_one_by_one_is_exported_and_applied_alike(applied: Prog
     for words in (
         ["fleet", "--window", "Mon-Fri 20:00-6:00", "--timezone", "Europe/Berlin", "--latency-stop", "15"],
         ["fleet", "--patience", "120"],
+        ["fleet", "--prefer-network", "10.9.0.0/16", "--prefer-network", "10.0.0.0/8"],
         ["job", "nightly", "--window", "22:00-5:00", "--only-proxy", "dmz-*", "--prefer-proxy", "dmz-1"],
         ["job", "nightly", "--priority", "high"],
         ["repository", "main", "--prefer-proxy", "primary-*"],
@@ -34,6 +35,7 @@ def test_what_is_declared_one_by_one_is_exported_and_applied_alike(applied: Prog
         "patience_seconds": 120,
         "window": {"hours": ["Mon-Fri 20:00-6:00"], "timezone": "Europe/Berlin"},
         "latency": {"stop_ms": 15},
+        "preferred_networks": ["10.9.0.0/16", "10.0.0.0/8"],
     }
     (job,), (repository,), (datastore,) = fleet["job"], fleet["repository"], fleet["datastore"]
     assert (job["window"], job["proxies"], job["preferred_proxies"], job["priority"]) == (
@@ -74,6 +76,7 @@ def test_a_window_is_taken_back(applied: Program) -> None:
         ("job nowhere --any-time", 4, "job 'nowhere': no job of that name is declared"),
         ("fleet --latency-stop 40", 3, "expected 'throttle_ms' no less than 'stop_ms', got 30 and 40"),
         ("datastore ds1 --latency-stop -1", 3, "latency.stop_ms: expected greater than 0, got -1"),
+        ("fleet --prefer-network 10.9.0.5/16", 3, "expected a network such as '10.9.0.0/16', got '10.9.0.5/16'"),
         ("fleet --window 22:00-6:00 --any-time", 2, "--window and --any-time contradict each other"),
         ("job nightly --timezone Europe/Berlin", 2, "--timezone is about --window"),
         ("fleet", 2, "there is nothing to change"),

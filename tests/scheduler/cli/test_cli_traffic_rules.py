@@ -54,6 +54,24 @@ def test_what_a_file_declares_comes_back_from_an_export(applied: Program, tmp_pa
     assert applied("apply", "-f", str(tmp_path / "exported.toml")).out == "Nothing to change.\n"
 
 
+def test_a_rule_that_asks_for_encryption_only(applied: Program, tmp_path: Path) -> None:
+    assert applied("traffic-rule", "add", "sealed", *WAN[:-2], "--encrypt").code == 0
+    (sealed,) = applied("traffic-rule", "list", "--json").json
+    assert (sealed["limit"], sealed["encrypt"], sealed["in_force"]) == (None, True, True)
+    explained = applied(*EXPLAIN)
+    assert explained.err == (
+        "Nothing limits a backup between 10.1.0.7 and 10.9.0.5 now.\n"
+        "It has to be encrypted: traffic rule sealed asks for encryption.\n"
+    )
+    assert "no: it is about encryption only" in explained.out
+    assert applied(*EXPLAIN, "--json").json["why_encrypted"] == "traffic rule sealed asks for encryption"
+    exported = applied("export").out
+    (tmp_path / "exported.toml").write_text(exported)
+    assert applied("apply", "-f", str(tmp_path / "exported.toml")).out == "Nothing to change.\n"
+    refused = applied("traffic-rule", "add", "none", *WAN[:-2])
+    assert (refused.code, "expected 'limit' or 'encrypt', got neither" in refused.err) == (3, True)
+
+
 def test_a_time_zone_of_no_hours_is_refused(applied: Program) -> None:
     refused = applied("traffic-rule", "add", "wan", *WAN, "--timezone", "Europe/Berlin")
     assert refused.code == 2

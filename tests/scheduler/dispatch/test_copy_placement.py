@@ -1,13 +1,15 @@
-"""Who gets copies of restore points."""
+"""Who gets copies of restore points, and who may reach a repository that isn't encrypted."""
 
 from __future__ import annotations
 
 from dataclasses import replace
+from ipaddress import ip_address
 
 from proxy_worker.contract.names import TaskKind, TransportMode
 from scheduler.dispatch.fleet import Fleet, FleetProxy, FleetRepository, PendingTask, Placement, Urgency
 from scheduler.dispatch.limits import Limits, repository_cap
 from scheduler.dispatch.policy import decide
+from scheduler.planning.traffic import TrafficRule
 
 NOW = 1_000_000.0
 DIRECT = TransportMode.DIRECT_STORAGE
@@ -36,6 +38,20 @@ def backup(task_id: str) -> PendingTask:
 def copy(task_id: str, *, needs_read_key: bool = True) -> PendingTask:
     placement = Placement(TaskKind.DISK_COPY, repository="second", source="main", needs_read_key=needs_read_key)
     return PendingTask(task_id, placement, "offsite", Urgency.COPY, NOW)
+
+
+def test_a_repository_that_is_not_encrypted_is_kept_off_lines_that_ask_for_encryption() -> None:
+    sealed = TrafficRule(name="sealed", source=("10.1.0.0/16",), target=("10.9.0.5",), encrypt=True)
+    plain = replace(MAIN, credential=None, plain_at=ip_address("10.9.0.5"), encryption=(sealed,))
+    there, near = proxy("p1", address=ip_address("10.1.0.7")), proxy("p2", address=ip_address("10.9.0.6"))
+
+    refused = decide([backup("t")], Fleet((there,), {"main": plain}), Limits(), NOW)
+    assert refused.waiting["t"] == (
+        "waiting: no proxy that reaches datastore ds1 may send plain data to repository main, which isn't "
+        "encrypted: traffic rule sealed asks for encryption"
+    )
+    decision = decide([backup("t")], Fleet((there, near, proxy("p3")), {"main": plain}), Limits(), NOW)
+    assert [release.proxy for release in decision.releases] in (["p2"], ["p3"])
 
 
 def test_a_copy_goes_to_who_reaches_both_repositories_with_the_keys_that_it_takes() -> None:

@@ -12,10 +12,12 @@ from pydantic import ValidationError
 from proxy_worker.contract.names import TrafficKind
 from scheduler.planning.traffic import (
     TrafficRule,
+    goes_plain,
     parse_range,
     parse_rate,
     repository_host,
     rules_between,
+    why_encrypted,
 )
 from scheduler.planning.window import Window
 
@@ -128,6 +130,46 @@ def test_a_rule_holds_in_its_window_by_its_own_clock() -> None:
     assert names(office) == ["wan"]
     assert names(elsewhere) == []
     assert elsewhere.why_not(TrafficKind.BACKUP, MONDAY_NOON) == "it holds in Mon-Fri 13:00-18:00 (UTC) only"
+
+
+def test_a_rule_may_ask_for_encryption_alone() -> None:
+    sealed = rule("sealed", limit=None, encrypt=True)
+
+    assert names(rule(), sealed) == ["wan"]
+    assert why_encrypted([sealed], REMOTE, PRIMARY) == "traffic rule sealed asks for encryption"
+    assert why_encrypted([sealed], PRIMARY, ELSEWHERE) is None
+    assert why_encrypted([sealed], PRIMARY, PRIMARY) is None
+    with pytest.raises(ValidationError, match="expected 'limit' or 'encrypt', got neither"):
+        rule(limit=None)
+    with pytest.raises(ValidationError, match="there is no 'limit'"):
+        rule(limit=None, encrypt=True, window=Window(hours=("8:00-18:00",)))
+
+
+def test_public_addresses_ask_for_encryption_unless_a_rule_says_otherwise() -> None:
+    public = ip_address("8.8.8.8")
+    anywhere = {"source": ("0.0.0.0/0",), "target": ("0.0.0.0/0",), "limit": None}
+    allowed, asked = rule("allowed", encrypt=False, **anywhere), rule("asked", encrypt=True, **anywhere)
+
+    assert why_encrypted([], PRIMARY, public) == "8.8.8.8 is a public address"
+    assert why_encrypted([allowed], PRIMARY, public) is None
+    assert why_encrypted([allowed, asked], PRIMARY, REMOTE) == "traffic rule asked asks for encryption"
+    assert why_encrypted([asked.model_copy(update={"enabled": False})], PRIMARY, REMOTE) is None
+
+
+@pytest.mark.parametrize(
+    ("location", "encrypted", "plain"),
+    [
+        ("/backup", False, True),
+        ("/backup", True, False),
+        ("proxyfleet://10.9.0.5/far", False, False),
+        ("s3://bucket/main?endpoint=http://10.9.0.5:9000", False, True),
+        ("s3://bucket/main?endpoint=http://10.9.0.5:9000", True, False),
+        ("s3://bucket/main?endpoint=https://10.9.0.5", False, False),
+        ("s3://bucket/main", False, False),
+    ],
+)
+def test_what_can_be_read_on_its_way(location: str, encrypted: bool, plain: bool) -> None:
+    assert goes_plain(location, encrypted=encrypted) is plain
 
 
 def test_what_stays_on_one_machine_is_exempt() -> None:
