@@ -13,6 +13,7 @@ from proxy_worker.cli.opening import OptionError, open_repository
 from proxy_worker.cli.repository_options import Location, PassphraseFile
 from proxy_worker.program.units import size
 from proxy_worker.repository.credentials import load_credential
+from proxy_worker.repository.parity import MOST_PARITY_SHARES, Parity
 from proxy_worker.repository.repository import DEFAULT_BLOCK_SIZE, Repository
 from proxy_worker.repository.store.locks import ObjectLock
 from proxy_worker.repository.twins import make_twin
@@ -52,6 +53,15 @@ def init(
     days: Annotated[
         int | None, typer.Option(metavar="DAYS", min=1, help="How long what restore points need is locked ahead.")
     ] = None,
+    parity: Annotated[
+        int | None,
+        typer.Option(
+            metavar="SHARES",
+            min=1,
+            max=MOST_PARITY_SHARES,
+            help="Add to every 28 shares of a pack so many of parity: as many may rot and are mended.",
+        ),
+    ] = None,
     like: Annotated[
         str | None,
         typer.Option(
@@ -75,9 +85,10 @@ def init(
         raise OptionError("repository init", why="--object-lock and --days go together")
     lock = ObjectLock(object_lock.value, days) if object_lock and days else None
     if like is not None:
-        if no_encryption or block_size != _BLOCK_SIZE:
+        if no_encryption or parity or block_size != _BLOCK_SIZE:
             raise OptionError(
-                "repository init", why="a twin is encrypted, and has blocks, as the repository that --like names"
+                "repository init",
+                why="a twin is encrypted, and has blocks and parity, as the repository that --like names",
             )
         _make_twin(repository, like, passphrase_file, lock)
         return
@@ -89,7 +100,11 @@ def init(
         )
     passphrase = load_credential(passphrase_file=passphrase_file).passphrase
     with Repository.create(
-        store_at(repository), passphrase=passphrase, block_size=_parsed_size(block_size), object_lock=lock
+        store_at(repository),
+        passphrase=passphrase,
+        block_size=_parsed_size(block_size),
+        object_lock=lock,
+        parity=Parity(parity) if parity else None,
     ) as made:
         typer.echo(f"made repository {made.id} in {repository}, block size {size(made.block_size)}{_locked(lock)}")
 

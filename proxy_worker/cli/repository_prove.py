@@ -135,6 +135,8 @@ def _show(report: ProofReport) -> None:
     repaired = report.repaired
     if repaired.moved_chunks or repaired.fetched:
         typer.echo(f"repair: saved {repaired.moved_chunks} chunks, fetched {repaired.fetched} from elsewhere")
+    if report.made_parity:
+        typer.echo(f"mended: {report.made_parity} packs whose parity was lost or damaged have it again")
     for name in repaired.rebuilt:
         typer.echo(f"mended: {name} was made anew")
     for name in repaired.mended:

@@ -14,7 +14,7 @@ from typing import Final
 from proxy_worker.link.admission import Peer, Role
 from proxy_worker.link.errors import LinkRefusedError
 
-ADDED_BY_PROXIES: Final = {"index": 2, "packs": 3, "points": 3, "readers": 2, "writers": 4}
+ADDED_BY_PROXIES: Final = {"index": 2, "packs": 3, "parity": 3, "points": 3, "readers": 2, "writers": 4}
 """Folders, and how many parts the names in each have."""
 _REWRITTEN: Final = "keys"
 _MARKS: Final = frozenset({"writers", "readers"})

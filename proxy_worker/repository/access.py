@@ -14,6 +14,7 @@ from proxy_worker.repository.config import Config
 from proxy_worker.repository.identity import SignatureVerifier
 from proxy_worker.repository.index import Index
 from proxy_worker.repository.keyring import Keyring
+from proxy_worker.repository.parity import Parity
 from proxy_worker.repository.sealing import MetadataSealer
 from proxy_worker.repository.store import Store
 
@@ -57,6 +58,11 @@ class Access:
     def encrypted(self) -> bool:
         """Whether blocks are sealed."""
         return self.config.cipher != "none"
+
+    @property
+    def parity(self) -> Parity | None:
+        """How much parity packs have, if any."""
+        return self.config.parity or None
 
     @property
     def block_size(self) -> int:

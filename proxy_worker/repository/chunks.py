@@ -14,10 +14,11 @@ from proxy_worker.repository.codec import Codec, Decompressor
 from proxy_worker.repository.data_keys import DataKeyOpener, chunk_binding, nonce_of
 from proxy_worker.repository.errors import MissingBlockError
 from proxy_worker.repository.index_run import Location
+from proxy_worker.repository.mending import MendedStore
 from proxy_worker.repository.pack_layout import MAX_BLOCKS_IN_CHUNK, ChunkKind, PackLayoutError
 from proxy_worker.repository.packs import metadata_name, read_footer, read_table
 from proxy_worker.repository.sealing import TAG_BYTES
-from proxy_worker.repository.store import Buffer, ObjectNotFoundError, ObjectUnreadableError
+from proxy_worker.repository.store import Buffer, ObjectNotFoundError, ObjectUnreadableError, Store
 
 MAX_METADATA_BYTES: Final = 64 * 1024 * 1024
 """Larger maps or segments than this aren't believed: a map of 64 TiB has 2 MiB of segments and some MiB of
@@ -29,6 +30,7 @@ class ChunkReader:
 
     def __init__(self, access: Access) -> None:
         self._store = access.store
+        self._mended: Store = MendedStore(access.store) if access.parity else access.store
         self._index = access.index
         self._keyring = access.keyring
         self._sealer = access.sealer
@@ -51,12 +53,12 @@ class ChunkReader:
     def read_metadata(self, kind: ChunkKind, content_id: bytes) -> bytes:
         """A segment or an encoded map; raises `MissingBlockError`, or what is wrong with its only copy."""
         damage: DamageError | None = None
-        for attempt in range(2):
+        for attempt, store in enumerate((self._store, self._mended)):
             if attempt:
                 self._index.refresh()
             for location in self.locate(content_id, kind):
                 try:
-                    stored = self._store.get(location.pack.name, location.offset, location.stored_length)
+                    stored = store.get(location.pack.name, location.offset, location.stored_length)
                     return self.open_metadata(location, content_id, stored)
                 except ObjectNotFoundError:
                     damage = self.damage(location.pack.name, "the pack is missing")
@@ -125,15 +127,16 @@ class ChunkReader:
         return plain
 
     def read_block_into(self, block_id: bytes, view: memoryview) -> int:
-        """One block by its id, from any copy that is whole; the slow way, for when reading ahead has failed."""
+        """One block by its id, from any copy that is whole or that parity mends; the slow way, for when reading
+        ahead has failed."""
         damage: DamageError | None = None
-        for attempt in range(2):
+        for attempt, store in enumerate((self._store, self._mended)):
             if attempt:
                 self._index.refresh()
             for location in self.locate(block_id, ChunkKind.BLOCK):
                 stored = bytearray(location.stored_length)
                 try:
-                    self._store.read_into(location.pack.name, location.offset, memoryview(stored))
+                    store.read_into(location.pack.name, location.offset, memoryview(stored))
                     return self.open_block_into(location, block_id, memoryview(stored), view)
                 except ObjectNotFoundError:
                     damage = self.damage(location.pack.name, "the pack is missing")

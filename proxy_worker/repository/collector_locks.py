@@ -15,6 +15,7 @@ from typing import Final
 from proxy_worker.repository.access import Access
 from proxy_worker.repository.collector_marking import Marking
 from proxy_worker.repository.pack_layout import pack_name
+from proxy_worker.repository.parity_object import parity_name
 from proxy_worker.repository.points import live_point_names
 from proxy_worker.repository.store import ObjectNotFoundError
 from proxy_worker.repository.store.locks import locks_of
@@ -55,7 +56,7 @@ def keep_locked(access: Access, marking: Marking, *, go_on: Callable[[], None]) 
     needed = chain(
         *(access.store.list(prefix) for prefix in _KEYS),
         live_point_names(access.store),
-        _needed_packs(marking),
+        _needed_packs(access, marking),
     )
     extended = 0
     with ThreadPoolExecutor(_THREADS) as threads:
@@ -67,7 +68,7 @@ def keep_locked(access: Access, marking: Marking, *, go_on: Callable[[], None]) 
 
 def _renew(access: Access, marking: Marking, go_on: Callable[[], None]) -> int:
     """The same where the store itself keeps terms, which only packs need anew: points have their own."""
-    needed, renewed = _needed_packs(marking), 0
+    needed, renewed = _needed_packs(access, marking), 0
     while names := tuple(islice(needed, _AT_ONCE)):
         go_on()
         renewed += renew(access.store, names)
@@ -75,7 +76,8 @@ def _renew(access: Access, marking: Marking, go_on: Callable[[], None]) -> int:
     return renewed
 
 
-def _needed_packs(marking: Marking) -> Iterator[str]:
-    packs = marking.packs
-    numbers = (number for number in range(len(packs)) if packs.live_bytes[number])
-    return (pack_name(packs.ids[number]) for number in numbers if number not in marking.condemned)
+def _needed_packs(access: Access, marking: Marking) -> Iterator[str]:
+    packs, condemned = marking.packs, marking.condemned
+    live = (number for number in range(len(packs)) if packs.live_bytes[number] and number not in condemned)
+    namings = (pack_name, parity_name) if access.parity else (pack_name,)
+    return (naming(packs.ids[number]) for number in live for naming in namings)

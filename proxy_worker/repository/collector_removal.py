@@ -19,6 +19,7 @@ from proxy_worker.repository.fragments import (
 from proxy_worker.repository.index_run import FRAGMENT_ID_BYTES, IndexRun
 from proxy_worker.repository.keyring import OWNER_GROUP
 from proxy_worker.repository.pack_layout import pack_name
+from proxy_worker.repository.parity_object import parity_name
 from proxy_worker.repository.store import ObjectNotFoundError
 from proxy_worker.repository.store.terms import delete_if_free, terms_left_s
 
@@ -92,6 +93,8 @@ def delete_packs(access: Access, pack_ids: Iterable[bytes], *, go_on: Callable[[
     count = 0
     for pack_id in sorted(pack_ids):
         go_on()
+        if access.parity:
+            delete_if_free(access.store, parity_name(pack_id))
         count += delete_if_free(access.store, pack_name(pack_id))
     return count
 

@@ -11,6 +11,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from proxy_worker.repository import documents
 from proxy_worker.repository.errors import RepositoryDamageError, RepositoryNotFoundError, RepositoryVersionError
 from proxy_worker.repository.keyring import Secrets
+from proxy_worker.repository.parity import Parity
 from proxy_worker.repository.store import Store
 from proxy_worker.repository.store.locks import ObjectLock, lock_objects
 
@@ -45,6 +46,8 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The keys in clear, when the repository isn't encrypted."""
     object_lock: ObjectLock | msgspec.UnsetType = msgspec.UNSET
     """How its objects are locked; not there when they aren't."""
+    parity: Parity | msgspec.UnsetType = msgspec.UNSET
+    """How much parity its packs have; not there when they have none."""
     signature: bytes = b""
 
     @property
@@ -70,7 +73,7 @@ def name_of(generation: int) -> str:
 
 def version_of(config: Config) -> int:
     """The least version that knows all that a configuration asks for."""
-    return EXTENDED_VERSION if config.object_lock else VERSION
+    return EXTENDED_VERSION if config.object_lock or config.parity else VERSION
 
 
 def encode_config(config: Config, root_key: Ed25519PrivateKey) -> bytes:

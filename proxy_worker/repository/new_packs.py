@@ -113,6 +113,7 @@ class NewPacks:
                 group.keyring,
                 group.sealer,
                 encrypted=self._seals,
+                parity=self._access.parity,
                 buffer=bytearray(max(BUFFER_BYTES, 2 * self._access.block_size)),
             )
         return group.pack

@@ -54,8 +54,14 @@ class PackResult:
 def pack_ids(store: Store) -> Iterator[bytes]:
     """The ids of all packs in a store."""
     for name in store.list("packs/"):
-        if match := _PACK_NAME.fullmatch(name):
-            yield bytes.fromhex(match[2])
+        if pack_id := pack_id_of(name):
+            yield pack_id
+
+
+def pack_id_of(name: str) -> bytes | None:
+    """The id of the pack that has this name; None for other objects."""
+    match = _PACK_NAME.fullmatch(name)
+    return bytes.fromhex(match[2]) if match else None
 
 
 def scan_pack(

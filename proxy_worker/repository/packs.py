@@ -32,6 +32,8 @@ from proxy_worker.repository.pack_layout import (
     pack_name,
     parse_footer,
 )
+from proxy_worker.repository.parity import Parity
+from proxy_worker.repository.parity_object import GuardedObject
 from proxy_worker.repository.sealing import TAG_BYTES, MetadataSealer
 from proxy_worker.repository.store import Buffer, ObjectUnreadableError, Store, StoreWriter
 
@@ -58,7 +60,14 @@ class PackWriter:
     """One open pack. Single-threaded."""
 
     def __init__(
-        self, store: Store, keyring: Keyring, sealer: MetadataSealer, *, encrypted: bool, buffer: bytearray
+        self,
+        store: Store,
+        keyring: Keyring,
+        sealer: MetadataSealer,
+        *,
+        encrypted: bool,
+        parity: Parity | None,
+        buffer: bytearray,
     ) -> None:
         self.pack_id = secrets.token_bytes(PACK_ID_BYTES)
         self._keyring = keyring
@@ -69,7 +78,9 @@ class PackWriter:
             key, self._cipher = new_data_key(keyring)
             self._data_keys = (key,)
         self._key_places = {key: place for place, key in enumerate(self._data_keys)}
-        self._object = store.create(pack_name(self.pack_id))
+        self._object: StoreWriter = (
+            GuardedObject(store, self.pack_id, parity) if parity else store.create(pack_name(self.pack_id))
+        )
         self._buffer = memoryview(buffer)
         self._used = 0
         self._written = 0

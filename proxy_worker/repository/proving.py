@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -23,6 +24,7 @@ from proxy_worker.repository.pace import Pace
 from proxy_worker.repository.pack_layout import Footer, pack_name
 from proxy_worker.repository.pack_scan import ChunkTest, pack_ids, scan_pack
 from proxy_worker.repository.packs import require_table_checksum
+from proxy_worker.repository.parity_upkeep import has_parity, make_parity
 from proxy_worker.repository.points import live_point_names
 from proxy_worker.repository.proofs import NEVER, Proofs, load_proofs, save_proofs
 from proxy_worker.repository.provenance import PointProof, prove_points
@@ -62,6 +64,8 @@ class ProofReport:
     packs: int = 0
     fragments: int = 0
     read_bytes: int = 0
+    made_parity: int = 0
+    """Packs whose parity was lost or damaged, or never written, and that have it again."""
     sampled: int = 0
     overdue: int = 0
     """Packs and fragments that should have been read by now and weren't."""
@@ -156,6 +160,10 @@ class _Piece:
         self._pace(result.read_bytes)
         if result.summary:
             self._bad_packs[pack_id] = result.summary
+        elif self._access.parity and not has_parity(store, pack_id):
+            with suppress(ObjectNotFoundError):  # a collector has deleted the pack
+                make_parity(store, pack_id, self._access.parity)
+                self._report.made_parity += 1
         return result.summary is None
 
     def _read_fragment(self, fragment_id: bytes) -> bool:

@@ -13,7 +13,7 @@ damaged pack goes with a later collection, once it holds nothing that is needed 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from proxy_worker.contract.errors import DamageError, NotFoundError
@@ -22,6 +22,7 @@ from proxy_worker.repository.damage import Damage, forget_damage, load_damage, r
 from proxy_worker.repository.examination import ExaminedPack, examine_packs
 from proxy_worker.repository.keyring import ID_BYTES, ZERO_ID
 from proxy_worker.repository.losses import Losses, Place, find_losses
+from proxy_worker.repository.mending import MendedStore
 from proxy_worker.repository.new_packs import NewPacks
 from proxy_worker.repository.pack_layout import Chunk, ChunkKind, pack_name
 from proxy_worker.repository.points import Point
@@ -61,6 +62,8 @@ class _Repair:
         self._repository = repository
         self._access = repository.access
         self._chunks = ChunkReader(repository.access)
+        # What parity mends is read as if it had never been damaged.
+        self._mended = replace(self._access, store=MendedStore(self._access.store)) if self._access.parity else None
         self._linked = linked
         self._go_on = go_on
         self._report = RepairReport()
@@ -75,10 +78,11 @@ class _Repair:
         made = NewPacks(access, unlocked=self._repository.unlocked, pack_bytes=_PACK_BYTES, new_blocks=True)
         emptied, unseen = set(damage.packs), set(damage.packs)
         try:
-            for pack in examine_packs(access, self._chunks, damage.packs):
+            reading = self._mended or access
+            for pack in examine_packs(reading, ChunkReader(reading), damage.packs):
                 self._go_on()
                 unseen.discard(pack.pack_id)
-                if pack.problem is None:
+                if self._is_right(pack):
                     forget_damage(access, pack.pack_id)  # somebody has put it right
                     emptied.discard(pack.pack_id)
                 elif not self._empty(pack, damage, made):
@@ -97,6 +101,12 @@ class _Repair:
         self._settle(damage, emptied)
         return report
 
+    def _is_right(self, pack: ExaminedPack) -> bool:
+        """Whether nothing is wrong with a pack, whatever its parity makes of it."""
+        if self._mended is None or pack.problem is not None:
+            return pack.problem is None
+        return any(one.problem is None for one in examine_packs(self._access, self._chunks, [pack.pack_id]))
+
     def _empty(self, pack: ExaminedPack, damage: Damage, made: NewPacks) -> bool:
         """Move what is whole out of a pack, unless another holds it too."""
         chunks = [chunk for chunk in pack.whole if not self._is_elsewhere(chunk, damage)]
@@ -108,7 +118,9 @@ class _Repair:
         for chunk in chunks:
             self._go_on()
             try:
-                stored = self._access.store.get(pack_name(pack.pack_id), chunk.offset, chunk.stored_length)
+                stored = (self._mended or self._access).store.get(
+                    pack_name(pack.pack_id), chunk.offset, chunk.stored_length
+                )
             except (ObjectNotFoundError, ObjectUnreadableError):
                 return False
             made.put_stored(pack.group, chunk, pack.key_of(chunk), stored)

@@ -35,6 +35,7 @@ from proxy_worker.repository.errors import (
     RunEndedError,
 )
 from proxy_worker.repository.keyring import ZERO_ID, Secrets
+from proxy_worker.repository.parity import Parity
 from proxy_worker.repository.points import (
     Point,
     Tombstone,
@@ -127,6 +128,7 @@ class Repository:
         blocks_per_segment: int = BLOCKS_PER_SEGMENT,
         kdf_cost: passphrases.KdfCost | None = None,
         object_lock: ObjectLock | None = None,
+        parity: Parity | None = None,
     ) -> Repository:
         """Make a repository in an empty store; without a passphrase it is not encrypted.
 
@@ -152,6 +154,7 @@ class Repository:
             data_public_keys=unlocked.data_public_keys,
             open_secrets=unlocked if passphrase is None else None,
             object_lock=object_lock or UNSET,
+            parity=parity or UNSET,
         )
         config = replace(config, version=version_of(config))
         if passphrase is not None:

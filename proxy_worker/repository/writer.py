@@ -106,6 +106,7 @@ class DiskWriter:
         self._sealer = access.sealer
         self._index = access.index
         self._encrypted = access.encrypted
+        self._parity = access.parity
         self._chunks = chunks
         self._attempt = attempt
         self._metadata_compressor = Compressor(CompressionLevel.OPTIMAL)
@@ -320,7 +321,12 @@ class DiskWriter:
                 self._published.clear()
                 self._forget_replaced_runs()
             self._pack = PackWriter(
-                self._store, self._keyring, self._sealer, encrypted=self._encrypted, buffer=self._buffer
+                self._store,
+                self._keyring,
+                self._sealer,
+                encrypted=self._encrypted,
+                parity=self._parity,
+                buffer=self._buffer,
             )
             self._used_packs.add(self._pack.pack_id)
         return self._pack

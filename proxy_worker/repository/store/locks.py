@@ -13,7 +13,7 @@ import msgspec
 from proxy_worker.contract.errors import StoreError
 from proxy_worker.repository.store import Store
 
-LOCKED_PREFIXES: Final = ("config/", "keys/", "packs/", "index/", "seals/", "points/", "issued/")
+LOCKED_PREFIXES: Final = ("config/", "keys/", "packs/", "parity/", "index/", "seals/", "points/", "issued/")
 """What mustn't vanish. Marks come and go, and what is known of proof and damage can be found out again."""
 
 

@@ -1,0 +1,45 @@
+"""Seeing that packs have their parity, and making it anew: it follows from the pack, byte for byte."""
+
+from __future__ import annotations
+
+import xxhash
+
+from proxy_worker.repository.pack_layout import PackLayoutError, pack_name
+from proxy_worker.repository.parity import Parity
+from proxy_worker.repository.parity_object import ParityWriter, load_parity, parity_name
+from proxy_worker.repository.store import ObjectNotFoundError, ObjectUnreadableError, Store
+
+
+def has_parity(store: Store, pack_id: bytes) -> bool:
+    """Whether a pack has parity that is whole; reads it all."""
+    try:
+        pack = load_parity(store, pack_id)
+        for group in range(pack.parity.group_count(pack.pack_bytes)):
+            length = pack.parity.share_length(pack.parity.group_length(pack.pack_bytes, group))
+            count = pack.parity.parity_shares
+            shares = store.get(pack.name, pack.shares_at(group), count * length)
+            sums = pack.sums_of(group)[-count:]
+            if any(
+                xxhash.xxh3_128_digest(shares[at * length : (at + 1) * length]) != total
+                for at, total in enumerate(sums)
+            ):
+                return False
+    except (ObjectNotFoundError, ObjectUnreadableError, PackLayoutError):
+        return False
+    return True
+
+
+def make_parity(store: Store, pack_id: bytes, parity: Parity) -> None:
+    """Make the parity of a pack that is whole, in the place of what there is. Raises `StoreError`."""
+    name = pack_name(pack_id)
+    size = store.size(name)
+    store.delete(parity_name(pack_id))
+    out = store.create(parity_name(pack_id))
+    try:
+        writer = ParityWriter(out, pack_id, parity)
+        for at in range(0, size, parity.group_bytes):
+            writer.write(store.get(name, at, parity.group_bytes))
+        writer.end()
+        out.finish()
+    finally:
+        out.discard()
