@@ -159,6 +159,9 @@ class VmCreate(Frozen):
     place: VmPlace
     disk_datastores: dict[DiskKey, str] = Field(default_factory=dict)
     """Names of datastores for disks that don't go to the place's."""
+    disk_files: dict[DiskKey, str] = Field(default_factory=dict, exclude_if=lambda files: not files)
+    """Disks that there are already, as `[datastore] folder/name.vmdk`; the others are made. Left out where it is
+    empty: a proxy that is too old to know it has to refuse the task, and must not make empty ones."""
     networks: dict[str, str] = Field(default_factory=dict)
     """Names of networks: the configuration's to the target's; others keep their names."""
     disk_format: DiskFormat = DiskFormat.THIN

@@ -42,7 +42,7 @@ def create_vm(body: VmCreate, bench: Bench, claim: Claim, keeper: Control) -> Vm
     # pyvmomi takes half a second to load, and few tasks need it.
     from proxy_worker.vsphere.identity import split_path  # noqa: PLC0415
     from proxy_worker.vsphere.lookup import datastore_types  # noqa: PLC0415
-    from proxy_worker.vsphere.new_machine import EmptyDisk, NewMachine, make  # noqa: PLC0415
+    from proxy_worker.vsphere.new_machine import NewDisk, NewMachine, make  # noqa: PLC0415
     from proxy_worker.vsphere.session import read_password  # noqa: PLC0415
     from proxy_worker.vsphere.tasks import Waiting  # noqa: PLC0415
     from proxy_worker.vsphere.upload import upload  # noqa: PLC0415
@@ -55,7 +55,12 @@ def create_vm(body: VmCreate, bench: Bench, claim: Claim, keeper: Control) -> Vm
         name=body.name,
         hardware=parse_hardware(vmx, f"the VMX in restore point {body.run}"),
         disks=tuple(
-            EmptyDisk(disk.key, disk.size_bytes, body.disk_datastores.get(disk.key, place.datastore))
+            NewDisk(
+                disk.key,
+                disk.size_bytes,
+                body.disk_datastores.get(disk.key, place.datastore),
+                body.disk_files.get(disk.key),
+            )
             for disk in point.disks
         ),
         instance_uuid=body.instance_uuid,

@@ -1,4 +1,4 @@
-"""Making a VM anew: its hardware as it was, empty disks at their places, cards on the networks that are told."""
+"""Making a VM anew: its hardware as it was, disks at their places, cards on the networks that are told."""
 
 from __future__ import annotations
 
@@ -45,13 +45,15 @@ _CARDS: Final[Mapping[str, type]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class EmptyDisk:
-    """A disk to be made."""
+class NewDisk:
+    """A disk that the VM is to have."""
 
     place: str
     """Controller and unit, e.g. `scsi0:0`."""
     size_bytes: int
     datastore: str
+    file: str | None = None
+    """One that is there, as `[datastore] folder/name.vmdk`; None: an empty one is made."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +62,7 @@ class NewMachine:
 
     name: str
     hardware: Hardware
-    disks: Sequence[EmptyDisk]
+    disks: Sequence[NewDisk]
     instance_uuid: str
     mark: str
     same_machine: bool
@@ -153,7 +155,7 @@ def _add(made: Any, **more: Any) -> Any:
     return _device.VirtualDeviceSpec(operation="add", device=made, **more)
 
 
-def _controllers(known: Sequence[Controller], disks: Sequence[EmptyDisk]) -> tuple[list[Any], dict[str, int]]:
+def _controllers(known: Sequence[Controller], disks: Sequence[NewDisk]) -> tuple[list[Any], dict[str, int]]:
     """The controllers to add, and the device keys of those that disks hang at."""
     models = {f"{one.kind}{one.bus}": one.model for one in known}
     wanted = dict.fromkeys([*models, *(disk.place.partition(":")[0] for disk in disks)])
@@ -177,13 +179,20 @@ def _controllers(known: Sequence[Controller], disks: Sequence[EmptyDisk]) -> tup
     return made, keys
 
 
-def _disk(disk: EmptyDisk, keys: Mapping[str, int], how: DiskFormat, number: int) -> Any:
+def _disk(disk: NewDisk, keys: Mapping[str, int], how: DiskFormat, number: int) -> Any:
     controller, _, unit = disk.place.partition(":")
-    return new_disk(disk.size_bytes, f"[{disk.datastore}]", keys[controller], int(unit), how, key=-1 - number)
+    path = disk.file or f"[{disk.datastore}]"
+    there = disk.file is not None
+    return new_disk(disk.size_bytes, path, keys[controller], int(unit), how, key=-1 - number, there=there)
 
 
-def new_disk(size_bytes: int, path: str, controller: int, unit: int, how: DiskFormat, *, key: int = -1) -> Any:
-    """The change that makes an empty disk; `path` is `[datastore] folder/name.vmdk`, or the datastore alone."""
+def new_disk(
+    size_bytes: int, path: str, controller: int, unit: int, how: DiskFormat, *, key: int = -1, there: bool = False
+) -> Any:
+    """The change that makes an empty disk, or takes one that is `there`.
+
+    `path` is `[datastore] folder/name.vmdk`, or, for a new one, the datastore alone.
+    """
     flat = _device.VirtualDisk.FlatVer2BackingInfo(
         fileName=path,
         diskMode="persistent",
@@ -198,7 +207,7 @@ def new_disk(size_bytes: int, path: str, controller: int, unit: int, how: DiskFo
         capacityInBytes=size_bytes,
         capacityInKB=size_bytes >> 10,
     )
-    return _add(made, fileOperation="create")
+    return _add(made) if there else _add(made, fileOperation="create")
 
 
 def _cards(session: Session, machine: NewMachine, warnings: list[str]) -> list[Any]:

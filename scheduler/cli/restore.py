@@ -18,7 +18,7 @@ from scheduler.cli.restore_disk import disk as restore_disk
 from scheduler.cli.restore_disk import read_restore
 from scheduler.cli.restore_files import files as restore_files
 from scheduler.cli.restore_record import RestoreRecord, restore_record, restore_summary
-from scheduler.cli.restore_vm import read_vm_restore
+from scheduler.cli.restore_vm import after_asking, read_vm_restore
 from scheduler.cli.restore_vm import vm as restore_vm
 from scheduler.cli.vm_restore_record import (
     VmRestoreRecord,
@@ -26,8 +26,9 @@ from scheduler.cli.vm_restore_record import (
     vm_restore_record,
     vm_restore_summary,
 )
-from scheduler.restores.asking import find_vm_restore
+from scheduler.restores.asking import ask_to_move, find_vm_restore
 from scheduler.state.asking import ask_to_cancel_restore
+from scheduler.state.errors import NoSuchRestoreError
 from scheduler.state.models import Restore, VmRestore
 from scheduler.state.store import State
 
@@ -118,7 +119,8 @@ def show(
 def cancel(restore: Annotated[str, typer.Argument(metavar="RESTORE", help="Its id.")]) -> None:
     """Cancel a restore that is under way.
 
-    What it made at a vCenter is deleted again. What it has written over an existing disk stays, incomplete.
+    What it made at a vCenter is deleted again, a VM that runs from its restore point with all it has written. What
+    it has written over an existing disk stays, incomplete.
 
     \b
     Examples:
@@ -134,6 +136,30 @@ def cancel(restore: Annotated[str, typer.Argument(metavar="RESTORE", help="Its i
                 ask_to_cancel_restore(session, restore_id)
         note(f"Restore {restore_id} is being cancelled.")
         warn_without_service(opened, "it ends")
+
+
+@app.command()
+def migrate(
+    restore: Annotated[str, typer.Argument(metavar="RESTORE", help="Its id.")],
+    wait: Annotated[bool, typer.Option("--wait", help="Show progress until it has ended.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Move the disks of a VM to production that runs from its restore point, and end that.
+
+    For a VM that was restored with --instant --stay, or whose move has failed. It runs on meanwhile.
+
+    \b
+    Examples:
+      scheduler restore migrate 20261122T190102Z-1a2b3c4d --wait
+    """
+    with opened_state() as opened:
+        with opened.write() as session:
+            found = find_vm_restore(session, restore)
+            if found is None:
+                raise NoSuchRestoreError(f"restore {restore!r}", why="no restore of a VM has that id")
+            ask_to_move(found)
+            restore_id = found.id
+        after_asking(opened, restore_id, wait=wait, as_json=as_json)
 
 
 def _vm_restore_id(opened: State, restore: str) -> str | None:

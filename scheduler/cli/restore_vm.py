@@ -32,7 +32,7 @@ from scheduler.state.store import State
 
 
 class PairError(ConfigurationError):
-    """An option that takes NAME=VALUE was given something else."""
+    """An option that takes NAME=VALUE was given something else, or one without that which it goes with."""
 
 
 def vm(
@@ -95,21 +95,36 @@ def vm(
         bool, typer.Option("--power-off", help="With --overwrite: power the VM off first if it is on.")
     ] = False,
     power_on: Annotated[bool, typer.Option("--power-on", help="Power the VM on when it is restored.")] = False,
+    instant: Annotated[
+        bool,
+        typer.Option(
+            "--instant",
+            help="Start it within seconds from the repository; its disks move to production while it runs.",
+        ),
+    ] = False,
+    stay: Annotated[
+        bool,
+        typer.Option("--stay", help="With --instant: move nothing until `scheduler restore migrate` says so."),
+    ] = False,
     wait: Annotated[bool, typer.Option("--wait", help="Show progress until it has ended.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Restore a VM of a vCenter, with its configuration.
 
     Without further options it takes the place of its original, which must be gone. A restore that fails or is
-    cancelled deletes what it made. With --wait: exits 0 once the VM is restored, otherwise with the code of what
-    went wrong. Ctrl-C leaves the restore running.
+    cancelled deletes what it made; with --instant also what the VM has written since. With --wait: exits 0 once the
+    VM is restored, or runs with --stay, otherwise with the code of what went wrong. Ctrl-C leaves the restore
+    running.
 
     \b
     Examples:
       scheduler restore vm --vm web01 --wait --power-on
       scheduler restore vm --vm web01 --name web01-test --datastore ds2 --network "VM Network=Lab"
       scheduler restore vm --vm web01 --point 20261122T190102Z-1a2b3c4d --overwrite --power-off --wait
+      scheduler restore vm --vm web01 --instant --wait
     """
+    if stay and not instant:
+        raise PairError("--stay", why="it says when the disks of a VM move that runs by --instant")
     main, per_disk = _datastores(datastore or ())
     wishes = RestoreWishes(
         host=host,
@@ -119,6 +134,8 @@ def vm(
         disk_datastores=per_disk,
         networks=_pairs("--network", network or ()),
         disk_format=disk_format,
+        instant=instant,
+        stay=stay,
         power_on=power_on,
         power_off=power_off,
     )
@@ -169,7 +186,7 @@ def follow(opened: State, restore_id: str, *, as_json: bool) -> None:
     told = Told()
     watch = Watch(
         lambda: read_vm_restore(opened, restore_id, window),
-        ended=lambda record: record.final,
+        ended=lambda record: record.final or record.stays,
         view=vm_restore_view,
         news=lambda record: _news(told, record),
         on_interrupt=f"Restore {restore_id} goes on.\n"

@@ -66,6 +66,12 @@ class VmRestoreRecord(Shown):
     warnings: tuple[str, ...]
     exit_code: int
     """Of a command that waits for it."""
+    instant: bool
+    """Whether the VM runs from its restore point until its disks are in production."""
+    served_by: str | None
+    """The proxy that it runs from."""
+    moves: bool
+    """Whether its disks are about to move."""
     disks: tuple[RestoredDiskRecord, ...]
     created: Moment
     ended: Moment | None
@@ -75,6 +81,11 @@ class VmRestoreRecord(Shown):
     def final(self) -> bool:
         """Whether nothing more happens to it by itself."""
         return self.state in {word.value for word in VmRestoreState if word.final}
+
+    @property
+    def stays(self) -> bool:
+        """Whether the VM runs from its restore point until somebody says otherwise."""
+        return self.state == VmRestoreState.RUNNING.value and not self.moves
 
 
 def vm_restore_record(session: Session, restore: VmRestore, live: Live) -> VmRestoreRecord:
@@ -95,6 +106,9 @@ def vm_restore_record(session: Session, restore: VmRestore, live: Live) -> VmRes
         reason=_reason(session, restore, live),
         warnings=restore.warnings,
         exit_code=_exit_code(restore),
+        instant=restore.wishes.instant,
+        served_by=restore.served_by,
+        moves=restore.move_requested,
         disks=tuple(_disk(disk, live) for disk in rows),
         created=restore.created_at,
         ended=ended,
@@ -145,6 +159,8 @@ def vm_restore_summary(record: VmRestoreRecord) -> RenderableType:
         ("written", size(sum(disk.written_bytes for disk in record.disks))),
         ("time", duration(record.duration_seconds)),
     ]
+    if record.instant:
+        rows.append(("runs from", f"{record.repository}, by proxy {record.served_by or '-'}"))
     if record.reason:
         rows.append(("reason", record.reason))
     remarks: list[RenderableType] = [Text(line, style="yellow") for line in record.warnings]
@@ -213,6 +229,8 @@ def _step_failure(session: Session, restore: VmRestore) -> TaskFailure | None:
 def _exit_code(restore: VmRestore) -> int:
     if restore.state is VmRestoreState.CANCELLED:
         return CancelledError.exit_code
+    if restore.state is VmRestoreState.RUNNING and restore.failure is not None:
+        return restore.failure.exit_code
     if restore.state is VmRestoreState.FAILED:
         return restore.failure.exit_code if restore.failure is not None else ProxyfleetError.exit_code
     return 0

@@ -6,6 +6,7 @@ exists only its vCenter knows. Times are Unix seconds.
 
 from __future__ import annotations
 
+import secrets
 import uuid
 from collections.abc import Sequence
 from typing import Final
@@ -16,6 +17,7 @@ from sqlalchemy.orm import Session
 from proxy_worker.contract.errors import ConfigurationError, ConflictError, NotFoundError
 from scheduler.restores.left_out import warning
 from scheduler.restores.original import Original, original_of
+from scheduler.restores.pinning import pin_for
 from scheduler.state.asking import find_point, new_id
 from scheduler.state.errors import NoSuchDiskError, NoSuchVcenterError
 from scheduler.state.models import (
@@ -45,6 +47,14 @@ class WishConflictError(ConfigurationError):
     """What was asked for doesn't go together."""
 
 
+class NotInstantError(ConfigurationError):
+    """There is nothing to move: the restore isn't of a VM that runs from its restore point."""
+
+
+class RestoreOverError(ConflictError):
+    """It is too late: the restore has ended."""
+
+
 class RestoreActiveError(ConflictError):
     """Another restore to the same VM is under way."""
 
@@ -66,6 +76,12 @@ def ask_for_vm_restore(
     Raises `NoSuchVmError`, `NoSuchPointError`, `AmbiguousVmError`, and this module's errors.
     """
     source = find_point(session, vm, point, repository=repository)
+    if overwrite and wishes.instant:
+        raise WishConflictError(
+            "--instant with --overwrite",
+            why="a VM that runs from its restore point is made anew",
+            remedy="Leave out --overwrite, and remove the VM, or restore under another --name.",
+        )
     if overwrite:
         target = find_target(session, name or _known_as(session, source, vcenter), vcenter)
         return _add_existing(session, source, target, wishes, now=now)
@@ -120,6 +136,21 @@ def find_target(session: Session, name: str, vcenter: str | None = None) -> Vcen
             f"VM {name!r}", why=f"there are several: {where}", remedy="Name it by its id, or say which vCenter."
         )
     return found[0]
+
+
+def ask_to_move(restore: VmRestore) -> None:
+    """Ask for the disks of a VM that runs from its restore point to move to production.
+
+    Raises `NotInstantError`, `RestoreOverError`.
+    """
+    if not restore.wishes.instant:
+        raise NotInstantError(f"restore {restore.id}", why="its VM doesn't run from a restore point")
+    if restore.state.final or restore.state is VmRestoreState.UNDOING:
+        raise RestoreOverError(f"restore {restore.id}", why=f"it is {restore.state}")
+    if restore.state is VmRestoreState.RUNNING:
+        restore.move_requested = True
+    else:
+        restore.wishes = restore.wishes.model_copy(update={"stay": False})
 
 
 def find_vm_restore(session: Session, restore_id: str) -> VmRestore | None:
@@ -192,6 +223,9 @@ def _add(session: Session, restore: VmRestore, source: Point) -> VmRestore:
     _require_alone(session, restore)
     if wishes.disks is None and (missing := warning(session, source)) is not None:
         restore.warnings = (missing,)
+    if wishes.instant:
+        restore.share = secrets.token_hex(16)
+        pin_for(session, source, restore)
     session.add(restore)
     for key in wanted:
         session.add(

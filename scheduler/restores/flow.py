@@ -16,13 +16,14 @@ from sqlalchemy import select
 from proxy_worker.contract.errors import NotFoundError
 from proxy_worker.contract.names import TaskKind
 from proxy_worker.contract.outcome import CreatedDisk, TaskFailure
-from proxy_worker.contract.specification import RepositoryReference, VcenterReference
+from proxy_worker.contract.specification import Frozen, RepositoryReference, VcenterReference
 from scheduler.dispatch.fleet import Placement
 from scheduler.planning.places import TrackingMark
 from scheduler.restores import tasks
 from scheduler.restores.ending import FINISH, SWEEP, UNDO, EndRequest
 from scheduler.restores.making_ready import ATTACH, READY, AttachRequest, ReadyDisk, ReadyRequest
 from scheduler.restores.original import original_of
+from scheduler.restores.pinning import unpin
 from scheduler.restores.placing import PLACE, PlaceRequest
 from scheduler.runs.journal import Journal
 from scheduler.runs.steps import account_of, open_step
@@ -74,7 +75,7 @@ def begin(journal: Journal, restore: VmRestore) -> None:
         if original is not None and original.vcenter == restore.vcenter
         else OriginalPlace(),
     )
-    _open(journal, restore, PLACE.name, request, f"looking for a place for {restore.target_name}")
+    open_restore_step(journal, restore, PLACE.name, request, f"looking for a place for {restore.target_name}")
 
 
 def unwritable(journal: Journal, restore: VmRestore, datastores: Mapping[str, str]) -> TaskFailure | None:
@@ -120,6 +121,7 @@ def create(journal: Journal, restore: VmRestore) -> None:
             vcenter,
             installation=session.get_one(ServiceMark, _MARK_KEY).installation or "",
             declared=declared,
+            disk_files=_served_files(restore),
             now=journal.now,
         )
         journal.open(task)
@@ -135,11 +137,13 @@ def create(journal: Journal, restore: VmRestore) -> None:
         declared=declared,
     )
     if restore.kind is VmRestoreKind.OVERWRITE:
-        _open(journal, restore, READY.name, ready, f"making {restore.target_name} ready to be written over")
+        open_restore_step(
+            journal, restore, READY.name, ready, f"making {restore.target_name} ready to be written over"
+        )
         return
     wishes = restore.wishes
     request = AttachRequest(**ready.model_dump(), disk_format=wishes.disk_format, datastore=wishes.datastore)
-    _open(journal, restore, ATTACH.name, request, f"adding disks to {restore.target_name}")
+    open_restore_step(journal, restore, ATTACH.name, request, f"adding disks to {restore.target_name}")
 
 
 def write(journal: Journal, restore: VmRestore, made: tuple[CreatedDisk, ...]) -> None:
@@ -182,7 +186,7 @@ def settle(journal: Journal, restore: VmRestore) -> None:
         return
     if states == {DiskTaskState.SUCCEEDED}:
         restore.state = VmRestoreState.FINISHING
-        _open(journal, restore, FINISH.name, _ending(restore, rows), f"finishing {restore.target_name}")
+        open_restore_step(journal, restore, FINISH.name, _ending(restore, rows), f"finishing {restore.target_name}")
         return
     if states & bad or restore.cancel_requested:
         stop_disks(journal, restore)
@@ -208,21 +212,34 @@ def undo(journal: Journal, restore: VmRestore, failure: TaskFailure | None) -> N
         return
     restore.state = VmRestoreState.UNDOING
     request = _ending(restore, disks_of(journal, restore))
-    _open(journal, restore, UNDO.name, request, f"undoing the restore of {restore.target_name}")
+    open_restore_step(journal, restore, UNDO.name, request, f"undoing the restore of {restore.target_name}")
 
 
 def sweep_later(journal: Journal, restore: VmRestore) -> None:
     """Look once more for a VM of which no proxy said that it was made: one that was frozen may make it yet."""
     if restore.kind is VmRestoreKind.NEW and restore.vm_ref is None:
         title = f"looking again for what is left of the restore of {restore.target_name}"
-        step = _open(journal, restore, SWEEP.name, _ending(restore, disks_of(journal, restore)), title)
+        step = open_restore_step(journal, restore, SWEEP.name, _ending(restore, disks_of(journal, restore)), title)
         step.state, step.retry_at = StepState.WAITING, journal.now + SWEEP_S
+
+
+def end_undone(journal: Journal, restore: VmRestore) -> None:
+    """Bring one that has been undone to its final state."""
+    state = VmRestoreState.CANCELLED if restore.cancelled else VmRestoreState.FAILED
+    end(journal, restore, state, restore.failure)
 
 
 def end(journal: Journal, restore: VmRestore, state: VmRestoreState, failure: TaskFailure | None = None) -> None:
     """Bring it to a final state."""
     restore.state, restore.failure, restore.ended_at = state, failure or restore.failure, journal.now
+    if restore.pinned:
+        unpin(journal.session, restore)
     logger.info("restore %s of VM %s: %s%s", restore.id, restore.vm_name, state, f": {failure}" if failure else "")
+
+
+def served_datastore(restore: VmRestore) -> str:
+    """What a host calls what it mounts of a proxy."""
+    return f"proxyfleet-{(restore.share or '')[:12]}"
 
 
 def disks_of(journal: Journal, restore: VmRestore) -> list[RestoredDisk]:
@@ -262,19 +279,20 @@ def _ending(restore: VmRestore, rows: list[RestoredDisk]) -> EndRequest:
     )
 
 
+def _served_files(restore: VmRestore) -> dict[str, str]:
+    """The files of a VM's disks that runs from its restore point."""
+    served = restore.served.disks if restore.served is not None else ()
+    return {disk.key: f"[{served_datastore(restore)}] {disk.path}" for disk in served}
+
+
 def _uuid(disk: RestoredDisk) -> str | None:
     """The uuid of a disk that is to be written."""
     target = disk.target.vsphere if disk.target is not None else None
     return target.uuid if target is not None else None
 
 
-def _open(
-    journal: Journal,
-    restore: VmRestore,
-    kind: str,
-    request: PlaceRequest | ReadyRequest | EndRequest,
-    title: str,
-) -> VcenterStep:
+def open_restore_step(journal: Journal, restore: VmRestore, kind: str, request: Frozen, title: str) -> VcenterStep:
+    """Have something done for a restore at its vCenter."""
     return open_step(
         journal,
         kind,

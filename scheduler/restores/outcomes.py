@@ -9,9 +9,10 @@ from typing import Final
 from sqlalchemy import ColumnElement, exists, or_, select
 
 from proxy_worker.contract.outcome import DiskRestoreResult, TaskFailure, VmCreateResult
-from proxy_worker.contract.specification import DiskRestore
-from scheduler.restores import flow
+from proxy_worker.contract.specification import DiskRestore, PointRelease, PointServe
+from scheduler.restores import flow, instant
 from scheduler.restores.ending import FINISH, SWEEP, UNDO, Ended
+from scheduler.restores.instant_steps import MOUNT, MOVE, START, UNMOUNT
 from scheduler.restores.making_ready import ATTACH, READY, Ready
 from scheduler.restores.placing import PLACE, Placed
 from scheduler.runs.journal import Journal
@@ -54,6 +55,8 @@ def advance(journal: Journal) -> None:
         flow.stop_disks(journal, restore)
         session.flush()
         flow.settle(journal, restore)
+    for restore in session.scalars(select(VmRestore).where(instant.going_on())).all():
+        instant.go_on(journal, restore)
     for disk in session.scalars(select(RestoredDisk).where(_retry_is_due(journal.now))).all():
         restore = session.get_one(VmRestore, disk.restore_id)
         try:
@@ -71,6 +74,7 @@ def due(now: float) -> ColumnElement[bool]:
     return or_(
         exists().where(VmRestore.state == VmRestoreState.REQUESTED),
         exists().where(_cancel_is_owed()),
+        exists().where(instant.going_on()),
         exists().where(_retry_is_due(now)),
     )
 
@@ -80,12 +84,18 @@ def record_task(journal: Journal, row: LedgerTask, outcome: Outcome) -> None:
     restore = journal.session.get_one(VmRestore, row.vm_restore_id)
     failure = outcome.failure or row.failure
     body = row.body
+    if isinstance(body, PointRelease):
+        instant.record_release(journal, row, restore, outcome)
+        return
     journal.close(row)
     if isinstance(body, DiskRestore):
         disk = journal.session.get_one(RestoredDisk, f"{restore.id}.{body.disk_key}")
         _record_disk(journal, restore, disk, outcome, failure)
         journal.session.flush()
         flow.settle(journal, restore)
+        return
+    if isinstance(body, PointServe):
+        instant.record_serve(journal, restore, outcome, failure)
         return
     if restore.state is not VmRestoreState.CREATING:
         return
@@ -94,7 +104,10 @@ def record_task(journal: Journal, row: LedgerTask, outcome: Outcome) -> None:
         restore.vm_ref = result.vm
         restore.warnings = (*restore.warnings, *result.warnings)
     if isinstance(result, VmCreateResult) and not restore.cancel_requested:
-        flow.write(journal, restore, result.disks)
+        if restore.wishes.instant:
+            instant.start(journal, restore)
+        else:
+            flow.write(journal, restore, result.disks)
     else:
         flow.undo(journal, restore, None if restore.cancel_requested else failure)
 
@@ -122,7 +135,11 @@ def _record_place(journal: Journal, step: VcenterStep, outcome: StepOutcome) -> 
     restore = journal.session.get_one(VmRestore, step.subject)
     placed, failure = outcome.answer, outcome.failure
     if isinstance(placed, Placed) and not restore.cancel_requested:
-        failure = flow.unwritable(journal, restore, placed.datastores)
+        failure = (
+            instant.unservable(journal, restore)
+            if restore.wishes.instant
+            else flow.unwritable(journal, restore, placed.datastores)
+        )
         if failure is not None and step.tries < WRITER_TRIES:
             try_later(journal, step, failure, WRITER_RETRY_S)
             return
@@ -132,7 +149,10 @@ def _record_place(journal: Journal, step: VcenterStep, outcome: StepOutcome) -> 
         return
     restore.place, restore.tracks_changes = placed.place, placed.tracks_changes
     restore.vm_ref = placed.vm_ref or restore.vm_ref
-    flow.create(journal, restore)
+    if restore.wishes.instant:
+        instant.serve(journal, restore)
+    else:
+        flow.create(journal, restore)
 
 
 def _record_ready(journal: Journal, step: VcenterStep, outcome: StepOutcome) -> None:
@@ -176,8 +196,8 @@ def _record_undo(journal: Journal, step: VcenterStep, outcome: StepOutcome) -> N
             *restore.warnings,
             f"the disks of {restore.target_name} are incomplete: restore them again before it is powered on",
         )
-    state = VmRestoreState.CANCELLED if restore.cancelled else VmRestoreState.FAILED
-    flow.end(journal, restore, state, restore.failure)
+    if not instant.let_go(journal, restore):
+        flow.end_undone(journal, restore)
     if not nobody:
         flow.sweep_later(journal, restore)
 
@@ -194,7 +214,7 @@ def _cancel_is_owed() -> ColumnElement[bool]:
     """Restores that are being written and have a disk whose end hasn't been asked for."""
     task = exists().where(LedgerTask.vm_restore_id == VmRestore.id, LedgerTask.cancelling.is_(False))
     waits = exists().where(RestoredDisk.restore_id == VmRestore.id, RestoredDisk.state == DiskTaskState.WAITING)
-    stoppable = VmRestore.state.in_((VmRestoreState.CREATING, VmRestoreState.WRITING))
+    stoppable = VmRestore.state.in_((VmRestoreState.SERVING, VmRestoreState.CREATING, VmRestoreState.WRITING))
     return stoppable & VmRestore.cancel_requested & or_(task, waits)
 
 
@@ -209,7 +229,11 @@ HANDLING: Final[Mapping[str, StepHandling]] = {
     FINISH.name: StepHandling(_record_finish),
     UNDO.name: StepHandling(_record_undo),
     SWEEP.name: StepHandling(_record_sweep),
+    MOUNT.name: StepHandling(instant.record_mount),
+    START.name: StepHandling(instant.record_start),
+    MOVE.name: StepHandling(instant.record_move),
+    UNMOUNT.name: StepHandling(instant.record_unmount),
 }
 """What the journal makes of a restore's steps."""
-KINDS: Final = (PLACE, READY, ATTACH, FINISH, UNDO, SWEEP)
+KINDS: Final = (PLACE, READY, ATTACH, FINISH, UNDO, SWEEP, MOUNT, START, MOVE, UNMOUNT)
 """What the executor performs for restores."""

@@ -6,7 +6,10 @@ from collections.abc import Mapping
 
 from proxy_worker.contract.names import TaskKind
 from proxy_worker.contract.specification import (
+    DiskKey,
     DiskRestore,
+    PointRelease,
+    PointServe,
     RepositoryReference,
     VcenterReference,
     VmCreate,
@@ -25,9 +28,10 @@ def create_task(
     *,
     installation: str,
     declared: Mapping[str, str],
+    disk_files: dict[DiskKey, str],
     now: float,
 ) -> LedgerTask:
-    """Make the VM, by a proxy that may read its configuration."""
+    """Make the VM, by a proxy that may read its configuration; `disk_files` are disks that there are already."""
     return LedgerTask(
         id=f"{restore.id}.create",
         kind=TaskKind.VM_CREATE,
@@ -45,6 +49,7 @@ def create_task(
             same_machine=restore.same_machine,
             place=place,
             disk_datastores=restore.wishes.disk_datastores,
+            disk_files=disk_files,
             networks=restore.wishes.networks,
             disk_format=restore.wishes.disk_format,
             declared=dict(declared),
@@ -72,6 +77,35 @@ def write_task(restore: VmRestore, disk: RestoredDisk, repository: RepositoryRef
             changed_areas=disk.changed_areas,
             full_write_reason=disk.full_write_reason if restore.kind is VmRestoreKind.OVERWRITE else None,
         ),
+        created_at=now,
+        vm_restore_id=restore.id,
+    )
+
+
+def serve_task(restore: VmRestore, repository: RepositoryReference, now: float) -> LedgerTask:
+    """Serve the restore point's disks, by a proxy that hosts can mount from."""
+    return LedgerTask(
+        id=f"{restore.id}.serve",
+        kind=TaskKind.POINT_SERVE,
+        title=f"{TaskKind.POINT_SERVE} {restore.target_name}",
+        job=job_of(restore),
+        priority=Urgency.RESTORE,
+        body=PointServe(repository=repository, vm=_identity(restore), run=restore.point, share=restore.share or ""),
+        created_at=now,
+        vm_restore_id=restore.id,
+    )
+
+
+def release_task(restore: VmRestore, repository: RepositoryReference, now: float) -> LedgerTask:
+    """Serve them no more, by the proxy that does."""
+    return LedgerTask(
+        id=f"{restore.id}.release.1",
+        kind=TaskKind.POINT_RELEASE,
+        title=f"{TaskKind.POINT_RELEASE} {restore.target_name}",
+        job=job_of(restore),
+        priority=Urgency.RESTORE,
+        body=PointRelease(repository=repository, share=restore.share or ""),
+        pinned_proxy=restore.served_by,
         created_at=now,
         vm_restore_id=restore.id,
     )

@@ -110,11 +110,13 @@ def _outside_of_windows(session: Session, steps: Sequence[VcenterStep], now: flo
 
 
 def _restoring(session: Session) -> dict[tuple[str, str], str]:
-    """VMs whose disks are, or may be, written by a restore: beneath a snapshot that would be lost."""
+    """VMs whose disks are, or may be, written or moved by a restore: beneath a snapshot that would be lost."""
     under_way = (
         VmRestoreState.CREATING,
         VmRestoreState.WRITING,
         VmRestoreState.FINISHING,
+        VmRestoreState.STARTING,
+        VmRestoreState.MIGRATING,
         VmRestoreState.UNDOING,
     )
     rows = session.scalars(select(VmRestore).where(VmRestore.state.in_(under_way), VmRestore.vm_ref.is_not(None)))

@@ -15,6 +15,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 from proxy_worker.contract.names import DiskFormat
 from proxy_worker.contract.outcome import DiskReport, TaskFailure
 from proxy_worker.contract.specification import DiskAddress, DiskKey, Extent, Frozen, VmPlace
+from proxy_worker.contract.using import PointServeResult
 from scheduler.state.columns import Json, Record, choice, reference
 from scheduler.state.recorded import DiskTaskState
 
@@ -35,11 +36,23 @@ class VmRestoreState(StrEnum):
     REQUESTED = "requested"
     PLACING = "placing"
     """What was asked for is looked up at the vCenter; nothing is changed."""
+    SERVING = "serving"
+    """A proxy begins to serve the restore point, for the VM to run from it."""
+    MOUNTING = "mounting"
+    """Its host mounts what is served."""
     CREATING = "creating"
     """The VM or its disks are made, or the VM is made ready to be written over."""
     WRITING = "writing"
     FINISHING = "finishing"
     """The mark is taken off, the VM powered on."""
+    STARTING = "starting"
+    """The VM is powered on, with the disks that are served."""
+    RUNNING = "running"
+    """It runs from its restore point, until its disks are to move."""
+    MIGRATING = "migrating"
+    """Its disks move to production."""
+    RELEASING = "releasing"
+    """The restore point isn't needed any more: it is unmounted, and served no more."""
     UNDOING = "undoing"
     """What was made is deleted again."""
     SUCCEEDED = "succeeded"
@@ -64,6 +77,10 @@ class RestoreWishes(Frozen):
     disk_format: DiskFormat = DiskFormat.THIN
     disks: tuple[DiskKey, ...] | None = None
     """Keys of the disks to restore; None: all."""
+    instant: bool = False
+    """Whether the VM runs from its restore point until its disks are in production."""
+    stay: bool = False
+    """Whether its disks move only when that is asked for."""
     power_on: bool = False
     power_off: bool = False
     """Whether an existing VM that is on may be powered off."""
@@ -112,6 +129,16 @@ class VmRestore(Record):
     """Whether anything may have been changed at the vCenter, so that a failure has to be undone."""
     written: Mapped[bool] = mapped_column(default=False)
     """Whether disks of an existing VM may have been written to."""
+    share: Mapped[str | None] = mapped_column(String(63), default=None)
+    """Of one that runs from its restore point: what a proxy serves it as."""
+    served: Mapped[PointServeResult | None] = mapped_column(Json(PointServeResult), default=None)
+    """Where that is."""
+    served_by: Mapped[str | None] = mapped_column(String(63), default=None)
+    """The proxy."""
+    move_requested: Mapped[bool] = mapped_column(default=False)
+    """Whether its disks are to move to production."""
+    pinned: Mapped[bool] = mapped_column(default=False)
+    """Whether it has pinned its restore point, which isn't to be removed meanwhile."""
     warnings: Mapped[tuple[str, ...]] = mapped_column(Json(tuple[str, ...]), default=())
     failure: Mapped[TaskFailure | None] = mapped_column(Json(TaskFailure), default=None)
     created_at: Mapped[float]

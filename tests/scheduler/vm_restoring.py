@@ -20,7 +20,7 @@ from proxy_worker.contract.outcome import (
 from proxy_worker.contract.specification import DiskAddress, DiskRestore, VmCreate, VsphereDisk
 from proxy_worker.vsphere.hardware import Hardware
 from proxy_worker.vsphere.model import Vm
-from proxy_worker.vsphere.new_machine import EmptyDisk, NewMachine, make
+from proxy_worker.vsphere.new_machine import NewDisk, NewMachine, make
 from proxy_worker.vsphere.restored import find, mark_of
 from proxy_worker.vsphere.session import Session
 from scheduler.planning.places import TrackingMark
@@ -59,7 +59,7 @@ class Proxy:
     """How it fails."""
 
     def create(self, body: VmCreate) -> TaskResult:
-        disks = tuple(EmptyDisk(key, 2 * MIB, body.place.datastore) for key in ("scsi0:0", "scsi0:1"))
+        disks = tuple(NewDisk(key, 2 * MIB, body.place.datastore) for key in ("scsi0:0", "scsi0:1"))
         machine = NewMachine(
             name=body.name, hardware=HARDWARE, disks=disks, instance_uuid=body.instance_uuid, mark=body.mark,
             same_machine=body.same_machine, folder=body.place.folder, pool=body.place.pool, host=body.place.host,

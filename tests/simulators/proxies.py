@@ -47,6 +47,7 @@ from proxy_worker.contract.specification import (
     TaskBody,
     TaskSpecification,
 )
+from proxy_worker.contract.using import UseOffer
 from proxy_worker.contract.versions import CONTRACT_VERSION
 from proxy_worker.ledger import Claim, Ledger, ProxyIdentity
 
@@ -173,6 +174,7 @@ class SimulatedFleet:
         datastores: dict[str, tuple[TransportMode, ...]] | None = None,
         credentials: dict[str, str] | None = None,
         vsphere: VsphereOffer | None = None,
+        use: UseOffer | None = None,
     ) -> None:
         """Register a proxy."""
         identity = ProxyIdentity(name=name, instance_id=f"instance-{name}", life=f"life-{name}", lock=name)
@@ -188,6 +190,7 @@ class SimulatedFleet:
                 "modes": (TransportMode.NETWORK,),
                 "credentials": credentials if credentials is not None else {"main": "read"},
                 "vsphere": vsphere if vsphere is not None else VsphereOffer(),
+                "use": use if use is not None else UseOffer(),
                 "version": "0",
                 "contract_version": CONTRACT_VERSION,
             }

@@ -13,7 +13,7 @@ from proxy_worker.vsphere.devices import Provisioning
 from proxy_worker.vsphere.faults import DatastoreFullError, HostUnavailableError
 from proxy_worker.vsphere.hardware import Controller, Hardware, NetworkCard
 from proxy_worker.vsphere.inventory import read_inventory, read_vm
-from proxy_worker.vsphere.new_machine import EmptyDisk, NewMachine, make
+from proxy_worker.vsphere.new_machine import NewDisk, NewMachine, make
 from proxy_worker.vsphere.placing import NameTakenError, NoSuchPlaceError, Wanted, find_spot
 from proxy_worker.vsphere.properties import read
 from proxy_worker.vsphere.restored import ForeignVmError, clear, destroy, find, mark_of
@@ -46,7 +46,7 @@ def machine(session: Session, name: str, **changes: object) -> NewMachine:
     made = NewMachine(
         name=name,
         hardware=HARDWARE,
-        disks=(EmptyDisk("scsi0:0", 4 * MIB, "LocalDS_0"), EmptyDisk("sata0:1", 2 * MIB, "LocalDS_1")),
+        disks=(NewDisk("scsi0:0", 4 * MIB, "LocalDS_0"), NewDisk("sata0:1", 2 * MIB, "LocalDS_1")),
         instance_uuid=str(uuid.uuid4()),
         mark="installation-1/restore-1",
         same_machine=True,

@@ -111,6 +111,10 @@ class VsphereSimulator:
         """Let every host lose a datastore, or find it again."""
         self._ask(f"/datastores/{name}/{'' if accessible else 'in'}accessible")
 
+    def find_nfs_at(self, port: int) -> None:
+        """Let hosts find the NFS servers that they mount from at this port."""
+        self._ask("/nfs-port", port)
+
     def calls_by_vm(self) -> Mapping[str, Mapping[str, int]]:
         """VM -> method -> how often, since the last `reset`: of itself, its snapshots, its tasks and its files."""
         found: dict[str, dict[str, int]] = self._ask("/calls-by-vm")

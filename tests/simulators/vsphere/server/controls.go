@@ -75,6 +75,8 @@ func (d *frontDoor) control(r *http.Request) (interface{}, int) {
 		for _, id := range ids {
 			t.revoked[id] = true
 		}
+	case "/nfs-port":
+		_ = json.NewDecoder(r.Body).Decode(&nasPort)
 	case "/disks":
 		return guestDisks(), http.StatusOK
 	case "/write":

@@ -89,6 +89,9 @@ func (d *frontDoor) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // answer lets the simulator do it, then mends what it leaves wrong.
 func (d *frontDoor) answer(r *http.Request, method *simulator.Method) *httptest.ResponseRecorder {
 	answer := httptest.NewRecorder()
+	if answerNas(answer, method) {
+		return answer
+	}
 	switch request := method.Body.(type) {
 	case *types.QueryChangedDiskAreas:
 		if info, fault := d.disks.changed(request, d.piece); fault != nil {
@@ -185,9 +188,11 @@ func (d *frontDoor) mend(method *simulator.Method, task *simulator.Task, vm ref)
 	case "RevertToSnapshot_Task":
 		d.disks.goBack(simulator.Map.Get(vm).(*simulator.VirtualMachine), method.This)
 	case "RelocateVM_Task":
-		if store := method.Body.(*types.RelocateVM_Task).Spec.Datastore; store != nil {
-			moveFiles(simulator.Map.Get(vm).(*simulator.VirtualMachine), simulator.Map.Get(*store).(*simulator.Datastore))
+		machine, spec := simulator.Map.Get(vm).(*simulator.VirtualMachine), method.Body.(*types.RelocateVM_Task).Spec
+		if store := spec.Datastore; store != nil {
+			moveFiles(machine, simulator.Map.Get(*store).(*simulator.Datastore))
 		}
+		moveDisks(machine, spec.Disk)
 	case "CreateVM_Task", "CloneVM_Task", "RegisterVM_Task":
 		if made, ok := task.Info.Result.(ref); ok {
 			d.disks.furnish(simulator.Map.Get(made).(*simulator.VirtualMachine))

@@ -42,6 +42,7 @@ func main() {
 	kept := flag.Int("kept", 0, "frozen images that stay, per disk, when their snapshots are gone; 0: all")
 	flag.Parse()
 
+	nasRoot = *root
 	must(os.Setenv("TMPDIR", *root)) // where the simulator makes datastores
 	model := simulator.VPX()
 	if *esx {
