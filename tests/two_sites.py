@@ -13,6 +13,7 @@ import ctypes
 import itertools
 import json
 import os
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -57,6 +58,30 @@ class Site:
         [shown] = json.loads(run("ip", "-netns", self.network, "-json", "-statistics", "link", "show", _DEVICE))
         sent: int = shown["stats64"]["tx"]["bytes"]
         return sent
+
+
+class Checkpoint:
+    """Lets so many bytes through a relay, and no more until told to: whoever waits for it is never too late."""
+
+    def __init__(self, relay: Relay, count: int) -> None:
+        self._left_bytes = count
+        self._reached = threading.Event()
+        self._open = threading.Event()
+        relay.overheard = self._passes
+
+    def wait(self, timeout_s: float) -> bool:
+        """Wait until something is held up here."""
+        return self._reached.wait(timeout_s)
+
+    def open(self) -> None:
+        """Let everything through from now on."""
+        self._open.set()
+
+    def _passes(self, data: bytes) -> None:
+        self._left_bytes -= len(data)
+        if self._left_bytes < 0:
+            self._reached.set()
+            self._open.wait()
 
 
 class Sites:
