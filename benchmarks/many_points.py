@@ -69,6 +69,22 @@ def make_restics(restic: Restic) -> None:
     restic.forget(keep_last=KEPT_OF_EACH)
 
 
+def remember_yesterday(repository: Repository) -> None:
+    """Leave in the repository's cache what a collection before the newest backup of each VM has left there.
+
+    restic's cache has all that restic wrote.
+    """
+    points, aside = repository.folder / "points", repository.work / "newest"
+    newest = [max(vm.iterdir()) for vm in points.iterdir()]
+    for point in newest:
+        (aside / point.parent.name).mkdir(parents=True)
+        point.rename(aside / point.parent.name / point.name)
+    repository.collect("--dry-run")
+    for point in newest:
+        (aside / point.parent.name / point.name).rename(point)
+    shutil.rmtree(aside)
+
+
 def _back_up_vm(opened: OpenRepository, number: int) -> None:
     """All runs of a VM."""
     vm, chance = _vm(number), random.Random(number)

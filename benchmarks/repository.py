@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.export_reads import WrongContentError, read_at_random
-from benchmarks.many_points import POINTS, make_ours, make_restics
+from benchmarks.many_points import POINTS, make_ours, make_restics, remember_yesterday
 from benchmarks.peers import PeerMissingError, Restic
 from benchmarks.process import CommandFailedError, Measured
 from benchmarks.rounds import warm_folder
@@ -130,20 +130,27 @@ def _measure(
 
 
 def _measure_many(many: Many, *, check: bool) -> dict[str, float]:
-    """A collection and a prune; copying has brought both repositories into memory.
+    """Collections and a prune; copying has brought both repositories into memory.
 
-    With `check`, what the collection leaves is checked.
+    Both have their caches: restic of all it wrote, ours of the index and of what a collection of the day before has
+    read, without which one is measured too, as if it were the first. With `check`, what they leave is checked.
     """
     figures: dict[str, float] = {}
-    many.renew()
-    _note(figures, "restic_prune", many.restic.prune())
-    measured, report = many.ours.collect()
-    if report["waiting_for"] or report["points"] * 2 != POINTS:
-        raise CommandFailedError(f"the collection didn't do what it was to: {report}")
-    _note(figures, "collect", measured)
-    if check:
-        many.ours.check()
-    shutil.rmtree(many.copy)
+    for name in ("first_collect", "collect"):
+        many.renew()
+        remember_yesterday(many.ours)
+        if name == "collect":
+            _note(figures, "restic_prune", many.restic.prune())
+        else:
+            for remembered in many.ours.cache.rglob("*.known"):
+                remembered.unlink()
+        measured, report = many.ours.collect()
+        if report["waiting_for"] or report["points"] * 2 != POINTS:
+            raise CommandFailedError(f"the collection didn't do what it was to: {report}")
+        _note(figures, name, measured)
+        if check:
+            many.ours.check()
+        shutil.rmtree(many.copy)
     return figures
 
 

@@ -89,6 +89,7 @@ REPOSITORY_ROWS: tuple[Row, ...] = (
     _restore(0.45),
     _RESTORE_SPARSE,
     _ratio("collection, 1,000 points: time / restic prune", 0.20, "collect_s", "restic_prune_s"),
+    _told("the first collection: time / restic prune", "first_collect_s", "restic_prune_s"),
     _value("collection, 1,000 points: peak anonymous memory", 300.0, "MiB", "collect_peak_bytes", 1 / MIB),
     _value("random 64 KiB reads by NBD, warm", 150.0, "MiB/s", "export_mib_per_s", at_least=True),
     _value("serve-point: from its start to the first byte", 1.0, "s", "export_first_byte_s"),

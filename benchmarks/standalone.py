@@ -70,10 +70,10 @@ class Repository:
     def check(self) -> Measured:
         return self._run("repository", "check", self.folder, "--passphrase-file", self.passphrase_file, "--json")
 
-    def collect(self) -> tuple[Measured, dict[str, Any]]:
+    def collect(self, *options: str) -> tuple[Measured, dict[str, Any]]:
         """Free what no restore point needs; what it took, and the command's own JSON."""
         measured = self._run(
-            "repository", "collect", self.folder, "--passphrase-file", self.passphrase_file, "--json"
+            "repository", "collect", self.folder, "--passphrase-file", self.passphrase_file, "--json", *options
         )
         return measured, json.loads(measured.output)
 

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from proxy_worker.cli.opening import open_repository
+from proxy_worker.cli.opening import Opening
 from proxy_worker.cli.repository_options import AsJson, KeyFile, Location, PassphraseFile
 from proxy_worker.cli.store_requests import requests_json, show_requests
 from proxy_worker.program.units import size
-from proxy_worker.repository.collector import CollectorSettings, collect
-from proxy_worker.repository.collector_report import CollectionReport
+
+if TYPE_CHECKING:
+    from proxy_worker.repository.collector_report import CollectionReport
 
 _MIB = 1024 * 1024
 _HOUR_S = 3600.0
@@ -47,6 +48,9 @@ def collect_repository(
     as_json: AsJson = False,
 ) -> None:
     """Free what no restore point needs, beside backups and restores; killed anywhere, the next one goes on."""
+    opening = Opening(repository, passphrase_file=passphrase_file, key_file=key_file)
+    from proxy_worker.repository.collector import CollectorSettings, collect  # noqa: PLC0415 - loaded while that works
+
     settings = CollectorSettings(
         dry_run=dry_run,
         unused_percent=unused,
@@ -54,7 +58,7 @@ def collect_repository(
         end_runs_after_s=end_runs_after * _HOUR_S,
         bytes_per_s=int(rate * _MIB) if rate else None,
     )
-    with open_repository(repository, passphrase_file=passphrase_file, key_file=key_file) as opened:
+    with opening.repository() as opened:
         report = collect(opened, settings)
     if as_json:
         typer.echo(json.dumps({**asdict(report), "requests": requests_json(opened.access.store)}, indent=2))

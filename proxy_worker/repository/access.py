@@ -28,20 +28,17 @@ class Access:
     keyring: Keyring
     sealer: MetadataSealer
     index: Index
+    cache_folder: Path | None
+    """Where a cache of what this repository holds may be kept between processes; None for nowhere."""
 
     @classmethod
     def of(cls, store: Store, config: Config, keyring: Keyring, cache_dir: Path | None) -> Access:
         """Put the parts together; `cache_dir` keeps the index between processes."""
         verifier = SignatureVerifier(config.root_public_key, keyring.repository_id, config.revoked)
         sealer = MetadataSealer(keyring, verifier, store.location)
-        index = Index(
-            store,
-            sealer,
-            cached_as=f"{config.repository_id}-{blake3.blake3(store.location.encode()).hexdigest(4)}",
-            generation=config.generation,
-            cache_dir=cache_dir,
-        )
-        return cls(store, config, keyring, sealer, index)
+        cached_as = f"{config.repository_id}-{blake3.blake3(store.location.encode()).hexdigest(4)}"
+        index = Index(store, sealer, cached_as=cached_as, generation=config.generation, cache_dir=cache_dir)
+        return cls(store, config, keyring, sealer, index, cache_dir / cached_as if cache_dir else None)
 
     @contextmanager
     def freshly_indexed(self) -> Iterator[Access]:

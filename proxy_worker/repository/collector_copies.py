@@ -103,6 +103,8 @@ def give_up_copies(
     """
     dropped: set[tuple[bytes, int, int]] = set()
     for group in groups:
+        if not any(copy.pack in leaving for copy in group.copies):
+            continue
         stays = preferred(packs, group)
         going = [copy for copy in group.copies if copy.pack != stays.pack and copy.pack in leaving]
         if not going:

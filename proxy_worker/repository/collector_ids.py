@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -22,6 +23,18 @@ def part_count(ids: int) -> int:
     while parts < PREFIXES and ids // parts > _IDS_IN_PART:
         parts *= 2
     return parts
+
+
+def without_zeros(ids: bytes) -> bytes:
+    """Ids, 32 bytes each, without those of zeros."""
+    if ZERO_ID not in ids:
+        return ids
+    kept: list[bytes] = []
+    for at in range(0, len(ids), len(_ZEROS)):
+        piece = ids[at : at + len(_ZEROS)]
+        if piece != _ZEROS:
+            kept += [one for one in _pieces(piece) if one != ZERO_ID]
+    return b"".join(kept)
 
 
 class IdSet:
@@ -86,4 +99,8 @@ class IdSet:
 
 
 def _split(joined: bytes) -> set[bytes]:
-    return {joined[at : at + ID_BYTES] for at in range(0, len(joined), ID_BYTES)}
+    return set(_pieces(joined))
+
+
+def _pieces(joined: bytes) -> Iterator[bytes]:
+    return (joined[at : at + ID_BYTES] for at in range(0, len(joined), ID_BYTES))

@@ -11,9 +11,8 @@ from typing import Final, NamedTuple
 from proxy_worker.repository.collector_ids import PREFIXES
 from proxy_worker.repository.collector_needs import Needs
 from proxy_worker.repository.collector_packs import ABSENT, Packs
-from proxy_worker.repository.fragments import KIND_FIELD
+from proxy_worker.repository.fragments import PLACED
 from proxy_worker.repository.index_run import IndexRun
-from proxy_worker.repository.keyring import ID_BYTES
 
 _PLACE: Final = struct.Struct("<III")
 """Of a record, behind the id: pack, offset, stored length."""
@@ -46,17 +45,16 @@ class Index:
         self.runs = tuple(runs)
         self._places = [packs.places_in(run) for run in runs]
 
-    def records(self, part: int, parts: int) -> Iterator[tuple[bytes, int, Copy]]:
-        """Id, kind and place of each copy in one part of all ids; copies in packs that aren't there are left
-        out."""
+    def records(self, part: int, parts: int) -> Iterator[tuple[bytes, int, int, int, int]]:
+        """Id, kind, and the place (see `Copy`) of each copy in one part of all ids; copies in packs that aren't
+        there are left out."""
         step = PREFIXES // parts
         for run, places in zip(self.runs, self._places, strict=True):
             low, high = run.lower_bound(part * step), run.lower_bound((part + 1) * step)
-            for record in run.records(low, high):
-                place, offset, stored_length = _PLACE.unpack_from(record, ID_BYTES)
+            for content_id, place, offset, stored_length, kind in PLACED.iter_unpack(run.joined_records(low, high)):
                 number = places[place]
                 if number != ABSENT:
-                    yield record[:ID_BYTES], record[KIND_FIELD], Copy(number, offset, stored_length)
+                    yield content_id, kind, number, offset, stored_length
 
     def fragments_of(self, pack: Callable[[int], bool]) -> Iterator[bytes]:
         """The ids of fragments that describe a pack for whose number (or `ABSENT`) `pack` holds."""
@@ -100,14 +98,15 @@ class Marks:
                 strict, lenient = needs.part(part), also.part(part)
                 wanted = [first | second for first, second in zip(strict, lenient, strict=True)]
                 found: dict[bytes, tuple[int, list[Copy]]] = {}
-                for content_id, kind, copy in index.records(part, needs.parts):
-                    packs.chunk_bytes[copy.pack] += copy.stored_length
+                for content_id, kind, pack, offset, stored_length in index.records(part, needs.parts):
+                    packs.chunk_bytes[pack] += stored_length
                     if content_id not in wanted[kind]:
                         continue
                     _, copies = found.setdefault(content_id, (kind, []))
+                    copy = Copy(pack, offset, stored_length)
                     if copy not in copies:
                         copies.append(copy)
-                        packs.wanted_bytes[copy.pack] += copy.stored_length
+                        packs.wanted_bytes[pack] += stored_length
                 for content_id, (kind, copies) in found.items():
                     if len(copies) == 1:
                         packs.live_bytes[copies[0].pack] += copies[0].stored_length
@@ -134,8 +133,8 @@ def chunks_to_move(
     offsets: dict[int, array[int]] = {number: array("I") for number in packs}
     for part in range(needs.parts):
         wanted = [first | second for first, second in zip(needs.part(part), also.part(part), strict=True)]
-        for content_id, kind, copy in index.records(part, needs.parts):
-            moves = copy.pack in offsets and content_id in wanted[kind]
-            if moves and (content_id, copy.pack, copy.offset) not in dropped:
-                offsets[copy.pack].append(copy.offset)
+        for content_id, kind, pack, offset, _ in index.records(part, needs.parts):
+            moves = pack in offsets and content_id in wanted[kind]
+            if moves and (content_id, pack, offset) not in dropped:
+                offsets[pack].append(offset)
     return offsets

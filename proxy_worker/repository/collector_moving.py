@@ -9,6 +9,8 @@ from __future__ import annotations
 from array import array
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from typing import Final
 
 import xxhash
 
@@ -18,8 +20,11 @@ from proxy_worker.repository.collector_packs import Packs
 from proxy_worker.repository.keyring import Secrets
 from proxy_worker.repository.new_packs import PACKS_PER_FRAGMENT, NewPacks
 from proxy_worker.repository.pack_layout import Chunk, ChunkKind, Footer, PackLayoutError, PackTable, pack_name
-from proxy_worker.repository.packs import read_footer, read_table, unreadable_as_damage
-from proxy_worker.repository.store import ObjectNotFoundError
+from proxy_worker.repository.packs import PackBytes, WholePack, read_footer, read_table, unreadable_as_damage
+from proxy_worker.repository.store import ObjectNotFoundError, ObjectUnreadableError
+
+_SMALL_BYTES: Final = 1 << 20
+"""Packs up to this size are read at once, though not all of them may be needed."""
 
 
 class ChunkDamagedError(ValueError):
@@ -71,12 +76,13 @@ class ChunkMover:
     def _take(self, number: int, wanted: frozenset[int]) -> str | None:
         access, pack_id = self._access, self._packs.ids[number]
         try:
-            footer = read_footer(access.store, pack_id)
-            table, signer = read_table(access.store, access.sealer, pack_id, footer)
+            pack = self._opened(number)
+            footer = read_footer(pack, pack_id)
+            table, signer = read_table(pack, access.sealer, pack_id, footer)
             if not self._made.speaks_for(signer.group):
                 self.left[number] = f"it is of trust group {signer.group}; use the passphrase"
                 return None
-            for chunk, stored in _stored(access, pack_id, table, footer, wanted):
+            for chunk, stored in _stored(pack, pack_id, table, footer, wanted):
                 self._put(signer.group, chunk, table, stored)
         except ObjectNotFoundError:
             return None
@@ -85,6 +91,12 @@ class ChunkMover:
             return None
         self._sources[signer.group].append(number)
         return signer.group
+
+    def _opened(self, number: int) -> PackBytes:
+        if 0 < self._packs.size_bytes[number] <= _SMALL_BYTES:
+            with suppress(ObjectUnreadableError):  # where nothing of it is needed, perhaps
+                return WholePack(self._access.store, self._packs.ids[number])
+        return self._access.store
 
     def _put(self, group: str, chunk: Chunk, table: PackTable, stored: bytes) -> None:
         key = None
@@ -103,13 +115,13 @@ class ChunkMover:
 
 
 def _stored(
-    access: Access, pack_id: bytes, table: PackTable, footer: Footer, wanted: frozenset[int]
+    pack: PackBytes, pack_id: bytes, table: PackTable, footer: Footer, wanted: frozenset[int]
 ) -> Iterator[tuple[Chunk, bytes]]:
     name = pack_name(pack_id)
     for chunk, (offset, length, checksum) in zip(table, footer, strict=True):
         if offset in wanted:
             with unreadable_as_damage():
-                stored = access.store.get(name, offset, length)
+                stored = pack.get(name, offset, length)
             if xxhash.xxh3_128_digest(stored) != checksum:
                 raise ChunkDamagedError(f"the chunk at {offset} has a wrong checksum")
             yield chunk, stored

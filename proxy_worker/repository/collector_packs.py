@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from array import array
-from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import accumulate
 from typing import Final, overload
 
 from proxy_worker.repository.index_run import IndexRun
@@ -13,6 +13,7 @@ from proxy_worker.repository.pack_scan import pack_ids
 from proxy_worker.repository.store import ObjectNotFoundError, Store
 
 ABSENT: Final = 0xFFFF_FFFF
+_PREFIXES: Final = 1 << 16
 
 
 class SortedIds(Sequence[bytes]):
@@ -23,13 +24,14 @@ class SortedIds(Sequence[bytes]):
         for pack_id in ids:
             buckets[pack_id[0]] += pack_id
         self._joined = bytearray()
-        self._begins = array("Q")
-        """By an id's first byte, where such ids begin."""
+        begins = array("Q", bytes(8 * (_PREFIXES + 1)))
         for bucket in buckets:
-            self._begins.append(len(self))
             pieces = {bytes(bucket[at : at + PACK_ID_BYTES]) for at in range(0, len(bucket), PACK_ID_BYTES)}
+            for piece in pieces:
+                begins[(piece[0] << 8 | piece[1]) + 1] += PACK_ID_BYTES
             self._joined += b"".join(sorted(pieces))
-        self._begins.append(len(self))
+        self._begins = array("Q", accumulate(begins))
+        """By an id's first 16 bits, where such ids begin, in bytes."""
 
     def __len__(self) -> int:
         return len(self._joined) // PACK_ID_BYTES
@@ -49,9 +51,13 @@ class SortedIds(Sequence[bytes]):
 
     def number(self, pack_id: bytes) -> int:
         """The place of an id, or `ABSENT`."""
-        first = pack_id[0]
-        at = bisect_left(self, pack_id, self._begins[first], self._begins[first + 1])
-        return at if at < len(self) and self[at] == pack_id else ABSENT
+        first = pack_id[0] << 8 | pack_id[1]
+        at, end = self._begins[first], self._begins[first + 1]
+        while (at := self._joined.find(pack_id, at, end)) % PACK_ID_BYTES:
+            if at < 0:
+                return ABSENT
+            at += 1  # the end of one id with the beginning of the next
+        return at // PACK_ID_BYTES
 
 
 class Packs:

@@ -33,11 +33,11 @@ def packs_still_needed(
     """
     folder.mkdir()
     names = frozenset(access.store.list("points/"))
-    access.index.refresh()
-    if marking:
-        parts, names = marking.needs.parts, names - marking.points
-    else:
-        parts = part_count(sum(run.record_count for run in access.index.runs))
+    if marking and not (names := names - marking.points):
+        return frozenset()
+    access.index.refresh(thoroughly=True)
+    records = sum(run.record_count for run in access.index.runs)
+    parts = marking.needs.parts if marking else part_count(records)
     packs = Packs(access.store)
     index = Index(access.index.runs, packs)
     needs, ended = Needs(folder / "needs", parts), Needs(folder / "ended", parts)
@@ -62,9 +62,9 @@ def packs_still_needed(
 
 def _groups(index: Index, part: int, parts: int, wanted: list[set[bytes]]) -> list[CopyGroup]:
     found: dict[bytes, tuple[int, list[Copy]]] = {}
-    for content_id, kind, copy in index.records(part, parts):
+    for content_id, kind, *place in index.records(part, parts):
         if content_id in wanted[kind]:
-            found.setdefault(content_id, (kind, []))[1].append(copy)
+            found.setdefault(content_id, (kind, []))[1].append(Copy(*place))
     return [CopyGroup(content_id, kind, tuple(copies)) for content_id, (kind, copies) in found.items()]
 
 

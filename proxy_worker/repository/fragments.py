@@ -26,6 +26,8 @@ PACK_FIELD: Final = slice(ID_BYTES, ID_BYTES + 4)
 PLACE: Final = struct.Struct("<II")
 """Of a record, behind the id: pack and offset."""
 KIND_FIELD: Final = ID_BYTES + 23
+PLACED: Final = struct.Struct("<32sIII11xB4x")
+"""Of a record: id, pack, offset, stored length and kind."""
 
 
 class FragmentPack(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):

@@ -99,17 +99,15 @@ class SignatureVerifier:
         self._root = Ed25519PublicKey.from_public_bytes(root_public_key)
         self._repository_id = repository_id
         self._revoked = revoked_writers
-        self._known: dict[bytes, CertificateBody] = {}
+        self._known: dict[bytes, tuple[CertificateBody, Ed25519PublicKey]] = {}
         self._lock = threading.Lock()
 
     def open(self, name: str, data: bytes) -> tuple[bytes, CertificateBody]:
         """The payload and its signer; raises `SignatureError`, also for a writer that has been shut out."""
         try:
             envelope = msgspec.msgpack.decode(data, type=Envelope)
-            body = self._certified(envelope.certificate)
-            Ed25519PublicKey.from_public_bytes(body.public_key).verify(
-                envelope.signature, _object_message(self._repository_id, name, envelope.payload)
-            )
+            body, key = self._certified(envelope.certificate)
+            key.verify(envelope.signature, _object_message(self._repository_id, name, envelope.payload))
         except msgspec.MsgspecError as error:
             raise SignatureError("it is not a signed object") from error
         except InvalidSignature as error:
@@ -118,18 +116,19 @@ class SignatureVerifier:
             raise RevokedSignatureError(f"its writer {body.label} ({body.writer_id.hex()}) has been shut out")
         return envelope.payload, body
 
-    def _certified(self, certificate: bytes) -> CertificateBody:
+    def _certified(self, certificate: bytes) -> tuple[CertificateBody, Ed25519PublicKey]:
         with self._lock:
-            if body := self._known.get(certificate):
-                return body
+            if known := self._known.get(certificate):
+                return known
         signed = msgspec.msgpack.decode(certificate, type=Certificate)
         self._root.verify(signed.signature, _CERTIFICATE_DOMAIN + self._repository_id + signed.body)
         body = msgspec.msgpack.decode(signed.body, type=CertificateBody)
+        known = body, Ed25519PublicKey.from_public_bytes(body.public_key)
         with self._lock:
             if len(self._known) >= _REMEMBERED:
                 self._known.clear()
-            self._known[certificate] = body
-        return body
+            self._known[certificate] = known
+        return known
 
 
 def _object_message(repository_id: bytes, name: str, payload: bytes) -> bytes:

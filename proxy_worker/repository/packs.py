@@ -6,7 +6,7 @@ import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 import msgspec
 import xxhash
@@ -170,6 +170,32 @@ class PackWriter:
         self._used = 0
 
 
+class PackBytes(Protocol):
+    """What gives the bytes of a pack: a store, or a pack that was read whole."""
+
+    def get(self, name: str, /, offset: int = 0, length: int | None = None) -> bytes:
+        """See `Store`."""
+
+    def size(self, name: str, /) -> int:
+        """See `Store`."""
+
+
+class WholePack:
+    """A small pack that was read at once, which is cheaper than part by part."""
+
+    def __init__(self, store: Store, pack_id: bytes) -> None:
+        """Read it. Raises `StoreError`."""
+        self._data = store.get(pack_name(pack_id))
+
+    def get(self, _name: str, /, offset: int = 0, length: int | None = None) -> bytes:
+        """See `Store`."""
+        return self._data[offset : None if length is None else offset + length]
+
+    def size(self, _name: str, /) -> int:
+        """See `Store`."""
+        return len(self._data)
+
+
 @contextmanager
 def unreadable_as_damage() -> Iterator[None]:
     """What the disk can't read is as good as altered: raise `PackLayoutError` for `ObjectUnreadableError`."""
@@ -180,7 +206,7 @@ def unreadable_as_damage() -> Iterator[None]:
 
 
 @unreadable_as_damage()
-def read_footer(store: Store, pack_id: bytes) -> Footer:
+def read_footer(store: PackBytes, pack_id: bytes) -> Footer:
     """What a pack says in clear, verified; raises `PackLayoutError`, `ObjectNotFoundError`."""
     name = pack_name(pack_id)
     size_bytes = store.size(name)
@@ -195,7 +221,7 @@ def read_footer(store: Store, pack_id: bytes) -> Footer:
 
 
 def read_table(
-    store: Store, sealer: MetadataSealer, pack_id: bytes, footer: Footer
+    store: PackBytes, sealer: MetadataSealer, pack_id: bytes, footer: Footer
 ) -> tuple[PackTable, CertificateBody]:
     """A pack's table and who signed it; raises `PackLayoutError`, or `RepositoryDamageError` when it doesn't
     open."""
@@ -215,7 +241,7 @@ def read_table(
 
 
 @unreadable_as_damage()
-def require_table_checksum(store: Store, pack_id: bytes, footer: Footer) -> bytes:
+def require_table_checksum(store: PackBytes, pack_id: bytes, footer: Footer) -> bytes:
     """A pack's sealed table, compared with its checksum; raises `PackLayoutError`."""
     sealed = store.get(pack_name(pack_id), footer.table_offset, footer.table_length)
     if xxhash.xxh3_128_digest(sealed) != footer.table_checksum:

@@ -69,6 +69,11 @@ class PausingStore(FaultyStore):
         return lost
 
 
+def opened(store: Store, folder: Path, machine: str) -> Repository:
+    """The repository of a folder, with the caches of a machine."""
+    return Repository.open(store, CREDENTIAL, cache_dir=folder.parent / machine)
+
+
 @dataclass
 class Others:
     """Everybody but the collector: each opens the repository for itself."""
@@ -80,7 +85,7 @@ class Others:
     committed: bool = False
 
     def opened(self) -> Repository:
-        return Repository.open(LocalStore(self.folder), CREDENTIAL)
+        return opened(LocalStore(self.folder), self.folder, "another")
 
     def commit(self) -> Point:
         with self.opened() as repository:
@@ -161,7 +166,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
 
 def collect_while(folder: Path, pause_at: int | None, meanwhile: Callable[[], object]) -> int:
     store = PausingStore(LocalStore(folder), pause_at, meanwhile)
-    with Repository.open(store, CREDENTIAL) as repository:
+    with opened(store, folder, "one") as repository:
         collect(repository, _SETTINGS)
     return store.operations
 

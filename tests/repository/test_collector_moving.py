@@ -23,10 +23,10 @@ ELSEWHERE = Copy(STAYING, 36, 500)
 class Told:
     """An index of just that chunk, and of another copy of one of its blocks."""
 
-    def records(self, *_: int) -> Iterator[tuple[bytes, int, Copy]]:
-        yield ONE, ChunkKind.BLOCK, SHARED
-        yield OTHER, ChunkKind.BLOCK, SHARED
-        yield ONE, ChunkKind.BLOCK, ELSEWHERE
+    def records(self, *_: int) -> Iterator[tuple[bytes, int, int, int, int]]:
+        yield ONE, ChunkKind.BLOCK, *SHARED
+        yield OTHER, ChunkKind.BLOCK, *SHARED
+        yield ONE, ChunkKind.BLOCK, *ELSEWHERE
 
 
 class Wanted:
