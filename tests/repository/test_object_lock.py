@@ -37,13 +37,14 @@ from proxy_worker.repository.undeleting import bring_back, hidden_objects
 from proxy_worker.repository.withdrawal import end_point
 from tests.repository.collecting import NOW
 from tests.repository.making import BLOCK, CHEAP, PASSPHRASE, VM, back_up, noise, restore, write_disk
+from tests.simulators.bad_line import Fault, bad_line
 from tests.simulators.object_storage import ACCESS_KEY, LOCKING_BUCKET, ObjectStorage
 
 COMMAND = Path(sys.executable).with_name("proxy-worker")
 DAYS = 30
 DAY_S = 24 * 3600
-GOVERNANCE = ObjectLock("governance", DAYS)
 DEADLINE_S = 60.0
+GOVERNANCE = ObjectLock("governance", DAYS)
 
 
 @dataclass
@@ -51,7 +52,6 @@ class Vault:
     """A repository whose objects are locked, and the owner of its bucket."""
 
     server: ObjectStorage
-    owner: Any
     store: ObjectStore
     repository: Repository
 
@@ -65,16 +65,29 @@ class Vault:
     def let_time_pass(self, names: list[str], *, days_left: float) -> None:
         """Shorten locks, as only the owner may, and only in governance mode, as if most of a period had passed."""
         for name in names:
-            until = datetime.fromtimestamp(time.time() + max(4.0, days_left * DAY_S), UTC).replace(microsecond=0)
-            self.owner.put_object_retention(
+            assert self._shorten(name, days_left * DAY_S)
+
+    def let_locks_end(self, names: list[str]) -> None:
+        """The same, and wait: the server takes no time that is over."""
+        deadline = time.monotonic() + DEADLINE_S
+        for name in names:
+            while not self._shorten(name, 2.0):
+                assert time.monotonic() < deadline
+        while any(self.days_left(name) > 0 for name in names):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+
+    def _shorten(self, name: str, left_s: float) -> bool:
+        until = datetime.fromtimestamp(time.time() + left_s, UTC).replace(microsecond=0)
+        owner = self.server.client()
+        try:
+            owner.put_object_retention(
                 Bucket=LOCKING_BUCKET, Key=self.key_of(name), BypassGovernanceRetention=True,
                 Retention={"Mode": "GOVERNANCE", "RetainUntilDate": until},
             )  # fmt: skip
-        if days_left <= 0:
-            deadline = time.monotonic() + DEADLINE_S
-            while any(self.days_left(name) > 0 for name in names):
-                assert time.monotonic() < deadline
-                time.sleep(0.1)
+        except owner.exceptions.ClientError:
+            return False
+        return True
 
     def key_of(self, name: str) -> str:
         prefix = self.store.location.partition("?")[0].partition(f"{LOCKING_BUCKET}/")[2]
@@ -89,7 +102,7 @@ def make_vault(server: ObjectStorage, lock: ObjectLock = GOVERNANCE) -> Vault:
     made = Repository.create(
         store, passphrase=PASSPHRASE, block_size=BLOCK, blocks_per_segment=4, kdf_cost=CHEAP, object_lock=lock
     )
-    return Vault(server, server.client(), store, made)
+    return Vault(server, store, made)
 
 
 @pytest.fixture
@@ -121,6 +134,35 @@ def test_what_a_restore_needs_is_locked_from_when_it_is_put(object_storage: Obje
     assert vault.versions("writers/") == 0, "marks come and go, and leave nothing"
     with Repository.open(ObjectStore(vault.store.location, access_key=ACCESS_KEY), Credential(PASSPHRASE)) as again:
         assert restore(again, point) == content
+
+
+BUSY = Fault(status=503, body=b"<Error><Code>SlowDown</Code></Error>")
+
+
+@pytest.mark.parametrize(
+    ("method", "fault"),
+    [("PUT", BUSY), ("PUT", Fault(lose_answer=True)), ("HEAD", BUSY), ("GET", BUSY), ("DELETE", BUSY)],
+)
+def test_a_server_that_fails_for_a_moment_is_asked_again(
+    vault: Vault, method: str, fault: Fault, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("proxy_worker.repository.store.retrying.FIRST_PAUSE_S", 0.01)
+    with bad_line(vault.server.endpoint) as (line, endpoint):
+        store = ObjectStore(vault.store.location.replace(vault.server.endpoint, endpoint), access_key=ACCESS_KEY)
+        store.lock_objects(GOVERNANCE)
+        store.put_if_absent("writers/vm/run/disk.1", [b"a mark"])
+        line.first(2, method, fault)
+
+        writer = store.create("packs/ab/one")
+        writer.write(b"a pack")
+        assert writer.finish()
+        assert store.put_if_absent("points/vm/run", [b"a point"])
+        assert vault.days_left("points/vm/run") > DAYS - 1
+        store.delete("writers/vm/run/disk.1")
+
+    assert vault.store.get("packs/ab/one") == b"a pack"
+    assert vault.versions("packs/ab/") == 1, "what is sent again is there once"
+    assert vault.versions("writers/") == 0
 
 
 def test_a_bucket_or_a_folder_that_cannot_lock_is_refused(object_storage: ObjectStorage, tmp_path: Path) -> None:
@@ -197,7 +239,7 @@ def test_a_collection_keeps_what_is_locked_and_says_so_and_frees_it_later(vault:
     assert all(vault.days_left(name) < 2 for name in dead), "what nobody needs isn't locked for longer"
     assert all(vault.days_left(name) > DAYS - 1 for name in live)
 
-    vault.let_time_pass(dead, days_left=0)
+    vault.let_locks_end(dead)
     freed: CollectionReport = collect(vault.repository, NOW)
     assert freed.freed_packs == len(dead)
     assert [vault.versions(name) for name in dead] == [0] * len(dead), "no version is left to pay for"

@@ -12,6 +12,7 @@ import pytest
 
 from proxy_worker.repository.store import ObjectNameError, ObjectNotFoundError, Store
 from proxy_worker.repository.store.local import LocalStore
+from proxy_worker.repository.store.locks import ObjectLock
 from proxy_worker.repository.store.objects import ObjectStore
 from proxy_worker.repository.store.remote import RemoteStore
 from tests.gateway.serving import Fleet, Served
@@ -31,6 +32,7 @@ STORES: dict[str, Callable[[Path], Store]] = {
     "wrapped": lambda folder: FaultyStore(_local(folder)),
 }
 OBJECTS = "objects"
+LOCKED_OBJECTS = "locked objects"
 REMOTE = "remote"
 SPOOLING = (ObjectStore, RemoteStore)
 """What is unfinished lies beside whoever writes it."""
@@ -52,7 +54,7 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Served, 
         yield served, moving
 
 
-@pytest.fixture(params=[*STORES, OBJECTS, REMOTE])
+@pytest.fixture(params=[*STORES, OBJECTS, LOCKED_OBJECTS, REMOTE])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
     if request.param == REMOTE:
         served, moving = request.getfixturevalue("gateway")
@@ -68,6 +70,12 @@ def _made(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
     if request.param == OBJECTS:
         running: ObjectStorage = request.getfixturevalue("object_storage")
         store = ObjectStore(running.url(), access_key=ACCESS_KEY)
+        store.prepare()
+        return store
+    if request.param == LOCKED_OBJECTS:
+        running = request.getfixturevalue("object_storage")
+        store = ObjectStore(running.locking_url(), access_key=ACCESS_KEY)
+        store.lock_objects(ObjectLock("governance", days=1))
         store.prepare()
         return store
     return STORES[request.param](tmp_path)

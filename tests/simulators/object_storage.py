@@ -14,6 +14,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -39,9 +40,7 @@ class ObjectStorage:
 
     def client(self) -> Any:
         """A client of the server's owner, who may do what a repository never does."""
-        session = Session()
-        session.set_credentials(*ACCESS_KEY)
-        return session.create_client("s3", region_name="us-east-1", endpoint_url=self.endpoint)
+        return _client_of(self.endpoint)
 
     def locking_url(self) -> str:
         """The same in a bucket with object lock."""
@@ -54,6 +53,13 @@ class ObjectStorage:
     def environment(self) -> dict[str, str]:
         """What commands find the access key by."""
         return {"AWS_ACCESS_KEY_ID": ACCESS_KEY[0], "AWS_SECRET_ACCESS_KEY": ACCESS_KEY[1]}
+
+
+@cache
+def _client_of(endpoint: str) -> Any:
+    session = Session()
+    session.set_credentials(*ACCESS_KEY)
+    return session.create_client("s3", region_name="us-east-1", endpoint_url=endpoint)
 
 
 @contextlib.contextmanager

@@ -130,7 +130,10 @@ class ObjectStore:
         def send() -> None:
             file.seek(0)
             if locks := self._locks_for(name):
-                locks.put(name, file)
+                try:
+                    locks.put(name, file, if_absent=True)
+                except AlreadyExistsError as error:  # what an answer that was lost has left: nobody else takes it
+                    self._require_there(name, error)
                 return
             self._count("puts", parts + _BEGIN_AND_END)
             obstore.put(
@@ -238,8 +241,7 @@ class ObjectStore:
                     self._count("puts")
                     obstore.put(self._once, name, content, mode="create")
             except AlreadyExistsError as error:
-                if not self.exists(name):  # a conflict of two who write at once, which both may lose
-                    raise GenericError("the server says that it exists, and then that it doesn't") from error
+                self._require_there(name, error)
                 return doubtful and self._get(name) == content
             except GenericError:
                 doubtful = True
@@ -248,6 +250,11 @@ class ObjectStore:
 
         with self.errors("write", name):
             return persistently(put)
+
+    def _require_there(self, name: str, error: AlreadyExistsError) -> None:
+        """Raise `GenericError` for a conflict of two who write at once, which both may lose."""
+        if not self.exists(name):
+            raise GenericError("the server says that it exists, and then that it doesn't") from error
 
     def _locks_for(self, name: str) -> BucketLocks | None:
         return self.locks if name.startswith(LOCKED_PREFIXES) else None
