@@ -105,6 +105,8 @@ class DiskReplicate(Frozen):
     receiver: Receiver | None = None
     target: ReplicaTarget | None = None
     """Takes the place of `receiver` where the source's proxy writes the replica, too: nothing crosses a network."""
+    preferred_networks: tuple[str, ...] = ()
+    """Networks over which the receiver is reached if its host has an address there, best first."""
     level: CompressionLevel = CompressionLevel.OPTIMAL
     streams: Streams = DEFAULT_STREAMS
     changed_areas: tuple[Extent, ...] | None = None

@@ -25,7 +25,9 @@ from proxy_worker.replication.disk import ReplicaDisk
 from proxy_worker.replication.durable import put, remove
 from proxy_worker.replication.errors import ReplicaIsSourceError
 from proxy_worker.replication.folder import ReplicaFolder
+from proxy_worker.replication.near_end import NearEnd
 from proxy_worker.replication.reception import Reception
+from proxy_worker.replication.replicating import replicate_disk
 from proxy_worker.replication.session_lock import writing
 from proxy_worker.replication.table import TableFolder
 from proxy_worker.transport.select import open_disk
@@ -90,7 +92,6 @@ def _send_to(
 ) -> DiskReplicateResult:
     from proxy_worker.link.client import Patience  # noqa: PLC0415 - gRPC, as above
     from proxy_worker.replication.linked_end import LinkedEnd  # noqa: PLC0415
-    from proxy_worker.replication.replicating import replicate_disk  # noqa: PLC0415
 
     settings = bench.configuration.replication
     given_up = threading.Event()
@@ -108,6 +109,7 @@ def _send_to(
         level=body.level,
         patience=patience,
         given_up=given_up,
+        networks=body.preferred_networks,
     )
     files = tuple(read_configuration_file(address, bench) for address in body.configuration)
     flow = Flow(TrafficKind.REPLICATION, receiver.proxy, bench.identity.name)
@@ -118,9 +120,6 @@ def _send_to(
 def _write_here(
     source: DiskSource, body: DiskReplicate, bench: Bench, claim: Claim, keeper: Control
 ) -> DiskReplicateResult:
-    from proxy_worker.replication.near_end import NearEnd  # noqa: PLC0415 - loaded where it is used, as its twin
-    from proxy_worker.replication.replicating import replicate_disk  # noqa: PLC0415
-
     if body.target is None:
         raise ValueError("the contract asks for a receiver or a target")
     if (body.target.disk.address.datastore, body.target.disk.address.path) == (

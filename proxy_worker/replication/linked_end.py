@@ -56,6 +56,7 @@ class LinkedEnd:
         level: CompressionLevel,
         patience: Patience,
         given_up: threading.Event,
+        networks: Sequence[str] = (),
     ) -> None:
         """Once `given_up` is set, nothing is tried again."""
         self._session = session
@@ -69,6 +70,7 @@ class LinkedEnd:
             streams=streams,
             patience=patience,
             peer=receiver.proxy,
+            networks=networks,
         )
 
     def open(self, asked: Open) -> Opened:
