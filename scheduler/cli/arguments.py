@@ -25,6 +25,15 @@ RepositoryName = Annotated[
 VcenterName = Annotated[
     str, typer.Argument(metavar="VCENTER", help="The vCenter's name.", autocompletion=completion.vcenters)
 ]
+InRepository = Annotated[
+    str | None,
+    typer.Option(
+        "--repository",
+        metavar="NAME",
+        help="The repository, where several have the restore point.",
+        autocompletion=completion.repositories,
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 WindowZone = Annotated[
     str | None,

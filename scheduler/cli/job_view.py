@@ -41,7 +41,7 @@ def job_columns(jobs: Sequence[Job], last: Sequence[Run | None]) -> dict[str, li
         "NEXT START": [moment(next_start(job)) if job.enabled else state("disabled") for job in jobs],
         "LAST RUN": [state(run.state.value) if run is not None else Text("-") for run in last],
         "ENDED": [moment(run.ended_at) if run is not None else "-" for run in last],
-        "VMS": [Text(", ".join(_selected(job))) for job in jobs],
+        "VMS": [Text(", ".join(_selected(job)) + _of_source(job)) for job in jobs],
     }
 
 
@@ -103,6 +103,10 @@ def _selected(job: Job) -> list[str]:
     if job.copy_from is not None and not job.vms:
         return ["all"]
     return [*job.vms, *(str(selector) for selector in job.criteria.select)]
+
+
+def _of_source(job: Job) -> str:
+    return f" of repository {job.copy_from.repository}" if job.copy_from is not None else ""
 
 
 def _copied(terms: CopyTerms | None) -> list[tuple[str, str | Text]]:

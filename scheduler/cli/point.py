@@ -13,14 +13,21 @@ from sqlalchemy import select
 from proxy_worker.contract.using import BootWishes
 from proxy_worker.program.units import size
 from scheduler.cli import completion
-from scheduler.cli.arguments import AsJson
+from scheduler.cli.arguments import AsJson, InRepository
 from scheduler.cli.finding import find_repository
 from scheduler.cli.opening import opened_state, require_service, warn_without_service
 from scheduler.cli.printing import Columns, facts, iso, moment, note, print_json, show_rows, table
 from scheduler.cli.printing import show as print_view
 from scheduler.cli.upkeep import follow, read_upkeep
 from scheduler.restores.left_out import left_out
-from scheduler.state.asking import ask_to_boot, ask_to_delete, find_point, points_of
+from scheduler.state.asking import (
+    ask_to_boot,
+    ask_to_delete,
+    copies_of,
+    find_only_point,
+    find_point,
+    points_of,
+)
 from scheduler.state.asking import pin as set_pin
 from scheduler.state.models import Point
 
@@ -91,20 +98,23 @@ def show(
             metavar="[POINT]", help="The restore point; the newest unless told.", autocompletion=completion.points
         ),
     ] = None,
+    repository: InRepository = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show a restore point of a VM with its disks.
+    """Show a restore point of a VM with its disks; of several copies the original, unless told.
 
     \b
     Examples:
       scheduler point show web01
+      scheduler point show web01 --repository second
       scheduler point show web01 20261122T190102Z-1a2b3c4d --json
     """
     with opened_state() as state, state.read() as session:
-        found = find_point(session, vm, point)
+        found = find_point(session, vm, point, repository=repository)
         missing = left_out(session, found)
+        copies = copies_of(session, found)
     if as_json:
-        print_json({**_as_json(found), "left_out": list(missing)})
+        print_json({**_as_json(found), "left_out": list(missing), "also_in": copies})
         return
     disks = table("DISK", "SIZE", "STORED", right=("SIZE", "STORED"))
     for disk in found.disks:
@@ -114,6 +124,7 @@ def show(
         ("VM", f"{found.vm_name} ({found.vm_id})"),
         ("created", moment(found.created_at)),
         ("repository", found.repository),
+        ("also in", ", ".join(copies) or "-"),
         ("job", found.job or "-"),
         ("pinned", "yes" if found.pinned else "no"),
         ("last proven", _proven(found)),
@@ -124,20 +135,24 @@ def show(
         rows.append(("left out", Text(f"{', '.join(missing)}, by the job", style="yellow")))
     first = found.disks[0].key if found.disks else "KEY"
     print_view(Group(facts(rows), "", disks))
-    note(f"Restore with `scheduler restore disk --vm {vm} --point {found.point} --disk {first} --to PATH --wait`.")
+    where = f" --repository {found.repository}" if copies else ""
+    restoring = f"scheduler restore disk --vm {vm} --point {found.point}{where} --disk {first} --to PATH --wait"
+    note(f"Restore with `{restoring}`.")
 
 
 @app.command()
-def delete(vm: VmName, point: PointName, as_json: AsJson = False) -> None:
+def delete(vm: VmName, point: PointName, repository: InRepository = None, as_json: AsJson = False) -> None:
     """Remove a restore point; no other point is touched. The next collection frees what only it needed.
 
     \b
     Examples:
       scheduler point delete web01 20261122T190102Z-1a2b3c4d
+      scheduler point delete web01 20261122T190102Z-1a2b3c4d --repository second
     """
     with opened_state() as state:
         with state.write() as session:
-            request = ask_to_delete(session, find_point(session, vm, point), now=time.time(), reason="by hand")
+            found = find_only_point(session, vm, point, repository=repository)
+            request = ask_to_delete(session, found, now=time.time(), reason="by hand")
             asked = {"request": request.id, "vm": request.vm_name, "point": request.point}
         if as_json:
             print_json(asked)
@@ -147,25 +162,25 @@ def delete(vm: VmName, point: PointName, as_json: AsJson = False) -> None:
 
 
 @app.command()
-def pin(vm: VmName, point: PointName, as_json: AsJson = False) -> None:
+def pin(vm: VmName, point: PointName, repository: InRepository = None, as_json: AsJson = False) -> None:
     """Have a restore point stay, whatever its job keeps.
 
     \b
     Examples:
       scheduler point pin web01 20261122T190102Z-1a2b3c4d
     """
-    _pin(vm, point, pinned=True, as_json=as_json)
+    _pin(vm, point, repository, pinned=True, as_json=as_json)
 
 
 @app.command()
-def unpin(vm: VmName, point: PointName, as_json: AsJson = False) -> None:
+def unpin(vm: VmName, point: PointName, repository: InRepository = None, as_json: AsJson = False) -> None:
     """Leave a restore point to what its job keeps again.
 
     \b
     Examples:
       scheduler point unpin web01 20261122T190102Z-1a2b3c4d
     """
-    _pin(vm, point, pinned=False, as_json=as_json)
+    _pin(vm, point, repository, pinned=False, as_json=as_json)
 
 
 @app.command()
@@ -185,6 +200,7 @@ def boot(
     minutes: Annotated[
         float, typer.Option(metavar="MINUTES", min=0.01, max=1440, help="How long it is waited for.")
     ] = 5.0,
+    repository: InRepository = None,
     no_wait: Annotated[bool, typer.Option("--no-wait", help="Ask for it and return at once.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -202,7 +218,7 @@ def boot(
         if not no_wait:
             require_service(state, "no VM was started")
         with state.write() as session:
-            found = find_point(session, vm, point)
+            found = find_point(session, vm, point, repository=repository)
             wishes = BootWishes(prompt=prompt, limit_s=minutes * 60)
             request_id = ask_to_boot(session, found, wishes, now=time.time()).id
         if not no_wait:
@@ -214,9 +230,9 @@ def boot(
         warn_without_service(state, "it starts")
 
 
-def _pin(vm: str, point: str, *, pinned: bool, as_json: bool) -> None:
+def _pin(vm: str, point: str, repository: str | None, *, pinned: bool, as_json: bool) -> None:
     with opened_state() as state, state.write() as session:
-        found = find_point(session, vm, point)
+        found = find_only_point(session, vm, point, repository=repository)
         set_pin(session, found, pinned=pinned)
         shown = _as_json(found)
     if as_json:

@@ -21,7 +21,7 @@ from proxy_worker.contract.outcome import PointDisk, PointSummary
 from proxy_worker.contract.specification import VmIdentity
 from proxy_worker.program.units import size
 from scheduler.cli import completion
-from scheduler.cli.arguments import AsJson, RepositoryName
+from scheduler.cli.arguments import AsJson, InRepository, RepositoryName
 from scheduler.cli.finding import find_repository
 from scheduler.cli.opening import configuration, opened_state
 from scheduler.cli.own_secrets import opening
@@ -104,6 +104,7 @@ def export_image(
             metavar="POINT", help="The restore point; the newest unless told.", autocompletion=completion.points
         ),
     ] = None,
+    from_repository: InRepository = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is at PATH.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -117,7 +118,7 @@ def export_image(
       scheduler repository export --vm web01 --disk scsi0:0 --to /export/web01.qcow2
     """
     with opened_state() as state, state.read() as session:
-        found = find_point(session, vm, point)
+        found = find_point(session, vm, point, repository=from_repository)
         repository = find_repository(session, found.repository)
         elsewhere = f"proxy-worker repository export {repository.location} --read-key-file FILE …"
         command = [

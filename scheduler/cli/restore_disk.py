@@ -14,7 +14,7 @@ from proxy_worker.contract.errors import ConfigurationError, CredentialError
 from proxy_worker.contract.names import DiskFormat
 from proxy_worker.ledger import FleetView
 from scheduler.cli import completion
-from scheduler.cli.arguments import AsJson
+from scheduler.cli.arguments import AsJson, InRepository
 from scheduler.cli.finding import find_restore, no_such_proxy
 from scheduler.cli.live import LedgerWindow, Live
 from scheduler.cli.opening import configuration, opened_state, require_service, warn_without_service
@@ -61,6 +61,7 @@ def disk(
             metavar="POINT", help="The restore point; the newest unless told.", autocompletion=completion.points
         ),
     ] = None,
+    repository: InRepository = None,
     proxy: Annotated[
         str | None,
         typer.Option(
@@ -108,7 +109,10 @@ def disk(
         )
     if to_vm is not None:
         wishes = RestoreWishes(datastore=datastore, disk_format=disk_format, power_off=power_off, power_on=power_on)
-        _into_vm(vm, disk_key, to_vm, wishes, point=point, overwrite=overwrite, wait=wait, as_json=as_json)
+        _into_vm(
+            vm, disk_key, to_vm, wishes, point=point, repository=repository, overwrite=overwrite, wait=wait,
+            as_json=as_json,
+        )  # fmt: skip
         return
     with opened_state() as opened:
         if wait:
@@ -116,11 +120,11 @@ def disk(
         target_proxy, path = _target(proxy, to or "")
         view = LedgerWindow().look().view
         with opened.write() as session:
-            found = find_point(session, vm, point)
+            found = find_point(session, vm, point, repository=repository)
             _check_proxy(session, view, target_proxy, found.repository)
             restore = ask_for_restore(
                 session, vm=vm, disk_key=disk_key, proxy=target_proxy, target_path=path, now=time.time(),
-                point=point, overwrite=overwrite,
+                point=point, repository=repository, overwrite=overwrite,
             )  # fmt: skip
             restore_id = restore.id
         if wait:
@@ -146,6 +150,7 @@ def _into_vm(
     wishes: RestoreWishes,
     *,
     point: str | None,
+    repository: str | None,
     overwrite: bool,
     wait: bool,
     as_json: bool,
@@ -156,7 +161,7 @@ def _into_vm(
         with opened.write() as session:
             restore = ask_for_disks_to_vm(
                 session, vm=vm, disks=(disk_key,), to_vm=to_vm, wishes=wishes, now=time.time(),
-                point=point, overwrite=overwrite,
+                point=point, repository=repository, overwrite=overwrite,
             )  # fmt: skip
             restore_id = restore.id
         after_asking(opened, restore_id, wait=wait, as_json=as_json)

@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from scheduler.cli import completion
-from scheduler.cli.arguments import AsJson
+from scheduler.cli.arguments import AsJson, InRepository
 from scheduler.cli.finding import find_repository
 from scheduler.cli.opening import configuration, opened_state
 from scheduler.cli.own_secrets import opening
@@ -54,6 +54,7 @@ def files(
             metavar="POINT", help="The restore point; the newest unless told.", autocompletion=completion.points
         ),
     ] = None,
+    from_repository: InRepository = None,
     only_list: Annotated[
         bool, typer.Option("--list", help="List the volumes, or with --path what is there, and restore nothing.")
     ] = False,
@@ -75,7 +76,7 @@ def files(
       scheduler restore files --vm web01 --browse
     """
     with opened_state() as opened, opened.read() as session:
-        found = find_point(session, vm, point)
+        found = find_point(session, vm, point, repository=from_repository)
         repository = find_repository(session, found.repository)
         command = [
             *(str(proxy_worker()), "restore-files", "--repository", repository.location),

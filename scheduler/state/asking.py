@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 
 from proxy_worker.contract.using import BootWishes
 from scheduler.state.errors import (
+    AmbiguousPointError,
     AmbiguousVmError,
     NoSuchDiskError,
     NoSuchJobError,
@@ -30,6 +31,7 @@ from scheduler.state.errors import (
 )
 from scheduler.state.models import (
     Job,
+    JobKind,
     Point,
     Repository,
     Request,
@@ -136,12 +138,13 @@ def ask_to_retry(session: Session, run_id: str) -> Run:
 
 
 def find_point(session: Session, vm: str, point: str | None = None, *, repository: str | None = None) -> Point:
-    """A VM's restore point, the newest unless told; `vm` is a name or an id.
+    """A VM's restore point, the newest unless told; `vm` is a name or an id. Originals go before their copies.
 
     Raises `NoSuchVmError`, `NoSuchPointError`, or `AmbiguousVmError` when it would have to choose between VMs.
     """
     points = points_of(session, vm, repository=repository)
-    of_vm = points.order_by(Point.created_at.desc(), Point.point.desc())
+    copied = Point.job.in_(select(Job.name).where(Job.kind == JobKind.COPY))
+    of_vm = points.order_by(Point.created_at.desc(), Point.point.desc(), copied, Point.repository)
     if point is None:
         newest = session.scalars(of_vm.limit(1)).one()
         _require_one_vm(session, vm, repository)
@@ -154,6 +157,26 @@ def find_point(session: Session, vm: str, point: str | None = None, *, repositor
             remedy=f"`scheduler point list --vm {vm}` shows those that are.",
         )
     return found
+
+
+def find_only_point(session: Session, vm: str, point: str, *, repository: str | None = None) -> Point:
+    """The same; raises `AmbiguousPointError` if several repositories have it."""
+    found = find_point(session, vm, point, repository=repository)
+    if repository is None and (others := copies_of(session, found)):
+        raise AmbiguousPointError(
+            f"restore point {point!r} of VM {vm!r}",
+            why=f"it is in repositories {', '.join(sorted([found.repository, *others]))}",
+            remedy="Say which is meant with --repository.",
+        )
+    return found
+
+
+def copies_of(session: Session, point: Point) -> list[str]:
+    """The other repositories that have a restore point, in order."""
+    others = select(Point.repository).where(
+        Point.vm_id == point.vm_id, Point.point == point.point, Point.repository != point.repository
+    )
+    return list(session.scalars(others.order_by(Point.repository)))
 
 
 def points_of(session: Session, vm: str, *, repository: str | None = None) -> Select[Point]:
@@ -194,13 +217,14 @@ def ask_for_restore(
     target_path: str,
     now: float,
     point: str | None = None,
+    repository: str | None = None,
     overwrite: bool = False,
 ) -> Restore:
     """Ask for a disk to be written to `target_path` on `proxy`.
 
     Raises `NoSuchVmError`, `NoSuchPointError` or `NoSuchDiskError`.
     """
-    source = find_point(session, vm, point)
+    source = find_point(session, vm, point, repository=repository)
     if disk_key not in {disk.key for disk in source.disks}:
         raise NoSuchDiskError(
             f"disk {disk_key!r} of VM {vm!r}",

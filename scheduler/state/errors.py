@@ -71,6 +71,10 @@ class AmbiguousVmError(ConfigurationError):
     """Several VMs have this name."""
 
 
+class AmbiguousPointError(ConfigurationError):
+    """Several repositories have this restore point."""
+
+
 class NoSuchPointError(NotFoundError):
     """The VM has no such restore point."""
 

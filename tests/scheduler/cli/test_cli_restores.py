@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
+from sqlalchemy import select
 
 from scheduler.state.models import Point
 from scheduler.state.store import open_state
@@ -36,6 +37,34 @@ def test_points_are_listed_and_shown(backed_up: Program) -> None:
     missing = backed_up("point", "show", "web01", "20200101T000000Z-00000000")
     assert missing.code == 4
     assert "restore point '20200101T000000Z-00000000' of VM 'web01'" in missing.err
+
+
+def test_of_a_point_and_its_copies_the_original_is_meant_unless_told(backed_up: Program, world: World) -> None:
+    second = ("--location", "/a", "--credential", "second")
+    assert backed_up("repository", "add", "a-second", *second).code == 0
+    copying = ("--kind", "copy", "--from", "main", "--repository", "a-second")
+    assert backed_up("job", "create", "offsite", *copying).code == 0
+    state = open_state(world.url)
+    with state.write() as session:
+        original = session.scalars(select(Point).where(Point.vm_name == "web01")).one()
+        kept = {key: getattr(original, key) for key in ("vm_id", "vm_name", "point", "created_at", "disks")}
+        session.add(Point(repository="a-second", job="offsite", **kept))
+    state.close()
+    point = str(kept["point"])
+
+    shown = backed_up("point", "show", "web01", "--json").json
+    assert (shown["repository"], shown["also_in"]) == ("main", ["a-second"])
+    copy = backed_up("point", "show", "web01", point, "--repository", "a-second")
+    assert f"--point {point} --repository a-second --disk" in " ".join(copy.err.split())
+    for words in (("point", "delete"), ("point", "pin"), ("point", "unpin")):
+        refused = backed_up(*words, "web01", point)
+        assert refused.code == 3
+        assert "it is in repositories a-second, main. Say which is meant with --repository." in refused.err
+    restoring = ("restore", "disk", "--vm", "web01", "--disk", "scsi0:1", "--to", "/r/x", "--json")
+    assert backed_up(*restoring).json["repository"] == "main"
+    told = backed_up(*restoring, "--repository", "a-second")
+    assert "proxy 'server' can't restore from repository 'a-second'" in told.err
+    assert backed_up("point", "pin", "web01", point, "--repository", "a-second", "--json").json["pinned"]
 
 
 def test_a_restore_is_written_by_the_server_s_own_proxy_unless_told(backed_up: Program, world: World) -> None:
