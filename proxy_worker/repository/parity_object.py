@@ -136,14 +136,20 @@ def load_parity(store: Store, pack_id: bytes) -> PackParity:
     """How a pack's parity is laid out, verified; raises `PackLayoutError`, `ObjectNotFoundError`."""
     name = parity_name(pack_id)
     size = store.size(name)
-    head = store.get(name, 0, _HEAD_BYTES)
-    trailer = store.get(name, max(0, size - _TRAILER.size), _TRAILER.size)
+    head = _read(store, name, 0, _HEAD_BYTES)
+    trailer = _read(store, name, max(0, size - _TRAILER.size), _TRAILER.size)
     if len(trailer) != _TRAILER.size or not trailer.endswith(END_MAGIC) or head != MAGIC + pack_id:
         raise PackLayoutError("its parity is cut short, or another pack's")
     pack_bytes, share_bytes, data_shares, parity_shares, guard, _ = _TRAILER.unpack(trailer)
     parity = Parity(parity_shares, data_shares, share_bytes)
-    length = parity.group_count(pack_bytes) * (data_shares + parity_shares) * SUM_BYTES if share_bytes else 0
-    sums = store.get(name, max(0, size - _TRAILER.size - length), length) if length < size else b""
+    count = parity.group_count(pack_bytes) * (data_shares + parity_shares) if parity.group_bytes else 0
+    sums = _read(store, name, max(0, size - _TRAILER.size - count * SUM_BYTES), min(size, count * SUM_BYTES))
     if xxhash.xxh3_128_digest(head + sums + trailer[: _PLAIN.size]) != guard:
         raise PackLayoutError("the checksums of its parity are damaged")
     return PackParity(name, parity, pack_bytes, sums)
+
+
+def _read(store: Store, name: str, offset: int, length: int) -> bytes:
+    """One request, where `Store.get` takes a second to know the object's end."""
+    view = memoryview(bytearray(length))
+    return bytes(view[: store.read_into(name, offset, view)])

@@ -14,18 +14,17 @@ def has_parity(store: Store, pack_id: bytes) -> bool:
     """Whether a pack has parity that is whole; reads it all."""
     try:
         pack = load_parity(store, pack_id)
-        for group in range(pack.parity.group_count(pack.pack_bytes)):
-            length = pack.parity.share_length(pack.parity.group_length(pack.pack_bytes, group))
-            count = pack.parity.parity_shares
-            shares = store.get(pack.name, pack.shares_at(group), count * length)
-            sums = pack.sums_of(group)[-count:]
-            if any(
-                xxhash.xxh3_128_digest(shares[at * length : (at + 1) * length]) != total
-                for at, total in enumerate(sums)
-            ):
-                return False
+        groups, count = pack.parity.group_count(pack.pack_bytes), pack.parity.parity_shares
+        shares = store.get(pack.name, pack.shares_at(0), pack.shares_at(groups) - pack.shares_at(0))
     except (ObjectNotFoundError, ObjectUnreadableError, PackLayoutError):
         return False
+    at = 0
+    for group in range(groups):
+        length = pack.parity.share_length(pack.parity.group_length(pack.pack_bytes, group))
+        for total in pack.sums_of(group)[-count:]:
+            if xxhash.xxh3_128_digest(shares[at : at + length]) != total:
+                return False
+            at += length
     return True
 
 
