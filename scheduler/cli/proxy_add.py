@@ -145,11 +145,13 @@ def _add(
     """Complete the plan with what the machine shows, declare it, and deploy it."""
     from scheduler.cli.deploying import StepPrinter, confirmed_host_key, deploy_one  # noqa: PLC0415 - slow to load
     from scheduler.cli.printing import note, print_json  # noqa: PLC0415 - as above
+    from scheduler.cli.proxy_modes import in_a_possible_mode, modes_denied_on  # noqa: PLC0415 - as above
     from scheduler.cli.ssh_key_file import kept, on_trial  # noqa: PLC0415 - as above
     from scheduler.deployment.deploying import Waiting  # noqa: PLC0415 - as above
     from scheduler.deployment.rolling import Keeping  # noqa: PLC0415 - as above
     from scheduler.fleet.editing import declare, require_declarable  # noqa: PLC0415 - as above
 
+    plan = in_a_possible_mode(plan, modes_denied_on(opened.watch.state, plan.server.host))
     with opened.watch.state.read() as session:
         require_declarable(session, "proxy", plan.declaration())
     secrets_dir = opened.configuration.secrets_dir
@@ -181,6 +183,7 @@ def _completed(
     What logs in is in `login_dir`.
     """
     from scheduler.cli.printing import note  # noqa: PLC0415 - slow to load
+    from scheduler.cli.proxy_modes import modes_denied_on  # noqa: PLC0415 - as above
     from scheduler.cli.proxy_plan import inventory, too_many  # noqa: PLC0415 - as above
     from scheduler.cli.proxy_secrets import in_words, not_reading, warnings  # noqa: PLC0415 - as above
     from scheduler.cli.proxy_wizard import (  # noqa: PLC0415 - as above
@@ -188,6 +191,7 @@ def _completed(
         ask_network,
         ask_slots,
         review,
+        show_traffic_rules,
         with_datastores,
     )
     from scheduler.cli.traffic_hint import tell_traffic_rules  # noqa: PLC0415 - as above
@@ -213,17 +217,19 @@ def _completed(
 
         found = looked(plan)
         require_fit(plan.server, system, found)
-        tell_traffic_rules(opened.watch.state, plan.server.host)
         if asking:
             note(f"{plan.server.address}: {system.description}")
             require_reach(plan.server, found)
-            plan = ask_datastores(plan, found, names, looked)
+            denied = modes_denied_on(opened.watch.state, plan.server.host)
+            plan = ask_datastores(plan, found, names, looked, denied)
             plan = ask_network(ask_slots(plan, found), opened.configuration, opened.watch.state)
             with opened.watch.state.read() as session:
                 reached = reached_by(session, plan.name, plan.site)
             files = credential_files(opened.configuration, plan.server.credentials, reached)
+            show_traffic_rules(opened.watch.state, plan.server.host)
             review(plan, system.description, in_words(files))
             return plan
+        tell_traffic_rules(opened.watch.state, plan.server.host)
         plan = with_datastores(plan, chosen, found, names)
         require_reach(plan.server, looked(plan))
         with opened.watch.state.read() as session:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -22,6 +22,7 @@ from scheduler.cli.proxy_plan import (
     way_in_words,
 )
 from scheduler.cli.proxy_secrets import in_words, not_reading, warnings
+from scheduler.cli.traffic_hint import tell_traffic_rules
 from scheduler.configuration import SchedulerConfiguration
 from scheduler.deployment.errors import MissingSecretError
 from scheduler.deployment.given import credential_files, reached_by
@@ -34,10 +35,10 @@ STEPS: Final = (
     "Transport mode and datastores",
     "Concurrent tasks",
     "Network and keys",
+    "Traffic rules",
     "Review",
     "Finish",
 )
-"""A step about traffic rules goes before the review, once there are any."""
 
 _LONGEST_HOST: Final = 255
 _LONGEST_USER: Final = 32
@@ -104,11 +105,15 @@ def _no_login(secrets_dir: Path, text: str) -> str | None:
     return f"{secrets_dir} has no {text}.ssh-key or {text}.ssh-password"
 
 
-def ask_datastores(plan: ProxyPlan, found: Found, names: list[str], look: Look) -> ProxyPlan:
-    """Which transport mode, and which datastores; each is tried from there."""
+def ask_datastores(
+    plan: ProxyPlan, found: Found, names: list[str], look: Look, denied: Mapping[ModeChoice, str]
+) -> ProxyPlan:
+    """Which transport mode but those that are `denied`, and which datastores; each is tried from there."""
     heading("Transport mode and datastores")
-    modes = ", ".join(mode.value for mode in ModeChoice)
-    plan = replace(plan, transport_mode=ModeChoice(_choice(f"Transport mode ({modes})", plan.transport_mode.value)))
+    for mode, why in denied.items():
+        note(f"{mode.value}: unavailable, {why}.")
+    modes = [mode for mode in ModeChoice if mode not in denied]
+    plan = replace(plan, transport_mode=_choice("Transport mode", modes, plan.transport_mode))
     if not names:
         note(f"No datastore is declared at site {plan.site}.")
         return plan
@@ -188,6 +193,13 @@ def ask_network(plan: ProxyPlan, configuration: SchedulerConfiguration, state: S
             return plan.on(**changes, credentials=credentials)
 
 
+def show_traffic_rules(state: State, host: str) -> None:
+    """Which traffic rules will hold for it: there is nothing to answer."""
+    heading("Traffic rules")
+    if not tell_traffic_rules(state, host):
+        note("None holds for what it exchanges with repositories.")
+
+
 def review(plan: ProxyPlan, system: str, secrets: Sequence[str]) -> None:
     """Show all of it, with the secrets that it gets in words, and ask whether to go on."""
     heading("Review")
@@ -234,9 +246,10 @@ def _no_names(text: str) -> str | None:
     return next((why for why in map(no_name, _words(text)) if why is not None), None)
 
 
-def _choice(question: str, proposed: str) -> str:
+def _choice(question: str, modes: Collection[ModeChoice], proposed: ModeChoice) -> ModeChoice:
+    expected = ", ".join(mode.value for mode in modes)
     while True:
-        text: str = _ask(question, proposed)
-        if text in set(ModeChoice):
-            return text
-        note(f"expected {', '.join(ModeChoice)}")
+        text: str = _ask(f"{question} ({expected})", proposed.value)
+        if text in modes:
+            return ModeChoice(text)
+        note(f"expected {expected}")

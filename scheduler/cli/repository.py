@@ -67,6 +67,9 @@ def add(
     max_concurrent_tasks: Annotated[
         int | None, typer.Option(metavar="COUNT", help="How many disks may be moved to or from it at once.")
     ] = None,
+    hardened: Annotated[
+        bool, typer.Option("--hardened", help="Its gateway keeps it hardened: see docs/hardened-repository.md.")
+    ] = False,
 ) -> None:
     """Add a repository that `proxy-worker repository init` has made.
 
@@ -85,6 +88,7 @@ def add(
         "host": host,
         "proxies": proxies or None,
         "max_concurrent_tasks": max_concurrent_tasks,
+        "hardened": hardened or None,
     }
     with opened_state(migrate=True) as state, state.write() as session:
         declare(session, "repository", keys)
@@ -147,6 +151,11 @@ def show(name: RepositoryName, as_json: AsJson = False) -> None:
     rows: list[tuple[str, str | Text]] = [
         ("repository", Text(shown["name"])),
         ("location", Text(f"{shown['location']} at {shown['site']}")),
+        *(
+            [("hardened", "yes: what it holds can't be changed or deleted for a while")]
+            if shown["hardened"]
+            else []
+        ),
         ("holds", f"{points} of {vms}, {size(shown['stored_bytes'])}"),
         ("reached by", Text(", ".join(shown["proxies"]) or "no proxy that is up")),
         ("proven", _proven(proof, shown["points"])),
@@ -250,6 +259,7 @@ def _as_json(session: Session, repository: Repository, view: FleetView | None) -
         "last_check": _last(session, repository.name, RequestKind.CHECK, RequestKind.SCRUB),
         "last_collection": _last(session, repository.name, RequestKind.COLLECT),
         "last_proof": _last(session, repository.name, RequestKind.PROVE),
+        "hardened": repository.hardened,
         "linked": list(repository.linked),
         "proof": {
             "unproven": proof.unproven,

@@ -11,17 +11,19 @@ from scheduler.planning.traffic import TrafficRule
 from scheduler.state.store import State
 
 
-def tell_traffic_rules(state: State, host: str) -> None:
-    """Say which rules hold for a proxy on `host`; nothing where none does, or nobody knows its address yet."""
+def tell_traffic_rules(state: State, host: str) -> bool:
+    """Say which rules hold for a proxy on `host`; False where none does, or nobody knows its address yet."""
     try:
         address = ip_address(socket.getaddrinfo(host, None)[0][4][0])
     except (OSError, ValueError):
-        return
+        return False
     with state.read() as session:
         declared = DeclaredTraffic.load(session)
-    for rule, repositories in declared.rules_for(address):
+    rules = tuple(declared.rules_for(address))
+    for rule, repositories in rules:
         exempt = f", {' and '.join(rule.exempt)}s exempt" if rule.exempt and rule.limit is not None else ""
         note(f"Traffic rule {rule.name}: {_what(rule)} with {', '.join(repositories)}{exempt}.")
+    return bool(rules)
 
 
 def _what(rule: TrafficRule) -> str:

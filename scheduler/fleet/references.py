@@ -6,7 +6,8 @@ import difflib
 from collections import Counter
 from collections.abc import Collection, Iterator
 
-from scheduler.fleet.models import KINDS, Fleet, Job, declarations
+from scheduler.fleet.hardening import ONLY, hardened_on
+from scheduler.fleet.models import KINDS, Fleet, Job, Proxy, Repository, declarations
 
 
 def problems_of(fleet: Fleet) -> list[str]:
@@ -60,6 +61,7 @@ def _broken_references(fleet: Fleet) -> Iterator[str]:
         for name in proxy.datastores or ():
             if name not in datastores:
                 yield f"proxy {proxy.name!r}, key 'datastores': {_undeclared('datastore', name, datastores)}"
+        yield from _wrong_modes(proxy, fleet.repository)
     for repository in fleet.repository:
         for name in repository.linked:
             if name not in repositories or name == repository.name:
@@ -83,6 +85,15 @@ def _broken_references_of(job: Job, repositories: Collection[str], vcenters: Col
             if selector.vcenter is not None and selector.vcenter not in vcenters:
                 wrong = _undeclared("vcenter", selector.vcenter, vcenters)
                 yield f"job {job.name!r}, key '{key}[{index}].vcenter': {wrong}"
+
+
+def _wrong_modes(proxy: Proxy, repositories: Collection[Repository]) -> Iterator[str]:
+    kept = hardened_on([proxy.server.host], repositories) if proxy.server is not None else None
+    if kept is not None and proxy.transport_mode is not ONLY:
+        yield (
+            f"proxy {proxy.name!r}, key 'transport_mode': {proxy.transport_mode.value!r} is not possible on the "
+            f"machine of hardened repository {kept.name!r}; expected '{ONLY.value}'"
+        )
 
 
 def _undeclared(kind: str, name: str, declared: Collection[str]) -> str:

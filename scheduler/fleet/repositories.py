@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 
+from proxy_worker.contract.gateway_address import SCHEME
 from proxy_worker.contract.specification import Name
 from scheduler.fleet.values import CronText, Declared, LocationText, Slots, TimezoneName
 from scheduler.planning.traffic import checked_address
@@ -70,5 +71,14 @@ class Repository(Declared):
     """When it is collected by itself; without this key, only when asked to."""
     prove: Proof = Proof()
     """When it is proven by itself."""
+    hardened: bool = False
+    """Whether the gateway there keeps it hardened, as its gateway.toml says: the machine that it stands on, by its
+    location or `host`, may be a proxy with `transport_mode = "network"` only."""
     linked: tuple[Name, ...] = ()
     """Other repositories of the same VMs: what is damaged here is fetched from there."""
+
+    @model_validator(mode="after")
+    def _hardened_by_a_gateway(self) -> Self:
+        if self.hardened and not self.location.startswith(SCHEME):
+            raise ValueError(f"expected a location {SCHEME}HOST:PORT/NAME: only a gateway keeps one hardened")
+        return self

@@ -78,6 +78,7 @@ def stored_fleet(session: Session) -> models.Fleet:
                     mib_per_second=row.prove_mib_per_s,
                     samples=row.prove_samples,
                 ),
+                hardened=row.hardened,
                 linked=row.linked,
             )
             for row in session.scalars(select(Repository).order_by(Repository.name))

@@ -148,6 +148,8 @@ class Repository(Record):
     """Whether samples are restored, for which only proxies with a read key will do."""
     prove_at: Mapped[float | None] = mapped_column(default=None)
     """When it is proven next; the service's own mark, not declared. None: to be found out."""
+    hardened: Mapped[bool] = mapped_column(default=False)
+    """Whether its gateway keeps it hardened, and its machine is a proxy in network mode at most."""
     linked: Mapped[tuple[str, ...]] = mapped_column(Json(tuple[Name, ...]), default=())
     """Repositories of the same VMs, to fetch lost blocks from."""
     repository_id: Mapped[str | None] = mapped_column(default=None)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from scheduler.cli.proxy_wizard import show_traffic_rules
 from scheduler.cli.traffic_hint import tell_traffic_rules
 from scheduler.state.store import open_state
 from tests.scheduler.cli.conftest import Program
@@ -113,7 +114,11 @@ def test_a_proxy_that_is_added_is_told_of_the_rules_that_will_hold(
     with closing(open_state(world.url)) as state:
         for host in ("10.1.0.7", "10.2.0.7", "no.such.host.invalid"):
             tell_traffic_rules(state, host)
+        show_traffic_rules(state, "10.1.0.7")
+        show_traffic_rules(state, "10.2.0.7")
 
+    told = "Traffic rule wan: 80 Mbit/s in Mon-Fri 8:00-18:00 (Europe/Berlin) with remote, restores exempt.\n"
+    step = "\n5 of 7: Traffic rules\n"
     assert capsys.readouterr().err == (
-        "Traffic rule wan: 80 Mbit/s in Mon-Fri 8:00-18:00 (Europe/Berlin) with remote, restores exempt.\n"
+        f"{told}{step}{told}{step}None holds for what it exchanges with repositories.\n"
     )

@@ -141,7 +141,7 @@ def test_a_bad_answer_is_asked_again_at_its_own_question(
     assert why in squeezed(done.err)
     assert done.err.count(question) == 2
     assert not {"pattern", "--datastore"} & set(done.err.split())
-    assert "5 of 6: Review" in done.err
+    assert "6 of 7: Review" in done.err
 
 
 def test_a_login_given_as_a_path_is_asked_again(
@@ -155,4 +155,76 @@ def test_a_login_given_as_a_path_is_asked_again(
     assert "`scheduler proxy add --ssh-key FILE`" in done.err
     assert f"{configured} has no none.ssh-key or none.ssh-password" in done.err
     assert "pattern" not in done.err
-    assert "5 of 6: Review" in done.err
+    assert "6 of 7: Review" in done.err
+
+
+VAULT = """
+[[repository]]
+name = "vault"
+location = "proxyfleet://127.0.0.1:7443/vault"
+site = "primary"
+hardened = true
+"""
+
+
+@pytest.fixture
+def beside_a_vault(applied: Program, configured: Path) -> Program:
+    """A fleet with a hardened repository on the new proxy's machine."""
+    fleet = configured / "fleet.toml"
+    fleet.write_text(fleet.read_text() + VAULT)
+    done = applied("apply", "-f", str(fleet))
+    assert done.code == 0, done.err
+    return applied
+
+
+def test_beside_a_hardened_repository_a_proxy_has_network_mode_alone(
+    beside_a_vault: Program, machine: BareMachine, answers: Answers
+) -> None:
+    answers.to("Transport mode (network)", "direct_storage", "automatic", "network")
+    done = asked(beside_a_vault, machine, "p1")
+    said = squeezed(done.out + done.err)
+    for mode in ("automatic", "storage_snapshot", "direct_storage", "virtual_appliance"):
+        assert (
+            f"{mode}: unavailable, its machine keeps hardened repository 'vault', and modes beside network" in said
+        )
+    assert "network: unavailable" not in said
+    assert said.count("expected network") == 2
+    assert "transport mode network" in said
+    assert "5 of 7: Traffic rules None holds for what it exchanges with repositories." in said
+
+
+def test_beside_a_hardened_repository_no_other_mode_can_be_declared(
+    beside_a_vault: Program, machine: BareMachine, configured: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("scheduler.cli.deploying.deploy_one", lambda *_: {})
+    refused = add(beside_a_vault, machine, "p1", "--transport-mode", "direct_storage")
+    assert refused.code == 2
+    assert (
+        "--transport-mode direct_storage is unavailable: its machine keeps hardened repository 'vault'"
+        in squeezed(refused.err)
+    )
+    added = add(beside_a_vault, machine, "p1")
+    assert added.code == 0, added.err
+    assert "Transport mode: network only, since its machine keeps hardened repository 'vault'" in squeezed(
+        added.err
+    )
+    exported = beside_a_vault("export").out
+    assert 'transport_mode = "network"' in exported
+    assert "hardened = true" in exported
+
+    fleet = configured / "fleet.toml"
+    fleet.write_text(exported.replace('transport_mode = "network"', 'transport_mode = "virtual_appliance"'))
+    refused = beside_a_vault("apply", "-f", str(fleet))
+    assert refused.code == 3
+    assert (
+        "proxy 'p1', key 'transport_mode': 'virtual_appliance' is not possible on the machine of hardened "
+        "repository 'vault'; expected 'network'" in squeezed(refused.err)
+    )
+
+
+def test_only_a_gateway_keeps_a_repository_hardened(applied: Program) -> None:
+    refused = applied("repository", "add", "vault", "--location", "/vault", "--hardened")
+    assert refused.code == 3
+    assert "only a gateway keeps one hardened" in refused.err
+    assert applied("repository", "add", "vault", "--location", "proxyfleet://v/vault", "--hardened").code == 0
+    assert "can't be changed or deleted for a while" in squeezed(applied("repository", "show", "vault").out)
