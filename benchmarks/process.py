@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import resource
 import subprocess
@@ -95,5 +96,9 @@ def _anonymous_bytes(pid: int) -> int:
 
 
 def folder_bytes(folder: Path) -> int:
-    """The sizes of all files below `folder`."""
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    """The sizes of all files below `folder`, while others come and go there."""
+    size_bytes = 0
+    for path in folder.rglob("*"):
+        with contextlib.suppress(FileNotFoundError):
+            size_bytes += path.stat().st_size if path.is_file() else 0
+    return size_bytes

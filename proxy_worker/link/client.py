@@ -32,7 +32,7 @@ from proxy_worker.link.errors import (
     LinkRefusedError,
     LinkUnavailableError,
 )
-from proxy_worker.link.frames import LARGEST_MESSAGE_BYTES, FrameError, opened
+from proxy_worker.link.frames import OPTIONS, FrameError, opened
 from proxy_worker.link.identity import Identity
 from proxy_worker.link.messages import SERVICE, M, Refusal, decoded, encoded
 from proxy_worker.link.networks import connect
@@ -270,7 +270,7 @@ class Link:
         credentials = grpc.ssl_channel_credentials(server_certificate, key, certificate)
         options: list[tuple[str, Any]] = [
             ("grpc.use_local_subchannel_pool", 1),  # a connection of its own
-            ("grpc.max_receive_message_length", LARGEST_MESSAGE_BYTES),
+            *OPTIONS,
             ("grpc.keepalive_time_ms", _KEEPALIVE_MS),
             ("grpc.keepalive_timeout_ms", _KEEPALIVE_MS),
             ("grpc.enable_retries", 0),

@@ -24,7 +24,7 @@ import msgspec
 from proxy_worker.contract.errors import ConfigurationError, ProxyfleetError
 from proxy_worker.link.admission import Admission, Peer, PeerRefusedError
 from proxy_worker.link.errors import LinkRefusedError
-from proxy_worker.link.frames import LARGEST_MESSAGE_BYTES, FrameError
+from proxy_worker.link.frames import OPTIONS, FrameError
 from proxy_worker.link.identity import Identity
 from proxy_worker.link.messages import LONGEST_CALL_S, SERVICE, Refusal
 from proxy_worker.link.silence import LONGEST_SILENCE_S, Crossing, SilenceWatch
@@ -78,7 +78,7 @@ class LinkServer:
             maximum_concurrent_rpcs=limits.calls,
             options=[
                 ("grpc.so_reuseport", 0),
-                ("grpc.max_receive_message_length", LARGEST_MESSAGE_BYTES),
+                *OPTIONS,
                 ("grpc.max_metadata_size", _LARGEST_HEADERS_BYTES),
                 ("grpc.max_allowed_incoming_connections", limits.connections),
                 ("grpc.max_concurrent_streams", limits.calls_per_peer),
