@@ -12,6 +12,7 @@ Nothing is written unless the control lets it, which is asked right before each 
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Iterator
@@ -19,7 +20,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Final
 
-from proxy_worker.contract.errors import CancelledError
+from proxy_worker.contract.errors import CancelledError, TargetError
 from proxy_worker.mover.control import Control, Verdict
 from proxy_worker.replication.blocks import (
     BLOCK_BYTES,
@@ -44,6 +45,8 @@ from proxy_worker.replication.folder import LARGEST_CONFIGURATION_BYTES, Marker,
 from proxy_worker.replication.messages import Open, Opened, Seal, Sealed
 from proxy_worker.replication.table import Looks, Table, Trust
 from proxy_worker.transport.writing import NoRoomError
+
+log = logging.getLogger(__name__)
 
 POLL_S: Final = 0.2
 _LONGEST_NAME: Final = 255
@@ -215,7 +218,7 @@ class Reception:
         return self._root.hex() if self._sealed is not None else None
 
     def close(self) -> None:
-        """Write nothing more, and note what is known of the disk. Raises OSError, TargetError."""
+        """Write nothing more, and note what is known of the disk, unless that is in doubt."""
         self._gate.shut()
         with self._lock:
             disk, self._open = self._open, None
@@ -227,6 +230,8 @@ class Reception:
                     looks = disk.looks
                 if not self._doubtful:
                     self._table.close(looks, basis=self._trust.basis)
+            except (TargetError, OSError) as error:
+                log.warning("%s: its next run compares it, since nothing could be noted: %s", self.name, error)
             finally:
                 self._table.abandon()
 
