@@ -15,6 +15,8 @@ class TaskState(StrEnum):
     """Where a task is in its life."""
 
     READY = "ready"
+    RESERVED = "reserved"
+    """The second of a pair: it has its slot, and is announced once the first is ready for it."""
     DISPATCHED = "dispatched"
     RUNNING = "running"
     DONE = "done"

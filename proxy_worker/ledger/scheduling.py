@@ -87,6 +87,36 @@ class SchedulerSide(Connection):
         code, detail = self._guarded("dispatch", task_id, number, lane, proxy or "", signed, json.dumps(dict(caps)))
         return number if code == "ok" else Refusal(code, detail)
 
+    def dispatch_pair(
+        self,
+        first: str,
+        *,
+        lane: str,
+        proxy: str,
+        sign: Callable[[int], bytes],
+        second: str,
+        second_proxy: str,
+        caps: Mapping[str, int] = MappingProxyType({}),
+    ) -> int | Refusal:
+        """Reserve what two ready tasks need, both or neither; the caller then publishes the first to `lane`.
+
+        The second is `reserved`: it holds a slot of `second_proxy`, and is dispatched there once the first is ready
+        for it. Until both have ended, they are ready again together. Otherwise as `dispatch`.
+        """
+        number = int(self._run("dispatch_number", first))
+        if number == 0:
+            return Refusal("not-ready", "unknown")
+        signed = base64.b64encode(sign(number)).decode()
+        limits = json.dumps(dict(caps))
+        code, detail = self._guarded(
+            "dispatch_pair", first, number, lane, proxy, signed, second, second_proxy, limits
+        )
+        return number if code == "ok" else Refusal(code, detail)
+
+    def unreserve(self, task_id: str, why: str) -> None:
+        """Make the reserved second task of a pair ready again, and the first with it."""
+        self._guarded("unreserve", task_id, why)
+
     def set_verdict(self, task_id: str, verdict: TaskVerdict | str) -> bool:
         """Tell a task's holder to run, pause or cancel; False when the task is over. Cancelling is final.
 

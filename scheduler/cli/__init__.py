@@ -26,6 +26,7 @@ COMMANDS: Final = {
     "run": ("scheduler.cli.run", "Look at runs, watch, cancel and retry them."),
     "point": ("scheduler.cli.point", "Look at, pin, remove and prove restore points."),
     "restore": ("scheduler.cli.restore", "Bring disks, VMs and files back."),
+    "replica": ("scheduler.cli.replica", "Look at replicas, fail over to them and back."),
     "repository": ("scheduler.cli.repository", "Add repositories, rescan and check them."),
     "proxy": ("scheduler.cli.proxy", "Add proxies, drain, resume, upgrade and remove them."),
     "dispatch": ("scheduler.cli.dispatch", "Say which disks go when and where."),

@@ -17,6 +17,8 @@ from scheduler.state.models import (
     Notification,
     Point,
     Proxy,
+    Replica,
+    ReplicaPoint,
     Repository,
     Run,
     Vcenter,
@@ -80,6 +82,19 @@ def disks(incomplete: str) -> list[str]:
 def points(incomplete: str) -> list[str]:
     """Ids of restore points."""
     return _matching(incomplete, lambda session: _all(session, Point.point))
+
+
+def replicas(incomplete: str) -> list[str]:
+    """Names of replicas, and of the VMs that they stand for."""
+    return _matching(
+        incomplete,
+        lambda session: [name for names in (Replica.name, Replica.vm_name) for name in _all(session, names)],
+    )
+
+
+def replica_points(incomplete: str) -> list[str]:
+    """Ids of replicas' restore points."""
+    return _matching(incomplete, lambda session: _all(session, ReplicaPoint.point))
 
 
 def runs(incomplete: str) -> list[str]:

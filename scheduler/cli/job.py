@@ -38,6 +38,16 @@ from scheduler.cli.job_options import (
     kind_keys,
     selection_keys,
 )
+from scheduler.cli.job_replica_options import (
+    Mapped,
+    Networks,
+    ReplicaPoints,
+    Seed,
+    Suffix,
+    TargetDatastore,
+    TargetProxies,
+    replica_keys,
+)
 from scheduler.cli.job_view import describe_job, job_as_json, job_columns, job_with_preview, newest_run
 from scheduler.cli.opening import opened_state, require_service, warn_without_service
 from scheduler.cli.printing import note, print_json, show_rows
@@ -82,9 +92,16 @@ def create(
         ),
     ] = Quiesce.PREFER,
     repository: Annotated[
-        str,
+        str | None,
         typer.Option(metavar="NAME", help="Where the restore points go.", autocompletion=completion.repositories),
-    ],
+    ] = None,
+    target_datastore: TargetDatastore = None,
+    suffix: Suffix = None,
+    networks: Networks = None,
+    mapped: Mapped = None,
+    seed: Seed = None,
+    replica_points: ReplicaPoints = None,
+    target_proxies: TargetProxies = None,
     level: Annotated[
         CompressionLevel,
         typer.Option(metavar="LEVEL", help="How hard to compress: auto, none, fast, optimal, high or extreme."),
@@ -125,6 +142,8 @@ def create(
       scheduler job create hourly --vm db01 --repository main --level fast \\
           --cron '0 * * * *' --timezone Europe/Berlin --keep-points 24 --keep-weekly 4 --keep-monthly 12
       scheduler job create offsite --kind copy --from main --repository second --cron '0 6 * * *' --keep-monthly 12
+      scheduler job create away --kind replication --vm 'web*' --target-datastore ds-remote \\
+          --network 'VM Network=Remote' --replica-points 14 --cron '*/15 * * * *'
     """
     selected = {
         "folder": folders,
@@ -137,11 +156,21 @@ def create(
     declared: dict[str, Any] = {
         "name": name,
         **kind_keys(kind, copied_from, copied_jobs, copied_points),
-        **selection_keys(vms or (), selected, vcenter, needed=kind is JobKind.BACKUP),
+        **selection_keys(vms or (), selected, vcenter, needed=kind is not JobKind.COPY),
         **exclusion_keys(exclude_vms or (), exclusions or (), exclude_disks or ()),
         "templates": templates,
         "quiesce": quiesce.value,
         "repository": repository,
+        "replica": replica_keys(
+            datastore=target_datastore,
+            suffix=suffix,
+            networks=networks,
+            mapped=mapped,
+            seed=seed,
+            points=replica_points,
+            proxies=target_proxies,
+            replicates=kind is JobKind.REPLICATION,
+        ),
         "level": level.value,
         "transport_mode": transport_mode.value,
         "failover_to_network": failover_to_network,
@@ -159,7 +188,8 @@ def create(
         "enabled": not disabled,
     }
     with opened_state() as state, state.write() as session:
-        find_repository(session, repository)
+        if repository is not None:
+            find_repository(session, repository)
         declare(session, "job", declared)
         shown = job_as_json(session, find_job(session, name))
     if as_json:

@@ -11,7 +11,7 @@ from rich.text import Text
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from scheduler.cli.printing import duration, facts, iso, moment, state, table
+from scheduler.cli.printing import duration, facts, iso, moment, plural, state, table
 from scheduler.cli.retention_view import describe_preview, preview_as_json, retention_words
 from scheduler.fleet.stored import stored_job
 from scheduler.planning.copies import CopyTerms
@@ -37,7 +37,7 @@ def job_columns(jobs: Sequence[Job], last: Sequence[Run | None]) -> dict[str, li
     """The columns of `job list`, with each job's last run."""
     return {
         "JOB": [Text(job.name) for job in jobs],
-        "REPOSITORY": [Text(job.repository) for job in jobs],
+        "REPOSITORY": [Text(job.repository or "-") for job in jobs],
         "NEXT START": [moment(next_start(job)) if job.enabled else state("disabled") for job in jobs],
         "LAST RUN": [state(run.state.value) if run is not None else Text("-") for run in last],
         "ENDED": [moment(run.ended_at) if run is not None else "-" for run in last],
@@ -76,13 +76,13 @@ def describe_job(session: Session, job: Job) -> RenderableType:
         ("VMs", "\n".join(_selected(job))),
         *_exclusions(job),
         *_copied(job.copy_from),
-        ("repository", job.repository),
+        *_target(job),
         ("schedule", schedule),
         ("next start", moment(next_start(job)) if job.enabled else state("disabled")),
         ("level", job.level.value),
         *_reading(job),
         ("retries", f"{job.retry_count}, after {duration(job.retry_wait_seconds)}"),
-        ("keeps", retention_words(job)),
+        ("keeps", _keeps(job)),
     ]
     runs = table("RUN", "STATE", "STARTED", "TIME", keep=("RUN",))
     newest = _newest_runs(session, job.name, LAST_RUNS)
@@ -91,7 +91,29 @@ def describe_job(session: Session, job: Job) -> RenderableType:
         took = duration(ended - run.started_at) if run.started_at is not None else "-"
         runs.add_row(run.id, state(run.state.value), moment(run.started_at), took)
     shown = runs if newest else Text("It has not run yet.", style="dim")
-    return Group(facts(rows), "", shown, "", describe_preview(session, job))
+    parts: list[RenderableType] = [facts(rows), "", shown]
+    if job.replica is None:
+        parts += ["", describe_preview(session, job)]
+    return Group(*parts)
+
+
+def _target(job: Job) -> list[tuple[str, str | Text]]:
+    """Where restore points, or replicas, go."""
+    replica = job.replica
+    if replica is None:
+        return [("repository", job.repository or "-")]
+    rows: list[tuple[str, str | Text]] = [
+        ("replicas", f"on datastore {replica.datastore}, named …{replica.suffix}")
+    ]
+    pairs = {"networks": replica.networks, "mapped": replica.mapped}
+    rows += [(name, "\n".join(f"{old} → {new}" for old, new in of.items())) for name, of in pairs.items() if of]
+    if replica.seed is not None:
+        rows.append(("seeded from", replica.seed))
+    return rows
+
+
+def _keeps(job: Job) -> str:
+    return f"{plural(job.replica.points, 'restore point')} of each replica" if job.replica else retention_words(job)
 
 
 def _newest_runs(session: Session, job: str, count: int) -> list[Run]:

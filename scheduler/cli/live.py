@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 
 from proxy_worker.contract.errors import LedgerError
 from proxy_worker.contract.outcome import DiskBackupResult
+from proxy_worker.contract.replication_outcome import DiskReplicateResult
 from proxy_worker.ledger import FinishedTask, FleetView, TaskState, TaskView
 from scheduler.cli.opening import open_ledger
 from scheduler.dispatch.reasons import waiting_reasons
@@ -41,10 +42,12 @@ class Live:
         task = self.task(task_ids)
         return (task.note or None) if task is not None else None
 
-    def result(self, task_ids: Iterable[str]) -> DiskBackupResult | None:
+    def result(self, task_ids: Iterable[str]) -> DiskBackupResult | DiskReplicateResult | None:
         """What the first of these tasks that is over stored, until the database has it."""
         results = (self.ended[task_id].result for task_id in task_ids if task_id in self.ended)
-        return next((result for result in results if isinstance(result, DiskBackupResult)), None)
+        return next(
+            (result for result in results if isinstance(result, DiskBackupResult | DiskReplicateResult)), None
+        )
 
     def running(self, task_ids: Iterable[str]) -> TaskView | None:
         """The first of these tasks that a proxy works on."""
@@ -74,7 +77,7 @@ class LedgerWindow:
         if session is not None and time.monotonic() - self._asked_at >= REASONS_EVERY_S:
             self._reasons = waiting_reasons(session, view, time.time())
             self._asked_at = time.monotonic()
-        waiting = {TaskState.READY, TaskState.DISPATCHED}
+        waiting = {TaskState.READY, TaskState.RESERVED, TaskState.DISPATCHED}
         current = {
             task_id: reason
             for task_id, reason in self._reasons.items()

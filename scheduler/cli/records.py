@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from proxy_worker.contract.names import TaskKind
 from proxy_worker.contract.outcome import DiskReport
 from proxy_worker.ledger import TaskState, TaskView
 from scheduler.cli.live import Live
@@ -35,6 +36,8 @@ class DiskRecord(Shown):
     state: str
     """A `DiskTaskState`, or `running` or `paused` where the ledger says so."""
     proxy: str | None
+    target_proxy: str | None
+    """The proxy that writes its replica."""
     mode: str | None
     attempts: int
     reason: str | None
@@ -71,6 +74,13 @@ class DiskRecord(Shown):
         return self.state in {DiskTaskState.SUCCEEDED, DiskTaskState.FAILED, DiskTaskState.CANCELLED}
 
     @property
+    def proxies(self) -> str | None:
+        """Who has it: `near`, or `near → far` where a replica of it is sent."""
+        if self.target_proxy in {None, self.proxy}:
+            return self.proxy
+        return f"{self.proxy or '-'} → {self.target_proxy}"
+
+    @property
     def eta_s(self) -> float | None:
         """Seconds to go at the present rate."""
         if self.state != TaskState.RUNNING or not self.rate or self.size_bytes is None:
@@ -101,6 +111,9 @@ class RunRecord(Shown):
     reason: str | None
     trigger: str
     repository: str
+    """Empty for a replication."""
+    target: str | None
+    """The datastore that a replication writes to; None for other runs."""
     created: Moment
     started: Moment | None
     ended: Moment | None
@@ -134,8 +147,13 @@ def run_record(session: Session, run: Run, live: Live, *, now: float) -> RunReco
     vm_runs = session.scalars(select(VmRun).where(VmRun.run_id == run.id).order_by(VmRun.name, VmRun.id)).all()
     by_id = {vm_run.id: vm_run for vm_run in vm_runs}
     disks = session.scalars(select(DiskTask).where(DiskTask.run_id == run.id)).all()
-    tasks = _ledger_tasks(session, run) if not run.state.final else {}
-    records = [_disk_record(by_id[disk.vm_run_id], disk, tasks.get(disk.id, ()), live, now=now) for disk in disks]
+    tasks, receivers = _ledger_tasks(session, run) if not run.state.final else ({}, {})
+    records = [
+        _disk_record(
+            by_id[disk.vm_run_id], disk, tasks.get(disk.id, ()), live, receivers=receivers.get(disk.id, ()), now=now
+        )
+        for disk in disks
+    ]
     duration = _span(run.started_at, run.ended_at, now)
     processed = sum(disk.processed_bytes for disk in records)
     freezing = any(vm_run.state is VmRunState.SNAPSHOTTING for vm_run in vm_runs)
@@ -147,6 +165,7 @@ def run_record(session: Session, run: Run, live: Live, *, now: float) -> RunReco
         reason=run.reason or _scanning(session, run, now),
         trigger=run.trigger.value,
         repository=run.repository,
+        target=run.replica.datastore if run.replica is not None else None,
         created=run.created_at,
         started=run.started_at,
         ended=run.ended_at,
@@ -172,14 +191,15 @@ def _reading(session: Session, live: Live) -> Reading | None:
     return reading_of(placements, DeclaredFleet.load(session).fleet(live.view, ()))
 
 
-def _ledger_tasks(session: Session, run: Run) -> Mapping[str, Sequence[str]]:
-    """By disk task, the ids that it has in the ledger."""
+def _ledger_tasks(session: Session, run: Run) -> tuple[Mapping[str, Sequence[str]], Mapping[str, Sequence[str]]]:
+    """By disk task, the ids that it has in the ledger: of what reads it, and of what writes its replica."""
     by_disk: defaultdict[str, list[str]] = defaultdict(list)
-    rows = select(LedgerTask.id, LedgerTask.disk_task_id).join(DiskTask).where(DiskTask.run_id == run.id)
-    for task_id, disk_id in session.execute(rows):
+    receivers: defaultdict[str, list[str]] = defaultdict(list)
+    columns = select(LedgerTask.id, LedgerTask.kind, LedgerTask.disk_task_id)
+    for task_id, kind, disk_id in session.execute(columns.join(DiskTask).where(DiskTask.run_id == run.id)):
         if disk_id is not None:
-            by_disk[disk_id].append(task_id)
-    return by_disk
+            (receivers if kind is TaskKind.DISK_RECEIVE else by_disk)[disk_id].append(task_id)
+    return by_disk, receivers
 
 
 def _scanning(session: Session, run: Run, now: float) -> str | None:
@@ -201,10 +221,13 @@ def _vm_record(vm_run: VmRun, waits_for: str | None) -> VmRecord:
     )
 
 
-def _disk_record(vm_run: VmRun, disk: DiskTask, task_ids: Sequence[str], live: Live, *, now: float) -> DiskRecord:
+def _disk_record(
+    vm_run: VmRun, disk: DiskTask, task_ids: Sequence[str], live: Live, *, receivers: Sequence[str], now: float
+) -> DiskRecord:
     result = disk.result or live.result(task_ids)
     report: DiskReport | None = result.report if result is not None else None
     task = live.task(task_ids) if not disk.state.final else None
+    receiver = live.running(receivers)
     progress = task.progress if task is not None else None
     figures = report or progress
     mode = figures.mode if figures else None
@@ -215,6 +238,7 @@ def _disk_record(vm_run: VmRun, disk: DiskTask, task_ids: Sequence[str], live: L
         disk=disk.disk_key,
         state="running" if result is not None and disk.result is None else _state(disk, task),
         proxy=task.proxy if task is not None and task.proxy else disk.proxy,
+        target_proxy=receiver.proxy if receiver is not None else disk.target_proxy,
         mode=mode.value if mode is not None else None,
         attempts=disk.attempts + (task.attempts if task is not None else 0),
         reason=_reason(disk, live.reason(task_ids), copied=vm_run.copy_of is not None),

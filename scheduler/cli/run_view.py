@@ -75,8 +75,8 @@ def progress_line(disk: DiskRecord) -> str:
         words.append(rate(disk.rate))
     if disk.mode is not None:
         words.append(disk.mode)
-    if disk.proxy is not None:
-        words.append(f"on {disk.proxy}")
+    if disk.proxies is not None:
+        words.append(f"on {disk.proxies}")
     if disk.eta_s is not None:
         words.append(f"{duration(disk.eta_s)} to go")
     line = ", ".join(words)
@@ -95,7 +95,7 @@ def _progress_table(disks: Sequence[DiskRecord], *, mode: bool) -> Table:
             size(disk.size_bytes),
             rate(disk.rate),
             clock(disk.eta_s),
-            Text(disk.proxy or "-"),
+            Text(disk.proxies or "-"),
         ]
         made.add_row(*cells, *([disk.mode or "-"] if mode else []))
     return made
@@ -117,7 +117,7 @@ def _disk_table(run: RunRecord) -> RenderableType:
             size(disk.stored_bytes),
             duration(disk.duration_seconds),
             rate(disk.rate),
-            Text(disk.proxy or "-"),
+            Text(disk.proxies or "-"),
         )
     return made
 

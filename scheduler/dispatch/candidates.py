@@ -19,6 +19,20 @@ _UPKEEP: Final = frozenset(
     {TaskKind.POINT_DELETE, TaskKind.REPOSITORY_CHECK, TaskKind.REPOSITORY_COLLECT, TaskKind.REPOSITORY_PROVE}
 )
 """What removes objects, or records what is wrong with them."""
+_READS_DISKS: Final = frozenset({TaskKind.DISK_BACKUP, TaskKind.DISK_REPLICATE})
+MADE_BY_JOBS: Final = frozenset({*_READS_DISKS, TaskKind.DISK_COPY})
+"""Disks of runs, for which jobs have terms: windows, and proxies."""
+_AT_REPLICAS: Final = frozenset(
+    {
+        TaskKind.DISK_RECEIVE,
+        TaskKind.REPLICA_OPEN,
+        TaskKind.REPLICA_POINT,
+        TaskKind.REPLICA_REMOVE_POINT,
+        TaskKind.REPLICA_REVERT,
+        TaskKind.REPLICA_MARK,
+    }
+)
+"""What is done to a replica, in its folder."""
 _MOST_NAMES: Final = 3
 """Proxies that a reason names."""
 
@@ -74,7 +88,9 @@ def candidates(placement: Placement, fleet: Fleet, terms: JobTerms = NO_TERMS) -
     if placement.source is not None:
         _sieve_by_repository(left, placement, placement.source, fleet, to_read=placement.needs_read_key)
         left.described = f"that reach repositories {placement.source} and {placement.repository}"
-    wanted = terms.proxies if placement.kind in {TaskKind.DISK_BACKUP, TaskKind.DISK_COPY} else None
+    wanted = terms.proxies if placement.kind in MADE_BY_JOBS else None
+    if placement.kind is TaskKind.DISK_RECEIVE:
+        wanted = terms.targets
     if wanted is not None:
         left.keep(
             lambda proxy: is_one_of(wanted, proxy.name),
@@ -186,9 +202,16 @@ def _sieve_by_source(left: _Sieve, placement: Placement) -> Mapping[str, Transpo
         left.keep(lambda proxy: proxy.use.served_at is not None, why)
     if placement.restores_to is not None:
         _sieve_by_vcenter(left, placement, placement.restores_to)
-    if placement.kind not in {TaskKind.DISK_BACKUP, TaskKind.INVENTORY_SCAN}:
-        return {}
     datastore = placement.datastore
+    if placement.kind in _AT_REPLICAS:
+        left.keep(
+            lambda proxy: TransportMode.DIRECT_STORAGE in _offers(proxy, placement),
+            f"no proxy {left.such} has datastore {datastore} as a folder, with direct_storage",
+        )
+        left.described = f"that reach datastore {datastore} in place"
+        return {}
+    if placement.kind not in _READS_DISKS and placement.kind is not TaskKind.INVENTORY_SCAN:
+        return {}
     if datastore is not None and placement.vsphere is None:
         left.keep(
             lambda proxy: datastore in proxy.datastores,

@@ -123,7 +123,12 @@ class DeclaredFleet:
             use=registration.use,
             contract_version=registration.contract_version,
             address=ip_address(registration.address) if registration.address is not None else None,
+            receives=registration.replication is not None,
         )
+
+    def only_mode(self, proxy: FleetProxy) -> TransportMode | None:
+        """The transport mode that specifications for a restricted proxy have to name; None for any other."""
+        return TransportMode(self.proxies[proxy.name].transport_mode) if proxy.restricted else None
 
 
 def limits_of(session: Session) -> Limits:
@@ -145,11 +150,11 @@ def limits_of(session: Session) -> Limits:
             caps[datastore_cap(name)] = limit
         if stop_ms is not None and throttle_ms is not None:
             latency_of[name] = LatencyLimits(stop_ms, throttle_ms)
-    of_jobs = select(Job.name, Job.window, Job.proxies, Job.preferred_proxies)
+    of_jobs = select(Job.name, Job.window, Job.proxies, Job.preferred_proxies, Job.replica)
     jobs = {
-        name: JobTerms(window, proxies, preferred or ())
-        for name, window, proxies, preferred in session.execute(of_jobs)
-        if window is not None or proxies is not None or preferred
+        name: JobTerms(window, proxies, preferred or (), replica.proxies if replica is not None else None)
+        for name, window, proxies, preferred, replica in session.execute(of_jobs)
+        if window is not None or proxies is not None or preferred or (replica is not None and replica.proxies)
     }
     settings = session.get(DispatchSettings, FLEET)
     if settings is None:

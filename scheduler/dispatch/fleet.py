@@ -55,6 +55,8 @@ class Placement:
     """The version of the contract that it takes, where that isn't what brought its kind."""
     restores_to: str | None = None
     """The credential of the vCenter that is restored to: a VM that is made there, or a disk that is written."""
+    target: Placement | None = None
+    """Of a disk that is replicated: where its replica can be written. Both take a slot, or neither."""
 
     @property
     def traits(self) -> DiskTraits:
@@ -121,6 +123,8 @@ class FleetProxy:
     """What it can be told."""
     address: Address | None = None
     """Where it stands, as far as traffic rules know."""
+    receives: bool = False
+    """Whether other proxies can send it disks of replicas."""
 
     @property
     def offer(self) -> Offer:
@@ -214,6 +218,9 @@ class Release:
     name_mode: bool
     """Whether the specification has to name `mode`, since a proxy that may take it is restricted."""
     reason: str
+    target: str | None = None
+    """Of a disk that is replicated: who writes its replica; `proxy` itself where nothing has to cross a network."""
+    target_lane: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ def begun_vms(view: FleetView, tasks: Mapping[str, OpenTask]) -> set[str]:
 
 def flies(seen: TaskView) -> bool:
     """Whether a task was released and has not ended."""
-    return seen.state in {TaskState.DISPATCHED, TaskState.RUNNING}
+    return seen.state in {TaskState.RESERVED, TaskState.DISPATCHED, TaskState.RUNNING}
 
 
 def in_flight(view: FleetView, tasks: Mapping[str, OpenTask]) -> Iterable[InFlight]:

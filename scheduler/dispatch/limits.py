@@ -28,6 +28,8 @@ class JobTerms:
     """The only proxies that may have them, by name or pattern; None: whoever can read them."""
     preferred: tuple[str, ...] = ()
     """Proxies that are to have them while they have slots to spare, by name or pattern."""
+    targets: tuple[str, ...] | None = None
+    """The only proxies that may write its replicas, by name or pattern; None: whoever can."""
 
 
 NO_TERMS = JobTerms()

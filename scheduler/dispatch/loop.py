@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from itertools import islice
 from typing import Final, Protocol, TypeVar
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from proxy_worker.contract.errors import LedgerError
-from proxy_worker.contract.names import TaskKind
+from proxy_worker.contract.names import TaskKind, TransportMode, proxy_lane
 from proxy_worker.contract.signing import sign
+from proxy_worker.contract.specification import TaskBody
 from proxy_worker.ledger import FleetView, Ledger, Refusal, TaskState, TaskVerdict
 from scheduler.dispatch.backlog import Backlog
 from scheduler.dispatch.candidates import candidates
@@ -25,6 +26,7 @@ from scheduler.dispatch.fleet import Placement, Release, subscribed_lanes
 from scheduler.dispatch.flight import begun_vms, flies, in_flight
 from scheduler.dispatch.latency import Reading, paused
 from scheduler.dispatch.limits import Limits
+from scheduler.dispatch.pairs import followers, left_alone, receiving, sending, session_of
 from scheduler.dispatch.pending import OpenTask
 from scheduler.dispatch.policy import choose, count_waiting
 from scheduler.dispatch.reach import Reach
@@ -55,6 +57,7 @@ _ANSWERED = frozenset(
         TaskKind.POINT_SERVE,
     }
 )
+_PAIRED = frozenset({TaskKind.DISK_RECEIVE, TaskKind.DISK_REPLICATE})
 
 
 class Publish(Protocol):
@@ -99,6 +102,8 @@ class Dispatcher:
         """Those that the policy last chose disks of: they have begun in the backlog, in the ledger perhaps not."""
         self._vms: Counter[str] = Counter()
         """How many open tasks there are of each VM run."""
+        self._paired: set[str] = set()
+        """Tasks that send or receive a replica's disk."""
         self._asked_for: set[str] = set()
         """Tasks that somebody waits to be answered about."""
 
@@ -108,7 +113,10 @@ class Dispatcher:
             task_id = task.new.task_id
             self.drop([task_id])
             self.tasks[task_id] = task
-            self._elsewhere.add(task_id)
+            if task.new.kind in _PAIRED:
+                self._paired.add(task_id)
+            if task.new.kind is not TaskKind.DISK_RECEIVE:  # which goes with the task that sends
+                self._elsewhere.add(task_id)
             self.placements[task.placement] += 1
             if task.vm_run_id is not None:
                 self._vms[task.vm_run_id] += 1
@@ -130,7 +138,7 @@ class Dispatcher:
             if task is None:
                 continue
             self.backlog.discard(task_id)
-            for among in (self._elsewhere, self.cancelling, self._owed, self._asked_for):
+            for among in (self._elsewhere, self.cancelling, self._owed, self._paired, self._asked_for):
                 among.discard(task_id)
             _less(self.placements, task.placement)
             if task.vm_run_id is not None:
@@ -189,6 +197,7 @@ class Dispatcher:
         self._chosen_vms = {vm for vm in chosen if vm is not None}
         for release in releases:
             self._dispatch(self.tasks[release.task_id], release, view, declared.limits.caps)
+        self._follow(view, declared)
 
     def unserved(
         self, view: FleetView, declared: DeclaredFleet, before: float, unwanted: Collection[str]
@@ -245,42 +254,111 @@ class Dispatcher:
         for task_id in flying:
             self.backlog.discard(task_id)
         back = self._elsewhere - flying
-        self._elsewhere = flying - self.cancelling
+        received = {task_id for task_id in self._paired if self.tasks[task_id].new.kind is TaskKind.DISK_RECEIVE}
+        self._elsewhere = flying - self.cancelling - received
         refused = (self.backlog.of_vm(vm) for vm in self._chosen_vms - self.started_vms)
         for task_id in back.union(*refused):
             task = self.tasks[task_id]
             self.backlog.add(task.pending(vm_started=task.vm_run_id in self.started_vms))
 
     def _dispatch(self, task: OpenTask, release: Release, view: FleetView, caps: Mapping[str, int]) -> None:
+        task_id, partner = task.new.task_id, self.tasks.get(task.partner or "")
+        for one in (task, partner):
+            if one is not None and one.new.task_id not in view.tasks:
+                self.ledger.submit(one.new)
+        limits = {cap: caps[cap] for cap in (*task.new.caps, *(partner.new.caps if partner else ())) if cap in caps}
+        if release.target not in {None, release.proxy}:
+            if partner is not None:
+                self._dispatch_pair(task, partner, release, view, limits)
+            return
+        body = sending(task, session_of(task_id, self.epoch, 0), None) if release.target is not None else None
+        mode = release.mode if release.name_mode else None
+        specify = self._specifying(task, view, release.lane, mode=mode, body=_as_it_is(body))
+        number = self.ledger.dispatch(task_id, lane=release.lane, proxy=release.proxy, caps=limits, sign=specify)
+        self._announce(task, number, release.lane, release.proxy, release.reason)
+
+    def _dispatch_pair(
+        self, task: OpenTask, partner: OpenTask, release: Release, view: FleetView, caps: Mapping[str, int]
+    ) -> None:
+        """Reserve both slots, and have the target's proxy make its disk ready."""
+        first, source = partner.new.task_id, release.proxy or ""
+
+        def body(number: int) -> TaskBody:
+            return receiving(partner, session_of(first, self.epoch, number), source)
+
+        lane, target = release.target_lane or "", release.target or ""
+        number = self.ledger.dispatch_pair(
+            first,
+            lane=lane,
+            proxy=target,
+            sign=self._specifying(partner, view, lane, body=body),
+            second=task.new.task_id,
+            second_proxy=source,
+            caps=caps,
+        )
+        self._announce(partner, number, lane, target, release.reason)
+
+    def _follow(self, view: FleetView, declared: DeclaredFleet) -> None:
+        """Announce sources' tasks whose targets listen by now; give up pairs that have lost a proxy or a task."""
+        pairs = {task_id: self.tasks[task_id] for task_id in self._paired}
+        for follower in followers(view, pairs):
+            task = follower.task
+            if follower.receiver is None:
+                self.ledger.unreserve(task.new.task_id, f"{follower.proxy} went away before its target was ready")
+                continue
+            body = sending(task, follower.session, follower.receiver)
+            proxy = declared.proxy(view.proxies[follower.proxy])
+            lane = proxy_lane(proxy.site, proxy.name)
+            specify = self._specifying(task, view, lane, mode=declared.only_mode(proxy), body=_as_it_is(body))
+            number = self.ledger.dispatch(task.new.task_id, lane=lane, proxy=proxy.name, sign=specify)
+            self._announce(task, number, lane, proxy.name, f"to {proxy.name}, since its target is ready")
+        for task_id in set(left_alone(view, pairs)) - self.cancelling:
+            if task_id not in view.tasks:
+                self.ledger.submit(pairs[task_id].new)
+            self.ledger.cancel(task_id)
+
+    def _specifying(
+        self,
+        task: OpenTask,
+        view: FleetView,
+        lane: str,
+        *,
+        mode: TransportMode | None = None,
+        body: Callable[[int], TaskBody | None],
+    ) -> Callable[[int], bytes]:
         def specify(number: int) -> bytes:
             specification = task.specification(
                 epoch=self.epoch,
                 number=number,
-                lane=release.lane,
+                lane=lane,
                 expires_at=view.server_time + CLAIM_WITHIN_S,
-                mode=release.mode if release.name_mode else None,
+                mode=mode,
                 contract_version=view.contract_version,
+                body=body(number),
             )
             return sign(specification, self.key)
 
-        task_id = task.new.task_id
-        about = {"task": task_id, "job": task.job, "proxy": release.proxy}
-        limits = {cap: caps[cap] for cap in task.new.caps if cap in caps}
-        if task_id not in view.tasks:
-            self.ledger.submit(task.new)
-        number = self.ledger.dispatch(task_id, lane=release.lane, proxy=release.proxy, caps=limits, sign=specify)
+        return specify
+
+    def _announce(self, task: OpenTask, number: int | Refusal, lane: str, proxy: str | None, why: str) -> None:
+        about = {"task": task.new.task_id, "job": task.job, "proxy": proxy}
         if isinstance(number, Refusal):
             logger.debug("%s stays: %s %s", task.new.title, number.code, number.detail, extra=about)
             return
         if task.vm_run_id is not None:
             self.started_vms.add(task.vm_run_id)
-        logger.debug("%s released %s", task.new.title, release.reason, extra=about)
+        logger.debug("%s released %s", task.new.title, why, extra=about)
         try:
             self.publish(
-                kind=task.new.kind, title=task.new.title, lane=release.lane, task_id=task_id, number=number
+                kind=task.new.kind, title=task.new.title, lane=lane, task_id=task.new.task_id, number=number
             )
         except LedgerError as error:
             logger.warning("%s was not announced and will be again: %s", task.new.title, error, extra=about)
+
+
+def _as_it_is(body: TaskBody | None) -> Callable[[int], TaskBody | None]:
+    """Whatever its dispatch's number; None: what the journal holds."""
+    return lambda _: body
 
 
 def _less(counts: Counter[T], counted: T) -> None:

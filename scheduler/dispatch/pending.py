@@ -6,6 +6,16 @@ from dataclasses import dataclass
 
 from proxy_worker.contract.copying import CopyPlan, DiskCopy
 from proxy_worker.contract.names import TaskKind, TransportMode
+from proxy_worker.contract.replication import (
+    DiskReceive,
+    DiskReplicate,
+    ReplicaMark,
+    ReplicaOpen,
+    ReplicaPoint,
+    ReplicaRemovePoint,
+    ReplicaRevert,
+    ReplicaTarget,
+)
 from proxy_worker.contract.selection import traits_of
 from proxy_worker.contract.specification import (
     DiskBackup,
@@ -28,6 +38,10 @@ from proxy_worker.ledger import NewTask
 from scheduler.dispatch.fleet import PendingTask, Placement
 from scheduler.state.models import LedgerTask
 
+OfReplication = (
+    DiskReceive | DiskReplicate | ReplicaOpen | ReplicaPoint | ReplicaRemovePoint | ReplicaRevert | ReplicaMark
+)
+
 
 @dataclass(frozen=True, slots=True)
 class OpenTask:
@@ -40,6 +54,8 @@ class OpenTask:
     urgency: int
     created_at: float
     vm_run_id: str | None
+    partner: str | None = None
+    """Of a disk that is replicated: the task that receives it."""
 
     @classmethod
     def of(cls, row: LedgerTask) -> OpenTask:
@@ -55,6 +71,7 @@ class OpenTask:
             urgency=row.priority,
             created_at=row.created_at,
             vm_run_id=row.vm_run_id,
+            partner=row.partner_id,
         )
 
     def pending(self, *, vm_started: bool) -> PendingTask:
@@ -79,10 +96,14 @@ class OpenTask:
         expires_at: float,
         mode: TransportMode | None,
         contract_version: int,
+        body: TaskBody | None = None,
     ) -> TaskSpecification:
-        """What is signed for dispatch `number`; with `mode`, the transport mode that its proxy has to use."""
-        body = self.body
-        if mode is not None and isinstance(body, DiskBackup):
+        """What is signed for dispatch `number`; with `mode`, the transport mode that its proxy has to use.
+
+        `body` stands for the task's own, where it says more than was known when that was written.
+        """
+        body = body if body is not None else self.body
+        if mode is not None and isinstance(body, DiskBackup | DiskReplicate):
             body = body.model_copy(update={"transport": body.transport.model_copy(update={"mode": mode})})
         return TaskSpecification(
             epoch=epoch,
@@ -99,7 +120,7 @@ def _work_bytes(body: TaskBody) -> int:
     """How much of a disk there is to read, as far as that is known."""
     if isinstance(body, DiskCopy):
         return body.size_bytes or 0
-    if not isinstance(body, DiskBackup):
+    if not isinstance(body, DiskBackup | DiskReplicate):
         return 0
     if body.changed_areas is not None:
         return sum(area.length for area in body.changed_areas)
@@ -110,6 +131,8 @@ def placement_of(body: TaskBody, pinned_proxy: str | None) -> Placement:
     """What decides where a task can go."""
     if isinstance(body, InventoryScan | StorageSnapshotCreate | StorageSnapshotRemove | StorageSnapshotList):
         return Placement(body.kind, datastore=body.datastore, pinned_proxy=pinned_proxy)
+    if isinstance(body, OfReplication):
+        return _placement_of_replication(body)
     if isinstance(body, DiskBackup):
         # A disk that is frozen in a storage snapshot only can't be had in any other way.
         kept = body.disk.address.storage_snapshot is not None
@@ -161,4 +184,31 @@ def _placement_of_restore(body: VmCreate | DiskRestore, pinned_proxy: str | None
         datastore=datastore,
         pinned_proxy=pinned_proxy,
         restores_to=restores_to,
+    )
+
+
+def _placement_of_replication(body: OfReplication) -> Placement:
+    if isinstance(body, DiskReceive):
+        return _placement_of_target(body.target)
+    if not isinstance(body, DiskReplicate):
+        return Placement(body.kind, datastore=body.replica.datastore)
+    address = body.disk.address
+    return Placement(
+        body.kind,
+        datastore=address.datastore,
+        preference=str(body.transport.mode),
+        failover_to_network=body.transport.failover_to_network,
+        vsphere=traits_of(address, body.disk.size_bytes) if address.vsphere is not None else None,
+        target=_placement_of_target(body.target) if body.target is not None else None,
+    )
+
+
+def _placement_of_target(target: ReplicaTarget) -> Placement:
+    """Where a replica's disk can be written; one that begins with a restore point has to be read from there."""
+    seed = target.seed
+    return Placement(
+        TaskKind.DISK_RECEIVE,
+        repository=seed.repository.name if seed is not None else None,
+        needs_read_key=seed is not None,
+        datastore=target.place.datastore,
     )

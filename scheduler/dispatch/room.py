@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from dataclasses import dataclass
 
-from proxy_worker.contract.names import TaskKind, disk_lane, proxy_lane, repository_lane
+from proxy_worker.contract.names import disk_lane, proxy_lane, repository_lane
 from scheduler.dispatch import wording
 from scheduler.dispatch.backlog import Group
-from scheduler.dispatch.candidates import Candidates, Tier
-from scheduler.dispatch.fleet import Fleet, InFlight, Placement, Release
+from scheduler.dispatch.candidates import MADE_BY_JOBS, Candidates, Tier
+from scheduler.dispatch.fleet import Fleet, FleetProxy, InFlight, Placement, Release
 from scheduler.dispatch.limits import Limits
 from scheduler.dispatch.reach import Reach
 
@@ -79,14 +79,71 @@ class Room:
         obstacle = self._obstacle(group, now)
         if obstacle is not None:
             return Refused(lambda: obstacle)
+        place = self._place_disk if placement.target is None else self._place_pair
+        return place(group, who, backlog, now)
+
+    def _place_disk(self, group: Group, who: Candidates, backlog: int, now: float) -> Release | Refused:
         since, _ = group.oldest
         for index, tier in enumerate(who.tiers):
-            free = self._freest(tier)
+            free = self._freest(tier.names)
             if free is not None:
                 return self._release(group, who, index, free, backlog)
             if since + self.limits.patience_s > now and tier is not who.tiers[-1]:
                 return self._wait_for(who, index)
         return Refused(lambda: wording.full(who))
+
+    def _place_pair(self, group: Group, who: Candidates, _: int, now: float) -> Release | Refused:
+        """Find a slot at the source and one at the target, or one on a proxy that is both."""
+        target = group.placement.target or group.placement
+        writers = self.reach.candidates(target, self.limits.terms(group.job))
+        full = writers if isinstance(writers, str) else self._full_cap(target)
+        if isinstance(writers, str) or full is not None:
+            return Refused(lambda: f"of its replica: {full}")
+        able = {proxy.name for tier in writers.tiers for proxy in tier.proxies}
+        since = group.oldest[0]
+        for index, tier in enumerate(who.tiers):
+            reader = self._freest(tier.names & able) or self._freest(tier.names)
+            if reader is not None:
+                source = next(proxy for proxy in tier.proxies if proxy.name == reader)
+                return self._place_writer(group, who, index, source, writers)
+            if since + self.limits.patience_s > now and tier is not who.tiers[-1]:
+                return self._wait_for(who, index)
+        return Refused(lambda: wording.full(who))
+
+    def _place_writer(
+        self, group: Group, who: Candidates, index: int, reader: FleetProxy, writers: Candidates
+    ) -> Release | Refused:
+        """The source has a slot: find one at the target."""
+        able = {proxy.name: proxy for tier in writers.tiers for proxy in tier.proxies}
+        if reader.name in able:
+            return self._release_pair(group, who, index, reader, reader)
+        listening = {name: proxy for name, proxy in able.items() if proxy.receives}
+        if not listening:
+            why = f"no proxy {writers.described} takes replicas from others: it needs a certificate under [link]"
+            return Refused(lambda: why)
+        writer = self._freest(listening.keys())
+        if writer is None:
+            return Refused(lambda: f"of its replica: {wording.full(writers)}")
+        return self._release_pair(group, who, index, reader, listening[writer])
+
+    def _release_pair(
+        self, group: Group, who: Candidates, index: int, reader: FleetProxy, writer: FleetProxy
+    ) -> Release:
+        placement, target = group.placement, group.placement.target
+        lane, target_lane = (proxy_lane(one.site, one.name) for one in (reader, writer))
+        self.begin(InFlight(lane, reader.name, takes_slot=True, job=group.job, caps=placement.caps))
+        if writer.name != reader.name and target is not None:
+            self.begin(InFlight(target_lane, writer.name, takes_slot=True, job=group.job, caps=target.caps))
+        return Release(
+            group.oldest[1] if index else group.first,
+            lane,
+            reader.name,
+            who.tiers[index].mode,
+            reader.restricted,
+            f"from {reader.name} to {writer.name}{wording.how(who, index)}",
+            target=writer.name,
+            target_lane=target_lane,
+        )
 
     def _wait_for(self, who: Candidates, index: int) -> Refused:
         return Refused(lambda: wording.patience(who, index, self.limits.patience_s))
@@ -94,12 +151,9 @@ class Room:
     def _obstacle(self, group: Group, now: float) -> str | None:
         """What keeps all tasks of a group from any proxy."""
         placement = group.placement
-        for cap in placement.caps:
-            limit = self.limits.caps.get(cap)
-            if limit is not None and self._caps[cap] >= limit:
-                return f"{cap.replace(':', ' ')} has {self._caps[cap]} of {limit} tasks at once"
-        if placement.kind not in {TaskKind.DISK_BACKUP, TaskKind.DISK_COPY}:
-            return None
+        full = self._full_cap(placement)
+        if full is not None or placement.kind not in MADE_BY_JOBS:
+            return full
         closed = None if group.vm_started else self.limits.closed(group.job, now)
         if closed is not None:
             return wording.closed(*closed, now)
@@ -107,10 +161,18 @@ class Room:
         stop_ms = self.limits.latency_limits(placement.datastore).stop_ms
         return wording.slow(placement.datastore, latency_ms, stop_ms) if latency_ms >= stop_ms else None
 
-    def _freest(self, tier: Tier) -> str | None:
-        """The proxy of a tier with most slots to spare; None when all are full."""
+    def _full_cap(self, placement: Placement) -> str | None:
+        """A cap of these tasks that has no room left."""
+        for cap in placement.caps:
+            limit = self.limits.caps.get(cap)
+            if limit is not None and self._caps[cap] >= limit:
+                return f"{cap.replace(':', ' ')} has {self._caps[cap]} of {limit} tasks at once"
+        return None
+
+    def _freest(self, names: Set[str]) -> str | None:
+        """The proxy of these with most slots to spare; None when all are full."""
         for spare in sorted(self._with_spare, reverse=True):
-            found = self._with_spare[spare] & tier.names
+            found = self._with_spare[spare] & names
             if found:
                 return max(found)
         return None

@@ -11,6 +11,7 @@ from proxy_worker.contract.specification import Name
 from scheduler.fleet.values import CronText, Declared, ModeChoice, TimezoneName
 from scheduler.planning.copies import CopyTerms
 from scheduler.planning.criteria import DiskExclusionText, VmSelector
+from scheduler.planning.replicas import ReplicaTerms
 from scheduler.planning.retention import Retention
 from scheduler.planning.window import Window
 from scheduler.state.declared import JobKind, NamePattern, Priority
@@ -31,6 +32,9 @@ _NOT_FOR_COPIES: Final = (
     "priority",
 )
 """Keys that are about reading VMs, or that copies have no choice of."""
+
+
+_NOT_FOR_REPLICAS: Final = ("repository", "retention", "quiesce", "templates")
 
 
 class Schedule(Declared):
@@ -74,8 +78,10 @@ class Job(Declared):
     warning where that fails, `require` fails the VM, `never` doesn't try."""
     copy_from: CopyTerms | None = None
     """Of kind `copy`: which restore points."""
-    repository: Name
-    """Where the restore points go."""
+    replica: ReplicaTerms | None = None
+    """Of kind `replication`: where the replicas go."""
+    repository: Name | None = None
+    """Where the restore points go; not of kind `replication`, which has no repository."""
     level: CompressionLevel = CompressionLevel.OPTIMAL
     """How hard blocks are compressed."""
     transport_mode: ModeChoice = ModeChoice.AUTOMATIC
@@ -103,6 +109,18 @@ class Job(Declared):
     def _about_something(self) -> Self:
         if self.kind is not JobKind.COPY and self.copy_from is not None:
             raise ValueError(f"'copy_from' is for kind 'copy', got kind {self.kind.value!r}")
+        if (self.kind is JobKind.REPLICATION) is not (self.replica is not None):
+            raise ValueError(
+                f"kind 'replication' needs 'replica', and no other has it; got kind {self.kind.value!r}"
+            )
+        if self.kind is JobKind.REPLICATION:
+            idle = [
+                key for key in _NOT_FOR_REPLICAS if getattr(self, key) != type(self).model_fields[key].get_default()
+            ]
+            if idle:
+                raise ValueError(f"expected no key '{idle[0]}' in a job of kind 'replication': see 'replica'")
+        elif self.repository is None:
+            raise ValueError("the key 'repository' is missing")
         if self.kind is JobKind.COPY:
             if self.copy_from is None:
                 raise ValueError("the key 'copy_from' is missing, which kind 'copy' needs")

@@ -7,7 +7,8 @@ from collections import Counter
 from collections.abc import Collection, Iterator
 
 from scheduler.fleet.hardening import ONLY, hardened_on
-from scheduler.fleet.models import KINDS, Fleet, Job, Proxy, Repository, declarations
+from scheduler.fleet.models import KINDS, Datastore, Fleet, Job, Proxy, Repository, declarations
+from scheduler.state.declared import DatastoreKind
 
 
 def problems_of(fleet: Fleet) -> list[str]:
@@ -68,11 +69,12 @@ def _broken_references(fleet: Fleet) -> Iterator[str]:
                 wrong = _undeclared("repository", name, repositories - {repository.name})
                 yield f"repository {repository.name!r}, key 'linked': {wrong}"
     for job in fleet.job:
+        yield from _broken_references_of_replicas(job, fleet.datastore, repositories)
         yield from _broken_references_of(job, repositories, vcenters)
 
 
 def _broken_references_of(job: Job, repositories: Collection[str], vcenters: Collection[str]) -> Iterator[str]:
-    if job.repository not in repositories:
+    if job.repository is not None and job.repository not in repositories:
         yield f"job {job.name!r}, key 'repository': {_undeclared('repository', job.repository, repositories)}"
     if job.copy_from is not None:
         source = job.copy_from.repository
@@ -94,6 +96,22 @@ def _wrong_modes(proxy: Proxy, repositories: Collection[Repository]) -> Iterator
             f"proxy {proxy.name!r}, key 'transport_mode': {proxy.transport_mode.value!r} is not possible on the "
             f"machine of hardened repository {kept.name!r}; expected '{ONLY.value}'"
         )
+
+
+def _broken_references_of_replicas(
+    job: Job, datastores: Collection[Datastore], repositories: Collection[str]
+) -> Iterator[str]:
+    if job.replica is None:
+        return
+    folders = [store.name for store in datastores if store.kind is DatastoreKind.DIRECTORY]
+    wanted, seed = job.replica.datastore, job.replica.seed
+    if wanted not in folders:
+        wrong = _undeclared("datastore", wanted, folders)
+        if any(store.name == wanted for store in datastores):
+            wrong = f"datastore {wanted!r} is a vCenter's; replicas lie in one of kind 'directory'"
+        yield f"job {job.name!r}, key 'replica.datastore': {wrong}"
+    if seed is not None and seed not in repositories:
+        yield f"job {job.name!r}, key 'replica.seed': {_undeclared('repository', seed, repositories)}"
 
 
 def _undeclared(kind: str, name: str, declared: Collection[str]) -> str:

@@ -153,6 +153,7 @@ def stored_job(row: Job) -> models.Job:
         templates=row.criteria.templates,
         quiesce=row.quiesce,
         copy_from=row.copy_from,
+        replica=row.replica,
         repository=row.repository,
         level=row.level,
         transport_mode=models.ModeChoice(row.transport_mode),

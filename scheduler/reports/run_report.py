@@ -68,6 +68,8 @@ class DiskReport(Shown):
     lost_seconds: Seconds = 0.0
     """In attempts that didn't."""
     attempts: tuple[AttemptReport, ...] = ()
+    target_proxy: str | None = None
+    """The proxy that wrote its replica; None for other runs."""
 
 
 class VmReport(Shown):
@@ -191,6 +193,7 @@ def _disk(vm: str, task: DiskTask) -> DiskReport:
         moving_seconds=spent[True],
         lost_seconds=spent[False],
         attempts=attempts,
+        target_proxy=task.target_proxy,
     )
     if report is None:
         return known

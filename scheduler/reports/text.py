@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
 
 from scheduler.reports.figures import duration, moment, plural, rate, ratio, share, size
@@ -38,9 +39,20 @@ def _figures(report: RunReport) -> Iterator[str]:
         ("rate", rate(report.rate)),
         ("bottleneck", report.bottleneck or "-"),
         *((("requests", str(report.requests)),) if report.requests is not None else ()),
+        *((("replicated", ways),) if (ways := _ways(report)) else ()),
     )
     width = max(len(name) for name, _ in figures)
     yield from (f"{name:{width}}  {value}" for name, value in figures)
+
+
+def _ways(report: RunReport) -> str:
+    """From which proxy to which, and how many disks each way."""
+    written = [disk for disk in report.disks if disk.target_proxy is not None and disk.attempts]
+    counts = Counter((disk.attempts[-1].proxy, disk.target_proxy) for disk in written)
+    return ", ".join(
+        f"{plural(count, 'disk')} from {source} to {target if target != source else 'itself'}"
+        for (source, target), count in sorted(counts.items())
+    )
 
 
 def _timeline(report: RunReport) -> Iterator[str]:

@@ -10,6 +10,8 @@ from sqlalchemy.orm import Session
 from proxy_worker.contract.errors import NotFoundError
 from proxy_worker.contract.names import TaskKind
 from proxy_worker.contract.outcome import TaskFailure
+from scheduler.replication import flow as replicas
+from scheduler.replication.disks import queue_disk
 from scheduler.restores import outcomes as restores
 from scheduler.runs import tasks
 from scheduler.runs.beginning import begin_run, plan_if_scanned
@@ -17,7 +19,6 @@ from scheduler.runs.completion import settle_vm_runs
 from scheduler.runs.copy_tasks import copy_task
 from scheduler.runs.freezing import cancel_freezing
 from scheduler.runs.journal import Journal
-from scheduler.runs.outcomes import DISKS_OF_RUNS
 from scheduler.runs.proving import linked_to, proof_is_due, prove_when_due
 from scheduler.runs.retention import apply_retention, collect_when_due, collection_is_due, retention_is_due
 from scheduler.runs.scanned import begin_scans
@@ -40,6 +41,16 @@ from scheduler.state.models import (
 )
 
 _ACTIVE = (RunState.SCANNING, RunState.RUNNING)
+_STOPPED = (
+    TaskKind.DISK_BACKUP,
+    TaskKind.DISK_COPY,
+    TaskKind.COPY_PLAN,
+    TaskKind.DISK_RECEIVE,
+    TaskKind.DISK_REPLICATE,
+    TaskKind.INVENTORY_SCAN,
+    TaskKind.REPLICA_OPEN,
+)
+"""What is stopped when its run is cancelled."""
 
 
 def is_due(session: Session, now: float) -> bool:
@@ -58,6 +69,7 @@ def is_due(session: Session, now: float) -> bool:
         exists().where(_scanning_is_cancelled()),
         exists().where(VcenterScan.state == WorkState.REQUESTED),
         restores.due(now),
+        replicas.due(),
         exists().where(retention_is_due()),
         exists().where(collection_is_due(now)),
         exists().where(proof_is_due(now)),
@@ -78,6 +90,7 @@ def advance(journal: Journal) -> None:
     _begin_requests(journal)
     begin_scans(journal)
     restores.advance(journal)
+    replicas.advance(journal)
     _cancel(journal)
     _retry_disks(journal)
     _retry_upkeep(journal)
@@ -85,7 +98,7 @@ def advance(journal: Journal) -> None:
 
 def unwanted(session: Session) -> set[str]:
     """The ids of commits and tombstones of cancelled runs: they are let through, but not waited for without end."""
-    last_steps = (TaskKind.REPOSITORY_COMMIT, TaskKind.REPOSITORY_ABANDON)
+    last_steps = (TaskKind.REPOSITORY_COMMIT, TaskKind.REPOSITORY_ABANDON, TaskKind.REPLICA_POINT)
     cancelled = select(Run.id).where(Run.cancel_requested, Run.state.in_(_ACTIVE))
     of_runs = LedgerTask.kind.in_(last_steps), LedgerTask.run_id.in_(cancelled)
     return set(session.scalars(select(LedgerTask.id).where(*of_runs)))
@@ -121,14 +134,20 @@ def _cancel_is_owed() -> ColumnElement[bool]:
     return and_(
         LedgerTask.state == WorkState.RUNNING,
         LedgerTask.cancelling.is_(False),
-        LedgerTask.kind.in_((*DISKS_OF_RUNS, TaskKind.INVENTORY_SCAN, TaskKind.COPY_PLAN)),
+        LedgerTask.kind.in_(_STOPPED),
         LedgerTask.run_id.in_(cancelled),
     )
 
 
 def _upkeep_wait_is_cancelled() -> ColumnElement[bool]:
     cancelled = select(Run.id).where(Run.cancel_requested, Run.state.in_(_ACTIVE))
-    waited_for = (TaskKind.REPOSITORY_COMMIT, TaskKind.INVENTORY_SCAN, TaskKind.COPY_PLAN)
+    waited_for = (
+        TaskKind.REPOSITORY_COMMIT,
+        TaskKind.INVENTORY_SCAN,
+        TaskKind.COPY_PLAN,
+        TaskKind.REPLICA_OPEN,
+        TaskKind.REPLICA_POINT,
+    )
     return and_(
         LedgerTask.state == WorkState.WAITING, LedgerTask.kind.in_(waited_for), LedgerTask.run_id.in_(cancelled)
     )
@@ -212,7 +231,11 @@ def _retry_disks(journal: Journal) -> None:
             select(DiskTask.id).where(DiskTask.vm_run_id == vm_run_id).order_by(DiskTask.id).limit(1)
         ).one()
         for disk in disks:
-            disk.state, disk.retry_at, disk.tries = DiskTaskState.QUEUED, None, disk.tries + 1
+            disk.tries += 1
+            if vm_run.replica_id is not None:
+                queue_disk(journal, run, vm_run, disk, configuration=disk.id == first)
+                continue
+            disk.state, disk.retry_at = DiskTaskState.QUEUED, None
             try:
                 repository = tasks.repository_of(session, run)
                 if vm_run.copy_of is not None:

@@ -20,6 +20,13 @@ from proxy_worker.contract.specification import (
 from scheduler.planning.candidates import Candidate
 from scheduler.planning.matching import needed_vcenters, needs_datastores
 from scheduler.planning.selection import Plan, PlannedVm, Unplanned, plan
+from scheduler.replication.beginning import (
+    begin_again,
+    begin_failback,
+    open_vm_run,
+    with_replicas,
+    without_replicas,
+)
 from scheduler.runs import tasks
 from scheduler.runs.completion import settle_run
 from scheduler.runs.copying import begin_copies, plan_copies
@@ -55,15 +62,21 @@ def begin_run(journal: Journal, run: Run) -> None:
     if run.cancel_requested:
         run.state, run.ended_at, run.reason = RunState.CANCELLED, journal.now, "cancelled before it began"
         return
-    repository = journal.session.get(Repository, run.repository)
-    if repository is None:
-        run.state, run.ended_at = RunState.FAILED, journal.now
-        run.reason = f"repository {run.repository!r} is not declared any more"
+    if run.failback_of is not None:
+        begin_failback(journal, run)
         return
-    if run.copy_from is not None:
-        begin_copies(journal, run, run.copy_from)
-        return
-    _begin_again(journal, run, tasks.reference(repository, run.repository))
+    if run.replica is not None:
+        begin_again(journal, run)
+    else:
+        repository = journal.session.get(Repository, run.repository)
+        if repository is None:
+            run.state, run.ended_at = RunState.FAILED, journal.now
+            run.reason = f"repository {run.repository!r} is not declared any more"
+            return
+        if run.copy_from is not None:
+            begin_copies(journal, run, run.copy_from)
+            return
+        _begin_again(journal, run, tasks.reference(repository, run.repository))
     declared = journal.session.scalars(select(Vm.name))
     if needs_datastores(run.vms, run.criteria, declared):
         folders = select(Datastore.name).where(Datastore.kind == DatastoreKind.DIRECTORY).order_by(Datastore.name)
@@ -104,7 +117,7 @@ def plan_if_scanned(journal: Journal, run: Run) -> None:
     if any(is_pending(session, run, vcenter) for vcenter in vcenters):
         return
     repository = session.get(Repository, run.repository)
-    if repository is None:
+    if repository is None and run.replica is None:
         for scan in scans:
             journal.close(scan)
         run.state, run.ended_at = RunState.FAILED, journal.now
@@ -114,8 +127,12 @@ def plan_if_scanned(journal: Journal, run: Run) -> None:
     unread = {vcenter: failure for vcenter in vcenters if (failure := failure_of(session, vcenter)) is not None}
     read = [vcenter for vcenter in vcenters if vcenter not in unread]
     candidates = [Candidate.of_inventory(vm) for vm in known] + catalogued_candidates(session, read)
+    if run.replica is not None:
+        candidates = without_replicas(session, run, candidates)
     planned = plan(run.vms, run.criteria, candidates)
-    reference = tasks.reference(repository, run.repository)
+    if run.replica is not None:
+        planned = with_replicas(journal, planned, run.replica, run.job, _scanned_vms(scans))
+    reference = tasks.reference(repository, run.repository) if repository is not None else None
     missing = (*_unscanned(scans), *_unread(unread), *planned.unplanned)
     _record_plan(journal, run, Plan(planned.vms, missing), reference)
     for scan in scans:
@@ -153,7 +170,7 @@ def _begin_again(journal: Journal, run: Run, repository: RepositoryReference) ->
             journal.open(task)
 
 
-def _record_plan(journal: Journal, run: Run, planned: Plan, repository: RepositoryReference) -> None:
+def _record_plan(journal: Journal, run: Run, planned: Plan, repository: RepositoryReference | None) -> None:
     session = journal.session
     present = session.scalars(select(VmRun).where(VmRun.run_id == run.id)).all()
     known = {vm_run.vm_id for vm_run in present}
@@ -161,7 +178,10 @@ def _record_plan(journal: Journal, run: Run, planned: Plan, repository: Reposito
     for vm in planned.vms:
         if vm.identity.vm_id not in known:
             number += 1
-            _open_vm(journal, run, vm, f"{run.id}.{number}", repository)
+            if run.replica is not None:
+                open_vm_run(journal, run, run.replica, vm, f"{run.id}.{number}")
+            elif repository is not None:
+                _open_vm(journal, run, vm, f"{run.id}.{number}", repository)
     for missing in planned.unplanned:
         number += 1
         vm_run = VmRun(

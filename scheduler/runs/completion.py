@@ -8,6 +8,7 @@ from collections.abc import Collection
 
 from sqlalchemy import func, select, update
 
+from scheduler.replication.tasks import point_task, replica_point
 from scheduler.runs import tasks
 from scheduler.runs.held_copies import release_held
 from scheduler.runs.journal import Journal
@@ -15,7 +16,7 @@ from scheduler.runs.removing import thaw
 from scheduler.runs.thawing_storage import thaw_storage
 from scheduler.runs.warnings import warn
 from scheduler.state.errors import NoSuchRepositoryError
-from scheduler.state.models import DiskTask, DiskTaskState, Repository, Run, RunState, VmRun, VmRunState
+from scheduler.state.models import DiskTask, DiskTaskState, Replica, Repository, Run, RunState, VmRun, VmRunState
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +43,7 @@ def settle_vm_runs(journal: Journal, vm_run_ids: Collection[str]) -> None:
             thaw_storage(journal, vm_run)
         _forget_areas(journal, vm_run)
         if set(states) == {DiskTaskState.SUCCEEDED}:
-            _commit(journal, run, vm_run)
+            _keep(journal, run, vm_run)
         else:
             _give_up_disks(journal, run, vm_run, states)
     for run in runs.values():
@@ -107,6 +108,18 @@ def _forget_areas(journal: Journal, vm_run: VmRun) -> None:
     journal.session.execute(of_vm.values(changed_areas=None))
 
 
+def _keep(journal: Journal, run: Run, vm_run: VmRun) -> None:
+    """RUNNING -> COMMITTING, unless nothing is to be kept of it: what a replica brings back is in place by now."""
+    if vm_run.replica_id is None:
+        _commit(journal, run, vm_run)
+    elif run.failback_of is not None:
+        end_vm_run(journal, vm_run, VmRunState.SUCCEEDED)
+    else:
+        replica = journal.session.get_one(Replica, vm_run.replica_id)
+        vm_run.state = VmRunState.COMMITTING
+        journal.open(point_task(run, vm_run, replica_point(replica, vm_run.repository_run or "", run), journal.now))
+
+
 def _commit(journal: Journal, run: Run, vm_run: VmRun) -> None:
     session = journal.session
     disks = session.scalars(select(DiskTask).where(DiskTask.vm_run_id == vm_run.id)).all()
@@ -127,6 +140,8 @@ def _give_up_disks(journal: Journal, run: Run, vm_run: VmRun, states: Counter[Di
     else:
         vm_run.state, vm_run.reason = VmRunState.FAILED, f"{failed} of {states.total()} disks failed"
     vm_run.ended_at = journal.now
+    if vm_run.replica_id is not None:
+        return
     touched = select(func.sum(DiskTask.attempts)).where(DiskTask.vm_run_id == vm_run.id)
     if journal.session.scalar(touched):
         # Nothing waits for this tombstone: without a commit there can be no restore point.

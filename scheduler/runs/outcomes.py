@@ -24,6 +24,7 @@ from proxy_worker.contract.outcome import (
 )
 from proxy_worker.contract.specification import RepositoryAbandon
 from proxy_worker.contract.using import PointBootResult
+from scheduler.replication import outcomes as replicas
 from scheduler.restores.outcomes import record_task as record_task_of_restore
 from scheduler.runs.bases import keep_bases
 from scheduler.runs.beginning import plan_if_scanned
@@ -78,6 +79,8 @@ def record(journal: Journal, outcomes: Sequence[Outcome]) -> None:
             _record_disk(runs[disk.run_id], disk, outcome, journal.now)
             vm_run_ids.add(disk.vm_run_id)
             journal.close(row)
+        elif row.kind in replicas.KINDS:
+            vm_run_ids.update(replicas.record_task(journal, row, outcome))
         elif row.kind in {TaskKind.INVENTORY_SCAN, TaskKind.COPY_PLAN}:
             _record_scan(journal, row, runs[row.run_id or ""], outcome)
             scanned.add(row.run_id or "")

@@ -8,6 +8,7 @@ from sqlalchemy.orm import Session, object_session
 
 from proxy_worker.contract.gateway_address import SCHEME
 from proxy_worker.contract.names import TaskKind, TransportMode
+from proxy_worker.contract.outcome import DiskBackupResult
 from proxy_worker.contract.specification import (
     DiskBackup,
     DiskIdentity,
@@ -130,7 +131,7 @@ def commit_task(
     finished = tuple(
         FinishedDisk(disk=_disk_identity(disk), fence=disk.fence or 0, sealed_result=disk.result.sealed_result)
         for disk in sorted(disks, key=lambda disk: disk.disk_key)
-        if disk.result is not None
+        if isinstance(disk.result, DiskBackupResult)
     )
     return LedgerTask(
         id=f"{vm_run.id}.commit.{vm_run.attempt}.1",

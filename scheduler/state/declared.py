@@ -14,6 +14,7 @@ from proxy_worker.contract.specification import DiskKey, Name
 from scheduler.deployment.server import ProxyServer
 from scheduler.planning.copies import CopyTerms
 from scheduler.planning.criteria import Criteria
+from scheduler.planning.replicas import ReplicaTerms
 from scheduler.planning.retention import Retention
 from scheduler.planning.window import Window
 from scheduler.state.columns import Json, Record, choice, reference
@@ -40,6 +41,8 @@ class JobKind(StrEnum):
     """What a job does."""
 
     BACKUP = "backup"
+    REPLICATION = "replication"
+    """Keep a second VM ready to take the first one's place."""
     COPY = "copy"
     """Restore points of one repository, to another."""
 
@@ -203,7 +206,10 @@ class Job(Record):
     quiesce: Mapped[Quiesce] = mapped_column(choice(Quiesce), default=Quiesce.PREFER)
     copy_from: Mapped[CopyTerms | None] = mapped_column(Json(CopyTerms), default=None)
     """What it copies; None: it is of another kind."""
-    repository: Mapped[str] = mapped_column(reference("repositories.name"))
+    repository: Mapped[str | None] = mapped_column(reference("repositories.name"), default=None)
+    """None: it replicates."""
+    replica: Mapped[ReplicaTerms | None] = mapped_column(Json(ReplicaTerms), default=None)
+    """Where it replicates to; None: it is of another kind."""
     level: Mapped[CompressionLevel] = mapped_column(choice(CompressionLevel), default=CompressionLevel.OPTIMAL)
     transport_mode: Mapped[str] = mapped_column(String(32), default=AUTOMATIC)
     failover_to_network: Mapped[bool] = mapped_column(default=True)

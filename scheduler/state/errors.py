@@ -113,3 +113,23 @@ class RunActiveError(ConflictError):
 
 class RunEndedError(ConflictError):
     """The run has ended already, or has nothing to retry."""
+
+
+class NoSuchReplicaError(NotFoundError):
+    """No replica of that name or id, or of a VM of that name, is known."""
+
+
+class AmbiguousReplicaError(ConfigurationError):
+    """Several replicas go by this name."""
+
+
+class NoSuchReplicaPointError(NotFoundError):
+    """The replica has no such restore point."""
+
+
+class ReplicaStateError(ConflictError):
+    """What was asked for can't be done with a replica that is what it is."""
+
+
+class ReplicaBusyError(ConflictError):
+    """Something is under way with the replica."""

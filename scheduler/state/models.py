@@ -35,6 +35,13 @@ from scheduler.state.recorded import (
     VmRunState,
     WorkState,
 )
+from scheduler.state.replicating import (
+    Replica,
+    ReplicaOperation,
+    ReplicaOperationKind,
+    ReplicaPoint,
+    ReplicaState,
+)
 from scheduler.state.restoring import RestoredDisk, RestoreWishes, VmRestore, VmRestoreKind, VmRestoreState
 from scheduler.state.scanned import VcenterScan, VcenterVm
 from scheduler.state.serving import SchedulerProcess
@@ -62,6 +69,11 @@ __all__ = [
     "Proxy",
     "ProxyDeployment",
     "Record",
+    "Replica",
+    "ReplicaOperation",
+    "ReplicaOperationKind",
+    "ReplicaPoint",
+    "ReplicaState",
     "Repository",
     "Request",
     "RequestKind",

@@ -20,11 +20,14 @@ from proxy_worker.contract.outcome import (
     TaskFailure,
     TaskResult,
 )
+from proxy_worker.contract.replication import ReplicaTarget
+from proxy_worker.contract.replication_outcome import DiskReplicateResult
 from proxy_worker.contract.specification import DiskAddress, Extent, TaskBody
 from proxy_worker.contract.using import BootWishes
 from scheduler.planning.copies import CopyTerms
 from scheduler.planning.criteria import Criteria
 from scheduler.planning.places import TrackingMark, VcenterPlace
+from scheduler.planning.replicas import ReplicaTerms
 from scheduler.state.columns import Json, Record, choice, reference
 from scheduler.state.declared import Priority
 
@@ -51,6 +54,10 @@ class VmRunState(StrEnum):
 
     SNAPSHOTTING = "snapshotting"
     """A VM of a vCenter is to be frozen; which disks it has is known after that."""
+    OPENING = "opening"
+    """Whether its replica can be written is found out."""
+    PROTECTING = "protecting"
+    """The original is kept as it is, before a replica's changes are brought back to it."""
     RUNNING = "running"
     COMMITTING = "committing"
     ABANDONING = "abandoning"
@@ -135,6 +142,11 @@ class Run(Record):
     reason: Mapped[str | None] = mapped_column(default=None)
     """Why it failed or was cancelled, in one line."""
     repository: Mapped[str] = mapped_column(String(63))
+    """Empty for a replication."""
+    replica: Mapped[ReplicaTerms | None] = mapped_column(Json(ReplicaTerms), default=None)
+    """Where it replicates to; None: its job is of another kind."""
+    failback_of: Mapped[str | None] = mapped_column(String(63), default=None)
+    """The replica whose changes it brings back to the original."""
     level: Mapped[CompressionLevel] = mapped_column(choice(CompressionLevel))
     transport_mode: Mapped[str] = mapped_column(String(32))
     failover_to_network: Mapped[bool]
@@ -176,6 +188,8 @@ class VmRun(Record):
     copy_of: Mapped[CopyOf | None] = mapped_column(Json(CopyOf), default=None)
     """The restore point that it copies; None: it is no copy."""
     configuration: Mapped[tuple[DiskAddress, ...]] = mapped_column(Json(tuple[DiskAddress, ...]), default=())
+    replica_id: Mapped[str | None] = mapped_column(String(63), default=None)
+    """Of a replication: what is brought up to date, or back to its original."""
     place: Mapped[VcenterPlace | None] = mapped_column(Json(VcenterPlace), default=None)
     """Where a vCenter has it; None: its disks are read without a snapshot."""
     cancelled: Mapped[bool] = mapped_column(default=False)
@@ -209,6 +223,10 @@ class DiskTask(Record):
     """Why vCenter can't tell what changed."""
     tracking: Mapped[TrackingMark | None] = mapped_column(Json(TrackingMark), default=None)
     """Where change tracking stood in the snapshot: the restore point's, once it is committed."""
+    target: Mapped[ReplicaTarget | None] = mapped_column(Json(ReplicaTarget), default=None)
+    """Of a replication: what is written."""
+    target_proxy: Mapped[str | None] = mapped_column(String(63), default=None)
+    """The proxy that wrote it last."""
     state: Mapped[DiskTaskState] = mapped_column(choice(DiskTaskState), default=DiskTaskState.QUEUED)
     tries: Mapped[int] = mapped_column(default=1)
     """How often it was put into the ledger for the present attempt of its VM run: 1 + retries."""
@@ -218,7 +236,9 @@ class DiskTask(Record):
     proxy: Mapped[str | None] = mapped_column(String(63), default=None)
     """The proxy that had it last."""
     fence: Mapped[int | None] = mapped_column(default=None)
-    result: Mapped[DiskBackupResult | None] = mapped_column(Json(DiskBackupResult), default=None)
+    result: Mapped[DiskBackupResult | DiskReplicateResult | None] = mapped_column(
+        Json(DiskBackupResult | DiskReplicateResult), default=None
+    )
     failure: Mapped[TaskFailure | None] = mapped_column(Json(TaskFailure), default=None)
     """Of the last try that failed."""
     checkpoint: Mapped[str | None] = mapped_column(default=None)
@@ -248,6 +268,8 @@ class LedgerTask(Record):
         Index(None, "restore_id"),
         Index(None, "vm_restore_id"),
         Index(None, "request_id"),
+        Index(None, "replica_id"),
+        Index(None, "operation_id"),
     )
 
     id: Mapped[str] = mapped_column(String(120), primary_key=True)
@@ -276,6 +298,10 @@ class LedgerTask(Record):
     restore_id: Mapped[str | None] = mapped_column(reference("restores.id", owned=True), default=None)
     vm_restore_id: Mapped[str | None] = mapped_column(reference("vm_restores.id", owned=True), default=None)
     request_id: Mapped[str | None] = mapped_column(reference("requests.id", owned=True), default=None)
+    replica_id: Mapped[str | None] = mapped_column(reference("replicas.id", owned=True), default=None)
+    operation_id: Mapped[str | None] = mapped_column(reference("replica_operations.id", owned=True), default=None)
+    partner_id: Mapped[str | None] = mapped_column(String(120), default=None)
+    """Of a disk that is replicated: the task that receives it."""
 
 
 class Restore(Record):

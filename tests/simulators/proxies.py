@@ -13,6 +13,7 @@ from proxy_worker.contract.errors import SourceError
 from proxy_worker.contract.names import TaskKind, TransportMode
 from proxy_worker.contract.outcome import (
     DiskBackupResult,
+    DiskProgress,
     DiskReport,
     DiskRestoreResult,
     InventoryScanResult,
@@ -32,6 +33,8 @@ from proxy_worker.contract.outcome import (
     TaskResult,
     VsphereOffer,
 )
+from proxy_worker.contract.replication import DiskReceive, DiskReplicate, Receiver, ReplicaTarget
+from proxy_worker.contract.replication_outcome import DiskReceiveResult, DiskReplicateResult
 from proxy_worker.contract.specification import (
     DiskBackup,
     DiskRestore,
@@ -50,6 +53,7 @@ from proxy_worker.contract.specification import (
 from proxy_worker.contract.using import UseOffer
 from proxy_worker.contract.versions import CONTRACT_VERSION
 from proxy_worker.ledger import Claim, Ledger, ProxyIdentity
+from tests.simulators.replicas import SimulatedReplicas
 
 DISK_BYTES = 1 << 30
 
@@ -152,6 +156,9 @@ class SimulatedFleet:
         self.lanes = lanes
         self.inventory = inventory
         self.repository = SimulatedRepository()
+        self.replicas = SimulatedReplicas()
+        self.receiving: dict[str, tuple[Claim, ReplicaTarget]] = {}
+        """What listens, by session."""
         self.failures: dict[str, int] = {}
         """How often a disk's title fails before it succeeds."""
         self.answers: dict[type, Callable[..., TaskResult | TaskFailure]] = {}
@@ -175,6 +182,7 @@ class SimulatedFleet:
         credentials: dict[str, str] | None = None,
         vsphere: VsphereOffer | None = None,
         use: UseOffer | None = None,
+        receives: bool = False,
     ) -> None:
         """Register a proxy."""
         identity = ProxyIdentity(name=name, instance_id=f"instance-{name}", life=f"life-{name}", lock=name)
@@ -191,6 +199,7 @@ class SimulatedFleet:
                 "credentials": credentials if credentials is not None else {"main": "read"},
                 "vsphere": vsphere if vsphere is not None else VsphereOffer(),
                 "use": use if use is not None else UseOffer(),
+                "replication": {"host": "127.0.0.1"} if receives else None,
                 "version": "0",
                 "contract_version": CONTRACT_VERSION,
             }
@@ -227,11 +236,28 @@ class SimulatedFleet:
         self.specifications.append(specification)
         self.handled.append((proxy, message.title))
         self.when_handled.get(message.title, lambda: None)()
-        answer = self._answer(message.title, specification.body)
+        body = specification.body
+        if isinstance(body, DiskReceive) and not self.failures.get(message.title):
+            self.receiving[body.session] = claim, body.target
+            self.ledger.renew(claim.fence, None, listening(proxy))
+            return
+        answer = self._answer(message.title, body)
+        if isinstance(body, DiskReplicate) and not isinstance(answer, TaskFailure):
+            self._replicate(body)
         if isinstance(answer, TaskFailure):
             self.ledger.fail(claim.fence, answer)
         else:
             self.ledger.complete(claim.fence, answer)
+
+    def _replicate(self, body: DiskReplicate) -> None:
+        """Write a replica's disk, and end the task that received it."""
+        if body.target is not None:
+            self.replicas.write(body.target, body)
+            return
+        claim, target = self.receiving.pop(body.session)
+        self.replicas.write(target, body)
+        result = DiskReceiveResult(session=body.session, root="root", written_bytes=1, compared_bytes=0)
+        self.ledger.complete(claim.fence, result)
 
     def _answer(self, title: str, body: TaskBody) -> TaskResult | TaskFailure:
         if self.failures.get(title, 0) > 0:
@@ -256,12 +282,21 @@ class SimulatedFleet:
             RepositoryList: lambda _: RepositoryListResult(
                 repository_id="simulated", points=tuple(self.repository.points.values())
             ),
+            DiskReplicate: lambda _: DiskReplicateResult(report=disk_report(), root="root"),
+            **self.replicas.answers(),
             **self.answers,
         }
         answer = answers[type(body)](body)
         if title in self.lost_answers:
             return TaskFailure.of(SourceError(title, why="the connection broke before the answer"))
         return answer
+
+
+def listening(proxy: str) -> DiskProgress:
+    """What a target tells once it listens."""
+    receiver = Receiver(proxy=proxy, host="127.0.0.1", port=1)
+    figures = dict.fromkeys(("processed_bytes", "read_bytes", "stored_bytes"), 0)
+    return DiskProgress(size_bytes=DISK_BYTES, rate=0.0, ready=receiver, **figures)
 
 
 def disk_report() -> DiskReport:

@@ -22,8 +22,10 @@ for _, id in ipairs(redis.call('ZRANGEBYSCORE', DEADLINES, '-inf', stamp(clock))
   requeued[#requeued + 1] = id
 end
 for _, id in ipairs(redis.call('ZRANGEBYSCORE', LEASES, '-inf', stamp(clock))) do
-  local proxy = redis.call('HGET', task_key(id), 'proxy')
-  local over = lose_holder(id, proxy .. ' stopped renewing its lease', false)
-  if over then ended[#ended + 1] = id else requeued[#requeued + 1] = id end
+  local task = fields(task_key(id), 'state', 'proxy')
+  if task.state == 'running' then -- unless it was given up with the other one of its pair
+    local over = lose_holder(id, task.proxy .. ' stopped renewing its lease', false)
+    if over then ended[#ended + 1] = id else requeued[#requeued + 1] = id end
+  end
 end
 return {'ok', requeued, ended}

@@ -9,6 +9,7 @@
 --   task:<id>           hash  kind title takes_slot caps(JSON) state since n lane spec proxy instance life
 --                             epoch counter token attempts lost died checkpoint progress verdict note log(JSON)
 --                             quarantined (after so many deaths)
+--                             partner (the other task of a pair, while both are in flight)
 --                             started_at ended_at outcome(JSON) history(JSON)
 --   deadlines, leases   zset  task id -> ledger time at which its message, or its holder, is given up
 --   finished            zset  ids of tasks that ended and are not acknowledged -> Unix time
@@ -118,26 +119,14 @@ local function drop_share(id)
   if task.counter then redis.call('HDEL', SHARES, task.epoch .. '.' .. task.counter) end
 end
 
-local function make_ready(id, note)
+local function requeue(id, note)
   let_go(id)
   drop_share(id)
   end_attempt(id, 'requeued', note)
   local key = task_key(id)
-  redis.call('HDEL', key, 'lane', 'spec', 'proxy', 'instance', 'life', 'epoch', 'counter', 'token', 'progress')
+  redis.call('HDEL', key, 'lane', 'spec', 'proxy', 'instance', 'life', 'epoch', 'counter', 'token', 'progress', 'partner')
   redis.call('HSET', key, 'state', 'ready', 'since', stamp(now), 'note', note)
   ring()
-end
-
--- Make ready what was announced to this proxy alone. Answers the tasks.
-local function take_back_from(proxy, note)
-  local tasks = {}
-  for _, id in ipairs(redis.call('ZRANGE', DEADLINES, 0, -1)) do
-    if redis.call('HGET', task_key(id), 'proxy') == proxy then
-      make_ready(id, note)
-      tasks[#tasks + 1] = id
-    end
-  end
-  return tasks
 end
 
 local function finish(id, state, outcome)
@@ -150,6 +139,35 @@ local function finish(id, state, outcome)
   redis.call('SREM', TASKS, id)
   redis.call('ZADD', FINISHED, stamp(now), id)
   ring()
+end
+
+-- Make a task ready again, and with it the other one of its pair: both are in flight, or neither is. A holder that
+-- loses its task so keeps its slot for a lease, in which it learns of that and stops.
+local function make_ready(id, note)
+  local partner = redis.call('HGET', task_key(id), 'partner')
+  requeue(id, note)
+  if not partner then return end
+  local other = fields(task_key(partner), 'state', 'proxy', 'partner', 'verdict')
+  if other.partner ~= id then return end
+  if other.state ~= 'reserved' and other.state ~= 'dispatched' and other.state ~= 'running' then return end
+  if other.state == 'running' then
+    local times = timings()
+    local until_then = ledger_time(times.tick_s) + times.lease_s
+    redis.call('ZADD', residue_key(other.proxy), stamp(until_then), 'former/' .. partner)
+  end
+  if other.verdict == 'cancel' then finish(partner, 'cancelled', '') else requeue(partner, note) end
+end
+
+-- Make ready what was announced to this proxy alone. Answers the tasks.
+local function take_back_from(proxy, note)
+  local tasks = {}
+  for _, id in ipairs(redis.call('ZRANGE', DEADLINES, 0, -1)) do
+    if redis.call('HGET', task_key(id), 'proxy') == proxy then
+      make_ready(id, note)
+      tasks[#tasks + 1] = id
+    end
+  end
+  return tasks
 end
 
 -- A holder got somewhere: what vanished before it doesn't count any more.
@@ -227,4 +245,40 @@ end
 local function is_live(proxy, proxy_timeout_s)
   -- The server's clock may have been set back: a heartbeat from the future says nothing.
   return proxy.left == '0' and math.abs(now - tonumber(proxy.heartbeat or 0)) < proxy_timeout_s
+end
+
+-- Give a task its caps and, where a proxy is named, a slot there if it takes one. Answers nothing; or, when it can't
+-- have them, a refusal's code and detail, and it has nothing.
+local function reserve(id, proxy, limits)
+  local task = fields(task_key(id), 'caps', 'takes_slot')
+  local times = timings()
+  local clock = ledger_time(times.tick_s)
+  local needs_slot = task.takes_slot == '1'
+  if needs_slot and quiet_s(clock) > 0 then return 'quiet', '' end
+  local caps, cap_limits = cjson.decode(task.caps), cjson.decode(limits)
+  for _, cap in ipairs(caps) do
+    local limit = cap_limits[cap]
+    if limit and redis.call('SCARD', cap_key(cap)) >= limit then return 'cap-full', cap end
+  end
+  if proxy ~= '' then
+    local record = fields(proxy_key(proxy), 'heartbeat', 'left', 'draining')
+    if not is_live(record, times.proxy_timeout_s) or record.draining == '1' then return 'proxy-away', proxy end
+    if not is_enabled(proxy) then return 'proxy-disabled', proxy end
+    if needs_slot then
+      if slots_used(proxy, clock) >= slot_limit(proxy) then return 'proxy-full', proxy end
+      redis.call('SADD', slots_key(proxy), id)
+    end
+    redis.call('HSET', task_key(id), 'proxy', proxy)
+  end
+  for _, cap in ipairs(caps) do
+    redis.call('SADD', cap_key(cap), id)
+    redis.call('SADD', CAPS, cap)
+  end
+end
+
+-- Announce a task that has what it needs: its message may be published, and is waited for until a deadline.
+local function announce(id, n, lane, spec)
+  local times = timings()
+  redis.call('HSET', task_key(id), 'state', 'dispatched', 'since', stamp(now), 'n', n, 'lane', lane, 'spec', spec)
+  redis.call('ZADD', DEADLINES, stamp(ledger_time(times.tick_s) + times.dispatch_deadline_s), id)
 end

@@ -4,7 +4,8 @@ local epoch, id, verdict = unpack(ARGV)
 if not epoch_is(epoch) then return {'stale'} end
 local key = task_key(id)
 local task = fields(key, 'state', 'verdict')
-if task.state ~= 'ready' and task.state ~= 'dispatched' and task.state ~= 'running' then return {'ended'} end
+local open = {ready = true, reserved = true, dispatched = true, running = true}
+if not open[task.state] then return {'ended'} end
 if task.verdict == 'cancel' then return {'ok'} end
 redis.call('HSET', key, 'verdict', verdict)
 if verdict == 'cancel' and task.state ~= 'running' then finish(id, 'cancelled', '') end

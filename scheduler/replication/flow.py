@@ -1,0 +1,257 @@
+"""What follows what in an operation: its steps, in order, each of which may be repeated.
+
+`REQUESTED -> RUNNING(step) -> SUCCEEDED | FAILED`. A failback that fails once the original may have been written is
+taken out of it again by steps of its own.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from sqlalchemy import ColumnElement, and_, exists, or_, select
+
+from proxy_worker.contract.errors import CancelledError, ProxyfleetError
+from proxy_worker.contract.names import AUTOMATIC, CompressionLevel
+from proxy_worker.contract.outcome import TaskFailure
+from proxy_worker.contract.replication import ReplicaCondition
+from proxy_worker.contract.replication_outcome import ReplicaPointResult
+from proxy_worker.contract.specification import TaskBody
+from scheduler.planning.replicas import ReplicaTerms
+from scheduler.replication import tasks
+from scheduler.runs.journal import Journal
+from scheduler.runs.outcome import Outcome
+from scheduler.state.asking import ask_for_run, new_id
+from scheduler.state.models import (
+    Job,
+    LedgerTask,
+    Priority,
+    Replica,
+    ReplicaOperation,
+    ReplicaOperationKind,
+    ReplicaPoint,
+    ReplicaState,
+    Run,
+    RunState,
+    WorkState,
+)
+
+logger = logging.getLogger(__name__)
+
+RETRY_S: Final = 15.0
+TRIES: Final = 20
+"""A step is tried again for some minutes, if what it failed for may pass."""
+_FINAL_RUNS: Final = [state for state in RunState if state.final]
+
+Kind = ReplicaOperationKind
+Step = Callable[[Replica, ReplicaOperation], TaskBody | None]
+"""What is to be done next; None for the run that moves the disks."""
+
+
+def _to_point(replica: Replica, operation: ReplicaOperation) -> TaskBody:
+    return tasks.revert(replica.place, operation.point or "", ReplicaCondition.FAILED_OVER)
+
+
+def _to_standby(replica: Replica, operation: ReplicaOperation) -> TaskBody:
+    return tasks.revert(replica.place, operation.point or "", ReplicaCondition.STANDBY)
+
+
+def _make_permanent(replica: Replica, _: ReplicaOperation) -> TaskBody:
+    return tasks.mark(replica.place, ReplicaCondition.PERMANENT)
+
+
+def _mark_standby(replica: Replica, _: ReplicaOperation) -> TaskBody:
+    return tasks.mark(replica.place, ReplicaCondition.STANDBY)
+
+
+def _keep_as_point(replica: Replica, operation: ReplicaOperation) -> TaskBody:
+    return tasks.replica_point(replica, operation.point or "", None)
+
+
+def _original_as_before(replica: Replica, _: ReplicaOperation) -> TaskBody:
+    return tasks.revert(replica.original_place, replica.before or "", ReplicaCondition.STANDBY)
+
+
+def _release_original(replica: Replica, _: ReplicaOperation) -> TaskBody:
+    """What it was kept as goes with that."""
+    return tasks.mark(replica.original_place, ReplicaCondition.PERMANENT)
+
+
+_UNDO_FAILBACK: Final[tuple[Step, ...]] = (_original_as_before, _release_original)
+_RUN: Final[Step] = lambda _replica, _operation: None  # noqa: E731  one of the steps, like the others
+
+
+def steps_of(replica: Replica, operation: ReplicaOperation) -> tuple[Step, ...]:
+    """The steps of an operation; those of an undo depend on what is undone."""
+    if operation.undoing:
+        return _UNDO_FAILBACK
+    if operation.kind is Kind.UNDO and replica.state is ReplicaState.FAILED_BACK:
+        return _UNDO_FAILBACK
+    return _STEPS[operation.kind]
+
+
+_STEPS: Final[Mapping[Kind, tuple[Step, ...]]] = {
+    Kind.FAILOVER: (_to_point,),
+    Kind.PLANNED_FAILOVER: (_RUN, _to_point),
+    Kind.UNDO: (_to_standby,),
+    Kind.PERMANENT: (_make_permanent,),
+    Kind.FAILBACK: (_RUN,),
+    Kind.COMMIT: (_release_original, _mark_standby, _keep_as_point),
+}
+_BECOMES: Final[Mapping[Kind, ReplicaState]] = {
+    Kind.FAILOVER: ReplicaState.FAILED_OVER,
+    Kind.PLANNED_FAILOVER: ReplicaState.FAILED_OVER,
+    Kind.PERMANENT: ReplicaState.PERMANENT,
+    Kind.FAILBACK: ReplicaState.FAILED_BACK,
+    Kind.COMMIT: ReplicaState.STANDBY,
+}
+
+
+def due() -> ColumnElement[bool]:
+    """Whether `advance` would find something."""
+    return or_(exists().where(ReplicaOperation.state == WorkState.REQUESTED), exists().where(_run_has_ended()))
+
+
+def advance(journal: Journal) -> None:
+    """Begin what was asked for, and go on with what waited for a run."""
+    session = journal.session
+    requested = select(ReplicaOperation).where(ReplicaOperation.state == WorkState.REQUESTED)
+    for operation in session.scalars(requested.order_by(ReplicaOperation.created_at)).all():
+        operation.state = WorkState.RUNNING
+        _take(journal, operation)
+    for operation in session.scalars(select(ReplicaOperation).where(_run_has_ended())).all():
+        _after_run(journal, operation, session.get_one(Run, operation.run_id))
+
+
+def record_step(journal: Journal, row: LedgerTask, outcome: Outcome) -> None:
+    """Go on to the next step, or end."""
+    session = journal.session
+    operation = session.get_one(ReplicaOperation, row.operation_id)
+    failure = outcome.failure or row.failure
+    if outcome.failure is not None and outcome.failure.retryable and row.tries < TRIES:
+        row.state, row.failure, row.retry_at = WorkState.WAITING, outcome.failure, journal.now + RETRY_S
+        operation.failure = outcome.failure
+        journal.keep(row)
+        return
+    journal.close(row)
+    if outcome.result is None:
+        cancelled = TaskFailure.of(CancelledError(row.title, why="it was cancelled"))
+        _fail(journal, operation, failure or cancelled)
+        return
+    operation.failure = operation.failure if operation.undoing else None
+    replica = session.get_one(Replica, operation.replica_id)
+    if isinstance(outcome.result, ReplicaPointResult):
+        point = outcome.result.point
+        kept = ReplicaPoint(replica_id=replica.id, point=point.run, created_at=point.created_at)
+        kept.reflinked, kept.size_bytes = point.reflinked, point.size_bytes
+        session.merge(kept)
+    operation.step += 1
+    _take(journal, operation)
+
+
+def _take(journal: Journal, operation: ReplicaOperation) -> None:
+    """Do the present step; after the last one, end."""
+    replica = journal.session.get_one(Replica, operation.replica_id)
+    steps = steps_of(replica, operation)
+    if operation.step >= len(steps):
+        _succeed(journal, operation, replica)
+        return
+    body = steps[operation.step](replica, operation)
+    if body is not None:
+        journal.open(tasks.operation_task(operation, replica, body, journal.now))
+        return
+    try:
+        operation.run_id = _start_run(journal, operation, replica).id
+    except ProxyfleetError as error:
+        _fail(journal, operation, TaskFailure.of(error))
+
+
+def _start_run(journal: Journal, operation: ReplicaOperation, replica: Replica) -> Run:
+    session = journal.session
+    if operation.kind is Kind.PLANNED_FAILOVER:
+        run = ask_for_run(session, replica.job, now=journal.now)
+        run.vms, run.criteria = (replica.vm_name,), run.criteria.model_copy(update={"select": ()})
+        return run
+    job = session.get(Job, replica.job)
+    run = Run(
+        id=new_id(journal.now),
+        job=replica.job,
+        state=RunState.REQUESTED,
+        created_at=journal.now,
+        repository="",
+        replica=(job.replica if job is not None else None) or ReplicaTerms(datastore=replica.place.datastore),
+        failback_of=replica.id,
+        level=job.level if job is not None else CompressionLevel.OPTIMAL,
+        transport_mode=AUTOMATIC,
+        failover_to_network=True,
+        priority=Priority.HIGH,
+        retry_count=job.retry_count if job is not None else 3,
+        retry_wait_seconds=job.retry_wait_seconds if job is not None else 60.0,
+        vms=(replica.vm_name,),
+    )
+    session.add(run)
+    return run
+
+
+def _after_run(journal: Journal, operation: ReplicaOperation, run: Run) -> None:
+    session = journal.session
+    if run.state is RunState.SUCCEEDED:
+        if operation.kind is Kind.PLANNED_FAILOVER:
+            newest = select(ReplicaPoint.point).where(ReplicaPoint.replica_id == operation.replica_id)
+            operation.point = session.scalars(newest.order_by(ReplicaPoint.created_at.desc())).first()
+        operation.step += 1
+        _take(journal, operation)
+        return
+    failure = TaskFailure(
+        code="run-failed",
+        what=f"run {run.id} of job {run.job}",
+        why=f"{run.state.value}: {run.reason or ''}".rstrip(": "),
+    )
+    replica = session.get_one(Replica, operation.replica_id)
+    if operation.kind is Kind.FAILBACK and replica.before is not None:
+        operation.failure, operation.undoing, operation.step = failure, True, 0
+        _take(journal, operation)
+    else:
+        _fail(journal, operation, failure)
+
+
+def _succeed(journal: Journal, operation: ReplicaOperation, replica: Replica) -> None:
+    session = journal.session
+    if operation.undoing:
+        replica.before = None
+        _fail(journal, operation, operation.failure)
+        return
+    if operation.kind is Kind.UNDO:
+        back = replica.state is ReplicaState.FAILED_BACK
+        replica.state = ReplicaState.FAILED_OVER if back else ReplicaState.STANDBY
+        replica.point = replica.point if back else None
+    else:
+        replica.state = _BECOMES[operation.kind]
+        replica.point = operation.point if replica.state is ReplicaState.FAILED_OVER else replica.point
+    if operation.kind in {Kind.UNDO, Kind.COMMIT}:
+        replica.before = None
+    if replica.state is ReplicaState.STANDBY:
+        replica.point = None
+    if replica.state is ReplicaState.PERMANENT:
+        for point in session.scalars(select(ReplicaPoint).where(ReplicaPoint.replica_id == replica.id)).all():
+            session.delete(point)  # they went with the mark
+    replica.changed_at = journal.now
+    operation.state, operation.ended_at = WorkState.SUCCEEDED, journal.now
+    logger.info("%s of replica %s: done, it is %s", operation.kind.value, replica.name, replica.state.value)
+
+
+def _fail(journal: Journal, operation: ReplicaOperation, failure: TaskFailure | None) -> None:
+    operation.state, operation.failure, operation.ended_at = WorkState.FAILED, failure, journal.now
+    logger.warning("%s of replica %s failed: %s", operation.kind.value, operation.replica_id, failure)
+
+
+def _run_has_ended() -> ColumnElement[bool]:
+    """The run of an operation that is at the step of it: always its first."""
+    final = exists().where(Run.id == ReplicaOperation.run_id, Run.state.in_(_FINAL_RUNS))
+    return and_(
+        ReplicaOperation.state == WorkState.RUNNING,
+        ReplicaOperation.step == 0,
+        ReplicaOperation.undoing.is_(False),
+        final,
+    )

@@ -1,0 +1,205 @@
+"""What ended tasks mean to replicas: a VM run that may begin, a restore point that exists, one that is removed."""
+
+from __future__ import annotations
+
+import logging
+from typing import Final
+
+from sqlalchemy import select
+
+from proxy_worker.contract.names import TaskKind
+from proxy_worker.contract.outcome import TaskFailure
+from proxy_worker.contract.replication import ReplicaRemovePoint
+from proxy_worker.contract.replication_outcome import (
+    ReplicaOpenResult,
+    ReplicaPointResult,
+    ReplicaPointSummary,
+    ReplicaRemovePointResult,
+)
+from proxy_worker.contract.specification import TaskBody
+from scheduler.planning.replicas import surplus
+from scheduler.replication import tasks
+from scheduler.replication.beginning import fail_before_it_began, place_written
+from scheduler.replication.disks import queue_disk, record_disk
+from scheduler.replication.flow import record_step
+from scheduler.runs.completion import end_vm_run
+from scheduler.runs.journal import Journal
+from scheduler.runs.outcome import Outcome
+from scheduler.runs.warnings import warn
+from scheduler.state.models import (
+    DiskTask,
+    LedgerTask,
+    Replica,
+    ReplicaPoint,
+    ReplicaState,
+    Run,
+    VmRun,
+    VmRunState,
+    WorkState,
+)
+
+logger = logging.getLogger(__name__)
+
+KINDS: Final = frozenset(
+    {
+        TaskKind.DISK_RECEIVE,
+        TaskKind.DISK_REPLICATE,
+        TaskKind.REPLICA_OPEN,
+        TaskKind.REPLICA_POINT,
+        TaskKind.REPLICA_REMOVE_POINT,
+        TaskKind.REPLICA_REVERT,
+        TaskKind.REPLICA_MARK,
+    }
+)
+RETRY_S: Final = 15.0
+TRIES: Final = 5
+"""How often a point is tried to be made, or an unwanted one to be removed: the next run sees to that again."""
+
+
+def record_task(journal: Journal, row: LedgerTask, outcome: Outcome) -> tuple[str, ...]:
+    """Record how a task of a replication ended; answers the VM runs that may have lost their last disk by it.
+
+    Without a result or a failure it was cancelled.
+    """
+    if row.disk_task_id is not None:
+        return (record_disk(journal, row, outcome),)
+    if row.operation_id is not None:
+        record_step(journal, row, outcome)
+    elif row.vm_run_id is None:
+        _record_removal(journal, row, outcome)
+    elif row.kind is TaskKind.REPLICA_OPEN:
+        _record_open(journal, row, outcome)
+    else:
+        _record_point(journal, row, outcome)
+    return ()
+
+
+def _record_open(journal: Journal, row: LedgerTask, outcome: Outcome) -> None:
+    """OPENING -> PROTECTING, or RUNNING; or the end."""
+    session = journal.session
+    vm_run = session.get_one(VmRun, row.vm_run_id)
+    run = session.get_one(Run, vm_run.run_id)
+    if _tried_later(journal, row, outcome, run):
+        return
+    journal.close(row)
+    replica = session.get_one(Replica, vm_run.replica_id)
+    if not isinstance(outcome.result, ReplicaOpenResult) or run.cancel_requested:
+        _end_before(journal, run, vm_run, outcome.failure or row.failure)
+        return
+    if run.failback_of is None:
+        _know_points(journal, replica, outcome.result.points)
+        _queue_disks(journal, run, vm_run)
+        return
+    vm_run.state = VmRunState.PROTECTING
+    journal.open(tasks.point_task(run, vm_run, tasks.original_point(replica, vm_run), journal.now))
+
+
+def _record_point(journal: Journal, row: LedgerTask, outcome: Outcome) -> None:
+    session = journal.session
+    vm_run = session.get_one(VmRun, row.vm_run_id)
+    run = session.get_one(Run, vm_run.run_id)
+    if _tried_later(journal, row, outcome, run):
+        return
+    journal.close(row)
+    replica = session.get_one(Replica, vm_run.replica_id)
+    result = outcome.result
+    if vm_run.state is VmRunState.PROTECTING:
+        if not isinstance(result, ReplicaPointResult) or run.cancel_requested:
+            # It may have been made all the same.
+            journal.open(
+                tasks.remove_task(replica, place_written(run, replica), tasks.before_name(vm_run), journal.now)
+            )
+            _end_before(journal, run, vm_run, outcome.failure or row.failure)
+            return
+        replica.before = result.point.run
+        _queue_disks(journal, run, vm_run)
+        return
+    if not isinstance(result, ReplicaPointResult):
+        why = outcome.failure or row.failure or "cancelled"
+        end_vm_run(
+            journal,
+            vm_run,
+            VmRunState.FAILED,
+            f"its disks were written, but its replica has no restore point: {why}",
+        )
+        return
+    for text in result.warnings:
+        warn(vm_run, text)
+    add_point(journal, replica, result.point)
+    if replica.state is ReplicaState.NEW:
+        replica.state, replica.changed_at = ReplicaState.STANDBY, journal.now
+    end_vm_run(journal, vm_run, VmRunState.SUCCEEDED)
+    if run.replica is not None:
+        remove_surplus(journal, replica, run.replica.points)
+
+
+def add_point(journal: Journal, replica: Replica, point: ReplicaPointSummary) -> None:
+    """Know of a restore point of a replica."""
+    session = journal.session
+    row = session.get(ReplicaPoint, (replica.id, point.run)) or ReplicaPoint(replica_id=replica.id, point=point.run)
+    row.created_at, row.reflinked, row.size_bytes = point.created_at, point.reflinked, point.size_bytes
+    session.add(row)
+    session.flush()
+
+
+def remove_surplus(journal: Journal, replica: Replica, keep: int) -> None:
+    """Have the oldest points removed that are too many."""
+    session = journal.session
+    ordered = select(ReplicaPoint.point).where(ReplicaPoint.replica_id == replica.id)
+    points = session.scalars(ordered.order_by(ReplicaPoint.created_at, ReplicaPoint.point)).all()
+    leaving = {
+        row.body.run
+        for row in session.scalars(select(LedgerTask).where(LedgerTask.replica_id == replica.id))
+        if isinstance(row.body, ReplicaRemovePoint)
+    }
+    for point in surplus(points, keep):
+        if point not in leaving:
+            journal.open(tasks.remove_task(replica, replica.place, point, journal.now))
+
+
+def _record_removal(journal: Journal, row: LedgerTask, outcome: Outcome) -> None:
+    body: TaskBody = row.body
+    if _tried_later(journal, row, outcome, None):
+        return
+    journal.close(row)
+    if isinstance(outcome.result, ReplicaRemovePointResult) and isinstance(body, ReplicaRemovePoint):
+        gone = journal.session.get(ReplicaPoint, (row.replica_id, body.run))
+        if gone is not None:
+            journal.session.delete(gone)
+    else:
+        logger.warning("%s stays until the next run: %s", row.title, outcome.failure or row.failure)
+
+
+def _know_points(journal: Journal, replica: Replica, points: tuple[ReplicaPointSummary, ...]) -> None:
+    """Take over what the target says: of a point, the word that it was made may have been lost."""
+    there = {point.run for point in points}
+    for row in journal.session.scalars(select(ReplicaPoint).where(ReplicaPoint.replica_id == replica.id)).all():
+        if row.point not in there:
+            journal.session.delete(row)
+    for point in points:
+        add_point(journal, replica, point)
+
+
+def _queue_disks(journal: Journal, run: Run, vm_run: VmRun) -> None:
+    vm_run.state = VmRunState.RUNNING
+    of_vm_run = select(DiskTask).where(DiskTask.vm_run_id == vm_run.id).order_by(DiskTask.id)
+    for number, disk in enumerate(journal.session.scalars(of_vm_run).all()):
+        queue_disk(journal, run, vm_run, disk, configuration=number == 0)
+
+
+def _end_before(journal: Journal, run: Run, vm_run: VmRun, failure: TaskFailure | None) -> None:
+    if run.cancel_requested:
+        fail_before_it_began(journal, vm_run, "the run was cancelled", VmRunState.CANCELLED)
+    else:
+        fail_before_it_began(journal, vm_run, str(failure or "it was cancelled"))
+
+
+def _tried_later(journal: Journal, row: LedgerTask, outcome: Outcome, run: Run | None) -> bool:
+    """Whether what failed is tried again, as it may pass; the row is kept out of the ledger until then."""
+    failure = outcome.failure
+    cancelled = run is not None and run.cancel_requested
+    if failure is None or not failure.retryable or row.tries >= TRIES or cancelled:
+        return False
+    row.state, row.failure, row.retry_at = WorkState.WAITING, failure, journal.now + RETRY_S
+    journal.keep(row)
+    return True

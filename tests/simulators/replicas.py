@@ -1,0 +1,113 @@
+"""Folders of replicas at a target, without data: what is in them is the name of whatever was written last."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from proxy_worker.contract.errors import ConflictError, NotFoundError
+from proxy_worker.contract.outcome import TaskFailure, TaskResult
+from proxy_worker.contract.replication import (
+    DiskReplicate,
+    ReplicaCondition,
+    ReplicaMark,
+    ReplicaOpen,
+    ReplicaPlace,
+    ReplicaPoint,
+    ReplicaRemovePoint,
+    ReplicaRevert,
+    ReplicaTarget,
+)
+from proxy_worker.contract.replication_outcome import (
+    ReplicaMarkResult,
+    ReplicaOpenResult,
+    ReplicaPointResult,
+    ReplicaPointSummary,
+    ReplicaRemovePointResult,
+    ReplicaRevertResult,
+)
+
+
+class FailedOverError(ConflictError):
+    """A replica that is in use was to be written."""
+
+
+class NoPointError(NotFoundError):
+    """A replica has no such restore point."""
+
+
+@dataclass
+class Folder:
+    """One of them."""
+
+    condition: ReplicaCondition = ReplicaCondition.STANDBY
+    content: str = "original"
+    points: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass
+class SimulatedReplicas:
+    """All folders, and what is done to them."""
+
+    folders: dict[ReplicaPlace, Folder] = field(default_factory=dict)
+
+    def answers(self) -> dict[type, Callable[..., TaskResult | TaskFailure]]:
+        """What tasks at replicas are answered with."""
+        return {
+            ReplicaOpen: self._open,
+            ReplicaPoint: self._point,
+            ReplicaRemovePoint: self._remove,
+            ReplicaRevert: self._revert,
+            ReplicaMark: self._mark,
+        }
+
+    def write(self, target: ReplicaTarget, body: DiskReplicate) -> None:
+        """Have the content of the disk's source."""
+        source = next((folder for place, folder in self.folders.items() if _lies_in(body, place)), None)
+        content = source.content if source is not None else f"{body.disk.address.path}"
+        self.folders[target.place].content = content
+
+    def _open(self, body: ReplicaOpen) -> TaskResult | TaskFailure:
+        folder = self.folders.setdefault(body.replica, Folder())
+        if folder.condition is not ReplicaCondition.STANDBY and not body.mapped:
+            return TaskFailure.of(
+                FailedOverError(f"replica {body.replica.folder}", why=f"it is {folder.condition}")
+            )
+        folder.condition = ReplicaCondition.STANDBY
+        points = tuple(_summary(name) for name in folder.points)
+        return ReplicaOpenResult(condition=folder.condition, points=points, free_bytes=1 << 40)
+
+    def _point(self, body: ReplicaPoint) -> TaskResult:
+        folder = self.folders[body.replica]
+        folder.points.setdefault(body.run, folder.content)
+        return ReplicaPointResult(point=_summary(body.run))
+
+    def _remove(self, body: ReplicaRemovePoint) -> TaskResult:
+        return ReplicaRemovePointResult(found=self.folders[body.replica].points.pop(body.run, None) is not None)
+
+    def _revert(self, body: ReplicaRevert) -> TaskResult | TaskFailure:
+        folder = self.folders[body.replica]
+        if body.run not in folder.points:
+            return TaskFailure.of(NoPointError(f"restore point {body.run}", why="it is not there"))
+        folder.content, folder.condition = folder.points[body.run], body.condition
+        return ReplicaRevertResult(condition=body.condition)
+
+    def _mark(self, body: ReplicaMark) -> TaskResult:
+        folder = self.folders[body.replica]
+        before, folder.condition = folder.condition, body.condition
+        if body.condition is ReplicaCondition.PERMANENT:
+            folder.points.clear()
+        return ReplicaMarkResult(before=before)
+
+
+def _lies_in(body: DiskReplicate, place: ReplicaPlace) -> bool:
+    address = body.disk.address
+    return address.datastore == place.datastore and (address.path or "").startswith(f"{place.folder}/")
+
+
+def _summary(name: str) -> ReplicaPointSummary:
+    return ReplicaPointSummary(run=name, created_at=1.0 + _age(name), reflinked=True, size_bytes=1)
+
+
+def _age(name: str) -> float:
+    return float(name[:8] + name[9:15]) if name[:8].isdigit() else 0.0
