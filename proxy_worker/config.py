@@ -7,12 +7,11 @@ Relative paths are relative to the folder of the file.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Annotated, Final, Self
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-from pydantic import Field, IPvAnyAddress, IPvAnyNetwork, model_validator
+from pydantic import Field, IPvAnyAddress, model_validator
 
 from proxy_worker.contract.names import MODE_PREFERENCE, TransportMode
 from proxy_worker.contract.signing import decode_public_key
@@ -20,6 +19,7 @@ from proxy_worker.contract.specification import Name
 from proxy_worker.ledger.access import RedisAccess
 from proxy_worker.link.identity import Identity
 from proxy_worker.program.exposition import MetricsSettings
+from proxy_worker.program.instant_restore import InstantRestoreSettings
 from proxy_worker.program.logs import LogFormat
 from proxy_worker.program.settings import RedisSettings, Settings, read_settings
 from proxy_worker.transport.connections import Connections, DatastoreConnection
@@ -44,28 +44,6 @@ class LinkSettings(Settings):
         """The same with every path absolute, relative ones being relative to `folder`."""
         paths = {"ca_file": self.ca_file, "certificate": self.certificate, "key": self.key}
         return self.model_copy(update={name: folder / path for name, path in paths.items() if path is not None})
-
-
-class InstantRestoreSettings(Settings):
-    """How VMs run from their restore points: an NFS server that this proxy starts, for ESXi hosts to mount."""
-
-    host: Annotated[str, Field(min_length=1, max_length=255)]
-    """The name or address at which hosts reach this machine."""
-    clients: Annotated[tuple[IPvAnyNetwork, ...], Field(min_length=1)]
-    """The networks that hosts' NFS traffic comes from, e.g. `10.1.2.0/24`; others are sent away."""
-    listen: IPvAnyAddress = IPv4Address("0.0.0.0")  # noqa: S104 - clients are elsewhere, and limited
-    """The address that is listened at."""
-    port: Annotated[int, Field(ge=1, le=65535)] = 2049
-    """ESXi finds no other but by the portmapper."""
-    portmapper: bool = True
-    """Whether to be this machine's portmapper, at port 111, which ESXi asks for the port; no other may run."""
-    folder: Path = Path("served")
-    """Keeps what VMs write until their disks are in production: it needs room for that. Relative to `state_dir`."""
-
-    @property
-    def reached_at(self) -> str:
-        """The address at which this machine itself reaches the server."""
-        return "127.0.0.1" if self.listen.is_unspecified else str(self.listen)
 
 
 class ReplicationSettings(Settings):

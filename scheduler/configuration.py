@@ -19,6 +19,7 @@ from proxy_worker.contract.names import TransportMode
 from proxy_worker.contract.specification import Name
 from proxy_worker.ledger import RedisAccess
 from proxy_worker.program.exposition import MetricsSettings
+from proxy_worker.program.instant_restore import InstantRestoreSettings
 from proxy_worker.program.logs import LogFormat
 from proxy_worker.program.settings import RedisSettings, Settings, read_secret, read_settings
 from scheduler.server_backup.settings import ServerBackupSettings
@@ -68,6 +69,8 @@ class LocalProxySettings(Settings):
     transport_modes: tuple[TransportMode, ...] | None = None
     """The modes it may use; none given: all it can."""
     datastores: Mapping[Name, LocalDatastore] = {}
+    instant_restore: InstantRestoreSettings | None = None
+    """How VMs run from repositories by it; None: they don't."""
 
 
 class DeploymentSettings(Settings):

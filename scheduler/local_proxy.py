@@ -138,6 +138,8 @@ def proxy_toml(configuration: SchedulerConfiguration, folder: Path, public_key: 
     document["datastores"] = {
         name: store.model_dump(mode="json", exclude_none=True) for name, store in local.datastores.items()
     }
+    if local.instant_restore is not None:
+        document["instant_restore"] = local.instant_restore.model_dump(mode="json")
     return tomlkit.dumps(document)
 
 

@@ -12,12 +12,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from proxy_worker.config import InstantRestoreSettings, ProxyConfiguration
+from proxy_worker.config import ProxyConfiguration
 from proxy_worker.export.nfs.server import NfsServer, listen
 from proxy_worker.ledger import ProxyIdentity
 from proxy_worker.node.bench import Bench
 from proxy_worker.node.draining import Draining
 from proxy_worker.node.served_points import OpenShares, sweep_ended
+from proxy_worker.program.instant_restore import InstantRestoreSettings
 
 log = logging.getLogger(__name__)
 

@@ -18,7 +18,6 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
 
-from proxy_worker.config import InstantRestoreSettings
 from proxy_worker.contract.errors import ConfigurationError, ProxyfleetError, SourceError
 from proxy_worker.contract.specification import PointRelease, PointServe, RepositoryReference
 from proxy_worker.contract.using import PointReleaseResult, PointServeResult, ServedDisk
@@ -26,6 +25,7 @@ from proxy_worker.export.nfs.kept import ShareFolderError, descriptor_name, lay_
 from proxy_worker.export.nfs.share import Share, make_durable
 from proxy_worker.export.opening import exported
 from proxy_worker.node.bench import Bench
+from proxy_worker.program.instant_restore import InstantRestoreSettings
 from proxy_worker.repository.repository import Repository
 
 log = logging.getLogger(__name__)

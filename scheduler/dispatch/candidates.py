@@ -197,9 +197,11 @@ def _sieve_by_source(left: _Sieve, placement: Placement) -> Mapping[str, Transpo
         return {}
     if placement.kind is TaskKind.POINT_BOOT:
         left.keep(lambda proxy: proxy.use.boots, f"no proxy {left.such} has QEMU, to start VMs")
+        left.described = "that are able to start VMs"
     if placement.kind is TaskKind.POINT_SERVE:
         why = f"no proxy {left.such} has [instant_restore] in its proxy.toml, to serve restore points to hosts"
         left.keep(lambda proxy: proxy.use.served_at is not None, why)
+        left.described = "that are set up to serve restore points"
     if placement.restores_to is not None:
         _sieve_by_vcenter(left, placement, placement.restores_to)
     datastore = placement.datastore
