@@ -97,6 +97,7 @@ def _as_json(report: ProofReport) -> dict[str, object]:
         "fragments": report.fragments,
         "read_bytes": report.read_bytes,
         "sampled": report.sampled,
+        "made_parity": report.made_parity,
         "overdue": report.overdue,
         "oldest_proof": _moment(report.oldest),
         "damage": [

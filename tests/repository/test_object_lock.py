@@ -26,7 +26,7 @@ from proxy_worker.repository.config import decode_config, encode_config, load_co
 from proxy_worker.repository.credentials import Credential
 from proxy_worker.repository.reindex import reindex
 from proxy_worker.repository.repository import Repository
-from proxy_worker.repository.store import Store
+from proxy_worker.repository.store import ObjectLockedError, Store
 from proxy_worker.repository.store.local import LocalStore
 from proxy_worker.repository.store.locks import LOCKED_PREFIXES, ObjectLock, ObjectLockRefusedError
 from proxy_worker.repository.store.objects import ObjectStore
@@ -132,6 +132,9 @@ def test_what_a_restore_needs_is_locked_from_when_it_is_put(object_storage: Obje
         with pytest.raises(PermissionDeniedError):
             vault.store.versions.delete(versions[0])
     assert vault.versions("writers/") == 0, "marks come and go, and leave nothing"
+    (pack, *_) = vault.names("packs/")
+    with pytest.raises(ObjectLockedError, match="its lock isn't over"):
+        vault.store.delete(pack)
     with Repository.open(ObjectStore(vault.store.location, access_key=ACCESS_KEY), Credential(PASSPHRASE)) as again:
         assert restore(again, point) == content
 

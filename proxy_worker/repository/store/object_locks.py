@@ -10,12 +10,13 @@ from typing import IO, Final
 
 from obstore.exceptions import AlreadyExistsError, PermissionDeniedError
 
-from proxy_worker.repository.store import ObjectNotFoundError
+from proxy_worker.repository.store import ObjectLockedError, ObjectNotFoundError
 from proxy_worker.repository.store.locks import LOCKED_PREFIXES, ObjectLock, ObjectLockRefusedError
 from proxy_worker.repository.store.retrying import persistently
 from proxy_worker.repository.store.versions import Version, Versions
 
 _DAY_S: Final = 24 * 3600
+_STAYING: Final = "packs/"
 _PROBE_S: Final = 3600
 """How long a probe is locked: longer than clocks differ."""
 
@@ -37,11 +38,16 @@ class BucketLocks:
         self._versions.put(name, body, self._lock, self._whole_period(), if_absent=if_absent)
 
     def remove(self, name: str) -> None:
-        """Remove all versions of an object, so that its room is free; one that is locked only gets out of sight, as
-        who replaces or revokes something expects. Raises obstore's errors."""
+        """Remove all versions of an object, so that its room is free.
+
+        One that is locked only gets out of sight, as who replaces or removes something expects; but packs, which
+        are large, stay. Raises obstore's errors, `ObjectLockedError`.
+        """
 
         def remove() -> None:
             if name.startswith(LOCKED_PREFIXES) and self._is_locked(name):
+                if name.startswith(_STAYING):
+                    raise ObjectLockedError(f"can't delete {name} in {self._place}", why="its lock isn't over")
                 self._versions.hide(name)
                 return
             for versions in self._versions.below(name):
