@@ -5,14 +5,19 @@ Pure but for two questions: which ranges the source has allocated, and the ids o
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import Final
 
 from proxy_worker.contract.errors import DamageError
 from proxy_worker.contract.specification import Extent
 
 ID_BYTES = 32
 ZERO_ID = bytes(ID_BYTES)
+_AHEAD: Final = 4
+"""Segments of the parent that are loaded before they are asked for."""
 
 BlockRange = tuple[int, int]
 """First block and the block after the last."""
@@ -85,6 +90,13 @@ class ParentSegments:
 
     damage: list[str] = field(default_factory=list)
     """What went wrong with segments that can't be read, in the repository's words."""
+    _threads: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(_AHEAD, "parent"))
+    _begun: dict[int, Future[bytes]] = field(default_factory=dict)
+
+    def begin(self, index: int) -> None:
+        """Begin to load a segment that will be asked for: over a long line each takes a round trip."""
+        if index < len(self.segments) and self.segments[index] != ZERO_ID:
+            self._begun[index] = self._threads.submit(self.load, self.segments[index])
 
     def ids(self, index: int) -> bytes | None:
         """The block ids of segment `index`, empty for a segment of zeros; None past the parent's end.
@@ -94,7 +106,10 @@ class ParentSegments:
         if index >= len(self.segments):
             return None
         segment_id = self.segments[index]
+        begun = self._begun.pop(index, None)
         try:
+            if begun is not None:
+                return begun.result()
             return b"" if segment_id == ZERO_ID else self.load(segment_id)
         except DamageError as error:
             self.damage.append(str(error))
@@ -147,6 +162,17 @@ def within(
     return told
 
 
+@dataclass(frozen=True, slots=True)
+class _Span:
+    """A segment of the disk, and the blocks of it that may differ from the parent."""
+
+    index: int
+    first: int
+    end: int
+    length: int
+    touched: list[BlockRange]
+
+
 class Plan:
     """Yields, in the disk's order, the batches to read and the segments that need no reading."""
 
@@ -171,26 +197,35 @@ class Plan:
         self._first_segment = first_segment
 
     def __iter__(self) -> Iterator[Batch | Segment]:
+        upcoming: deque[_Span] = deque()
+        for span in self._spans():
+            if self._parent is not None and span.touched:
+                self._parent.begin(span.index)
+            upcoming.append(span)
+            if len(upcoming) > _AHEAD:
+                yield from self._segment(upcoming.popleft())
+        for span in upcoming:
+            yield from self._segment(span)
+
+    def _spans(self) -> Iterator[_Span]:
         position = 0
         for index in range(self._first_segment, self._geometry.segments):
             first = index * self._geometry.blocks_per_segment
             length = self._geometry.segment_length(index)
             end = first + -(-length // self._geometry.block_size)
             if self._changed is None:
-                touched = [(first, end)]
-            else:
-                while position < len(self._changed) and self._changed[position][1] <= first:
-                    position += 1
-                upcoming = position
-                while upcoming < len(self._changed) and self._changed[upcoming][0] < end:
-                    upcoming += 1
-                touched = clip(self._changed[position:upcoming], first, end)
-            yield from self._segment(index, first, end, length, touched)
+                yield _Span(index, first, end, length, [(first, end)])
+                continue
+            while position < len(self._changed) and self._changed[position][1] <= first:
+                position += 1
+            upcoming = position
+            while upcoming < len(self._changed) and self._changed[upcoming][0] < end:
+                upcoming += 1
+            yield _Span(index, first, end, length, clip(self._changed[position:upcoming], first, end))
 
-    def _segment(
-        self, index: int, first: int, end: int, length: int, touched: list[BlockRange]
-    ) -> Iterator[Batch | Segment]:
-        geometry = self._geometry
+    def _segment(self, span: _Span) -> Iterator[Batch | Segment]:
+        geometry, touched = self._geometry, span.touched
+        index, first, end, length = span.index, span.first, span.end, span.length
         if self._changed is not None and self._parent is not None and not touched:
             kept = self._parent.segments[index]
             yield Segment(index, first, length, bytearray(), known_id=kept, unchanged_bytes=length)

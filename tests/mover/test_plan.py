@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 
 from hypothesis import given
@@ -114,6 +115,21 @@ def test_with_changed_areas_only_touched_blocks_are_read_and_the_rest_keep_their
             listed = segment.ids or bytes(len(own) * ID_BYTES)
             ids = [bytes(listed[i * ID_BYTES : (i + 1) * ID_BYTES]) for i in range(len(own))]
             assert ids == [ZERO_ID if block in touched else b"\x77" * ID_BYTES for block in own]
+
+
+def test_segments_that_will_be_asked_for_are_loaded_ahead_at_the_same_time() -> None:
+    shape = geometry(BLOCK * PER_SEGMENT * 12)
+    together = threading.Barrier(4)
+
+    def load(_: bytes) -> bytes:
+        together.wait(60)  # broken, if they came one after the other
+        return b"\x77" * ID_BYTES * PER_SEGMENT
+
+    parent = ParentSegments([bytes([index + 1]) * ID_BYTES for index in range(12)], load)
+    changed = [(index * PER_SEGMENT, index * PER_SEGMENT + 1) for index in range(12)]
+    segments = list(Plan(shape, lambda *_: [], batch_blocks=2, parent=parent, changed=changed))
+
+    assert [one.index for one in segments if isinstance(one, Segment)] == list(range(12))
 
 
 @given(disks())
