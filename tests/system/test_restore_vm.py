@@ -5,14 +5,19 @@ from __future__ import annotations
 import itertools
 import json
 import random
+import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from pyVmomi import vim
 
+from ops.demo.processes import marked
+from ops.demo.valkey import free_port
+from proxy_worker.export.nfs.protocol import Status
 from proxy_worker.vsphere.inventory import read_inventory, read_vm
 from proxy_worker.vsphere.model import Vm
 from proxy_worker.vsphere.power import is_on, switch_on
@@ -20,6 +25,7 @@ from proxy_worker.vsphere.properties import read
 from proxy_worker.vsphere.restored import mark_of
 from proxy_worker.vsphere.session import Session
 from proxy_worker.vsphere.tasks import finish
+from tests.export.nfs_client import Client
 from tests.simulators.vsphere.simulator import vsphere_program
 from tests.system.live_fleet import BIN, SCHEDULER, wait_until
 from tests.system.vsphere_fleet import NFS, VMFS, VsphereFleet, snapshots_of_ours, vsphere_fleet
@@ -44,7 +50,8 @@ FOLDER = """[[datastore]]
 name = "ds"
 site = "primary"
 """
-NAMES = ("elsewhere", "gone", "rolled-back", "cancelled", "killed", "failing", "target", "refused")
+NAMES = ("elsewhere", "gone", "rolled-back", "cancelled", "killed", "failing", "target", "refused", "instant")
+NFS_PORT = free_port()
 SLOW_S = "1"
 """Each write; so slow that a restore lasts until it is cancelled, or killed."""
 _chance = random.Random(5)
@@ -55,7 +62,7 @@ _numbers = itertools.count(1)
 def made(tmp_path_factory: pytest.TempPathFactory, vsphere_program: Path) -> Iterator[tuple[VsphereFleet, Session]]:
     state = tmp_path_factory.mktemp("restore-vm")
     jobs = "".join(JOB.format(name=name) for name in NAMES)
-    with vsphere_fleet(state, vsphere_program, jobs) as (fleet, session):
+    with vsphere_fleet(state, vsphere_program, jobs, nfs_port=NFS_PORT) as (fleet, session):
         declared = fleet.layout.fleet_file
         declared.write_text(declared.read_text().replace(FOLDER, ""))  # nobody has it
         fleet.command("scheduler", "apply", "-f", str(declared))
@@ -271,6 +278,54 @@ def test_a_disk_into_a_vm(fleet: VsphereFleet, session: Session) -> None:
     scribble(fleet, read_vm(session, other.ref), 4096)
     restore(fleet, "disk", "--vm", vm.name, "--disk", "scsi0:1", "--to-vm", "receiver", "--overwrite")
     assert flat(fleet, added[0].path or "").read_bytes() == images[1]
+
+
+def test_at_once_from_the_repository_with_all_that_it_writes_meanwhile(
+    fleet: VsphereFleet, session: Session
+) -> None:
+    """It runs on while the server that it runs from is killed, and keeps what it had flushed."""
+    vm, images = backed_up(fleet, session, "instant")
+    shown = fleet.read_json(
+        *("scheduler", "restore", "vm", "--vm", vm.name, "--name", "at-once", "--datastore", VMFS),
+        *("--instant", "--stay", "--wait", "--json"),
+    )
+    assert (shown["state"], shown["served_by"]) == ("running", "server")
+    now = read_vm(session, shown["target_ref"])
+    assert (now.powered_on, mark_of(session, now.ref) is not None) == (True, True)
+    (served,) = fleet.layout.state.glob("**/served/*")
+
+    with Client(NFS_PORT, served.name) as client:
+        disk = client.look_up("scsi0-0-flat.vmdk")
+        assert client.write(disk, 12_345, b"while it ran from the repository")[0] is Status.OK
+    (server,) = [one for one in marked(fleet.layout.state) if "serve-points" in one.cmdline()]
+    server.kill()
+    wait_until(lambda: _answers(NFS_PORT, after=server), "the next server", timeout_s=60)
+    with Client(NFS_PORT, served.name) as client:
+        disk = client.look_up("scsi0-0-flat.vmdk")
+        assert client.read(disk, 12_345, 32) == b"while it ran from the repository"
+
+    done = fleet.read_json("scheduler", "restore", "migrate", shown["restore"], "--wait", "--json")
+
+    assert (done["state"], done["warnings"]) == ("succeeded", [])
+    expected = bytearray(images[0])
+    expected[12_345 : 12_345 + 32] = b"while it ran from the repository"
+    moved = read_vm(session, now.ref)
+    assert contents(fleet, moved) == [bytes(expected), images[1]]
+    assert {(disk.path or "").partition("]")[0][1:] for disk in moved.disks} == {VMFS}
+    assert (moved.powered_on, mark_of(session, now.ref)) == (True, None)
+    assert list(served.parent.iterdir()) == []
+    assert contents(fleet, vm) == images
+
+
+def _answers(port: int, *, after: psutil.Process) -> bool:
+    """Whether a server takes connections that isn't the one that was killed."""
+    if after.is_running() and after.status() != psutil.STATUS_ZOMBIE:
+        return False
+    try:
+        socket.create_connection(("127.0.0.1", port), 5).close()
+    except OSError:
+        return False
+    return True
 
 
 def test_what_is_not_there_is_refused_by_name(fleet: VsphereFleet, session: Session) -> None:

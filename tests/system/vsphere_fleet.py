@@ -44,6 +44,16 @@ site = "primary"
 """
 
 
+SERVING = """
+[local_proxy.instant_restore]
+host = "127.0.0.1"
+clients = ["127.0.0.0/8"]
+listen = "127.0.0.1"
+port = {port}
+portmapper = false
+"""
+
+
 class VsphereFleet(LiveFleet):
     """Three proxies: with the NFS datastore mounted, with VDDK alone, and in a VM of the vCenter."""
 
@@ -58,12 +68,15 @@ class VsphereFleet(LiveFleet):
         jobs: str,
         *,
         provider: str | None = None,
+        nfs_port: int | None = None,
     ) -> None:
         """`guest` shows the disks of the VM whose BIOS uuid is `own_uuid`; `jobs` are in fleet.toml's words.
 
-        With a `provider`, the NFS datastore's storage makes snapshots.
+        With a `provider`, the NFS datastore's storage makes snapshots. With an `nfs_port`, the
+        server's own proxy serves restore points to hosts there.
         """
         self._provider = provider
+        self._nfs_port = nfs_port
         endpoint = endpoint_of(simulator)
         self.simulator = simulator
         self._guest = guest
@@ -83,6 +96,9 @@ class VsphereFleet(LiveFleet):
         super()._write_files()
         for holder in ("server", "proxies"):
             self.layout.write_secret(self.layout.secrets(holder) / "vc1.password", PASSWORD)
+        if self._nfs_port is not None:
+            with self.layout.scheduler_config.open("a") as file:
+                file.write(SERVING.format(port=self._nfs_port))
 
     def _configure(self, proxy: ProxyPlace) -> None:
         super()._configure(proxy)
@@ -109,7 +125,12 @@ class VsphereFleet(LiveFleet):
 
 @contextmanager
 def vsphere_fleet(
-    state: Path, program: Path, jobs: str, *options: str, provider: str | None = None
+    state: Path,
+    program: Path,
+    jobs: str,
+    *options: str,
+    provider: str | None = None,
+    nfs_port: int | None = None,
 ) -> Iterator[tuple[VsphereFleet, Session]]:
     """A vCenter with the proxy's own VM and no others, its fleet, and a session to make VMs by."""
     with ExitStack() as stack:
@@ -117,7 +138,9 @@ def vsphere_fleet(
         session = stack.enter_context(Session(endpoint_of(simulator), PASSWORD))
         own, own_uuid = proxy_vm(session)
         guest = stack.enter_context(SimulatedGuest(simulator, own, state / "by-id"))
-        made = VsphereFleet(state / "fleet", simulator, guest, own_uuid, jobs, provider=provider)
+        made = VsphereFleet(state / "fleet", simulator, guest, own_uuid, jobs, provider=provider, nfs_port=nfs_port)
+        if nfs_port is not None:
+            simulator.find_nfs_at(nfs_port)
         fleet = stack.enter_context(made)
         stack.enter_context(explained(fleet))
         yield fleet, session
