@@ -43,6 +43,7 @@ vms = ["vm*", "poison"]
 repository = "main"
 transport_mode = "network"
 retries = { count = 30, wait_minutes = 0.02 }
+retention = { points = 1000 }
 """
 RETRIES: Final = 4
 """How often a run whose repository was full is retried by hand."""
