@@ -20,6 +20,7 @@ from proxy_worker.repository.collector_lists import CondemnedLists
 from proxy_worker.repository.collector_locks import keep_locked, locked_packs
 from proxy_worker.repository.collector_marking import Marking, mark_repository, require_resolved
 from proxy_worker.repository.collector_moving import ChunkMover
+from proxy_worker.repository.collector_packs import ABSENT
 from proxy_worker.repository.collector_removal import delete_packs, fragments_of, withdraw_from_index
 from proxy_worker.repository.collector_report import CollectionReport, Counted
 from proxy_worker.repository.collector_rescue import packs_still_needed
@@ -27,6 +28,7 @@ from proxy_worker.repository.fragments import fragment_name
 from proxy_worker.repository.keyring import Secrets
 from proxy_worker.repository.pace import LOOK_AGAIN_S, Pace
 from proxy_worker.repository.pack_layout import pack_name
+from proxy_worker.repository.parity_upkeep import remove_strays
 from proxy_worker.repository.repository import Repository
 from proxy_worker.repository.resealing import reseal
 from proxy_worker.repository.store import ObjectNotFoundError
@@ -101,6 +103,8 @@ class _Collection:
         marking = self._mark(folder / "marking")
         condemned = self._condemn(marking)
         self._note(extended_locks=keep_locked(self._access, marking, go_on=self._go_on))
+        if self._access.parity:
+            remove_strays(self._access.store, lambda pack_id: marking.packs.ids.number(pack_id) != ABSENT)
         if condemned:
             number = newest + 1
             mine = self._lists.publish(number, condemned)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import xxhash
 
 from proxy_worker.repository.pack_layout import PackLayoutError, pack_name
+from proxy_worker.repository.pack_scan import pack_id_of
 from proxy_worker.repository.parity import Parity
 from proxy_worker.repository.parity_object import ParityWriter, load_parity, parity_name
 from proxy_worker.repository.store import ObjectNotFoundError, ObjectUnreadableError, Store
+from proxy_worker.repository.store.terms import delete_if_free
 
 
 def has_parity(store: Store, pack_id: bytes) -> bool:
@@ -26,6 +30,17 @@ def has_parity(store: Store, pack_id: bytes) -> bool:
                 return False
             at += length
     return True
+
+
+def remove_strays(store: Store, is_listed: Callable[[bytes], bool]) -> None:
+    """Remove parity whose pack isn't there: a pack comes before its parity, so that such a pack has gone.
+
+    What somebody was writing while a collector gave it up for dead leaves it. `is_listed` spares a question.
+    """
+    for name in list(store.list("parity/")):
+        pack_id = pack_id_of(f"packs/{name.partition('/')[2]}")
+        if pack_id is not None and not is_listed(pack_id) and not store.exists(pack_name(pack_id)):
+            delete_if_free(store, name)
 
 
 def make_parity(store: Store, pack_id: bytes, parity: Parity) -> None:

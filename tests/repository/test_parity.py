@@ -202,6 +202,11 @@ def test_parity_goes_with_its_pack_and_costs_what_it_should(tmp_path: Path) -> N
         for pack in packs(repository):
             size, parity = ((tmp_path / name).stat().st_size for name in (pack_name(pack), parity_name(pack)))
             assert parity <= size * 2 / 28 + 2 * 16 + 30 * 16 + 100
+        gone = bytes(16)
+        (tmp_path / parity_name(gone)).parent.mkdir(exist_ok=True)
+        (tmp_path / parity_name(gone)).write_bytes(b"of a pack that a collector has taken from its writer")
+        collect(repository, NOW)
+        assert len(list(repository.access.store.list("parity/"))) == len(packs(repository))
         end_point(repository.access, vm_id=VM.vm_id, run="r1")
         collect(repository, NOW)
         assert list(repository.access.store.list("parity/")) == []
