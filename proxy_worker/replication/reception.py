@@ -260,8 +260,8 @@ class Reception:
         known = asked.parent is not None and self._trust.basis == asked.parent
         if known:
             return Opened(self._table.key, root_bytes(self._table.root()))
-        self.note = self._trust.why or "the replica isn't of the run that the changes are known since"
-        return Opened(self._table.key, None, self.note)
+        self.note = self._trust.why if exists else ""
+        return Opened(self._table.key, None, self._trust.why or "the replica isn't of the run that they are since")
 
     def _require_fits(self, asked: Open, *, exists: bool) -> None:
         if not 0 <= asked.size_bytes <= _LARGEST_DISK_BYTES:

@@ -294,7 +294,11 @@ class _Replication:
             mode=self._source.mode,
             mode_reason=self._source.mode_reason,
             parent=request.parent if self._known else None,
-            full_read_reason=self._opened.why if expected and not self._known else request.full_read_reason,
+            full_read_reason=(
+                f"changed areas weren't used: {self._opened.why}"
+                if expected and not self._known
+                else request.full_read_reason
+            ),
             bottleneck=name_bottleneck(stages, readers=threads, transformers=threads, mode=self._source.mode),
             stages=stages,
         )

@@ -193,7 +193,7 @@ class Table:
         if note.size_bytes != self._size_bytes:
             return Trust(why="the disk has another size than in its last run")
         if note.looks != looks:
-            return Trust(why="the replica's disk was changed by somebody else since its last run")
+            return Trust(why="the replica's disk isn't as its last run left it")
         return Trust(note.basis, "")
 
     def _checksum(self, note: _Note, digests: mmap.mmap) -> str:

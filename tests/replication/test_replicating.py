@@ -108,7 +108,9 @@ def test_changed_areas_since_another_run_are_not_counted_on(disk: Path, target: 
 
     assert target.flat.read_bytes() == disk.read_bytes()
     assert result.report.parent is None
-    assert result.report.full_read_reason == "the replica isn't of the run that the changes are known since"
+    assert result.report.full_read_reason == (
+        "changed areas weren't used: the replica isn't of the run that they are since"
+    )
 
 
 def test_a_replica_that_was_changed_by_hand_is_compared(disk: Path, target: Target) -> None:
@@ -119,7 +121,7 @@ def test_a_replica_that_was_changed_by_hand_is_compared(disk: Path, target: Targ
         result = send(disk, NearEnd(reception), request("run-2", areas=[], parent="run-1"))
 
     assert target.flat.read_bytes() == disk.read_bytes()
-    assert "changed by somebody else" in (result.report.full_read_reason or "")
+    assert "isn't as its last run left it" in (result.report.full_read_reason or "")
     assert reception.done.compared_bytes == 3 * BLOCK_BYTES
     assert reception.done.written_bytes == BLOCK_BYTES
 
