@@ -168,6 +168,17 @@ def test_a_server_that_fails_for_a_moment_is_asked_again(
     assert vault.versions("writers/") == 0
 
 
+def test_a_server_may_say_otherwise_that_an_object_is_locked(vault: Vault) -> None:
+    # MinIO's words, which the server of these tests doesn't use.
+    said = b"<Error><Code>InvalidRequest</Code><Message>Object is WORM protected</Message></Error>"
+    with bad_line(vault.server.endpoint) as (line, endpoint):
+        store = ObjectStore(vault.store.location.replace(vault.server.endpoint, endpoint), access_key=ACCESS_KEY)
+        (versions,) = store.versions.below("config/")
+        line.always("DELETE", Fault(status=400, body=said))
+        with pytest.raises(PermissionDeniedError, match="WORM protected"):
+            store.versions.delete(versions[0])
+
+
 def test_a_bucket_or_a_folder_that_cannot_lock_is_refused(object_storage: ObjectStorage, tmp_path: Path) -> None:
     bucket = ObjectStore(object_storage.url(), access_key=ACCESS_KEY)
     folder = LocalStore(tmp_path / "folder")

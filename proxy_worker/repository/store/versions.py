@@ -6,6 +6,8 @@ first request: few repositories need it.
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -24,6 +26,7 @@ from proxy_worker.repository.store.tally import RequestKind
 
 _TIMEOUT_S: Final = 60
 _CONNECTIONS: Final = 16
+_PIECE_BYTES: Final = 1 << 20
 _TAKEN: Final = {"PreconditionFailed", "ConditionalRequestConflict"}
 _NO_LOCKS: Final = {"InvalidRequest", "ObjectLockConfigurationNotFoundError", "NotImplemented", "InvalidArgument"}
 
@@ -74,6 +77,7 @@ class Versions:
             made = self._client.put_object(
                 **self._named(name),
                 Body=body,
+                ContentMD5=_md5_of(body),
                 ObjectLockMode=lock.mode.upper(),
                 ObjectLockRetainUntilDate=_moment(until),
                 **condition,
@@ -107,8 +111,11 @@ class Versions:
     def delete(self, version: Version) -> None:
         """Remove a version, or the mark of a deletion."""
         self._count("deletes")
-        with _as_obstore_does(self._bucket.name):
-            self._client.delete_object(**self._named(version.name), VersionId=version.version_id)
+        try:
+            with _as_obstore_does(self._bucket.name):
+                self._client.delete_object(**self._named(version.name), VersionId=version.version_id)
+        except ObjectLockRefusedError as error:  # MinIO calls it an invalid request to delete what is locked
+            raise PermissionDeniedError(error.why) from error
 
     def hide(self, name: str) -> None:
         """Mark an object as deleted; its versions stay."""
@@ -175,6 +182,9 @@ def _client_of(bucket: Bucket) -> Any:
             read_timeout=_TIMEOUT_S,
             retries={"total_max_attempts": 1},
             max_pool_connections=_CONNECTIONS,
+            # Other checksums than those that S3 asks for aren't known to every server that is like it.
+            request_checksum_calculation="when_required",
+            response_checksum_validation="when_required",
             s3={"addressing_style": "virtual" if options["virtual_hosted_style_request"] else "path"},
         ),
     )
@@ -208,6 +218,19 @@ def _as_obstore_does(bucket: str) -> Iterator[None]:
                 remedy="Make the bucket with object lock enabled.",
             ) from error
         raise GenericError(text) from error
+
+
+def _md5_of(body: bytes | IO[bytes]) -> str:
+    """S3 asks for it with whatever is to be locked; of a file from where it stands, which it is put back to."""
+    digest = hashlib.md5(usedforsecurity=False)
+    if isinstance(body, bytes):
+        digest.update(body)
+    else:
+        begin = body.tell()
+        while piece := body.read(_PIECE_BYTES):
+            digest.update(piece)
+        body.seek(begin)
+    return base64.b64encode(digest.digest()).decode()
 
 
 def _moment(unix_s: float) -> datetime:
