@@ -114,6 +114,8 @@ class RunRecord(Shown):
     """Empty for a replication."""
     target: str | None
     """The datastore that a replication writes to; None for other runs."""
+    copied_from: str | None
+    """The repository that is copied from; None: VMs are backed up."""
     created: Moment
     started: Moment | None
     ended: Moment | None
@@ -166,6 +168,7 @@ def run_record(session: Session, run: Run, live: Live, *, now: float) -> RunReco
         trigger=run.trigger.value,
         repository=run.repository,
         target=run.replica.datastore if run.replica is not None else None,
+        copied_from=run.copy_from.repository if run.copy_from is not None else None,
         created=run.created_at,
         started=run.started_at,
         ended=run.ended_at,

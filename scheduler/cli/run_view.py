@@ -129,6 +129,7 @@ def _figures(run: RunRecord) -> list[tuple[str, str | Text]]:
     rows: list[tuple[str, str | Text]] = [
         ("started", f"{moment(run.started)} ({run.trigger})"),
         ("ended", moment(run.ended)),
+        *([("copied", f"from {run.copied_from} to {run.repository}")] if run.copied_from is not None else []),
         ("processed", size(run.processed_bytes)),
         ("read", compared(run.read_bytes, run.processed_bytes, "processed")),
         ("unchanged", size(unchanged)),

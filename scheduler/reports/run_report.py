@@ -101,6 +101,8 @@ class RunReport(Shown):
     reason: str | None
     trigger: str
     repository: str
+    copied_from: str | None = None
+    """The repository that was copied from; None: VMs were backed up."""
     created: Moment
     started: Moment | None
     ended: Moment | None
@@ -121,6 +123,11 @@ class RunReport(Shown):
     errors: tuple[str, ...]
     vms: tuple[VmReport, ...]
     disks: tuple[DiskReport, ...]
+
+    @property
+    def done(self) -> str:
+        """What was done with disks."""
+        return "backed up" if self.copied_from is None else "copied"
 
     def vms_in(self, state: str) -> int:
         """How many VMs ended so."""
@@ -147,6 +154,7 @@ def run_report(session: Session, run: Run) -> RunReport:
         reason=run.reason,
         trigger=run.trigger.value,
         repository=run.repository,
+        copied_from=run.copy_from.repository if run.copy_from is not None else None,
         created=run.created_at,
         started=run.started_at,
         ended=run.ended_at,

@@ -31,7 +31,7 @@ def _figures(report: RunReport) -> Iterator[str]:
     figures = (
         ("took", duration(report.duration_seconds)),
         ("VMs with a restore point", f"{report.vms_in('succeeded')} of {len(report.vms)}"),
-        ("disks backed up", size(report.size_bytes)),
+        (f"disks {report.done}", size(report.size_bytes)),
         ("read", size(report.read_bytes)),
         ("unchanged", size(report.unchanged_bytes)),
         ("already stored", size(report.duplicate_bytes)),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import pytest
@@ -44,6 +45,7 @@ from scheduler.state.models import (
 )
 from scheduler.state.store import State, open_state
 from tests.scheduler.conftest import World
+from tests.scheduler.mortality import Killed, Life, MortalState
 from tests.simulators.proxies import DISK_BYTES, SimulatedRepository, disk_report
 
 NOW = 1_700_000_000.0
@@ -319,6 +321,37 @@ def _waiting(copies: Copies) -> list[str]:
             return []
         reasons = waiting_reasons(session, copies.world.fleet.ledger.view(), copies.world.clock())
         return [reason for task_id, reason in reasons.items() if "about to be" not in reason]
+
+
+def test_a_scheduler_that_is_killed_again_and_again_copies_everything_once(copies: Copies) -> None:
+    copies.declare()
+    for vm, day in (("web01", 1), ("web01", 2), ("db01", 1)):
+        copies.add_point(vm, day)
+    copies.world.fleet.failures["disk.copy web01 scsi0:0"] = 1
+    run_id = copies.ask()
+    lives = 0
+    while not copies.ended(run_id):
+        lives += 1
+        with suppress(Killed):
+            mortal = MortalState(copies.state.engine, Life("after commit", deadly=4))
+            copies.world.turn_until(copies.world.start(mortal), lambda: copies.ended(run_id))
+
+    assert lives > 2
+    assert copies.outcome(run_id) == (RunState.SUCCEEDED, None)
+    assert set(copies.second.commits.values()) == {1}
+    assert sorted(copies.second.points) == [("id-db01", "db01-1"), ("id-web01", "web01-1"), ("id-web01", "web01-2")]
+
+
+def test_what_nobody_can_compare_ends_the_run_with_the_reason(copies: Copies) -> None:
+    copies.declare()
+    copies.add_point("web01", 1)
+    copies.world.fleet.join("proxy-1", credentials={"main": "read"})
+
+    state, reason = copies.run()
+
+    assert state is RunState.FAILED
+    assert reason is not None
+    assert "no proxy that is running holds the key of repository second (second)" in reason
 
 
 def test_a_cancelled_run_keeps_what_was_copied_and_begins_nothing_more(copies: Copies) -> None:

@@ -15,8 +15,9 @@ from scheduler.fleet.changes import Action, changes
 from scheduler.fleet.reading import parse_fleet
 from scheduler.fleet.stored import apply_fleet, stored_fleet
 from scheduler.fleet.writing import write_fleet
+from scheduler.planning.copies import CopyTerms, PointChoice
 from scheduler.planning.criteria import VmSelector
-from scheduler.state.declared import DatastoreKind, Job, Priority
+from scheduler.state.declared import DatastoreKind, Job, JobKind, Priority
 from scheduler.state.errors import RunActiveError
 from scheduler.state.models import Point, Run, RunState
 from scheduler.state.store import State, open_state
@@ -56,6 +57,29 @@ def selectors(vcenters: list[str]) -> st.SearchStrategy[tuple[VmSelector, ...]]:
         conditions | {"vcenter": st.none() | st.sampled_from(vcenters) if vcenters else st.none()}
     ).map(lambda keys: {key: value for key, value in keys.items() if value is not None})
     return st.lists(one.filter(bool).map(VmSelector.model_validate), max_size=2).map(tuple)
+
+
+@st.composite
+def copies(draw: st.DrawFn, repositories: list[str]) -> tuple[models.Job, ...]:
+    """A job that copies, where there are two repositories to copy between."""
+    if len(repositories) < 2:
+        return ()
+    terms = st.builds(
+        CopyTerms,
+        repository=st.just(repositories[0]),
+        jobs=st.sampled_from([("*",), ("a", "b*")]),
+        points=st.sampled_from(PointChoice),
+    )
+    job = models.Job(
+        name="copy-of-all",
+        kind=JobKind.COPY,
+        vms=tuple(draw(st.lists(vm_names, max_size=2))),
+        copy_from=draw(terms),
+        repository=repositories[1],
+        schedule=draw(schedules),
+        retries=draw(retries),
+    )
+    return (job,)
 
 
 @st.composite
@@ -138,7 +162,8 @@ def fleets(draw: st.DrawFn) -> models.Fleet:
                 enabled=draw(st.booleans()),
             )
             for name in draw(unique_names())
-        ),
+        )
+        + draw(copies(repositories)),
     )
 
 
