@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -174,6 +175,7 @@ def _client_of(bucket: Bucket) -> Any:
         "s3",
         region_name=options["region"],
         endpoint_url=options.get("endpoint"),
+        verify=ssl.get_default_verify_paths().cafile or True,  # the authorities that obstore trusts, too
         aws_access_key_id=options.get("access_key_id"),
         aws_secret_access_key=options.get("secret_access_key"),
         config=Config(
