@@ -27,6 +27,12 @@ _LAST_S: Final = 253_402_300_799
 """The years 1 and 9999 in Unix seconds."""
 _WITHOUT_JOURNAL: Final = {"ext3": ("ro,noload",), "ext4": ("ro,noload",), "xfs": ("ro,norecovery",)}
 """How a filesystem is mounted whose journal can't be replayed."""
+_HIBERNATION: Final = b"/hiberfil.sys"
+_MARK: Final = b"hibr"
+"""What it begins with, in any case, while there is something in it to wake up from; ntfs-3g looks for the same."""
+_ASLEEP: Final = (
+    "Windows was hibernated, or shut down for a fast start: what it had not written to its disk yet is missing"
+)
 KINDS: Final = {
     stat.S_IFREG: "file",
     stat.S_IFDIR: "folder",
@@ -105,9 +111,20 @@ class Guest:
             if options != ways[0]:
                 self.notes[volume.name] = "its journal can't be replayed: what changed last may be missing or torn"
             self.in_use = volume
+            if volume.filesystem == "ntfs" and self._sleeps():
+                self.notes[volume.name] = _ASLEEP
             return
         self._problems[volume.name] = problem or ""
         raise UnreadableVolumeError(f"volume {volume.name}", why=self._problems[volume.name])
+
+    def _sleeps(self) -> bool:
+        """Whether Windows was hibernated or shut down for a fast start, by the file that it then leaves."""
+        try:
+            return self._appliance.run("pread", _HIBERNATION, str(len(_MARK)), "0").lower() == _MARK
+        except ApplianceCommandError as error:
+            if error.absent:
+                return False
+            raise
 
     def locate(self, paths: Sequence[bytes]) -> list[Volume]:
         """For each path the one readable volume that has it.

@@ -20,6 +20,7 @@ from tests.guest_files.guest_disks import MIB, proxy_worker
 
 MODIFIED = 1_000_000_000
 REPORT = random.Random(1).randbytes(3 * MIB + 5)
+LAST_WORDS = b"written when the power went\n"
 ODD_NAME = b"caf\xe9 'x\n"
 
 
@@ -72,7 +73,13 @@ def _disks(folder: Path) -> None:
     windows = guest_disks.make_ntfs(folder / "windows", 8 * MIB, {"report.docx": folder / "report"})
     short = guest_disks.make_ext4(folder / "short", 16 * MIB, content)
     os.truncate(short, 4 * MIB)
-    guest_disks.partitioned(folder / "root.raw", [root, windows, short])
+    lost_power = guest_disks.make_xfs(folder / "lost-power", 24 * MIB, {})
+    guest_disks.leave_unreplayed(lost_power, "last.words", LAST_WORDS)
+    (folder / "hibernation").write_bytes(b"hibr".ljust(8192, b"\0"))
+    asleep = guest_disks.make_ntfs(
+        folder / "asleep", 8 * MIB, {"dream.txt": folder / "report", "hiberfil.sys": folder / "hibernation"}
+    )
+    guest_disks.partitioned(folder / "root.raw", [root, windows, short, lost_power, asleep])
     data = guest_disks.make_xfs(folder / "data", 24 * MIB, {"report.bin": folder / "report"})
     guest_disks.spread_over([folder / "one.raw", folder / "two.raw"], "vg0", "data", data)
 

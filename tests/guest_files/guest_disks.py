@@ -6,6 +6,7 @@ import os
 import struct
 import subprocess
 import sys
+import tempfile
 import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -64,6 +65,21 @@ def make_xfs(image: Path, size: int, files: Mapping[str, Path]) -> Path:
     proto.write_text("\n".join([*lines, "$"]) + "\n")
     small = {"TEST_DIR": "1", "TEST_DEV": "1", "QA_CHECK_FS": "1"}
     run("mkfs.xfs", "-q", "-p", proto, image, environment=small)
+    return image
+
+
+def leave_unreplayed(image: Path, name: str, content: bytes) -> Path:
+    """Write a file to an XFS, so that it is in the log and nowhere else, as if its power had gone. Needs root."""
+    with tempfile.TemporaryDirectory() as point:
+        run("mount", "-o", "loop", image, point)
+        try:
+            with (Path(point) / name).open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            run("xfs_io", "-x", "-c", "shutdown -f", point)
+        finally:
+            run("umount", point)
     return image
 
 

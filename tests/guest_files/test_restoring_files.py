@@ -32,7 +32,7 @@ from proxy_worker.guest_files.guest import Entry, Guest
 from proxy_worker.guest_files.landing import restore
 from proxy_worker.guest_files.volumes import Volume
 from proxy_worker.repository.points import Point
-from tests.guest_files.conftest import MODIFIED, ODD_NAME, REPORT
+from tests.guest_files.conftest import LAST_WORDS, MODIFIED, ODD_NAME, REPORT
 
 
 def wish(*paths: str, to: Path | None = None, volume: str | None = None, only_list: bool = False) -> Wish:
@@ -46,6 +46,8 @@ def test_volumes_are_listed_with_what_they_are(guest: Guest, capsys: pytest.Capt
         "scsi0:0/1": "ext4",
         "scsi0:0/2": "ntfs",
         "scsi0:0/3": "ext4",
+        "scsi0:0/4": "xfs",
+        "scsi0:0/5": "ntfs",
         "scsi0:1": "LVM2_member",
         "scsi0:2": "LVM2_member",
         "vg0/data": "xfs",
@@ -103,7 +105,23 @@ def test_files_of_three_filesystems_are_restored_at_once_with_mode_and_time(
     assert (stat.S_IMODE(found.st_mode), found.st_mtime) == (0o640, MODIFIED)
     owner = (to / "report.bin").stat()
     assert (owner.st_uid, owner.st_gid) == ((7, 8) if os.geteuid() == 0 else (os.geteuid(), os.getegid()))
-    assert guest.notes == {}
+    assert "scsi0:0/1" not in guest.notes
+
+
+def test_an_xfs_that_lost_its_power_has_its_log_replayed(guest: Guest, tmp_path: Path) -> None:
+    guest.use(guest.volume("scsi0:0/4"))
+    restore(guest, guest.entry(b"/last.words"), tmp_path)
+    assert (tmp_path / "last.words").read_bytes() == LAST_WORDS
+    assert "scsi0:0/4" not in guest.notes
+
+
+def test_a_windows_that_was_hibernated_is_read_with_a_word_of_what_may_be_missing(
+    guest: Guest, tmp_path: Path
+) -> None:
+    guest.use(guest.volume("scsi0:0/5"))
+    restore(guest, guest.entry(b"/dream.txt"), tmp_path)
+    assert (tmp_path / "dream.txt").read_bytes() == REPORT
+    assert "Windows was hibernated" in guest.notes["scsi0:0/5"]
 
 
 def test_a_folder_is_restored_with_all_that_files_can_be(
