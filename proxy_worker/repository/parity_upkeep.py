@@ -43,17 +43,21 @@ def remove_strays(store: Store, is_listed: Callable[[bytes], bool]) -> None:
             delete_if_free(store, name)
 
 
-def make_parity(store: Store, pack_id: bytes, parity: Parity) -> None:
-    """Make the parity of a pack that is whole, in the place of what there is. Raises `StoreError`."""
+def make_parity(store: Store, pack_id: bytes, parity: Parity) -> bool:
+    """Make the parity of a pack that is whole, in the place of what there is; False if that must stay yet.
+
+    Raises `StoreError`.
+    """
     name = pack_name(pack_id)
     size = store.size(name)
-    store.delete(parity_name(pack_id))
+    if not delete_if_free(store, parity_name(pack_id)):
+        return False
     out = store.create(parity_name(pack_id))
     try:
         writer = ParityWriter(out, pack_id, parity)
         for at in range(0, size, parity.group_bytes):
             writer.write(store.get(name, at, parity.group_bytes))
         writer.end()
-        out.finish()
+        return out.finish()
     finally:
         out.discard()

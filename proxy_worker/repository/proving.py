@@ -162,8 +162,7 @@ class _Piece:
             self._bad_packs[pack_id] = result.summary
         elif self._access.parity and not has_parity(store, pack_id):
             with suppress(ObjectNotFoundError):  # a collector has deleted the pack
-                make_parity(store, pack_id, self._access.parity)
-                self._report.made_parity += 1
+                self._report.made_parity += make_parity(store, pack_id, self._access.parity)
         return result.summary is None
 
     def _read_fragment(self, fragment_id: bytes) -> bool:
