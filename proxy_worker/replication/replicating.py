@@ -94,6 +94,7 @@ class _Replication:
         self._given_up = given_up
         self._in_use = AreaMap(request.areas_in_use)
         self._taking = threading.Lock()
+        self._leaving = threading.Lock()
         self._lock = threading.Lock()
         self._counters = Counters()
         self._root = 0
@@ -158,7 +159,7 @@ class _Replication:
         buffer = Buffer(PIECE_BLOCKS * BLOCK_BYTES)
         outbox: list[Packed] = []
         while True:
-            self._await_leave()
+            self._await_run()
             with self._taking:
                 task = next(tasks, None)
             if task is not None:
@@ -217,11 +218,12 @@ class _Replication:
         return read_bytes
 
     def _send(self, blocks: Sequence[Packed]) -> None:
-        self._await_leave()
+        sent = sum(len(block.data) for block in blocks)
+        with self._leaving:  # each counts before the next asks: many at once would overdraw much
+            self._await_leave()
+            self._pacing.spend(sent)
         started_s = time.monotonic()
         self._end.write(blocks)
-        sent = sum(len(block.data) for block in blocks)
-        self._pacing.spend(sent)
         with self._lock:
             self._counters.stored_bytes += sent
             self._counters.deliver_s += time.monotonic() - started_s
@@ -266,11 +268,16 @@ class _Replication:
 
     def _await_leave(self) -> None:
         """Wait until control and pacing let it send; raises `CancelledError` when they never will."""
-        while (verdict := self._control.verdict()) is not Verdict.RUN or not self._pacing.ready():
-            if verdict is Verdict.STOP or self._verdict is Verdict.STOP:
-                raise self._stopped()
+        self._await_run()
+        while not self._pacing.ready():
             time.sleep(POLL_S / 10)
-        if self._verdict is Verdict.STOP:
+            self._await_run()
+
+    def _await_run(self) -> None:
+        """Wait until the control lets it go on; raises `CancelledError` when that never will."""
+        while (verdict := self._control.verdict()) is Verdict.PAUSE and self._verdict is not Verdict.STOP:
+            time.sleep(POLL_S)
+        if Verdict.STOP in {verdict, self._verdict}:
             raise self._stopped()
 
     def _stopped(self) -> CancelledError:
