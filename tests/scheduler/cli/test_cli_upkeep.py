@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from proxy_worker.contract.using import PointBoot, PointBootResult, UseOffer
 from tests.scheduler.cli.conftest import Program, serving
 from tests.scheduler.conftest import World
 
@@ -45,6 +46,46 @@ def test_a_point_is_pinned_unpinned_and_removed(backed_up: Program, world: World
         assert backed_up("point", "delete", "web01", point, "--json").json["point"] == point
         until(lambda: point not in backed_up("point", "list").out)
     assert backed_up("point", "delete", "web01", point).code == 4
+
+
+def test_a_vm_is_started_from_a_point_which_says_so_from_then_on(backed_up: Program, world: World) -> None:
+    assert "no proxy that is running has QEMU" in _waits(backed_up, world)
+    world.fleet.join("proxy-1", use=UseOffer(boots=True))
+    asked: list[PointBoot] = []
+
+    def boot(body: PointBoot) -> PointBootResult:
+        asked.append(body)
+        said = ("Debian GNU/Linux 12 web01 ttyS0", "web01 login:")
+        return PointBootResult(
+            prompt="web01 login:", why="", machine="bios, 1 CPU", last_lines=said, duration_seconds=12.0
+        )
+
+    world.fleet.answers[PointBoot] = boot
+    with serving(world):
+        booted = backed_up("point", "boot", "web01", "--minutes", "2", "--prompt", "login:")
+    assert (booted.code, "'web01 login:' after" in booted.out, "GNU/Linux" in booted.out) == (0, True, True)
+    assert (asked[-1].wishes.prompt, asked[-1].wishes.limit_s) == ("login:", 120.0)
+    shown = backed_up("point", "show", "web01", "--json").json
+    assert (shown["vm_started"] is not None, shown["start_problem"]) == (True, None)
+
+    world.fleet.answers[PointBoot] = lambda _: PointBootResult(
+        prompt=None, why="it said 'Kernel panic'", machine="bios", last_lines=(), duration_seconds=1.0
+    )
+    with serving(world):
+        failed = backed_up("point", "boot", "web01", "--json")
+    assert (failed.code, failed.json["state"]) == (1, "succeeded")
+    assert "no login prompt: it said 'Kernel panic'" in failed.json["outcome"]
+    assert "without a login prompt: it said 'Kernel panic'" in backed_up("point", "show", "web01").out
+    proof = backed_up("repository", "show", "main", "--json").json["proof"]
+    assert (proof["booted"], proof["without_prompt"]) == (0, 1)
+
+
+def _waits(program: Program, world: World) -> str:
+    """What an asked start waits for."""
+    with serving(world):
+        assert program("point", "boot", "web01", "--no-wait").code == 0
+        until(lambda: "QEMU" in program("status").out)
+        return program("status").out
 
 
 def test_job_show_says_what_the_next_run_removes_and_why(backed_up: Program) -> None:
