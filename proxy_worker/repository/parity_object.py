@@ -47,13 +47,12 @@ class GuardedObject:
         self._shares.write(data)
 
     def end(self) -> None:
-        """See `StoreWriter`."""
+        """See `StoreWriter`: the parity waits until the pack has its name, so that none is ever without one."""
         self._shares.end()
         self._pack.end()
-        self._object.end()
 
     def finish(self) -> bool:
-        """See `StoreWriter`: first the pack, so that no parity is ever without one."""
+        """See `StoreWriter`."""
         self._shares.end()
         try:
             return self._pack.finish() and self._object.finish()
