@@ -129,7 +129,7 @@ def test_the_public_key_is_printed_once_there_is_one(applied: Program, configure
             "retries.count: expected greater than or equal to 0",
         ),
         ("job create j --vm a --repository main --level best", 2, "'best' is not one of"),
-        ("job create j --vm a", 2, "Missing option '--repository'"),
+        ("job create j --vm a", 3, "job 'j': the key 'repository' is missing"),
         ("job create j --kind copy --repository main", 3, "no option says which repository is copied from"),
         (
             "job create j --vm a --from main --repository main",
