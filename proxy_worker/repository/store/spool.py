@@ -1,12 +1,13 @@
 """Objects that are kept here until they are whole, and sent to another machine then.
 
 A cut costs what of one was sent, never the work behind it; several are under way at once. They are kept in memory,
-as the frames that will be sent, while there is room, and in a file without a name beyond. Over a link that keeps up
+which is used again and again, while there is room, and in a file without a name beyond. Over a link that keeps up,
 no more than one or two are under way, and the page cache would cost a quarter of what all of the sending does.
 """
 
 from __future__ import annotations
 
+import mmap
 import os
 import tempfile
 import threading
@@ -16,7 +17,7 @@ from typing import IO, Final, Protocol
 import xxhash
 
 from proxy_worker.contract.errors import ProxyfleetError, StoreError
-from proxy_worker.link.frames import CHECKSUM_BYTES, PAYLOAD_BYTES, framed
+from proxy_worker.link.frames import PAYLOAD_BYTES, framed
 from proxy_worker.repository.store import Buffer, Pace
 
 _LOOK_AGAIN_S: Final = 0.05
@@ -25,24 +26,27 @@ ROOM_BYTES: Final = 128 << 20
 
 
 class Room:
-    """What there is of memory. Thread-safe."""
+    """Buffers for a frame's payload each, made when first needed and kept. Thread-safe."""
 
     def __init__(self, size_bytes: int = ROOM_BYTES) -> None:
-        self._left_bytes = size_bytes
         self._lock = threading.Lock()
+        self._unmade = size_bytes // PAYLOAD_BYTES
+        self._free: list[memoryview] = []
 
-    def take(self, count: int) -> bool:
-        """Take so much, if there is."""
+    def take(self) -> memoryview | None:
+        """A buffer, if there is one."""
         with self._lock:
-            if count > self._left_bytes:
-                return False
-            self._left_bytes -= count
-            return True
+            if self._free:
+                return self._free.pop()
+            if not self._unmade:
+                return None
+            self._unmade -= 1
+        return memoryview(mmap.mmap(-1, PAYLOAD_BYTES))
 
-    def give_back(self, count: int) -> None:
+    def give_back(self, buffers: list[memoryview]) -> None:
         """The reverse."""
         with self._lock:
-            self._left_bytes += count
+            self._free += buffers
 
 
 class Recipient(Protocol):
@@ -68,9 +72,8 @@ class SpooledObject:
         self.size_bytes = 0
         self.given_up = threading.Event()
         self._store = store
-        self._frames: list[bytes | int] = []
-        """In memory, or the length of the next that is in the file."""
-        self._in_memory_bytes = 0
+        self._pieces: list[tuple[memoryview | None, int]] = []
+        """The buffer, or None where it is the next in the file, and the length."""
         self._file: IO[bytes] | None = None
         self._digest = xxhash.xxh3_128()
         self._sending: threading.Thread | None = None
@@ -92,9 +95,10 @@ class SpooledObject:
         self.size_bytes += len(data)
 
     def _keep(self, piece: memoryview) -> None:
-        if self._store.room.take(len(piece)):
-            self._in_memory_bytes += len(piece)
-            self._frames.append(framed(piece))
+        buffer = self._store.room.take()
+        self._pieces.append((buffer, len(piece)))
+        if buffer is not None:
+            buffer[: len(piece)] = piece
             return
         try:
             if self._file is None:
@@ -107,7 +111,6 @@ class SpooledObject:
                 why=error.strerror or str(error),
                 remedy="Set TMPDIR to a folder with room for some packs.",
             ) from error
-        self._frames.append(len(piece))
 
     def end(self) -> None:
         """See `StoreWriter`: sends it, beside others."""
@@ -137,12 +140,11 @@ class SpooledObject:
     def frames(self) -> Iterator[bytes]:
         """All of it, at the store's pace; fewer when it is given up, which the other end takes for broken off."""
         offset = 0
-        for frame in self._frames:
-            length = frame if isinstance(frame, int) else len(frame) - CHECKSUM_BYTES
+        for buffer, length in self._pieces:
             if not self._await_leave(length):
                 return
-            if isinstance(frame, bytes):
-                yield frame
+            if buffer is not None:
+                yield framed(buffer[:length])
             elif self._file is not None:
                 yield framed(os.pread(self._file.fileno(), length, offset))
                 offset += length
@@ -167,8 +169,7 @@ class SpooledObject:
 
     def _let_go(self) -> None:
         """Give back what it takes up. Idempotent."""
-        self._store.room.give_back(self._in_memory_bytes)
-        self._in_memory_bytes = 0
-        self._frames = []
+        pieces, self._pieces = self._pieces, []
+        self._store.room.give_back([buffer for buffer, _ in pieces if buffer is not None])
         if self._file is not None:
             self._file.close()
