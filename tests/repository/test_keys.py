@@ -183,9 +183,9 @@ def test_a_configuration_older_than_the_key_is_refused(repository: Repository) -
 
 def test_another_format_version_is_refused_by_name(repository: Repository) -> None:
     store = repository.access.store
-    store.replace("config/1", [store.get("config/1").replace(b'"version": 1', b'"version": 2')])
+    store.replace("config/1", [store.get("config/1").replace(b'"version": 1', b'"version": 3')])
 
-    with pytest.raises(RepositoryVersionError, match="version 2"):
+    with pytest.raises(RepositoryVersionError, match="version 3"):
         reopened(repository, CREDENTIAL)
 
 
