@@ -15,7 +15,8 @@ from proxy_worker.contract.errors import CancelledError
 from proxy_worker.contract.outcome import DiskProgress
 from proxy_worker.contract.replication import ReplicaCondition
 from proxy_worker.mover.control import Verdict
-from proxy_worker.replication.blocks import BLOCK_BYTES, block_count
+from proxy_worker.mover.pacing import Pacing
+from proxy_worker.replication.blocks import BLOCK_BYTES, PIECE_BLOCKS, block_count
 from proxy_worker.replication.errors import (
     ReplicaBusyError,
     ReplicaDiskSizeError,
@@ -27,6 +28,7 @@ from proxy_worker.replication.errors import (
 from proxy_worker.replication.folder import Marker
 from proxy_worker.replication.messages import Open
 from proxy_worker.replication.near_end import NearEnd
+from proxy_worker.replication.replicating import SEND_BYTES
 from proxy_worker.replication.session_lock import writing
 from proxy_worker.transport.image import open_image
 from tests.mover.disks import make_disk
@@ -281,6 +283,39 @@ def test_a_run_that_was_stopped_goes_on_where_it_was(tmp_path: Path, target: Tar
 
     assert target.flat.read_bytes() == disk.read_bytes()
     assert reception.done.written_bytes <= (64 - done + 1) * BLOCK_BYTES
+
+
+class StopsOnceItWaited:
+    """A control that stops a source some time after its pace let nothing more through."""
+
+    def __init__(self, pacing: Pacing) -> None:
+        self._pacing = pacing
+        self._left = 100
+
+    def report(self, progress: DiskProgress) -> None: ...
+
+    def checkpoint(self, sealed: str) -> None: ...
+
+    def verdict(self) -> Verdict:
+        if not self._pacing.ready():
+            self._left -= 1
+        return Verdict.RUN if self._left > 0 else Verdict.STOP
+
+
+def test_many_streams_overdraw_their_pace_no_more_than_one(tmp_path: Path, target: Target) -> None:
+    disk = make_disk(tmp_path / "large.raw", 24 * MIB, [(0, noise(6, 24 * MIB))])
+    pacing = Pacing(1.0, clock=lambda: 0.0)
+
+    with target.reception() as (reception, _), pytest.raises(CancelledError):
+        send(
+            disk,
+            NearEnd(reception),
+            request("run-1", streams=5),
+            control=StopsOnceItWaited(pacing),
+            pacing=pacing,
+        )
+
+    assert 0 < pacing.use().spent_bytes <= SEND_BYTES + PIECE_BLOCKS * BLOCK_BYTES
 
 
 @st.composite
