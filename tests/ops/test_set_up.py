@@ -74,3 +74,17 @@ def test_units_run_unprivileged_and_end_everything_they_started(unit: str) -> No
     assert service["KillMode"] == "mixed", "the main process drains; then the whole control group is killed"
     assert service["NoNewPrivileges"] == "yes"
     assert service["ProtectSystem"] == "strict"
+
+
+def test_the_warden_starts_as_root_with_no_more_than_it_needs_to_become_somebody_else() -> None:
+    parser = configparser.RawConfigParser(strict=False, allow_no_value=True)
+    parser.read(ROOT / "ops/systemd/proxyfleet-warden@.service")
+    service = parser["Service"]
+    assert "User" not in service
+    assert set(service["CapabilityBoundingSet"].split()) == {
+        "CAP_LINUX_IMMUTABLE",
+        "CAP_SETUID",
+        "CAP_SETGID",
+        "CAP_CHOWN",
+    }
+    assert (service["NoNewPrivileges"], service["PrivateNetwork"]) == ("yes", "yes")

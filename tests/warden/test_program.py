@@ -176,7 +176,7 @@ def test_a_second_one_leaves_the_first_alone(root: Path, place: Path) -> None:
     ],
 )
 def test_what_the_gateway_may_change_or_enter_is_in_reach(
-    root: Path, place: Path, mode: int, group: int, hidden: bool, refused: bool
+    root: Path, place: Path, *, mode: int, group: int, hidden: bool, refused: bool
 ) -> None:
     os.chown(place, 0, group)
     place.chmod(mode)
