@@ -6,6 +6,7 @@ from pathlib import Path
 
 from proxy_worker.mover.control import Control, Unattended
 from proxy_worker.mover.copying import CopiedPoint, Copying
+from proxy_worker.repository.credentials import KeyFile, make_key_file
 from proxy_worker.repository.points import Point
 from proxy_worker.repository.repository import Repository
 from proxy_worker.repository.store.local import LocalStore
@@ -40,3 +41,16 @@ def copy_point(source: Repository, target: Repository, point: Point, control: Co
 def copy_all(source: Repository, target: Repository) -> list[CopiedPoint]:
     """Copy every restore point, oldest first."""
     return [copy_point(source, target, point) for point in source.points()]
+
+
+def write_key(repository: Repository) -> KeyFile:
+    """What only adds to a repository, or to its twin."""
+    assert repository.unlocked is not None
+    return make_key_file(
+        repository.unlocked,
+        kind="write",
+        repository_id=repository.id,
+        generation=1,
+        label="copier",
+        group="default",
+    )

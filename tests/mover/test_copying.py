@@ -16,7 +16,7 @@ from proxy_worker.mover.control import Unattended, Verdict
 from proxy_worker.mover.copying import CopyOutcome
 from proxy_worker.repository.check import check
 from proxy_worker.repository.collector import CollectorSettings, collect
-from proxy_worker.repository.credentials import Credential, KeyFile, make_key_file
+from proxy_worker.repository.credentials import Credential
 from proxy_worker.repository.errors import CannotReadError
 from proxy_worker.repository.keyring import public_key_id
 from proxy_worker.repository.packs import read_footer, read_table
@@ -25,7 +25,7 @@ from proxy_worker.repository.repository import Repository
 from proxy_worker.repository.rotation import rotate
 from proxy_worker.repository.store.local import LocalStore
 from proxy_worker.repository.withdrawal import end_point
-from tests.mover.copies import TODAY, YESTERDAY, copy_all, copy_point, make_source, make_target
+from tests.mover.copies import TODAY, YESTERDAY, copy_all, copy_point, make_source, make_target, write_key
 from tests.repository.collecting import packs
 from tests.repository.making import (
     CHEAP,
@@ -54,18 +54,6 @@ def source(tmp_path: Path) -> Iterator[Repository]:
 
 def stored_bytes(repository: Repository) -> int:
     return sum(repository.access.store.size(name) for name in repository.access.store.list("packs/"))
-
-
-def write_key(repository: Repository) -> KeyFile:
-    assert repository.unlocked is not None
-    return make_key_file(
-        repository.unlocked,
-        kind="write",
-        repository_id=repository.id,
-        generation=1,
-        label="copier",
-        group="default",
-    )
 
 
 @BOTH
