@@ -18,7 +18,7 @@ import xxhash
 
 from proxy_worker.repository.pack_layout import PACK_ID_BYTES, PackLayoutError, pack_name
 from proxy_worker.repository.parity import SUM_BYTES, Parity, ShareCode, sums_of
-from proxy_worker.repository.store import Buffer, Store, StoreWriter
+from proxy_worker.repository.store import Buffer, Interruptible, Store, StoreWriter
 
 MAGIC: Final = b"PFPARI\x00\x01"
 END_MAGIC: Final = b"PFPARI\x00\x02"
@@ -58,6 +58,12 @@ class GuardedObject:
             return self._pack.finish() and self._object.finish()
         finally:
             self._object.discard()
+
+    def give_up(self) -> None:
+        """See `Interruptible`."""
+        for one in (self._pack, self._object):
+            if isinstance(one, Interruptible):
+                one.give_up()
 
     def discard(self) -> None:
         """See `StoreWriter`."""

@@ -12,6 +12,8 @@ import os
 import tempfile
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import IO, Final, Protocol
 
 import xxhash
@@ -64,6 +66,14 @@ class Recipient(Protocol):
         """It is the pace that keeps an object from going on, not the way there."""
 
 
+@dataclass(slots=True)
+class _Piece:
+    """The payload of a frame, in a buffer, or in the file, after those before it."""
+
+    buffer: memoryview | None
+    length: int = 0
+
+
 class SpooledObject:
     """An object of a store that is far away. Implements `StoreWriter` and `Interruptible`."""
 
@@ -72,8 +82,7 @@ class SpooledObject:
         self.size_bytes = 0
         self.given_up = threading.Event()
         self._store = store
-        self._pieces: list[tuple[memoryview | None, int]] = []
-        """The buffer, or None where it is the next in the file, and the length."""
+        self._pieces: list[_Piece] = []
         self._file: IO[bytes] | None = None
         self._digest = xxhash.xxh3_128()
         self._sending: threading.Thread | None = None
@@ -89,32 +98,29 @@ class SpooledObject:
     def write(self, data: Buffer) -> None:
         """See `StoreWriter`."""
         view = memoryview(data)
-        for start in range(0, len(view), PAYLOAD_BYTES):
-            self._keep(view[start : start + PAYLOAD_BYTES])
-        self._digest.update(data)
-        self.size_bytes += len(data)
-
-    def _keep(self, piece: memoryview) -> None:
-        buffer = self._store.room.take()
-        self._pieces.append((buffer, len(piece)))
-        if buffer is not None:
-            buffer[: len(piece)] = piece
-            return
-        try:
-            if self._file is None:
-                self._file = tempfile.TemporaryFile()  # noqa: SIM115 - closed when it was sent, or dropped
-            self._file.write(piece)
-            self._file.flush()
-        except OSError as error:
-            raise StoreError(
-                f"can't spool {self.name} in {tempfile.gettempdir()}",
-                why=error.strerror or str(error),
-                remedy="Set TMPDIR to a folder with room for some packs.",
-            ) from error
+        self._digest.update(view)
+        self.size_bytes += len(view)
+        while view:
+            if not self._pieces or self._pieces[-1].length == PAYLOAD_BYTES:
+                self._pieces.append(_Piece(self._store.room.take()))
+            piece = self._pieces[-1]
+            count = min(len(view), PAYLOAD_BYTES - piece.length)
+            if piece.buffer is not None:
+                piece.buffer[piece.length : piece.length + count] = view[:count]
+            else:
+                with self._spooling():
+                    if self._file is None:
+                        self._file = tempfile.TemporaryFile()  # noqa: SIM115 - closed when it was sent, or dropped
+                    self._file.write(view[:count])
+            piece.length += count
+            view = view[count:]
 
     def end(self) -> None:
         """See `StoreWriter`: sends it, beside others."""
         if self._sending is None:
+            if self._file is not None:
+                with self._spooling():
+                    self._file.flush()
             self._sending = threading.Thread(target=self._send, name=f"send {self.name}", daemon=True)
             self._sending.start()
 
@@ -140,14 +146,14 @@ class SpooledObject:
     def frames(self) -> Iterator[bytes]:
         """All of it, at the store's pace; fewer when it is given up, which the other end takes for broken off."""
         offset = 0
-        for buffer, length in self._pieces:
-            if not self._await_leave(length):
+        for piece in self._pieces:
+            if not self._await_leave(piece.length):
                 return
-            if buffer is not None:
-                yield framed(buffer[:length])
+            if piece.buffer is not None:
+                yield framed(piece.buffer[: piece.length])
             elif self._file is not None:
-                yield framed(os.pread(self._file.fileno(), length, offset))
-                offset += length
+                yield framed(os.pread(self._file.fileno(), piece.length, offset))
+                offset += piece.length
 
     def _await_leave(self, count: int) -> bool:
         """Wait until so many bytes may be sent; False when it was given up."""
@@ -158,6 +164,17 @@ class SpooledObject:
         if pace is not None:
             pace.spend(count)
         return not self.given_up.is_set()
+
+    @contextmanager
+    def _spooling(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise StoreError(
+                f"can't spool {self.name} in {tempfile.gettempdir()}",
+                why=error.strerror or str(error),
+                remedy="Set TMPDIR to a folder with room for some packs.",
+            ) from error
 
     def _send(self) -> None:
         try:
@@ -170,6 +187,6 @@ class SpooledObject:
     def _let_go(self) -> None:
         """Give back what it takes up. Idempotent."""
         pieces, self._pieces = self._pieces, []
-        self._store.room.give_back([buffer for buffer, _ in pieces if buffer is not None])
+        self._store.room.give_back([piece.buffer for piece in pieces if piece.buffer is not None])
         if self._file is not None:
             self._file.close()
