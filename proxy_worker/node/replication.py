@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,7 +16,9 @@ from proxy_worker.contract.specification import DiskRestore
 from proxy_worker.ledger import Claim, Flow
 from proxy_worker.link.identity import Identity
 from proxy_worker.mover.control import Control, Verdict
+from proxy_worker.mover.effort import Effort
 from proxy_worker.mover.pacing import Pacing
+from proxy_worker.mover.pipeline import transform_threads
 from proxy_worker.mover.restore import restore_disk
 from proxy_worker.node.address import address_towards
 from proxy_worker.node.bench import Bench
@@ -114,7 +117,16 @@ def _send_to(
     files = tuple(read_configuration_file(address, bench) for address in body.configuration)
     flow = Flow(TrafficKind.REPLICATION, receiver.proxy, bench.identity.name)
     with kept_to_flow(bench, claim, flow, body.job) as pacing:
-        return replicate_disk(source, end, body, keeper, pacing=pacing, given_up=given_up, configuration=files)
+        return replicate_disk(
+            source,
+            end,
+            body,
+            keeper,
+            pacing=pacing,
+            given_up=given_up,
+            configuration=files,
+            effort=Effort(end.compressor, body.level, transform_threads(), now_s=time.monotonic()),
+        )
 
 
 def _write_here(

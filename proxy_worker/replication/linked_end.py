@@ -60,7 +60,7 @@ class LinkedEnd:
     ) -> None:
         """Once `given_up` is set, nothing is tried again."""
         self._session = session
-        self._compressor = Compressor(level)
+        self.compressor = Compressor(level)
         self._streams = threading.BoundedSemaphore(streams)
         self._given_up = given_up
         self._link = Link(
@@ -88,7 +88,7 @@ class LinkedEnd:
         """A block, compressed where that makes it smaller."""
         if digest == ZERO:
             return Packed(BlockHead(index, ZERO, Codec.PLAIN, 0), b"")
-        codec, data = self._compressor.compress(block)
+        codec, data = self.compressor.compress(block)
         return Packed(BlockHead(index, digest, codec, len(data)), bytes(data) if codec is Codec.PLAIN else data)
 
     def write(self, blocks: Sequence[Packed]) -> None:

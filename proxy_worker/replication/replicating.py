@@ -21,6 +21,7 @@ from proxy_worker.contract.replication_outcome import DiskReplicateResult
 from proxy_worker.mover.buffers import Buffer
 from proxy_worker.mover.configuration import ConfigurationFile
 from proxy_worker.mover.control import Control, Verdict
+from proxy_worker.mover.effort import Effort
 from proxy_worker.mover.pacing import Pacing
 from proxy_worker.mover.statistics import Counters, RateMeter, name_bottleneck
 from proxy_worker.mover.vm_disk import AreaMap
@@ -66,13 +67,17 @@ def replicate_disk(
     pacing: Pacing,
     given_up: threading.Event,
     configuration: Sequence[ConfigurationFile] = (),
+    effort: Effort | None = None,
 ) -> DiskReplicateResult:
     """Bring a replica's disk up to date, and seal it; closes the end, and sets `given_up` then, or to end early.
+
+    `effort` decides how hard the end compresses, where that is left to this proxy.
 
     Raises SourceError, TargetError, ConflictError, `ReplicaDiffersError`, what a link raises, and `CancelledError`
     when the control says stop.
     """
-    return _Replication(source, end, request, control, pacing=pacing, given_up=given_up).run(configuration)
+    moved = _Replication(source, end, request, control, pacing=pacing, given_up=given_up, effort=effort)
+    return moved.run(configuration)
 
 
 class _Replication:
@@ -85,6 +90,7 @@ class _Replication:
         *,
         pacing: Pacing,
         given_up: threading.Event,
+        effort: Effort | None,
     ) -> None:
         self._source = source
         self._end = end
@@ -92,6 +98,7 @@ class _Replication:
         self._control = control
         self._pacing = pacing
         self._given_up = given_up
+        self._effort = effort
         self._in_use = AreaMap(request.areas_in_use)
         self._taking = threading.Lock()
         self._leaving = threading.Lock()
@@ -248,6 +255,8 @@ class _Replication:
             done, waiting = wait(waiting, POLL_S, return_when=FIRST_EXCEPTION)
             for future in done:
                 future.result()
+            if self._effort is not None:
+                self._effort.look(time.monotonic(), self._counters.transform_s)
             if time.monotonic() - self._reported_s >= REPORT_EVERY_S:
                 self._reported_s = time.monotonic()
                 self._tell()

@@ -21,6 +21,7 @@ from proxy_worker.contract.specification import (
 )
 from proxy_worker.mover.configuration import ConfigurationFile
 from proxy_worker.mover.control import Control, Unattended
+from proxy_worker.mover.effort import Effort
 from proxy_worker.mover.pacing import Pacing
 from proxy_worker.replication.disk import ReplicaDisk
 from proxy_worker.replication.far_end import FarEnd
@@ -131,6 +132,7 @@ def send(
     pacing: Pacing | None = None,
     given_up: threading.Event | None = None,
     configuration: Iterable[ConfigurationFile] = (),
+    effort: Effort | None = None,
 ) -> DiskReplicateResult:
     """The source's part."""
     source = open_path(str(disk)) if isinstance(disk, Path) else disk
@@ -143,6 +145,7 @@ def send(
             pacing=pacing or Pacing(),
             given_up=given_up or threading.Event(),
             configuration=tuple(configuration),
+            effort=effort,
         )
 
 

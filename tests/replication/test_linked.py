@@ -12,6 +12,7 @@ from proxy_worker.contract.names import CompressionLevel
 from proxy_worker.link.client import Patience
 from proxy_worker.link.errors import LinkCertificateError, LinkRefusedError, LinkUnavailableError
 from proxy_worker.mover.configuration import ConfigurationFile
+from proxy_worker.mover.effort import Effort
 from proxy_worker.mover.pacing import Pacing
 from proxy_worker.replication.blocks import BLOCK_BYTES, digest_of
 from proxy_worker.replication.errors import ReplicaTooLargeError, SessionEndedError, SourceAbsentError
@@ -208,6 +209,24 @@ def test_what_is_sent_keeps_to_its_pace(disk: Path, target: Target, listening: L
     result = send(disk, listening.end(), request("run-1"), pacing=pacing)
 
     assert pacing.use().spent_bytes == result.report.stored_bytes
+    assert target.flat.read_bytes() == disk.read_bytes()
+
+
+class Hardest(Effort):
+    """Finds at once that there is time for the highest level."""
+
+    def look(self, now_s: float, busy_s: float) -> None:
+        assert busy_s >= 0
+        self._compressor.level = CompressionLevel.EXTREME
+
+
+def test_how_hard_to_compress_may_change_on_the_way(disk: Path, target: Target, listening: Listening) -> None:
+    end = listening.end(level=CompressionLevel.AUTO)
+    effort = Hardest(end.compressor, CompressionLevel.AUTO, threads=2, now_s=0)
+
+    send(disk, end, request("run-1"), effort=effort)
+
+    assert end.compressor.level is CompressionLevel.EXTREME
     assert target.flat.read_bytes() == disk.read_bytes()
 
 
