@@ -216,7 +216,7 @@ class Hardest(Effort):
     """Finds at once that there is time for the highest level."""
 
     def look(self, now_s: float, busy_s: float) -> None:
-        assert busy_s >= 0
+        assert now_s > busy_s >= 0
         self._compressor.level = CompressionLevel.EXTREME
 
 
