@@ -176,8 +176,8 @@ def _done(ask: Ask, warden: Warden) -> Answer:
     left_s: tuple[float, ...] = ()
     match ask.verb:
         case "sweep":
-            count = warden.sweep()
-            log.info("%d objects were not locked, and are now", count)
+            if count := warden.sweep():
+                log.info("objects that were not locked, and are now: %d", count)
         case "lock" | "renew":
             count = warden.lock(ask.names, renew=ask.verb == "renew")
         case "keep":

@@ -24,7 +24,9 @@ from proxy_worker.link.messages import (
     Put,
     PutDone,
     RemoveLeftovers,
+    Renew,
     Stat,
+    TermsOf,
     decoded,
     encoded,
 )
@@ -234,6 +236,8 @@ MESSAGES = st.one_of(
             st.builds(ListNames, st.just("main"), st.text(max_size=8)),
             st.builds(RemoveLeftovers, st.just("main"), st.floats()),
             st.builds(Prepare, st.just("main")),
+            st.builds(Renew, st.just("main"), st.lists(st.text(max_size=8) | st.just("packs/ab/one")).map(tuple)),
+            st.builds(TermsOf, st.just("main"), st.lists(st.text(max_size=8)).map(tuple)),
         ),
     ),
 )
@@ -262,7 +266,9 @@ def fuzzed(tmp_path_factory: pytest.TempPathFactory) -> object:
 @given(
     calls=st.lists(
         st.tuples(
-            st.sampled_from(["Put", "Get", "Stat", "List", "Delete", "Prepare", "RemoveLeftovers"]),
+            st.sampled_from(
+                ["Put", "Get", "Stat", "List", "Delete", "Prepare", "RemoveLeftovers", "Renew", "TermsOf", "Keep"]
+            ),
             MESSAGES,
             FRAMES,
         ),

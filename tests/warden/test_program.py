@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
@@ -12,17 +13,22 @@ from pathlib import Path
 import pytest
 
 from proxy_worker.repository.store import ObjectLockedError
+from proxy_worker.repository.store.remote import RemoteStore
 from proxy_worker.warden import fitness
 from proxy_worker.warden.rights import HardeningRefusedError
+from scheduler.pki.certificates import Role
+from tests.gateway.serving import Fleet
 from tests.simulators.loop_devices import run
 from tests.system.live_fleet import wait_until
 from tests.warden.vault import (
+    AS_GATEWAY,
     DAY_S,
     OWNER,
     command,
     give_away,
     program,
     refusal_of,
+    serving_process,
     settings_in,
     write,
 )
@@ -46,6 +52,9 @@ def test_it_keeps_one_right_and_answers_the_folders_owner_alone(root: Path, plac
         warden.client.connect()
         with pytest.raises(PermissionError):
             (root / "packs/ab/one").unlink()
+
+        assert "another warden" in refusal_of(*command(place))
+        warden.client.connect()
     assert (place / "state/main").stat().st_mode & 0o007 == 0
 
 
@@ -83,14 +92,14 @@ def test_what_it_said_was_locked_is_locked_after_a_kill_and_for_no_less(root: Pa
 
 
 def test_a_term_ends_by_the_real_clock(root: Path, place: Path) -> None:
-    settings_in(place, root, days=2 / DAY_S)
+    settings_in(place, root, days=1 / DAY_S)
     for name in ("points/vm/run", "config/1"):
         write(root, name)
     give_away(root)
     with program(place) as warden:
         client = warden.client
         client.connect()
-        wait_until(lambda: next(client.left_s(["points/vm/run"])) == 0, "two seconds to pass", timeout_s=60)
+        wait_until(lambda: next(client.left_s(["points/vm/run"])) == 0, "a second to pass", timeout_s=60)
         client.release("points/vm/run")
         (root / "points/vm/run").unlink()
         assert list(client.left_s(["config/1"])) == [math.inf]
@@ -156,13 +165,6 @@ def test_it_refuses_where_the_gateway_could_get_around_it(
     assert why in refusal_of(*command(place))
 
 
-def test_a_second_one_leaves_the_first_alone(root: Path, place: Path) -> None:
-    settings_in(place, root)
-    with program(place) as warden:
-        assert "another warden" in refusal_of(*command(place))
-        warden.client.connect()
-
-
 @pytest.mark.parametrize(
     ("mode", "group", "hidden", "refused"),
     [
@@ -182,3 +184,26 @@ def test_what_the_gateway_may_change_or_enter_is_in_reach(
     place.chmod(mode)
     with pytest.raises(HardeningRefusedError) if refused else nullcontext():
         fitness.require_out_of_reach(place, root.stat(), hidden=hidden)
+
+
+def test_a_gateway_serves_what_is_hardened_only_beside_its_warden_and_without_rights(
+    root: Path, place: Path
+) -> None:
+    fleet = Fleet.made(place / "fleet")
+    keeper, proxy = fleet.identity("vault", Role.GATEWAY), fleet.identity("proxy-1")
+    settings = settings_in(place, root)
+    settings.write_text(settings.read_text().replace('"vault', f'"{keeper.certificate.parent}/vault').replace(
+        '"ca.pem"', f'"{keeper.ca_file}"'
+    ))  # fmt: skip
+    serve = [sys.executable, "-m", "proxy_worker", "serve", "--json", "--config", str(settings)]
+    assert "it runs as root" in refusal_of(*serve)
+    assert "repository main is to be hardened, and isn't" in refusal_of(*AS_GATEWAY, *serve)
+
+    with program(place), serving_process(*AS_GATEWAY, *serve) as port:
+        store = RemoteStore(f"proxyfleet://127.0.0.1:{port}/main", proxy)
+        assert store.put_if_absent("packs/ab/one", [b"content"])
+        with pytest.raises(PermissionError):
+            (root / "packs/ab/one").unlink()
+        with pytest.raises(ObjectLockedError):
+            RemoteStore(f"proxyfleet://127.0.0.1:{port}/main", keeper).delete("packs/ab/one")
+        assert store.get("packs/ab/one") == b"content"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import secrets
 import signal
@@ -179,6 +180,30 @@ def program(folder: Path) -> Iterator[Program]:
     finally:
         process.terminate()
         assert process.wait(60) in {0, -signal.SIGKILL}, log.read_text()
+
+
+AS_GATEWAY = (
+    "setpriv",
+    f"--reuid={OWNER}",
+    f"--regid={OWNER}",
+    "--clear-groups",
+    "--inh-caps=+dac_read_search",
+    "--ambient-caps=+dac_read_search",
+    "--bounding-set=-all,+dac_read_search",
+    "--no-new-privs",
+)
+"""As `OWNER`; it may read all the same, since the interpreter may lie where others can't."""
+
+
+@contextmanager
+def serving_process(*arguments: str) -> Iterator[int]:
+    """A gateway as a process; the port that it says."""
+    with subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            yield json.loads(process.stdout.readline())["port"]
+        finally:
+            process.terminate()
 
 
 def refusal_of(*arguments: str) -> str:

@@ -203,6 +203,9 @@ def test_beside_a_hardened_repository_no_other_mode_can_be_declared(
         "--transport-mode direct_storage is unavailable: its machine keeps hardened repository 'vault'"
         in squeezed(refused.err)
     )
+    by_name = ("--host", "localhost", "--host-key", machine.fingerprint, "--transport-mode", "virtual_appliance")
+    refused = beside_a_vault("proxy", "add", "p1", *by_name, "--yes")
+    assert "--transport-mode virtual_appliance is unavailable" in squeezed(refused.err), "localhost is that machine"
     added = add(beside_a_vault, machine, "p1")
     assert added.code == 0, added.err
     assert "Transport mode: network only, since its machine keeps hardened repository 'vault'" in squeezed(
