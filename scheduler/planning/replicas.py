@@ -44,6 +44,11 @@ class ReplicaTerms(BaseModel):
     streams: Streams = DEFAULT_STREAMS
     """How many pieces of one disk are sent at a time, each over a connection of its own."""
 
+    def does_without(self, datastore: str) -> bool:
+        """Whether a datastore's VMs need not be known: a target in which nothing lies yet looks like one that isn't
+        mounted."""
+        return datastore == self.datastore and not self.mapped
+
 
 @dataclass(frozen=True, slots=True)
 class PlannedReplica:

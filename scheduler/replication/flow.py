@@ -20,6 +20,7 @@ from proxy_worker.contract.replication_outcome import ReplicaPointResult
 from proxy_worker.contract.specification import TaskBody
 from scheduler.planning.replicas import ReplicaTerms
 from scheduler.replication import tasks
+from scheduler.replication.points import add_point, remove_surplus
 from scheduler.runs.journal import Journal
 from scheduler.runs.outcome import Outcome
 from scheduler.state.asking import ask_for_run, new_id
@@ -142,10 +143,7 @@ def record_step(journal: Journal, row: LedgerTask, outcome: Outcome) -> None:
     operation.failure = operation.failure if operation.undoing else None
     replica = session.get_one(Replica, operation.replica_id)
     if isinstance(outcome.result, ReplicaPointResult):
-        point = outcome.result.point
-        kept = ReplicaPoint(replica_id=replica.id, point=point.run, created_at=point.created_at)
-        kept.reflinked, kept.size_bytes = point.reflinked, point.size_bytes
-        session.merge(kept)
+        add_point(journal, replica, outcome.result.point)
     operation.step += 1
     _take(journal, operation)
 
@@ -236,6 +234,9 @@ def _succeed(journal: Journal, operation: ReplicaOperation, replica: Replica) ->
     if replica.state is ReplicaState.PERMANENT:
         for point in session.scalars(select(ReplicaPoint).where(ReplicaPoint.replica_id == replica.id)).all():
             session.delete(point)  # they went with the mark
+    job = session.get(Job, replica.job)
+    if operation.kind is Kind.COMMIT and job is not None and job.replica is not None:
+        remove_surplus(journal, replica, job.replica.points)
     replica.changed_at = journal.now
     operation.state, operation.ended_at = WorkState.SUCCEEDED, journal.now
     logger.info("%s of replica %s: done, it is %s", operation.kind.value, replica.name, replica.state.value)

@@ -17,11 +17,11 @@ from proxy_worker.contract.replication_outcome import (
     ReplicaRemovePointResult,
 )
 from proxy_worker.contract.specification import TaskBody
-from scheduler.planning.replicas import surplus
 from scheduler.replication import tasks
 from scheduler.replication.beginning import fail_before_it_began, place_written
 from scheduler.replication.disks import queue_disk, record_disk
 from scheduler.replication.flow import record_step
+from scheduler.replication.points import add_point, remove_surplus
 from scheduler.runs.completion import end_vm_run
 from scheduler.runs.journal import Journal
 from scheduler.runs.outcome import Outcome
@@ -131,30 +131,6 @@ def _record_point(journal: Journal, row: LedgerTask, outcome: Outcome) -> None:
     end_vm_run(journal, vm_run, VmRunState.SUCCEEDED)
     if run.replica is not None:
         remove_surplus(journal, replica, run.replica.points)
-
-
-def add_point(journal: Journal, replica: Replica, point: ReplicaPointSummary) -> None:
-    """Know of a restore point of a replica."""
-    session = journal.session
-    row = session.get(ReplicaPoint, (replica.id, point.run)) or ReplicaPoint(replica_id=replica.id, point=point.run)
-    row.created_at, row.reflinked, row.size_bytes = point.created_at, point.reflinked, point.size_bytes
-    session.add(row)
-    session.flush()
-
-
-def remove_surplus(journal: Journal, replica: Replica, keep: int) -> None:
-    """Have the oldest points removed that are too many."""
-    session = journal.session
-    ordered = select(ReplicaPoint.point).where(ReplicaPoint.replica_id == replica.id)
-    points = session.scalars(ordered.order_by(ReplicaPoint.created_at, ReplicaPoint.point)).all()
-    leaving = {
-        row.body.run
-        for row in session.scalars(select(LedgerTask).where(LedgerTask.replica_id == replica.id))
-        if isinstance(row.body, ReplicaRemovePoint)
-    }
-    for point in surplus(points, keep):
-        if point not in leaving:
-            journal.open(tasks.remove_task(replica, replica.place, point, journal.now))
 
 
 def _record_removal(journal: Journal, row: LedgerTask, outcome: Outcome) -> None:

@@ -19,6 +19,7 @@ from proxy_worker.contract.specification import (
 )
 from scheduler.planning.candidates import Candidate
 from scheduler.planning.matching import needed_vcenters, needs_datastores
+from scheduler.planning.replicas import ReplicaTerms
 from scheduler.planning.selection import Plan, PlannedVm, Unplanned, plan
 from scheduler.replication.beginning import (
     begin_again,
@@ -133,7 +134,7 @@ def plan_if_scanned(journal: Journal, run: Run) -> None:
     if run.replica is not None:
         planned = with_replicas(journal, planned, run.replica, run.job, _scanned_vms(scans))
     reference = tasks.reference(repository, run.repository) if repository is not None else None
-    missing = (*_unscanned(scans), *_unread(unread), *planned.unplanned)
+    missing = (*_unscanned(scans, run.replica), *_unread(unread), *planned.unplanned)
     _record_plan(journal, run, Plan(planned.vms, missing), reference)
     for scan in scans:
         journal.close(scan)
@@ -233,11 +234,13 @@ def _scanned_vms(scans: Sequence[LedgerTask]) -> list[InventoryVm]:
     return [vm for scan in scans if isinstance(scan.result, InventoryScanResult) for vm in scan.result.vms]
 
 
-def _unscanned(scans: Sequence[LedgerTask]) -> list[Unplanned]:
+def _unscanned(scans: Sequence[LedgerTask], terms: ReplicaTerms | None) -> list[Unplanned]:
+    unknown = [scan.title.rpartition(" ")[2] for scan in scans if scan.state is not WorkState.SUCCEEDED]
+    failures = {scan.title.rpartition(" ")[2]: scan.failure for scan in scans}
     return [
-        Unplanned(f"datastore {scan.title.rpartition(' ')[2]}", f"its VMs are not known: {scan.failure}")
-        for scan in scans
-        if scan.state is not WorkState.SUCCEEDED
+        Unplanned(f"datastore {datastore}", f"its VMs are not known: {failures[datastore]}")
+        for datastore in unknown
+        if terms is None or not terms.does_without(datastore)
     ]
 
 

@@ -22,7 +22,7 @@ from proxy_worker.contract.outcome import (
     RepositoryProveResult,
     TaskFailure,
 )
-from proxy_worker.contract.specification import RepositoryAbandon
+from proxy_worker.contract.specification import InventoryScan, RepositoryAbandon
 from proxy_worker.contract.using import PointBootResult
 from scheduler.replication import outcomes as replicas
 from scheduler.restores.outcomes import record_task as record_task_of_restore
@@ -129,7 +129,10 @@ def _record_disk(run: Run, disk: DiskTask, outcome: Outcome, now: float) -> None
 
 def _record_scan(journal: Journal, row: LedgerTask, run: Run, outcome: Outcome) -> None:
     failure = outcome.failure
-    if failure is not None and failure.retryable and row.tries <= run.retry_count and not run.cancel_requested:
+    body, terms = row.body, run.replica
+    wanted = terms is None or not isinstance(body, InventoryScan) or not terms.does_without(body.datastore)
+    again = failure is not None and failure.retryable and row.tries <= run.retry_count
+    if failure is not None and again and wanted and not run.cancel_requested:
         _try_later(journal, row, run, failure)
         return
     journal.keep(row)

@@ -1,0 +1,111 @@
+"""A VM replicated from one site to another by real processes, failed over to, changed there, and brought back."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import Any
+
+from ops.demo.layout import ProxyPlace
+from ops.demo.machines import MIB, Disk, Machine, flat_path, make_machines
+from ops.demo.valkey import free_port
+from tests.system.live_fleet import LiveFleet, explained, wait_until
+
+WEB01 = Machine("web01", "ds", (Disk("scsi0:0", 16, 12, filesystem=False), Disk("scsi0:1", 8, 2, filesystem=False)))
+PLACES = (ProxyPlace("near", "primary", "ds"), ProxyPlace("far", "remote", "ds-far"))
+AWAY = """
+[[site]]
+name = "remote"
+[[datastore]]
+name = "ds-far"
+site = "remote"
+[[job]]
+name = "away"
+kind = "replication"
+vms = ["web*"]
+[job.replica]
+datastore = "ds-far"
+points = 2
+"""
+BLOCK = 256 << 10
+
+
+class TwoSites(LiveFleet):
+    """A proxy with a datastore at each of two sites; both have a certificate, and take replicas from the other."""
+
+    def _write_files(self) -> None:
+        super()._write_files()
+        (self.layout.datastores / "ds-far").mkdir()
+        self.command("scheduler", "pki", "init")
+        for place in self.proxies:
+            self.command(
+                *("scheduler", "pki", "issue", place.name, "--role", "proxy", "--address", "127.0.0.1"),
+                *("--out", str(self.layout.state / f"pki-{place.name}")),
+            )
+
+    def _configure(self, proxy: ProxyPlace) -> None:
+        super()._configure(proxy)
+        pki, port = self.layout.state / f"pki-{proxy.name}", free_port()
+        config = self.layout.proxy_config(proxy.name)
+        config.write_text(
+            f"{config.read_text()}\n[link]\n"
+            f'certificate = "{pki / proxy.name}.pem"\nkey = "{pki / proxy.name}-key.pem"\n'
+            f'ca_file = "{pki}/ca.pem"\n'
+            f'[replication]\nhost = "127.0.0.1"\nports = [{port}, {min(port + 50, 65_535)}]\n'
+        )
+
+    def run(self) -> dict[str, Any]:
+        """Run the job to its end."""
+        ended: dict[str, Any] = self.read_json("scheduler", "job", "start", "away", "--wait", "--json")
+        return ended
+
+    def replica(self) -> dict[str, Any]:
+        """What is known of it."""
+        shown: dict[str, Any] = self.read_json("scheduler", "replica", "show", "web01", "--json")
+        return shown
+
+    def operate(self, *words: str) -> str:
+        """Have something done with the replica; the state that it is in then."""
+        shown = self.read_json("scheduler", "replica", *words, "--wait", "--json")
+        return str(shown["state"])
+
+
+def test_a_vm_is_replicated_fails_over_and_comes_back_with_what_was_changed(tmp_path: Path) -> None:
+    make_machines([WEB01], tmp_path / "datastores", tmp_path / "scratch")
+    with TwoSites(tmp_path, PLACES, AWAY) as fleet, explained(fleet):
+        original = [flat_path(tmp_path / "datastores/ds/web01", disk) for disk in WEB01.disks]
+        folder = tmp_path / "datastores/ds-far/web01_replica"
+        replica = [folder / "web01_replica-flat.vmdk", folder / "web01_replica_1-flat.vmdk"]
+
+        first = fleet.run()
+        assert {(disk["proxy"], disk["target_proxy"]) for disk in first["disks"]} == {("near", "far")}
+        assert _content(replica) == _content(original)
+
+        _change(original[0], seed=1)
+        second = fleet.run()
+        assert sum(disk["stored_bytes"] for disk in second["disks"]) <= 2 * BLOCK
+        assert _content(replica) == _content(original)
+        kept = _content(original)
+
+        assert fleet.operate("failover", "web01") == "failed over"
+        _change(replica[1], seed=2)
+        fleet.command("scheduler", "replica", "failback", "web01")
+        fleet.kill("scheduler", whole_group=True)
+        fleet.start("scheduler")
+        wait_until(lambda: fleet.replica()["state"] == "failed back", "the failback to go on", timeout_s=120)
+        assert _content(original) == _content(replica) != kept
+
+        assert fleet.operate("commit", "web01") == "standby"
+        wait_until(lambda: len(fleet.replica()["points"]) == 2, "the oldest point to go", timeout_s=60)
+        assert list((tmp_path / "datastores/ds/web01/.points").iterdir()) == []
+
+
+def _content(disks: list[Path]) -> list[bytes]:
+    return [disk.read_bytes() for disk in disks]
+
+
+def _change(disk: Path, *, seed: int) -> None:
+    """Write a block of a disk, as its guest would."""
+    with disk.open("r+b") as file:
+        file.seek(MIB)
+        file.write(random.Random(seed).randbytes(BLOCK))
