@@ -21,10 +21,14 @@ from proxy_worker.repository.collector_locks import keep_locked, locked_packs
 from proxy_worker.repository.collector_marking import Marking, mark_repository, require_resolved
 from proxy_worker.repository.collector_moving import ChunkMover
 from proxy_worker.repository.collector_packs import ABSENT
-from proxy_worker.repository.collector_removal import delete_packs, fragments_of, withdraw_from_index
+from proxy_worker.repository.collector_removal import (
+    delete_fragments,
+    delete_packs,
+    fragments_of,
+    withdraw_from_index,
+)
 from proxy_worker.repository.collector_report import CollectionReport, Counted
 from proxy_worker.repository.collector_rescue import packs_still_needed
-from proxy_worker.repository.fragments import fragment_name
 from proxy_worker.repository.keyring import Secrets
 from proxy_worker.repository.pace import LOOK_AGAIN_S, Pace
 from proxy_worker.repository.pack_layout import pack_name
@@ -32,7 +36,6 @@ from proxy_worker.repository.parity_upkeep import remove_strays
 from proxy_worker.repository.repository import Repository
 from proxy_worker.repository.resealing import reseal
 from proxy_worker.repository.store import ObjectNotFoundError
-from proxy_worker.repository.store.terms import delete_if_free
 from proxy_worker.repository.withdrawal import remove_ended_points
 
 _DAY_S: Final = 24 * 3600
@@ -168,10 +171,9 @@ class _Collection:
             self._note(rescued_packs=len(condemned - doomed))
         access.index.refresh()
         partly, wholly = fragments_of(access.index.runs, doomed)
-        present = dict(self._present(doomed))
+        present = dict(self._present(doomed, marking))
         left = withdraw_from_index(access, partly, doomed.__contains__)
-        for fragment_id in sorted(wholly):
-            delete_if_free(access.store, fragment_name(fragment_id))
+        delete_fragments(access, wholly, go_on=self._go_on)
         if left:
             self._note(notes=(*self._report.notes, f"{left} fragments that can't be changed name deleted packs"))
         delete_packs(access, present, go_on=self._go_on)
@@ -181,9 +183,13 @@ class _Collection:
         self._note(freed_packs=report.freed_packs + len(present), freed_bytes=freed_bytes)
         return True
 
-    def _present(self, packs: Iterable[bytes]) -> Iterator[tuple[bytes, int]]:
-        """Those that are there, with their size in bytes; other collectors may be deleting them just now."""
+    def _present(self, packs: Iterable[bytes], marking: Marking | None) -> Iterator[tuple[bytes, int]]:
+        """Those that are there, or were when they were marked, with their size in bytes; other collectors may be
+        deleting them just now."""
         for pack_id in packs:
+            if marking and (number := marking.packs.ids.number(pack_id)) != ABSENT:
+                yield pack_id, marking.packs.measure(number)
+                continue
             with suppress(ObjectNotFoundError):
                 yield pack_id, self._access.store.size(pack_name(pack_id))
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import struct
 from array import array
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import BinaryIO, Final, NamedTuple
 
 from proxy_worker.repository.collector_ids import PREFIXES
 from proxy_worker.repository.collector_needs import Needs
@@ -20,6 +20,9 @@ _GROUP: Final = struct.Struct("<32sBI")
 """Id, kind, copies."""
 
 _MOST_NAMED: Final = 5
+
+Record = tuple[bytes, int, int, int, int]
+"""Id, kind, and the place of a copy: number of the pack, offset and stored length."""
 
 
 class Copy(NamedTuple):
@@ -45,9 +48,8 @@ class Index:
         self.runs = tuple(runs)
         self._places = [packs.places_in(run) for run in runs]
 
-    def records(self, part: int, parts: int) -> Iterator[tuple[bytes, int, int, int, int]]:
-        """Id, kind, and the place (see `Copy`) of each copy in one part of all ids; copies in packs that aren't
-        there are left out."""
+    def records(self, part: int, parts: int) -> Iterator[Record]:
+        """Each copy in one part of all ids, but those in packs that aren't there."""
         step = PREFIXES // parts
         for run, places in zip(self.runs, self._places, strict=True):
             low, high = run.lower_bound(part * step), run.lower_bound((part + 1) * step)
@@ -97,27 +99,40 @@ class Marks:
                 go_on()
                 strict, lenient = needs.part(part), also.part(part)
                 wanted = [first | second for first, second in zip(strict, lenient, strict=True)]
-                found: dict[bytes, tuple[int, list[Copy]]] = {}
-                for content_id, kind, pack, offset, stored_length in index.records(part, needs.parts):
-                    packs.chunk_bytes[pack] += stored_length
-                    if content_id not in wanted[kind]:
-                        continue
-                    _, copies = found.setdefault(content_id, (kind, []))
-                    copy = Copy(pack, offset, stored_length)
-                    if copy not in copies:
-                        copies.append(copy)
-                        packs.wanted_bytes[pack] += stored_length
-                for content_id, (kind, copies) in found.items():
-                    if len(copies) == 1:
-                        packs.live_bytes[copies[0].pack] += copies[0].stored_length
-                    else:
-                        file.write(_GROUP.pack(content_id, kind, len(copies)))
-                        file.write(b"".join(_PLACE.pack(*copy) for copy in copies))
+                found = self._count(index.records(part, needs.parts), packs, wanted, file)
                 self._note_missing(strict, found)
 
-    def _note_missing(self, strict: Sequence[set[bytes]], found: dict[bytes, tuple[int, list[Copy]]]) -> None:
+    def _count(
+        self, records: Iterable[Record], packs: Packs, wanted: Sequence[set[bytes]], file: BinaryIO
+    ) -> Set[bytes]:
+        """Count what is wanted, and write what there are several copies of; the ids of all that is there."""
+        chunk_bytes, wanted_bytes = packs.chunk_bytes, packs.wanted_bytes
+        found: dict[bytes, Record] = {}
+        several: dict[bytes, list[tuple[int, int, int]]] = {}
+        for record in records:
+            content_id, kind, pack, _, stored_length = record
+            chunk_bytes[pack] += stored_length
+            if content_id not in wanted[kind]:
+                continue
+            first = found.setdefault(content_id, record)
+            if first is not record:
+                copies = several.setdefault(content_id, [first[2:]])
+                if record[2:] in copies:
+                    continue
+                copies.append(record[2:])
+            wanted_bytes[pack] += stored_length
+        for content_id, (_, kind, pack, _, stored_length) in found.items():
+            copies = several.get(content_id, [])
+            if len(copies) > 1:
+                file.write(_GROUP.pack(content_id, kind, len(copies)))
+                file.write(b"".join(_PLACE.pack(*copy) for copy in copies))
+            else:
+                packs.live_bytes[pack] += stored_length
+        return found.keys()
+
+    def _note_missing(self, strict: Sequence[set[bytes]], found: Set[bytes]) -> None:
         for kind, ids in enumerate(strict):
-            missing = ids - found.keys()
+            missing = ids - found
             self.missing_count += len(missing)
             for content_id in sorted(missing)[: _MOST_NAMED - len(self.missing)]:
                 self.missing.append((kind, content_id))

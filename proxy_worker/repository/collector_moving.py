@@ -10,6 +10,7 @@ from array import array
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
+from functools import partial
 from typing import Final
 
 import xxhash
@@ -17,12 +18,15 @@ import xxhash
 from proxy_worker.contract.errors import DamageError
 from proxy_worker.repository.access import Access
 from proxy_worker.repository.collector_packs import Packs
-from proxy_worker.repository.keyring import Secrets
+from proxy_worker.repository.index_run import group_digest
+from proxy_worker.repository.keyring import ID_BYTES, Secrets
 from proxy_worker.repository.new_packs import PACKS_PER_FRAGMENT, NewPacks
 from proxy_worker.repository.pack_layout import Chunk, ChunkKind, Footer, PackLayoutError, PackTable, pack_name
 from proxy_worker.repository.packs import PackBytes, WholePack, read_footer, read_table, unreadable_as_damage
 from proxy_worker.repository.store import ObjectNotFoundError, ObjectUnreadableError
 
+_FEW_CHUNKS: Final = 4
+"""So few are sooner compared with the index than a signature is verified."""
 _SMALL_BYTES: Final = 1 << 20
 """Packs up to this size are read at once, though not all of them may be needed."""
 
@@ -78,7 +82,8 @@ class ChunkMover:
         try:
             pack = self._opened(number)
             footer = read_footer(pack, pack_id)
-            table, signer = read_table(pack, access.sealer, pack_id, footer)
+            vouched = partial(self._is_vouched_for, pack_id, wanted) if len(wanted) <= _FEW_CHUNKS else None
+            table, signer = read_table(pack, access.sealer, pack_id, footer, is_vouched_for=vouched)
             if not self._made.speaks_for(signer.group):
                 self.left[number] = f"it is of trust group {signer.group}; use the passphrase"
                 return None
@@ -91,6 +96,25 @@ class ChunkMover:
             return None
         self._sources[signer.group].append(number)
         return signer.group
+
+    def _is_vouched_for(self, pack_id: bytes, wanted: frozenset[int], table: PackTable, group: str) -> bool:
+        """Whether the index knows each wanted chunk as the table has it, from fragments of the pack's own group."""
+        digest = group_digest(group)
+
+        def is_known(block_id: bytes, *told: int) -> bool:
+            return any(
+                tuple(copy[1:]) == told
+                and (copy.pack.pack_id, copy.pack.group) == (pack_id, digest)
+                and copy.pack.data_keys == table.data_keys
+                for copy in self._access.index.find(block_id)
+            )
+
+        for chunk in table:
+            if chunk.offset in wanted:
+                ids = [chunk.ids[at : at + ID_BYTES] for at in range(0, len(chunk.ids), ID_BYTES)]
+                if not all(is_known(one, *chunk[:7], place, len(ids)) for place, one in enumerate(ids)):
+                    return False
+        return True
 
     def _opened(self, number: int) -> PackBytes:
         if 0 < self._packs.size_bytes[number] <= _SMALL_BYTES:

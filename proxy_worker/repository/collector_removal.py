@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import islice
+from typing import Final
 
 from proxy_worker.contract.errors import DamageError
 from proxy_worker.repository.access import Access
@@ -24,6 +27,9 @@ from proxy_worker.repository.store import ObjectNotFoundError
 from proxy_worker.repository.store.terms import delete_if_free, terms_left_s
 
 _RECORDS_PER_FRAGMENT = 100_000
+_THREADS: Final = 8
+_AT_ONCE: Final = 64
+"""A thread's share: small repositories need one thread."""
 
 
 @dataclass
@@ -88,15 +94,35 @@ def withdraw_from_index(access: Access, fragment_ids: Iterable[bytes], gone: Cal
     return left
 
 
-def delete_packs(access: Access, pack_ids: Iterable[bytes], *, go_on: Callable[[], None]) -> int:
-    """Delete packs; how many have gone. One whose term has begun anew stays, as if nobody had condemned it."""
-    count = 0
-    for pack_id in sorted(pack_ids):
-        go_on()
+def delete_packs(access: Access, pack_ids: Iterable[bytes], *, go_on: Callable[[], None]) -> None:
+    """Delete packs. One whose term has begun anew stays, as if nobody had condemned it."""
+
+    def delete(pack_id: bytes) -> None:
         if access.parity:
             delete_if_free(access.store, parity_name(pack_id))
-        count += delete_if_free(access.store, pack_name(pack_id))
-    return count
+        delete_if_free(access.store, pack_name(pack_id))
+
+    _delete_all(pack_ids, delete, go_on)
+
+
+def delete_fragments(access: Access, fragment_ids: Iterable[bytes], *, go_on: Callable[[], None]) -> None:
+    """Delete fragments, but those that must stay yet."""
+    _delete_all(fragment_ids, lambda fragment_id: delete_if_free(access.store, fragment_name(fragment_id)), go_on)
+
+
+def _delete_all(ids: Iterable[bytes], delete: Callable[[bytes], object], go_on: Callable[[], None]) -> None:
+    """Delete in several threads: of deleting little is work, and most of it waiting."""
+    left = iter(sorted(ids))
+
+    def delete_some(some: Sequence[bytes]) -> None:
+        for one in some:
+            delete(one)
+
+    with ThreadPoolExecutor(_THREADS, thread_name_prefix="delete") as threads:
+        while some := list(islice(left, _THREADS * _AT_ONCE)):
+            go_on()
+            for _ in threads.map(delete_some, (some[at : at + _AT_ONCE] for at in range(0, len(some), _AT_ONCE))):
+                pass
 
 
 def _replace(access: Access, rest: _Rest) -> None:

@@ -102,6 +102,17 @@ class SignatureVerifier:
         self._known: dict[bytes, tuple[CertificateBody, Ed25519PublicKey]] = {}
         self._lock = threading.Lock()
 
+    def open_claimed(self, data: bytes) -> tuple[bytes, CertificateBody]:
+        """The payload and who is said to have signed it: for what something else vouches for. Raises as `open`."""
+        try:
+            envelope = msgspec.msgpack.decode(data, type=Envelope)
+            certificate = msgspec.msgpack.decode(envelope.certificate, type=Certificate)
+            body = msgspec.msgpack.decode(certificate.body, type=CertificateBody)
+        except msgspec.MsgspecError as error:
+            raise SignatureError("it is not a signed object") from error
+        self._require_not_revoked(body)
+        return envelope.payload, body
+
     def open(self, name: str, data: bytes) -> tuple[bytes, CertificateBody]:
         """The payload and its signer; raises `SignatureError`, also for a writer that has been shut out."""
         try:
@@ -112,9 +123,12 @@ class SignatureVerifier:
             raise SignatureError("it is not a signed object") from error
         except InvalidSignature as error:
             raise SignatureError("its signature is wrong") from error
+        self._require_not_revoked(body)
+        return envelope.payload, body
+
+    def _require_not_revoked(self, body: CertificateBody) -> None:
         if body.writer_id in self._revoked:
             raise RevokedSignatureError(f"its writer {body.label} ({body.writer_id.hex()}) has been shut out")
-        return envelope.payload, body
 
     def _certified(self, certificate: bytes) -> tuple[CertificateBody, Ed25519PublicKey]:
         with self._lock:
