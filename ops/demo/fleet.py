@@ -73,6 +73,17 @@ def start_server(supervisor: Supervisor, layout: Layout, *, extra: Mapping[str, 
     say("  scheduler      scheduler serve, with a proxy of its own for restores: server")
 
 
+def make_certificates(shell: Shell, layout: Layout) -> None:
+    """Make the fleet's authority, and a certificate for each proxy."""
+    shell.run("scheduler", "pki", "init")
+    for proxy in PROXIES:
+        folder = str(layout.certificates(proxy.name))
+        shell.run(
+            *("scheduler", "pki", "issue", proxy.name, "--role", "proxy", "--site", proxy.site),
+            *("--address", "127.0.0.1", "--out", folder),
+        )
+
+
 def start_proxies(supervisor: Supervisor, layout: Layout) -> None:
     """Start the three proxies."""
     for proxy in PROXIES:

@@ -17,12 +17,14 @@ class ProxyPlace:
     name: str
     site: str
     datastore: str
+    address: str | None = None
+    """What traffic rules go by. All of them are this machine: it stands for one of the site's network."""
 
 
 PROXIES = (
-    ProxyPlace("primary-1", "primary", "primary-ds"),
-    ProxyPlace("primary-2", "primary", "primary-ds"),
-    ProxyPlace("remote-1", "remote", "remote-ds"),
+    ProxyPlace("primary-1", "primary", "primary-ds", "10.1.0.1"),
+    ProxyPlace("primary-2", "primary", "primary-ds", "10.1.0.2"),
+    ProxyPlace("remote-1", "remote", "remote-ds", "10.2.0.1"),
 )
 
 
@@ -89,6 +91,10 @@ class Layout:
         """`user:password` for Flower."""
         return self.secrets("flower") / "flower"
 
+    def certificates(self, name: str) -> Path:
+        """A proxy's certificate and its key."""
+        return self.state / "certificates" / name
+
     def secrets(self, holder: str) -> Path:
         """The secrets of `server`, `proxies` or `flower`: one file each."""
         return self.state / "secrets" / holder
@@ -121,8 +127,13 @@ class Layout:
             name=proxy.name,
             site=proxy.site,
             datastore=proxy.datastore,
+            address=f'address = "{proxy.address}"' if proxy.address else "",
             public_key=self.public_key.read_text().strip(),
         )
+        if self.certificates(proxy.name).exists():
+            link = self.scratch / "link.toml"
+            self.render(HERE / "templates/link.toml", link, name=proxy.name)
+            path.write_text(path.read_text() + link.read_text())
         return path
 
     def render(self, template: Path, target: Path, **values: str) -> None:

@@ -94,7 +94,7 @@ def change(machine: Machine, disk: Disk, datastores: Path, scratch: Path, *, day
 def change_disk(flat: Path, disk: Disk, scratch: Path, *, day: int = 1) -> str:
     """Let a day pass on the disk whose bytes are in `flat`; see `change`."""
     if disk.filesystem:
-        return _change_files(flat, scratch)
+        return _change_files(flat, scratch, day)
     return _change_records(flat, disk, day)
 
 
@@ -123,16 +123,17 @@ def _fill_with_files(flat: Path, disk: Disk, files: Iterator[Path], staging: Pat
     shutil.rmtree(staging)
 
 
-def _change_files(flat: Path, scratch: Path) -> str:
-    """Rewrite, remove and add files inside the filesystem without mounting it."""
+def _change_files(flat: Path, scratch: Path, day: int) -> str:
+    """Remove and add files inside the filesystem without mounting it."""
     scratch.mkdir(parents=True, exist_ok=True)
     report = scratch / "report.bin"
-    report.write_bytes(random.Random(str(flat)).randbytes(3 * MIB))
+    report.write_bytes(random.Random(f"{flat} {day}").randbytes(3 * MIB))
     log = scratch / "access.log"
     log.write_text("".join(f"{n:08d} GET /index.html 200\n" for n in range(60_000)))
     commands = scratch / "commands"
     commands.write_text(
-        f"rm /etc/hostname\nmkdir /var\nwrite {report} /var/report.bin\nwrite {log} /var/access.log\nquit\n"
+        f"rm /{'etc/hostname' if day == 1 else f'day{day - 1}/access.log'}\n"
+        f"mkdir /day{day}\nwrite {report} /day{day}/report.bin\nwrite {log} /day{day}/access.log\nquit\n"
     )
     run_tool(["debugfs", "-w", "-f", str(commands), str(flat)])
     run_tool(["e2fsck", "-f", "-n", str(flat)])

@@ -1,18 +1,25 @@
-"""What the demo shows, in order: fleet, first backup, a day of changes, incremental, restore, comparison."""
+"""What the demo shows, in order: fleet, first backup, a day of changes, incremental, restore, comparison; then a
+replica at the other site, through a traffic rule, which takes its original's place for a while.
+"""
 
 from __future__ import annotations
 
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from ops.demo import fleet
 from ops.demo.layout import PROXIES, Layout
-from ops.demo.machines import MACHINES, Disk, Machine, change, flat_path, make_machines
+from ops.demo.machines import MACHINES, Disk, Machine, change, change_disk, flat_path, make_machines
 from ops.demo.processes import Supervisor
 from ops.demo.summary import RunFigures, show_disks, show_next_steps, show_runs
 from ops.demo.terminal import Shell, heading, say
 
 JOB = "nightly"
+REPLICATED = next(machine for machine in MACHINES if machine.name == "db01")
+RULE = "between-sites"
+RULED_S = 8.0
+"""How long the traffic rule holds."""
 
 
 class Story:
@@ -34,6 +41,8 @@ class Story:
         second = self._back_up("incremental")
         self._restore_everything()
         self._restore_the_day_before(original)
+        self._replicate()
+        self._fail_over_and_back()
         heading("Summary")
         show_runs([first, second])
         show_disks([first, second])
@@ -54,6 +63,7 @@ class Story:
         fleet.make_repository(self._shell, layout)
         heading("A backup server, three proxies and Flower")
         fleet.start_server(self._supervisor, layout)
+        fleet.make_certificates(self._shell, layout)
         fleet.start_proxies(self._supervisor, layout)
         fleet.start_flower(self._supervisor, layout)
         heading("The fleet as one file declares it")
@@ -92,6 +102,43 @@ class Story:
         target = self._layout.restored / f"{vm}-the-day-before.img"
         self._restore(vm, key, target, "--point", oldest["point"])
         fleet.compare(f"{vm} {key} of the first run", original, fleet.sha256(target))
+
+    def _replicate(self) -> None:
+        heading(f"A replica of {REPLICATED.name} at the remote site, held to 80 Mbit/s by a traffic rule")
+        rule = ("--from", "10.1.0.0/16", "--to", "10.2.0.0/16", "--limit", "80 Mbit/s")
+        self._shell.run("scheduler", "traffic-rule", "add", RULE, *rule)
+        say(f"  After {RULED_S:.0f} s the rule goes, and the rate rises.")
+        with ThreadPoolExecutor(1) as beside:
+            removed = beside.submit(self._remove_the_rule)
+            self._shell.run("scheduler", "job", "start", "away", "--wait")
+            removed.result()
+        self._compare_with_replica()
+
+    def _remove_the_rule(self) -> None:
+        time.sleep(RULED_S)
+        self._shell.run_quietly("scheduler", "traffic-rule", "remove", RULE)
+
+    def _fail_over_and_back(self) -> None:
+        vm = REPLICATED.name
+        heading(f"{vm} is lost: its replica takes over, works for a day, and gives back what it has done")
+        self._shell.run("scheduler", "replica", "failover", vm, "--wait")
+        for disk in REPLICATED.disks:
+            what = change_disk(flat_path(self._replica, disk), disk, self._layout.scratch, day=2)
+            say(f"  {self._replica.name:<12} {disk.key:<8} {what}")
+        self._shell.run("scheduler", "replica", "failback", vm, "--wait")
+        self._compare_with_replica()
+        self._shell.run("scheduler", "replica", "commit", vm, "--wait")
+        self._shell.run("scheduler", "replica", "list")
+
+    def _compare_with_replica(self) -> None:
+        for disk in REPLICATED.disks:
+            found = fleet.sha256(flat_path(self._replica, disk))
+            fleet.compare(f"{REPLICATED.name} {disk.key} and its replica", self._digest(REPLICATED, disk), found)
+
+    @property
+    def _replica(self) -> Path:
+        """Where the replica lies."""
+        return self._layout.datastores / "remote-ds" / f"{REPLICATED.name}_replica"
 
     def _restore(self, vm: str, key: str, target: Path, *options: str) -> None:
         target.parent.mkdir(exist_ok=True)

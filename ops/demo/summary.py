@@ -79,6 +79,7 @@ def show_next_steps(layout: Layout, *, kept: bool) -> None:
         "scheduler run list",
         "scheduler point list",
         "scheduler proxy drain primary-1",
+        "scheduler replica failover db01 --wait",
         f"scheduler restore disk --vm web01 --disk scsi0:0 --to {layout.restored}/again.img --wait",
     ]
     flower = f"Flower: http://127.0.0.1:{layout.flower_port}, user and password in {_relative(layout.flower_user)}"

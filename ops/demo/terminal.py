@@ -43,12 +43,16 @@ class Shell:
 
     def read_json(self, *command: str) -> Any:
         """Run it, show nothing, and return the JSON that it prints."""
+        return json.loads(self.run_quietly(*command))
+
+    def run_quietly(self, *command: str) -> str:
+        """Run it, show nothing, and return what it prints; raises `DemoError` when it fails."""
         done = subprocess.run(
             self._resolved(command), env=self._environment, check=False, capture_output=True, text=True
         )
         if done.returncode != 0:
             raise DemoError(f"`{shlex.join(command)}` ended with code {done.returncode}: {done.stderr.strip()}")
-        return json.loads(done.stdout)
+        return done.stdout
 
     def _echo(self, command: Sequence[str]) -> None:
         console.print(f"[bold]$ {shlex.join(_relative(word) for word in command)}[/]", soft_wrap=True)

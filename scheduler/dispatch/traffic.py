@@ -52,7 +52,10 @@ class DeclaredTraffic:
         in_force = [
             (kind, tuple(rule for rule in self.rules if not rule.why_not(kind, moment))) for kind in TrafficKind
         ]
-        return Situation(tuple(in_force), tuple(self.hosts.items()), tuple(addresses))
+        replicating = frozenset(
+            name for name, proxy in view.proxies.items() if proxy.registration.replication is not None
+        )
+        return Situation(tuple(in_force), tuple(self.hosts.items()), tuple(addresses), replicating)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,17 +66,21 @@ class Situation:
     hosts: tuple[tuple[str, Address], ...]
     addresses: tuple[tuple[str, str], ...]
     """Of proxies, by name."""
+    replicating: frozenset[str]
+    """Proxies that can send replicas to each other."""
 
     def traffic(self) -> Traffic:
-        """What holds between which proxies and repositories."""
+        """What holds between which proxies and repositories, and which proxies and others."""
         limits: dict[str, int] = {}
         flows: dict[Flow, tuple[str, ...]] = {}
+        proxies = tuple((proxy, ip_address(text)) for proxy, text in self.addresses)
+        peers = tuple((proxy, address) for proxy, address in proxies if proxy in self.replicating)
         for kind, rules in self.in_force:
-            for proxy, text in self.addresses if rules else ():
-                address = ip_address(text)
-                for repository, host in self.hosts:
+            starts, ends = (peers, peers) if kind is TrafficKind.REPLICATION else (proxies, self.hosts)
+            for proxy, address in starts if rules else ():
+                for end, host in ends:
                     if found := rules_between(rules, address, host):
-                        flows[Flow(kind, repository, proxy)] = tuple(rule.name for rule in found)
+                        flows[Flow(kind, end, proxy)] = tuple(rule.name for rule in found)
                         limits.update((rule.name, rule.bytes_per_s or 0) for rule in found)
         return Traffic(limits, flows)
 

@@ -116,7 +116,8 @@ Ranges = Annotated[
 
 
 class TrafficRule(BaseModel):
-    """A limit of what proxies exchange with repositories between two sets of addresses, over the whole fleet.
+    """A limit of what proxies exchange with repositories, and with each other, between two sets of addresses, over
+    the whole fleet.
 
     Or the wish that it be encrypted.
     All jobs that a rule holds for have equal parts of its limit. Where several rules hold, each is kept: the lowest

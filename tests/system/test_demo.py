@@ -30,7 +30,8 @@ def test_the_whole_story_and_a_fleet_that_runs_on(state: Path) -> None:
     told = subprocess.run([*DEMO, str(state), "--keep"], capture_output=True, text=True, check=False, timeout=360)
 
     assert told.returncode == 0, told.stdout + told.stderr
-    assert told.stdout.count("  equal  ") == 6
+    assert told.stdout.count("  equal  ") == 10
+    assert "state           standby since" in told.stdout, "the replica after its failback"
     summary = told.stdout.partition("== Summary")[2]
     for figure in ("processed", "read", "transferred", "stored", "reduction", "rate", "bottleneck"):
         assert figure in summary

@@ -10,6 +10,7 @@ import redis
 from ops.demo.valkey import EmbeddedValkey
 from proxy_worker.contract.names import TrafficKind
 from proxy_worker.contract.outcome import ProxyRegistration
+from proxy_worker.contract.replication_outcome import ReplicationOffer
 from proxy_worker.ledger import Flow, Ledger, ProxyIdentity
 from scheduler.dispatch.traffic import DeclaredTraffic, TrafficOrders
 from scheduler.fleet.models import Fleet
@@ -76,6 +77,20 @@ def test_rules_hold_for_proxies_and_repositories_whose_places_are_known(
     restores = {flow: rules for flow, rules in traffic.flows.items() if flow.kind is TrafficKind.RESTORE}
     assert restores == {Flow(TrafficKind.RESTORE, "remote", "near"): ("office",)}
     assert traffic.flows[Flow(TrafficKind.COPY, "remote", "near")] == ("office", "wan")
+
+
+def test_rules_hold_between_proxies_that_replicate(tmp_path: Path, valkey: EmbeddedValkey) -> None:
+    rules = declared(tmp_path)
+    with fleet_of(valkey, other="10.1.0.8", deaf="10.9.0.8") as ledger:
+        for name, address in (("near", "10.1.0.7"), ("far", "10.9.0.7")):
+            offer = registration(name).model_copy(
+                update={"address": address, "replication": ReplicationOffer(host=address)}
+            )
+            ledger.register(offer, ProxyIdentity(name, "instance", life="life", lock="lock"))
+        flows = rules.situation(ledger.view(), EVENING).traffic().flows
+
+    between = {(flow.proxy, flow.repository) for flow in flows if flow.kind is TrafficKind.REPLICATION}
+    assert between == {("near", "far"), ("far", "near")}
 
 
 def test_the_ledger_hears_of_a_window_that_closes_and_of_everything_again_once_it_is_another(
