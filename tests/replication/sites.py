@@ -56,9 +56,9 @@ class Target:
     control: Control = field(default_factory=Unattended)
 
     @classmethod
-    def made(cls, folder: Path, **others: str) -> Target:
+    def made(cls, folder: Path) -> Target:
         (folder / "ds-dr").mkdir(parents=True)
-        return cls(folder / "ds-dr", folder / "state", **others)
+        return cls(folder / "ds-dr", folder / "state")
 
     @property
     def connections(self) -> Connections:

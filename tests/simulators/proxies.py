@@ -295,8 +295,9 @@ class SimulatedFleet:
 def listening(proxy: str) -> DiskProgress:
     """What a target tells once it listens."""
     receiver = Receiver(proxy=proxy, host="127.0.0.1", port=1)
-    figures = dict.fromkeys(("processed_bytes", "read_bytes", "stored_bytes"), 0)
-    return DiskProgress(size_bytes=DISK_BYTES, rate=0.0, ready=receiver, **figures)
+    return DiskProgress(
+        size_bytes=DISK_BYTES, processed_bytes=0, read_bytes=0, stored_bytes=0, rate=0.0, ready=receiver
+    )
 
 
 def disk_report() -> DiskReport:
