@@ -6,6 +6,7 @@ import contextlib
 import errno
 import fcntl
 import os
+import stat
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -34,8 +35,13 @@ def can_share(folder: Path) -> bool:
 def copy_file(source: int, target: int, go_on: Callable[[], None]) -> bool:
     """Make an empty file a copy of another, durably; `go_on`, which may raise, is called between pieces.
 
-    Returns whether it shares its blocks. Raises OSError.
+    Its owner and permissions are those of the other, as far as this process may set them. Returns whether it shares
+    its blocks. Raises OSError.
     """
+    status = os.fstat(source)
+    with contextlib.suppress(PermissionError):
+        os.fchown(target, status.st_uid, status.st_gid)
+    os.fchmod(target, stat.S_IMODE(status.st_mode))
     try:
         fcntl.ioctl(target, _FICLONE, source)
     except OSError as error:

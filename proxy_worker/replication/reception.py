@@ -39,6 +39,7 @@ from proxy_worker.replication.errors import (
     ReplicaDiffersError,
     ReplicaDiskSizeError,
     ReplicaTooLargeError,
+    ReplicaUnwritableError,
     SessionEndedError,
 )
 from proxy_worker.replication.folder import LARGEST_CONFIGURATION_BYTES, Marker, ReplicaFolder
@@ -254,7 +255,11 @@ class Reception:
             self._trust = self._table.open(asked.size_bytes, looks)
         except OSError as error:
             disk.close()
-            raise self._folder.unwritable(error) from error
+            raise ReplicaUnwritableError(
+                f"the digests of {self.name} can't be kept",
+                why=str(error),
+                remedy="Make room in the state_dir of its proxy.",
+            ) from error
         self._open = disk
         self.done.size_bytes = asked.size_bytes
         known = asked.parent is not None and self._trust.basis == asked.parent

@@ -124,6 +124,9 @@ class Table:
             if self._trust.why:
                 os.ftruncate(descriptor, 0)
             os.ftruncate(descriptor, length)
+            os.posix_fallocate(
+                descriptor, 0, length
+            )  # a full disk is an error here, and a signal when it is mapped
             self._map = mmap.mmap(descriptor, length)
         finally:
             os.close(descriptor)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 from pathlib import Path
 
 import pytest
@@ -157,11 +158,13 @@ def test_a_failover_and_its_undoing_go_back_to_the_point_and_a_repeated_step_cha
     target: Target, disk: Path
 ) -> None:
     first = disk.read_bytes()
+    target.flat.chmod(0o640)
     make(target, "run-1")
     second_day(target, disk)
 
     points(target).revert("run-1", FAILED_OVER)
     assert target.flat.read_bytes() == first
+    assert stat.S_IMODE(target.flat.stat().st_mode) == 0o640
     assert "first" in (target.folder.path / "web01_replica.vmx").read_text()
     with target.flat.open("r+b") as file:
         file.write(b"the guest's own")

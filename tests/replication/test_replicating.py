@@ -23,6 +23,7 @@ from proxy_worker.replication.errors import (
     ReplicaFailedOverError,
     ReplicaPoweredOnError,
     ReplicaTooLargeError,
+    ReplicaUnwritableError,
     StaleSessionError,
 )
 from proxy_worker.replication.folder import Marker
@@ -185,6 +186,18 @@ def test_a_datastore_without_room_is_refused_by_name_before_anything_is_written(
             replicate_here(disk, target, request("run-1"))
 
         assert not target.flat.exists()
+
+
+def test_a_state_folder_without_room_for_digests_is_an_error_by_name(tmp_path: Path) -> None:
+    disk = make_disk(tmp_path / "huge.raw", 400 << 30, [])
+    with mounted("ext4", tmp_path) as point:
+        target = Target.made(tmp_path / "dr")
+        target.state_dir = point / "state"
+
+        with pytest.raises(
+            ReplicaUnwritableError, match=r"the digests of disk scsi0:0 .* can't be kept: .*No space left"
+        ):
+            replicate_here(disk, target, request("run-1"))
 
 
 def test_a_datastore_that_others_fill_meanwhile_ends_the_run_by_name_and_the_next_goes_on(tmp_path: Path) -> None:
