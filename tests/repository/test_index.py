@@ -91,6 +91,21 @@ def test_many_fragments_come_to_few_runs(tmp_path: Path) -> None:
         assert len(list((tmp_path / "cache").rglob("*.run"))) == len(index.runs)
 
 
+def test_what_is_withdrawn_costs_no_second_look_at_the_rest(tmp_path: Path) -> None:
+    with make_repository(tmp_path / "repository") as repository:
+        names = [publish(repository, number, [number.to_bytes(32, "big")]) for number in range(8)]
+        index = open_index(repository, tmp_path / "cache")
+        index.refresh()
+        for name in names[1::2]:
+            repository.access.store.delete(name)
+        for name in names[::2]:
+            Path(tmp_path / "repository" / name).write_bytes(b"not to be read")
+
+        index.refresh()
+        assert [bool(index.find(number.to_bytes(32, "big"))) for number in range(8)] == [True, False] * 4
+        assert index.damaged == {}
+
+
 def test_runs_of_more_records_than_a_partition_stay_sorted(tmp_path: Path) -> None:
     with make_repository(tmp_path / "repository") as repository:
         held = [blake3.blake3(number.to_bytes(4, "big")).digest() for number in range(60_000)]
