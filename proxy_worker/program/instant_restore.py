@@ -21,9 +21,9 @@ class InstantRestoreSettings(Settings):
     listen: IPvAnyAddress = IPv4Address("0.0.0.0")  # noqa: S104 - clients are elsewhere, and limited
     """The address that is listened at."""
     port: Annotated[int, Field(ge=1, le=65535)] = 2049
-    """ESXi finds no other but by the portmapper."""
+    """Where it listens."""
     portmapper: bool = True
-    """Whether to be this machine's portmapper, at port 111, which ESXi asks for the port; no other may run."""
+    """Whether ESXi finds it by this machine's portmapper, at port 111: rpcbind's, or its own where none runs."""
     folder: Path = Path("served")
     """Keeps what VMs write until their disks are in production: it needs room for that. Relative to `state_dir`."""
 

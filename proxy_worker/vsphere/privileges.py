@@ -17,6 +17,7 @@ class Purpose(StrEnum):
     BACKUP = "backup"
     HOT_ADD = "virtual appliance mode"
     RESTORE = "restore"
+    INSTANT_RESTORE = "instant restore"
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +88,12 @@ ROLE: Final[tuple[Privilege, ...]] = (
             "VirtualMachine.Provisioning.PutVmFiles",
             "Virtual machine > Provisioning > Allow virtual machine files upload",
         ),
+    ),
+    *_of(
+        Purpose.INSTANT_RESTORE,
+        ("Host.Config.Storage", "Host > Configuration > Storage partition configuration"),
+        ("Resource.ColdMigrate", "Resource > Migrate powered off virtual machine"),
+        ("Resource.HotMigrate", "Resource > Migrate powered on virtual machine"),
     ),
 )
 

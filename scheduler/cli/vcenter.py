@@ -38,6 +38,7 @@ class Purpose(StrEnum):
     BACKUP = "backup"
     HOT_ADD = "hot-add"
     RESTORE = "restore"
+    INSTANT_RESTORE = "instant-restore"
 
 
 @app.command()
@@ -142,7 +143,9 @@ def check(
     name: VcenterName,
     purposes: Annotated[
         list[Purpose] | None,
-        typer.Option("--for", metavar="PURPOSE", help="Only for this: backup, hot-add or restore. Repeatable."),
+        typer.Option(
+            "--for", metavar="PURPOSE", help="Only for backup, hot-add, restore or instant-restore. Repeatable."
+        ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:

@@ -17,7 +17,12 @@ from scheduler.state.models import Vcenter
 _PATIENCE: Final = Patience(total_s=5.0)
 TIMEOUT_S: Final = 20.0
 """For one answer: whoever checks a vCenter is waiting."""
-_PURPOSES: Final = {"backup": Purpose.BACKUP, "hot-add": Purpose.HOT_ADD, "restore": Purpose.RESTORE}
+_PURPOSES: Final = {
+    "backup": Purpose.BACKUP,
+    "hot-add": Purpose.HOT_ADD,
+    "restore": Purpose.RESTORE,
+    "instant-restore": Purpose.INSTANT_RESTORE,
+}
 
 
 def check_vcenter(vcenter: Vcenter, secrets_dir: Path, purposes: Sequence[str]) -> VcenterCheck:

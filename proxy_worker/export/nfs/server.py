@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import ipaddress
 import logging
 import os
@@ -17,6 +18,7 @@ from proxy_worker.export.negotiation import receive
 from proxy_worker.export.nfs.files import Files
 from proxy_worker.export.nfs.mounting import mount_program, portmap_program
 from proxy_worker.export.nfs.protocol import LONGEST_TRANSFER, PORTMAP_PORT
+from proxy_worker.export.nfs.registering import register, unregister
 from proxy_worker.export.nfs.rpc import Program, answer, broken
 from proxy_worker.export.nfs.share import Shares
 from proxy_worker.export.server import ListenError
@@ -40,11 +42,19 @@ class NfsServer:
     def __init__(self, shares: Shares, listener: socket.socket, clients: Sequence[Network]) -> None:
         self._door = _Door(listener, (Files(shares).program(), mount_program(shares)), clients)
         self._portmapper: _Door | None = None
+        self._registered = False
         self.port: int = listener.getsockname()[1]
 
     def map_port(self, host: str) -> None:
-        """Be this machine's portmapper, which has none yet: ESXi asks it. Raises `ListenError`."""
-        listener = listen(host, PORTMAP_PORT)
+        """Be found by the portmapper, which ESXi asks: this machine's, or one of our own. Raises `ListenError`."""
+        try:
+            listener = listen(host, PORTMAP_PORT)
+        except ListenError as error:
+            if not isinstance(error.__cause__, OSError) or error.__cause__.errno != errno.EADDRINUSE:
+                raise
+            register(self.port)
+            self._registered = True
+            return
         self._portmapper = _Door(listener, (portmap_program(self.port),), self._door.clients)
         self._portmapper.open()
 
@@ -54,6 +64,10 @@ class NfsServer:
 
     def close(self) -> None:
         """Send everybody away, and wait until nothing is read or written any more."""
+        if self._registered:
+            with contextlib.suppress(ListenError):
+                unregister()
+            self._registered = False
         for door in filter(None, (self._portmapper, self._door)):
             door.close()
 

@@ -134,7 +134,7 @@ def test_an_option_that_is_wrong_is_named_before_anybody_is_asked(
 def test_a_check_says_that_all_is_well(added: Program) -> None:
     checked = added("vcenter", "check", "vc1")
     assert checked.code == 0
-    assert "privileges   all there at the vCenter's root, for backup, hot-add, restore" in checked.out
+    assert "privileges   all there at the vCenter's root, for backup, hot-add, restore," in checked.out
 
 
 def test_a_check_lists_each_missing_privilege_by_id_and_name(added: Program, vsphere: VsphereSimulator) -> None:
