@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from proxy_worker.contract.errors import StoreError
+from proxy_worker.contract.errors import ProxyfleetError, StoreError
 from proxy_worker.repository.store import Buffer
 from proxy_worker.repository.store.local import LocalStore, LocalStoreWriter
 from proxy_worker.warden.client import WardenClient
@@ -75,7 +75,7 @@ class HardenedStoreWriter(LocalStoreWriter):
         if is_lockable(self._name):
             try:
                 self._warden.lock(self._name)
-            except (OSError, StoreError):
+            except (OSError, ProxyfleetError):
                 if named:
                     with suppress(StoreError):  # nothing unlocked stays
                         LocalStore.delete(self._store, self._name)
