@@ -41,6 +41,6 @@ def waiting_reasons(session: Session, view: FleetView, now: float) -> dict[str, 
             reasons[task_id] = f"waiting: announced on lane {seen.lane}, not picked up yet"
         elif task_id in reasons and task.new.takes_slot and view.quiet_s > 0:
             reasons[task_id] = f"waiting: leases from before Redis lost its data end in {view.quiet_s:.0f} s"
-        elif seen is not None and seen.state is TaskState.READY and seen.note:
+        elif seen is not None and seen.state is TaskState.READY and seen.note and task_id in reasons:
             reasons[task_id] += f" (last: {seen.note})"
     return reasons
