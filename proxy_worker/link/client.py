@@ -32,7 +32,7 @@ from proxy_worker.link.errors import (
     LinkRefusedError,
     LinkUnavailableError,
 )
-from proxy_worker.link.frames import KEEPALIVE_TIMEOUT_MS, OPTIONS, FrameError, opened
+from proxy_worker.link.frames import OPTIONS, FrameError, opened
 from proxy_worker.link.identity import Identity
 from proxy_worker.link.messages import SERVICE, M, Refusal, decoded, encoded
 from proxy_worker.link.networks import connect
@@ -272,7 +272,6 @@ class Link:
             ("grpc.use_local_subchannel_pool", 1),  # a connection of its own
             *OPTIONS,
             ("grpc.keepalive_time_ms", _KEEPALIVE_MS),
-            ("grpc.keepalive_timeout_ms", KEEPALIVE_TIMEOUT_MS),
             ("grpc.enable_retries", 0),
             ("grpc.ssl_target_name_override", self._peer or self.address.host),
         ]

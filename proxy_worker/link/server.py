@@ -24,7 +24,7 @@ import msgspec
 from proxy_worker.contract.errors import ConfigurationError, ProxyfleetError
 from proxy_worker.link.admission import Admission, Peer, PeerRefusedError
 from proxy_worker.link.errors import LinkRefusedError
-from proxy_worker.link.frames import KEEPALIVE_TIMEOUT_MS, OPTIONS, FrameError
+from proxy_worker.link.frames import OPTIONS, FrameError
 from proxy_worker.link.identity import Identity
 from proxy_worker.link.messages import LONGEST_CALL_S, SERVICE, Refusal
 from proxy_worker.link.silence import LONGEST_SILENCE_S, Crossing, SilenceWatch
@@ -85,7 +85,6 @@ class LinkServer:
                 ("grpc.server_handshake_timeout_ms", int(limits.handshake_s * 1000)),
                 ("grpc.max_connection_idle_ms", int(limits.idle_connection_s * 1000)),
                 ("grpc.keepalive_time_ms", _KEEPALIVE_MS),
-                ("grpc.keepalive_timeout_ms", KEEPALIVE_TIMEOUT_MS),
                 ("grpc.http2.min_ping_interval_without_data_ms", _KEEPALIVE_MS // 3),
             ],
         )
