@@ -17,14 +17,22 @@ def problems_of(fleet: Fleet) -> list[str]:
 
 
 def warnings_of(fleet: Fleet) -> list[str]:
-    """What is allowed and perhaps not meant: naming a proxy that isn't declared, as proxies register themselves."""
+    """What is allowed and perhaps not meant: naming a proxy that isn't declared, as proxies register themselves,
+    and a hardened repository without upkeep."""
     declared = declarations(fleet, "proxy")
-    return [
+    unkept = [
+        f"repository {repository.name!r} is hardened and has no 'collect': each backup then looks up and renews "
+        "all that its restore point needs"
+        for repository in fleet.repository
+        if repository.hardened and repository.collect is None
+    ]
+    undeclared = [
         f"repository {repository.name!r}: proxy {name!r} is not declared; it counts once one of that name registers"
         for repository in fleet.repository
         for name in repository.proxies or ()
         if name not in declared and not {"*", "?"}.intersection(name)
     ]
+    return [*undeclared, *unkept]
 
 
 def _duplicates(fleet: Fleet) -> Iterator[str]:

@@ -223,6 +223,32 @@ def test_an_undeclared_proxy_of_a_repository_is_only_a_warning() -> None:
     ]
 
 
+@pytest.mark.parametrize("mode", ["automatic", "virtual_appliance", "network"])
+@pytest.mark.parametrize("host", ["vault.example.org", "VAULT.example.org", "10.0.0.9", "elsewhere"])
+def test_the_machine_of_a_hardened_repository_is_a_proxy_in_network_mode_only(mode: str, host: str) -> None:
+    text = f"""
+        site = [{{ name = "s" }}]
+        [[repository]]
+        name = "vault"
+        location = "proxyfleet://vault.example.org/vault"
+        host = "10.0.0.9"
+        site = "s"
+        hardened = true
+        [[proxy]]
+        name = "p"
+        transport_mode = "{mode}"
+        server.host = "{host}"
+    """
+    if mode == "network" or host == "elsewhere":
+        (warning,) = warnings_of(parse_fleet(text, "fleet.toml"))
+        assert warning.startswith("repository 'vault' is hardened and has no 'collect'")
+    else:
+        assert problem_of(text) == (
+            f"fleet.toml: proxy 'p', key 'transport_mode': '{mode}' is not possible on the machine of hardened "
+            "repository 'vault'; expected 'network'"
+        )
+
+
 def test_a_missing_file_says_how_to_get_one(tmp_path: Path) -> None:
     with pytest.raises(NoSuchFleetFileError, match="scheduler export"):
         read_fleet(str(tmp_path / "fleet.toml"))
