@@ -20,7 +20,8 @@ def serve(
     """Offer repositories of this machine to the fleet's proxies, until Ctrl-C or SIGTERM.
 
     Proxies with a certificate of the fleet may add restore points and read; none may overwrite or delete. Upkeep,
-    as retention and collection, runs on this machine, or with a certificate of role gateway.
+    as retention and collection, runs on this machine, or with a certificate of role gateway. For repositories that
+    gateway.toml says are hardened, `proxy-worker warden` has to run first.
 
     \b
     Examples:

@@ -82,6 +82,7 @@ def test_a_gateway_that_somebody_broke_into_can_do_no_more(warden: NearWarden, r
         ("mv", root / "packs", root / "tmp"),
         ("chattr", "-i", path),
         ("chattr", "-a", root),
+        ("unshare", "--map-root-user", "chattr", "-i", path),
         ("sh", "-c", f"echo mine > {path}"),
     ):
         assert as_owner(*command).returncode != 0, command
