@@ -53,7 +53,7 @@ def serve(charge: Charge, *, ready: Callable[[], None]) -> None:
     Raises `HardeningRefusedError` where the promise can't be kept, `RegisterError`.
     """
     owner = _owner_of(charge.root)
-    for place in (charge.configuration, charge.configuration.resolve().parent):
+    for place in (charge.configuration, charge.configuration.resolve().parent, charge.root.resolve().parent):
         require_out_of_reach(place, owner)
     if os.geteuid() == 0:
         charge.state_dir.parent.mkdir(parents=True, exist_ok=True)

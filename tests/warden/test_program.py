@@ -152,10 +152,11 @@ def test_it_refuses_to_start_without_the_capability(root: Path, place: Path) -> 
     ("spoil", "why"),
     [
         (lambda root, _: run("chown", "0:0", root), "the folder belongs to root"),
+        (lambda root, _: run("chmod", "o+w", root.parent), f"user {OWNER}, whom the gateway runs as, may change"),
         (lambda _, place: give_away(place / "gateway.toml"), f"user {OWNER}, whom the gateway runs as, may change"),
         (lambda root, place: settings_in(place, root, name="other"), "has no [repositories.main.hardened]"),
     ],
-    ids=["root's folder", "settings in reach", "not hardened"],
+    ids=["root's folder", "folder above in reach", "settings in reach", "not hardened"],
 )
 def test_it_refuses_where_the_gateway_could_get_around_it(
     root: Path, place: Path, spoil: Callable[[Path, Path], object], why: str

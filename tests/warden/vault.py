@@ -56,6 +56,7 @@ def disk() -> Iterator[Path]:
 @contextmanager
 def folder_on(disk: Path) -> Iterator[Path]:
     """A folder that belongs to `OWNER`, until the end, whatever is immutable in it."""
+    disk.chmod(0o755)
     root = disk / secrets.token_hex(4)
     root.mkdir()
     give_away(root)
