@@ -31,6 +31,9 @@ from proxy_worker.transport.storage_snapshot.shelf import sync_folder
 _RECORD: Final = "point.json"
 _CONFIGURATION: Final = (".vmx", ".nvram")
 _SESSIONS: Final = "*.session"
+_LOCK: Final = "points.lock"
+_PATIENCE_S: Final = 60.0
+"""For what else is done to restore points of the same replica."""
 
 GoOn = Callable[[], None]
 """Called between pieces of long work; may raise."""
@@ -60,9 +63,7 @@ class Points:
     def all(self) -> tuple[ReplicaPointSummary, ...]:
         """Every one, oldest first. Raises `ReplicaUnwritableError`."""
         try:
-            runs = [entry.name for entry in self._folder.points.iterdir() if not entry.name.startswith(".")]
-        except FileNotFoundError:
-            return ()
+            runs = [path.parent.name for path in self._folder.points.glob(f"[!.]*/{_RECORD}")]
         except OSError as error:
             raise self._folder.unwritable(error) from error
         return tuple(sorted((self._summary(run) for run in runs), key=lambda point: (point.created_at, point.run)))
@@ -74,13 +75,13 @@ class Points:
         """
         if self._place(run).is_dir():
             return
-        with self._nobody_writes(disks), self._errors_named():
+        with self._alone(), self._nobody_writes(disks):
             write_configuration()
             paths, size_bytes = self._files(disks)
             shares = can_share(self._folder.points)
             if not shares:
                 self._folder.require_room(f"restore point {run} of {self._folder.name}", self._allocated(paths))
-            partial = self._partial(run)
+            partial = self._folder.points / f".{run}"
             partial.mkdir()
             files = [_File(path, f"{number}-{Path(path).name}") for number, path in enumerate(paths)]
             for file in files:
@@ -92,9 +93,11 @@ class Points:
             sync_folder(self._folder.points)
 
     def remove(self, run: str) -> bool:
-        """Remove one; returns whether it was there. Raises `ReplicaUnwritableError`."""
-        with self._errors_named():
-            partial = self._partial(run)
+        """Remove one; returns whether it was there. Raises `ReplicaBusyError`, `ReplicaUnwritableError`."""
+        if not self._folder.points.is_dir():
+            return False
+        with self._alone():
+            partial = self._folder.points / f".{run}"
             found = self._place(run).is_dir()
             if found:
                 self._place(run).rename(partial)
@@ -113,7 +116,7 @@ class Points:
             return
         record = self._record(run)
         self._folder.require_off()
-        with self._nobody_writes(()), self._errors_named():
+        with self._alone(), self._nobody_writes(()):
             if not record.reflinked:
                 stored = (f"{self._place(run).relative_to(self._root)}/{file.stored}" for file in record.files)
                 largest = max((self._allocated([path]) for path in stored), default=0)
@@ -131,7 +134,7 @@ class Points:
 
     def remove_all(self) -> None:
         """Remove every one, and what was left of some. Raises `ReplicaUnwritableError`."""
-        with self._errors_named():
+        with self._alone():
             for entry in list(self._folder.points.iterdir()):
                 shutil.rmtree(entry)
 
@@ -141,13 +144,6 @@ class Points:
 
     def _place(self, run: str) -> Path:
         return self._folder.points / run
-
-    def _partial(self, run: str) -> Path:
-        """Where one is made or removed, with nothing in it."""
-        partial = self._folder.points / f".{run}"
-        if partial.exists():
-            shutil.rmtree(partial)
-        return partial
 
     def _summary(self, run: str) -> ReplicaPointSummary:
         record = self._record(run)
@@ -205,8 +201,13 @@ class Points:
             yield
 
     @contextmanager
-    def _errors_named(self) -> Iterator[None]:
+    def _alone(self) -> Iterator[None]:
+        """Keep others from making, removing and using points, and remove what killed ones have left."""
         try:
-            yield
+            lock = [self._folder.incoming.parent / _LOCK]
+            with nobody_writes(lock, self._folder.name, patience_s=_PATIENCE_S, go_on=self._go_on):
+                for left in self._folder.points.glob(".*"):
+                    shutil.rmtree(left)
+                yield
         except OSError as error:
             raise self._folder.unwritable(error) from error

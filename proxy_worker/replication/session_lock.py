@@ -29,13 +29,8 @@ def writing(path: Path, what: str, fence: int, *, patience_s: float, go_on: Call
 
     Raises `ReplicaBusyError` after `patience_s`, `StaleSessionError`, `ReplicaUnwritableError`.
     """
-    deadline_s = time.monotonic() + patience_s
     with _opened(path, what) as file:
-        while not _locked(file):
-            if time.monotonic() > deadline_s:
-                raise _busy(what)
-            go_on()
-            time.sleep(POLL_S)
+        _lock(file, what, patience_s, go_on)
         highest = _noted(file)
         if highest > fence:
             raise StaleSessionError(
@@ -49,12 +44,16 @@ def writing(path: Path, what: str, fence: int, *, patience_s: float, go_on: Call
 
 
 @contextmanager
-def nobody_writes(paths: Iterable[Path], what: str) -> Iterator[None]:
-    """Keep every session away from a replica's disks. Raises `ReplicaBusyError`, `ReplicaUnwritableError`."""
+def nobody_writes(
+    paths: Iterable[Path], what: str, *, patience_s: float = 0.0, go_on: Callable[[], None] = lambda: None
+) -> Iterator[None]:
+    """Keep everybody else away from what these files stand for.
+
+    Raises `ReplicaBusyError` after `patience_s`, `ReplicaUnwritableError`, and what `go_on` raises meanwhile.
+    """
     with ExitStack() as held:
         for path in paths:
-            if not _locked(held.enter_context(_opened(path, what))):
-                raise _busy(what)
+            _lock(held.enter_context(_opened(path, what)), what, patience_s, go_on)
         yield
 
 
@@ -68,6 +67,15 @@ def _opened(path: Path, what: str) -> Iterator[int]:
         yield file
     finally:
         os.close(file)
+
+
+def _lock(file: int, what: str, patience_s: float, go_on: Callable[[], None]) -> None:
+    deadline_s = time.monotonic() + patience_s
+    while not _locked(file):
+        if time.monotonic() > deadline_s:
+            raise ReplicaBusyError(f"{what} can't be written", why="something else is at work on it")
+        go_on()
+        time.sleep(POLL_S)
 
 
 def _locked(file: int) -> bool:
@@ -85,9 +93,3 @@ def _noted(file: int) -> int:
     with contextlib.suppress(ValueError):
         return int(os.pread(file, 20, 0))
     return 0
-
-
-def _busy(what: str) -> ReplicaBusyError:
-    return ReplicaBusyError(
-        f"{what} can't be written", why="another session still writes it", remedy="Wait for it."
-    )

@@ -117,14 +117,16 @@ def test_a_point_that_is_there_is_not_made_again(target: Target, disk: Path) -> 
     assert points(target).all() == before
 
 
-def test_a_point_whose_making_was_killed_is_not_there_and_can_be_made(target: Target, disk: Path) -> None:
+def test_a_point_whose_making_was_killed_is_not_there_and_leaves_nothing_for_long(target: Target) -> None:
     with pytest.raises(KilledError):
-        points(target, killed_at(0)).make("run-1", [target.identity], never)
+        points(target, killed_at(1)).make("run-1", [target.identity], never)
     assert points(target).all() == ()
+    assert len(list(target.folder.points.iterdir())) == 1
 
-    make(target, "run-1")
+    make(target, "run-2")
 
-    assert [point.run for point in points(target).all()] == ["run-1"]
+    assert [point.run for point in points(target).all()] == ["run-2"]
+    assert len(list(target.folder.points.iterdir())) == 1, "nothing is left of the other"
 
 
 def test_a_point_that_was_removed_is_gone_and_may_be_removed_again(target: Target) -> None:

@@ -303,7 +303,7 @@ class StopsOnceItWaited:
 
     def __init__(self, pacing: Pacing) -> None:
         self._pacing = pacing
-        self._left = 100
+        self._left = 20
 
     def report(self, progress: DiskProgress) -> None: ...
 
