@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-from pathlib import PurePosixPath
 from types import TracebackType
 from typing import Final, Self
 
@@ -166,11 +165,6 @@ class OpenDisk:
         if file is None:  # an extent of zeros, which a sink doesn't accept
             raise NotFoundError(self.name, why="it has no file")
         return file.fd
-
-
-def relative_name(path: str) -> str:
-    """What a VMX in the same folder calls a disk."""
-    return PurePosixPath(path).name
 
 
 def _is_one_flat_file(image: DiskImage) -> bool:

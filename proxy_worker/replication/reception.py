@@ -15,9 +15,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 
 from proxy_worker.contract.errors import CancelledError, TargetError
@@ -43,6 +41,7 @@ from proxy_worker.replication.errors import (
     SessionEndedError,
 )
 from proxy_worker.replication.folder import LARGEST_CONFIGURATION_BYTES, Marker, ReplicaFolder
+from proxy_worker.replication.gate import Gate
 from proxy_worker.replication.messages import Open, Opened, Seal, Sealed
 from proxy_worker.replication.table import Looks, Table, Trust
 from proxy_worker.transport.writing import NoRoomError
@@ -65,34 +64,6 @@ class Written:
     """As far as the source has asked what there is."""
 
 
-@dataclass
-class _Gate:
-    """Counts calls at work, and lets none in once it is shut."""
-
-    _condition: threading.Condition = field(default_factory=threading.Condition)
-    _inside: int = 0
-    _shut: bool = False
-
-    @contextmanager
-    def inside(self, what: str) -> Iterator[None]:
-        with self._condition:
-            if self._shut:
-                raise SessionEndedError(f"{what} takes nothing more", why="its session has ended")
-            self._inside += 1
-        try:
-            yield
-        finally:
-            with self._condition:
-                self._inside -= 1
-                self._condition.notify_all()
-
-    def shut(self) -> None:
-        """Let nobody in any more, and wait for those inside."""
-        with self._condition:
-            self._shut = True
-            self._condition.wait_for(lambda: self._inside == 0)
-
-
 class Reception:
     """One session on one disk, which the caller holds the lock of. Thread-safe."""
 
@@ -106,7 +77,7 @@ class Reception:
         self._table = table
         self._control = control
         self._lock = threading.Lock()
-        self._gate = _Gate()
+        self._gate = Gate()
         self._open: OpenDisk | None = None
         self._opened: Opened | None = None
         self._trust = Trust()

@@ -24,7 +24,6 @@ from proxy_worker.mover.control import Control, Verdict
 from proxy_worker.mover.effort import Effort
 from proxy_worker.mover.pacing import Pacing
 from proxy_worker.mover.statistics import Counters, RateMeter, name_bottleneck
-from proxy_worker.mover.vm_disk import AreaMap
 from proxy_worker.replication.blocks import (
     BLOCK_BYTES,
     DIGEST_BYTES,
@@ -42,6 +41,7 @@ from proxy_worker.replication.blocks import (
 )
 from proxy_worker.replication.far_end import FarEnd, Packed
 from proxy_worker.replication.messages import BLOCKS_AT_ONCE, Open, Opened, Seal
+from proxy_worker.replication.reading import PieceReader
 from proxy_worker.transport.source import DiskSource
 
 POLL_S: Final = 0.2
@@ -99,7 +99,7 @@ class _Replication:
         self._pacing = pacing
         self._given_up = given_up
         self._effort = effort
-        self._in_use = AreaMap(request.areas_in_use)
+        self._reader = PieceReader(source, request.areas_in_use)
         self._taking = threading.Lock()
         self._leaving = threading.Lock()
         self._lock = threading.Lock()
@@ -182,7 +182,7 @@ class _Replication:
         """The blocks of a piece that differ, ready to be sent."""
         started_s = time.monotonic()
         offset, length = self._span(task.piece)
-        read_bytes = self._read(offset, buffer.view[:length])
+        read_bytes = self._reader.read(offset, buffer.view[:length])
         read_s = time.monotonic() - started_s
         changed: list[Packed] = []
         zeros = equal = root = 0
@@ -208,21 +208,6 @@ class _Replication:
             counters.read_s += read_s
             counters.transform_s += time.monotonic() - started_s - read_s
         return changed
-
-    def _read(self, offset: int, view: memoryview) -> int:
-        """Fill `view`; returns how much had to be read, 0 where all is zeros and nothing was filled."""
-        if not self._in_use.everything and not self._in_use.touches(offset, len(view)):
-            return 0
-        extents = list(self._source.allocated(offset, len(view)))
-        read_bytes = sum(extent.length for extent in extents)
-        if 0 < read_bytes < len(view):
-            for at in range(0, len(view), BLOCK_BYTES):
-                part = view[at : at + BLOCK_BYTES]
-                part[:] = ZEROS[: len(part)]
-        for extent in extents:
-            start = extent.offset - offset
-            self._source.read_into(extent.offset, view[start : start + extent.length])
-        return read_bytes
 
     def _send(self, blocks: Sequence[Packed]) -> None:
         sent = sum(len(block.data) for block in blocks)
