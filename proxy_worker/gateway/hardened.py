@@ -45,6 +45,10 @@ class HardenedStore(LocalStore):
             self._warden.release(name)
         super().delete(name)
 
+    def has_terms(self) -> bool:
+        """See `TermedStore`."""
+        return True
+
     def renew(self, names: Iterable[str]) -> int:
         """See `TermedStore`."""
         return self._warden.renew(names)

@@ -19,7 +19,7 @@ from proxy_worker.repository.points import Point, StoredDisk, encode_outcome, lo
 from proxy_worker.repository.registration import forget_writers
 from proxy_worker.repository.sealing import MetadataSealer
 from proxy_worker.repository.store import Store
-from proxy_worker.repository.store.terms import renew, upkeep_is_overdue
+from proxy_worker.repository.store.terms import renew, upkeep_will_not_do
 from proxy_worker.repository.writer import DiskAttempt, open_sealed
 
 if TYPE_CHECKING:
@@ -61,7 +61,8 @@ def commit_run(
     try:
         for disk in stored:
             _require_resolvable(store, chunks, disk)
-        if upkeep_is_overdue(store):
+        parents = [f"ended/{vm.vm_id}/{disk.parent}" for disk in stored if disk.parent]
+        if upkeep_will_not_do(store, parents):
             renew(store, sorted(packs_needed(chunks, stored)))
     except DamageError:
         if not store.exists(point_name(vm.vm_id, run)):

@@ -171,17 +171,13 @@ def opened(store: RemoteStore) -> Repository:
     return Repository.open(store, CREDENTIAL)
 
 
-def take_over(repository: Repository, parent: Point, *, run: str) -> Point:
-    """A point with a disk that nothing has changed of: every segment is the parent's, and no block is looked at."""
+def take_over_disk(repository: Repository, parent: Point, *, run: str) -> str:
+    """A disk that nothing has changed of: every segment is the parent's, and no block is looked at."""
     with repository.begin_disk(vm_id=VM.vm_id, run=run, disk_key="scsi0:0", fence=1) as writer:
         disk_of_parent = writer.parent(parent, "scsi0:0")
         assert disk_of_parent is not None
-        result = writer.finish(
-            size_bytes=disk_of_parent.size_bytes,
-            segments=disk_of_parent.segments,
-            report=report_of(writer, disk_of_parent.size_bytes),
-        )
-    return commit(repository, result, run=run)
+        report = report_of(writer, disk_of_parent.size_bytes).model_copy(update={"parent": parent.run})
+        return writer.finish(size_bytes=disk_of_parent.size_bytes, segments=disk_of_parent.segments, report=report)
 
 
 def least_left(vault: Vault) -> float:
@@ -206,11 +202,28 @@ def test_what_a_point_needs_stays_at_least_as_long_as_the_point(vault: Vault, up
         if upkeep:
             collected(vault)
         with opened(vault.proxys) as repository:
-            point = take_over(repository, repository.points()[-1], run=following)
+            result = take_over_disk(repository, repository.points()[-1], run=following)
+            point = commit(repository, result, run=following)
         assert least_left(vault) >= 1
 
     with opened(vault.proxys) as repository:
         assert restore(repository, point) == content
+
+
+def test_what_comes_from_a_point_that_ended_meanwhile_stays_too(vault: Vault) -> None:
+    make_repository(vault.keepers).close()
+    with opened(vault.proxys) as repository:
+        parent = back_up(repository, noise(8), run=RUNS[0])
+        vault.after(1.01)
+        result = take_over_disk(repository, parent, run=RUNS[1])
+        with opened(vault.keepers) as upkeep:
+            end_point(upkeep.access, vm_id=VM.vm_id, run=parent.run)
+        collected(vault)
+        assert least_left(vault) < 1
+        point = commit(repository, result, run=RUNS[1])
+
+        assert least_left(vault) >= 1
+        assert restore(repository, point) == noise(8)
 
 
 def test_blocks_that_a_point_names_anew_stay_with_it(vault: Vault) -> None:

@@ -197,9 +197,13 @@ class RemoteStore:
         asked = RemoveLeftovers(self._repository, time.time() - before)
         return self._link.ask("RemoveLeftovers", asked, Done, timeout_s=_QUICK_S).count
 
+    def has_terms(self) -> bool:
+        """See `TermedStore`: whether the gateway keeps it hardened."""
+        return self._terms_of(()).hardened
+
     def renew(self, names: Iterable[str]) -> int:
-        """See `TermedStore`; only a hardened repository has terms."""
-        if not self._terms_of(()).hardened:
+        """See `TermedStore`."""
+        if not self.has_terms():
             return 0
         count = 0
         for some in _some(names):
@@ -209,7 +213,7 @@ class RemoteStore:
 
     def keep(self) -> None:
         """See `TermedStore`; for certificates of role gateway."""
-        if self._terms_of(()).hardened:
+        if self.has_terms():
             self._link.ask("Keep", Prepare(self._repository), Done, timeout_s=_QUICK_S)
 
     def upkeep_is_overdue(self) -> bool:

@@ -16,6 +16,9 @@ from proxy_worker.repository.store import ObjectLockedError, Store
 class TermedStore(Store, Protocol):
     """A store whose objects may have terms."""
 
+    def has_terms(self) -> bool:
+        """Whether objects have terms here at all."""
+
     def renew(self, names: Iterable[str]) -> int:
         """Begin the terms of packs anew that are due; how many were. What isn't there is left out."""
 
@@ -40,9 +43,15 @@ def note_upkeep(store: Store) -> None:
         store.keep()
 
 
-def upkeep_is_overdue(store: Store) -> bool:
-    """Whether who makes a restore point has to renew all packs that it needs, and not only those it names."""
-    return isinstance(store, TermedStore) and store.upkeep_is_overdue()
+def upkeep_will_not_do(store: Store, ended: Iterable[str]) -> bool:
+    """Whether who makes a restore point has to renew all packs that it needs, and not only those it names.
+
+    That is when the upkeep is late, or has passed over them since a point that they are taken over from has ended:
+    when there is an object of a name in `ended`.
+    """
+    if not isinstance(store, TermedStore) or not store.has_terms():
+        return False
+    return store.upkeep_is_overdue() or any(map(store.exists, ended))
 
 
 def terms_left_s(store: Store, names: Sequence[str]) -> dict[str, float]:
