@@ -99,8 +99,8 @@ class Link:
         self._patience = patience or Patience()
         self._silence = SilenceWatch(self._patience.longest_silence_s)
         self._lock = threading.Lock()
-        self._channels: list[grpc.Channel] = []
-        self._turn = itertools.count()
+        self._channels: dict[grpc.Channel, int] = {}
+        """With how many calls are under way on each."""
         self._met = False
         self._heard_s = 0.0
 
@@ -190,7 +190,7 @@ class Link:
     def close(self) -> None:
         """End its connections; they are opened anew when it is used again."""
         with self._lock:
-            channels, self._channels = self._channels, []
+            channels, self._channels = self._channels, {}
         for channel in channels:
             channel.close()
 
@@ -214,6 +214,8 @@ class Link:
             if code is grpc.StatusCode.UNAVAILABLE:
                 self._drop(channel)
             self._explain(code, details, error)
+        finally:
+            self._ended(channel)
 
     def _explain(self, code: grpc.StatusCode, details: str, error: grpc.RpcError) -> NoReturn:
         if code in _TRANSIENT:
@@ -250,8 +252,16 @@ class Link:
         with self._lock:
             if not self._channels:
                 found, place = self._tried_out()
-                self._channels = [self._opened(found, place) for _ in range(self._streams)]
-            return self._channels[next(self._turn) % len(self._channels)]
+                self._channels = {self._opened(found, place): 0 for _ in range(self._streams)}
+            # The first that is free: calls one after the other needn't wait for more connections to be made.
+            channel = min(self._channels, key=self._channels.__getitem__)
+            self._channels[channel] += 1
+            return channel
+
+    def _ended(self, channel: grpc.Channel) -> None:
+        with self._lock:
+            if channel in self._channels:
+                self._channels[channel] -= 1
 
     def _is_open(self, channel: grpc.Channel) -> bool:
         with self._lock:
@@ -261,7 +271,7 @@ class Link:
         with self._lock:
             if channel not in self._channels:
                 return
-            channels, self._channels = self._channels, []
+            channels, self._channels = self._channels, {}
         for one in channels:
             one.close()
 
