@@ -25,6 +25,8 @@ log = logging.getLogger(__name__)
 COMMAND: Final = "serve-points"
 _AGAIN_S: Final = 2.0
 """How long after the end of a server the next one is started."""
+_SWEEP_S: Final = 5.0
+"""How often shares are looked for that have ended."""
 _END: Final = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -41,7 +43,8 @@ def serve_points(configuration: ProxyConfiguration, settings: InstantRestoreSett
             server.map_port(str(settings.listen))
         server.start()
         log.info("serving restore points at port %d", server.port)
-        signal.sigwait(_END)
+        while signal.sigtimedwait(_END, _SWEEP_S) is None:
+            shares.sweep()
     finally:
         server.close()
         shares.close()

@@ -53,7 +53,8 @@ def serve_point(body: PointServe, bench: Bench, *_: object) -> PointServeResult:
     point = repository.point(body.vm.vm_id, body.run)
     with ExitStack() as stack:
         exported(stack, repository, point, [disk.key for disk in point.disks], None)  # it can be read
-    folder, fresh = settings.folder / body.share, settings.folder / f"{body.share}.new"
+    folder = settings.folder / body.share
+    fresh = _unfinished(folder)
     try:
         settings.folder.mkdir(parents=True, exist_ok=True)
         if not folder.exists():
@@ -78,6 +79,7 @@ def release_point(body: PointRelease, bench: Bench, *_: object) -> PointReleaseR
     try:
         with contextlib.suppress(FileNotFoundError):
             folder.rename(ended)
+        shutil.rmtree(_unfinished(folder), ignore_errors=True)
         written = written_bytes(ended)
         if ended.exists():
             shutil.rmtree(ended)
@@ -110,6 +112,11 @@ class OpenShares:
                 known[1].close()
         return None
 
+    def sweep(self) -> None:
+        """Let go of shares that have ended and that nobody asks for any more."""
+        for token in list(self._opened):
+            self(token)
+
     def close(self) -> None:
         """Make all that was written durable."""
         with self._lock:
@@ -136,9 +143,14 @@ class OpenShares:
 
 
 def sweep_ended(folder: Path) -> None:
-    """Remove what a killed process has left of shares that had ended, or hadn't begun."""
-    for left in [*folder.glob(f"*{_ENDED}"), *folder.glob("*.new")]:
+    """Remove what a killed process has left of shares that had ended."""
+    for left in folder.glob(f"*{_ENDED}"):
         shutil.rmtree(left, ignore_errors=True)
+
+
+def _unfinished(folder: Path) -> Path:
+    """Where a share is made that is to be in `folder`."""
+    return folder.with_name(f"{folder.name}.new")
 
 
 def _settings(bench: Bench) -> InstantRestoreSettings:

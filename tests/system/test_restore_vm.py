@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import random
 import socket
 import subprocess
@@ -16,7 +17,6 @@ import pytest
 from pyVmomi import vim
 
 from ops.demo.processes import marked
-from ops.demo.valkey import free_port
 from proxy_worker.export.nfs.protocol import Status
 from proxy_worker.vsphere.inventory import read_inventory, read_vm
 from proxy_worker.vsphere.model import Vm
@@ -51,7 +51,8 @@ name = "ds"
 site = "primary"
 """
 NAMES = ("elsewhere", "gone", "rolled-back", "cancelled", "killed", "failing", "target", "refused", "instant")
-NFS_PORT = free_port()
+NFS_PORT = 12_000 + os.getpid() % 18_000
+"""Not one that the kernel gives to clients, who would have it when the server is away for a moment."""
 SLOW_S = "1"
 """Each write; so slow that a restore lasts until it is cancelled, or killed."""
 _chance = random.Random(5)
@@ -294,12 +295,17 @@ def test_at_once_from_the_repository_with_all_that_it_writes_meanwhile(
     assert (now.powered_on, mark_of(session, now.ref) is not None) == (True, True)
     (served,) = fleet.layout.state.glob("**/served/*")
 
+    def marks() -> set[str]:
+        """Of whoever reads, or was killed while it read."""
+        return {mark.name for mark in (fleet.layout.repository / "readers").iterdir()}
+
     with Client(NFS_PORT, served.name) as client:
         disk = client.look_up("scsi0-0-flat.vmdk")
         assert client.write(disk, 12_345, b"while it ran from the repository")[0] is Status.OK
     (server,) = [one for one in marked(fleet.layout.state) if "serve-points" in one.cmdline()]
     server.kill()
     wait_until(lambda: _answers(NFS_PORT, after=server), "the next server", timeout_s=60)
+    left = marks()
     with Client(NFS_PORT, served.name) as client:
         disk = client.look_up("scsi0-0-flat.vmdk")
         assert client.read(disk, 12_345, 32) == b"while it ran from the repository"
@@ -314,6 +320,7 @@ def test_at_once_from_the_repository_with_all_that_it_writes_meanwhile(
     assert {(disk.path or "").partition("]")[0][1:] for disk in moved.disks} == {VMFS}
     assert (moved.powered_on, mark_of(session, now.ref)) == (True, None)
     assert list(served.parent.iterdir()) == []
+    wait_until(lambda: marks() == left, "the server to let go of the restore point", timeout_s=60)
     assert contents(fleet, vm) == images
 
 

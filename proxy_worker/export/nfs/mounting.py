@@ -5,9 +5,11 @@ Sources: RFC 1833 (the portmapper's version 2), RFC 1813, appendix I (MOUNT).
 
 from __future__ import annotations
 
+import logging
 import os
 from typing import Final
 
+from proxy_worker.contract.errors import ProxyfleetError
 from proxy_worker.export.nfs.node import handle_of
 from proxy_worker.export.nfs.protocol import (
     AUTH_NONE,
@@ -26,6 +28,8 @@ from proxy_worker.export.nfs.rpc import Program, nothing
 from proxy_worker.export.nfs.share import TOKEN_BYTES, Share, Shares
 from proxy_worker.export.nfs.xdr import Reading, Writing
 
+logger = logging.getLogger(__name__)
+
 _SERVED: Final = ((NFS, NFS_VERSION), (MOUNT, MOUNT_VERSION))
 
 
@@ -33,12 +37,14 @@ def mount_program(shares: Shares) -> Program:
     """MOUNT: who knows a share's name gets its handle. Nobody is told which there are."""
 
     def mount(arguments: Reading) -> bytes:
-        share = _named(bytes(arguments.opaque(LONGEST_PATH)), shares)
-        if share is None:
-            return Writing().u32(Status.NOENT).done()
+        path = bytes(arguments.opaque(LONGEST_PATH))
         try:
-            handle = handle_of(share)
-        except OSError:
+            share = _named(path, shares)
+            handle = handle_of(share) if share is not None else None
+        except (OSError, ProxyfleetError) as error:
+            logger.warning("a share can't be mounted: %s", error)
+            return Writing().u32(Status.IO).done()
+        if handle is None:
             return Writing().u32(Status.NOENT).done()
         return Writing().u32(Status.OK).opaque(handle).u32(2, AUTH_SYS, AUTH_NONE).done()
 
