@@ -140,7 +140,8 @@ class _Delivery:
                     self._deliver(outcome)
                     self._counters.deliver_s += time.monotonic() - started_s
                     self._pacing.spend(self._writer.stored_bytes - stored_bytes)
-                    self._effort.look(time.monotonic(), self._counters.transform_s)
+                    waiting = self._writer.delivery.waiting
+                    self._effort.look(time.monotonic(), self._counters.transform_s, waiting)
                 self._tell()
             while not self._writer.delivery.caught_up(POLL_S):
                 self._obey()

@@ -72,6 +72,11 @@ class PackDelivery:
         """Whether nothing more should be submitted now. Not after an error, which is for `submit` to raise."""
         return self._queue.qsize() >= _QUEUED_PACKS and self._error is None
 
+    @property
+    def waiting(self) -> int:
+        """Packs that aren't durable yet."""
+        return self._unsynced
+
     def caught_up(self, timeout_s: float) -> bool:
         """Wait until all packs submitted so far are durable, or an error has stopped that; False on timeout."""
         with self._changed:
