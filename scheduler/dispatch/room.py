@@ -119,7 +119,7 @@ class Room:
             return self._release_pair(group, who, index, reader, reader)
         listening = {name: proxy for name, proxy in able.items() if proxy.receives}
         if not listening:
-            why = f"no proxy {writers.described} takes replicas from others: it needs a certificate under [link]"
+            why = f"none of the proxies {writers.described} takes replicas from others: that needs [link]"
             return Refused(lambda: why)
         writer = self._freest(listening.keys())
         if writer is None:

@@ -126,14 +126,8 @@ def ask_whether_writable(journal: Journal, run: Run, vm_run: VmRun) -> None:
     replica = journal.session.get_one(Replica, vm_run.replica_id)
     back = run.failback_of is not None
     vm_run.state = VmRunState.OPENING
-    fresh = replica.state is ReplicaState.NEW and not replica.mapped and not back
-    needed = sum(disk.size_bytes or 0 for disk in replica.disks) if fresh else 0
-    body = ReplicaOpen(
-        replica=place_written(run, replica),
-        vm=tasks.original_of(replica),
-        mapped=replica.mapped or back,
-        needed_bytes=needed,
-    )
+    place = place_written(run, replica)
+    body = ReplicaOpen(replica=place, vm=tasks.original_of(replica), mapped=replica.mapped or back)
     journal.open(tasks.open_task(run, vm_run, body, journal.now))
 
 

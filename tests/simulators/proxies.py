@@ -52,7 +52,7 @@ from proxy_worker.contract.specification import (
 )
 from proxy_worker.contract.using import UseOffer
 from proxy_worker.contract.versions import CONTRACT_VERSION
-from proxy_worker.ledger import Claim, Ledger, ProxyIdentity
+from proxy_worker.ledger import Claim, Ledger, ProxyIdentity, RenewAnswer
 from tests.simulators.replicas import SimulatedReplicas
 
 DISK_BYTES = 1 << 30
@@ -209,6 +209,10 @@ class SimulatedFleet:
 
     def work(self, limit: int | None = None) -> int:
         """Handle announced messages, at most `limit`; returns how many there were."""
+        for session, (claim, _) in list(self.receiving.items()):
+            if self.ledger.renew(claim.fence, None, None) not in {RenewAnswer.OK, RenewAnswer.PAUSE}:
+                del self.receiving[session]
+                self.ledger.release(claim.fence, None, "told to stop")
         taken = self.lanes.messages[:limit]
         del self.lanes.messages[: len(taken)]
         for message in taken:

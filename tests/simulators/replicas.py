@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 
 from proxy_worker.contract.errors import ConflictError, NotFoundError
 from proxy_worker.contract.outcome import TaskFailure, TaskResult
@@ -106,8 +107,10 @@ def _lies_in(body: DiskReplicate, place: ReplicaPlace) -> bool:
 
 
 def _summary(name: str) -> ReplicaPointSummary:
-    return ReplicaPointSummary(run=name, created_at=1.0 + _age(name), reflinked=True, size_bytes=1)
+    return ReplicaPointSummary(run=name, created_at=_made_at(name), reflinked=True, size_bytes=1)
 
 
-def _age(name: str) -> float:
-    return float(name[:8] + name[9:15]) if name[:8].isdigit() else 0.0
+def _made_at(name: str) -> float:
+    """As the scheduler's clock had it, which is part of names."""
+    stamp = name.removeprefix("before-")[:16]
+    return datetime.strptime(stamp, "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC).timestamp()

@@ -1,0 +1,74 @@
+"""Disks that are replicated: a slot at the source and one at the target, or one where both are the same."""
+
+from __future__ import annotations
+
+from proxy_worker.contract.names import TaskKind, TransportMode
+from scheduler.dispatch.fleet import Fleet, FleetProxy, PendingTask, Placement, Release, Urgency
+from scheduler.dispatch.limits import JobTerms, Limits
+from scheduler.dispatch.policy import decide
+
+IN_PLACE = (TransportMode.DIRECT_STORAGE,)
+NOW = 1_000_000.0
+
+
+def proxy(name: str, *datastores: str, used: int = 0, receives: bool = True) -> FleetProxy:
+    return FleetProxy(
+        name=name,
+        site="primary",
+        slots=1,
+        used=used,
+        datastores=dict.fromkeys(datastores, IN_PLACE),
+        modes=(),
+        credentials={},
+        receives=receives,
+    )
+
+
+def disk(task_id: str = "disk") -> PendingTask:
+    target = Placement(TaskKind.DISK_RECEIVE, datastore="far")
+    placement = Placement(TaskKind.DISK_REPLICATE, datastore="near", target=target)
+    return PendingTask(task_id, placement, "away", Urgency.REGULAR, NOW)
+
+
+def decided(*proxies: FleetProxy, limits: Limits | None = None) -> Release | str:
+    decision = decide([disk()], Fleet(proxies, {}), limits or Limits(), NOW)
+    return decision.releases[0] if decision.releases else decision.waiting["disk"]
+
+
+def test_one_proxy_reads_and_another_writes() -> None:
+    release = decided(proxy("p1", "near"), proxy("p2", "far"))
+    assert isinstance(release, Release)
+    assert (release.proxy, release.target) == ("p1", "p2")
+    assert (release.lane, release.target_lane) == ("proxy.primary.p1", "proxy.primary.p2")
+
+
+def test_a_proxy_that_reaches_both_does_both_in_one_slot() -> None:
+    release = decided(proxy("p1", "near"), proxy("p2", "far"), proxy("p3", "near", "far", receives=False))
+    assert isinstance(release, Release)
+    assert (release.proxy, release.target) == ("p3", "p3")
+
+
+def test_only_as_many_go_as_both_sides_have_slots_for() -> None:
+    proxies = (proxy("p1", "near"), proxy("p2", "near"), proxy("p3", "far"))
+    decision = decide([disk("a"), disk("b")], Fleet(proxies, {}), Limits(), NOW)
+    assert [release.task_id for release in decision.releases] == ["a"]
+    assert decision.waiting["b"] == "waiting: of its replica: proxy p3 is full (1 of 1 slots)"
+
+
+def test_what_is_missing_is_said() -> None:
+    assert decided(proxy("p1", "near")) == (
+        "waiting: of its replica: no proxy that is running has datastore far as a folder, with direct_storage"
+    )
+    assert decided(proxy("p1", "near"), proxy("p2", "far", receives=False)) == (
+        "waiting: none of the proxies that reach datastore far in place takes replicas from others: "
+        "that needs [link]"
+    )
+    assert decided(proxy("p1", "near", used=1), proxy("p2", "far")) == "waiting: proxy p1 is full (1 of 1 slots)"
+
+
+def test_a_job_may_say_who_reads_and_who_writes() -> None:
+    limits = Limits(jobs={"away": JobTerms(proxies=("p1",), targets=("p4",))})
+    proxies = [proxy("p1", "near"), proxy("p2", "near"), proxy("p3", "far"), proxy("p4", "far")]
+    release = decided(*proxies, limits=limits)
+    assert isinstance(release, Release)
+    assert (release.proxy, release.target) == ("p1", "p4")
