@@ -90,6 +90,7 @@ def back_up_disk(
                 exclude_none=True, exclude={"vsphere": {"vcenter": {"authorities"}}}
             ),
             configuration=files,
+            go_on=delivery.go_on,
         )
         return DiskBackupResult(report=delivery.report(time.monotonic() - started_s), sealed_result=result)
 
@@ -233,6 +234,13 @@ class _Delivery:
             if verdict is Verdict.RUN:
                 self._counters.deliver_s += POLL_S  # whatever limits the way there makes the target slow
 
+    def go_on(self) -> None:
+        """What is left is the store's to do, which may be slow: stop waiting for it when the control says so."""
+        if self._control.verdict() is Verdict.STOP:
+            self._settle()
+            raise stopped()
+        self._report(time.monotonic())
+
     def _settle(self) -> None:
         sealed = self.track.settle_all(SETTLE_S, now_s=time.monotonic())
         if sealed is not None:
@@ -244,6 +252,9 @@ class _Delivery:
             sealed = self.track.due(now_s)
             if sealed is not None:
                 self._control.checkpoint(sealed)
+        self._report(now_s, paused=paused)
+
+    def _report(self, now_s: float, *, paused: bool = False) -> None:
         if now_s - self._reported_s >= REPORT_EVERY_S:
             self._reported_s = now_s
             self._control.report(

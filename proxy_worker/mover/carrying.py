@@ -84,6 +84,7 @@ def carry_disk(
             report=report,
             source=disk.source,
             configuration=disk.configuration,
+            go_on=work.go_on,
         )
         report = report.model_copy(update={"stored_bytes": writer.stored_bytes})
         return DiskBackupResult(report=report, sealed_result=result)
@@ -150,8 +151,18 @@ class _Carrying:
                 except DamageError as error:
                     raise damaged_original(self._reader.point, self._disk.key, where, str(error)) from error
 
+    def go_on(self) -> None:
+        """What is left is the store's to do, which may be slow: stop waiting for it when the control says so."""
+        if self._control.verdict() is Verdict.STOP:
+            raise stopped()
+        self._tell(self.figures.processed_bytes)
+
     def _obey(self) -> None:
-        while (verdict := self._control.verdict()) is not Verdict.RUN or not self._pacing.ready():
+        while (
+            (verdict := self._control.verdict()) is not Verdict.RUN
+            or not self._pacing.ready()
+            or self._writer.delivery.is_behind
+        ):
             if verdict is Verdict.STOP:
                 raise stopped()
             time.sleep(_POLL_S)

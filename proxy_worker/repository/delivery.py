@@ -102,6 +102,11 @@ class PackDelivery:
         self.raise_error()
         return self._durable_mark >= mark
 
+    def outlast(self, mark: int, go_on: Callable[[], None]) -> None:
+        """Wait until `mark` is durable; `go_on` is called each second meanwhile, and may end that by raising."""
+        while not self.wait(mark, _LOOK_AGAIN_S):
+            go_on()
+
     def raise_error(self) -> None:
         """Raise what stopped the delivery, if anything did."""
         if self._error:

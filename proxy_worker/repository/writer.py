@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, TypeVar
 
@@ -257,8 +257,9 @@ class DiskWriter:
         report: DiskReport,
         source: str = "",
         configuration: Sequence[StoredFile] = (),
+        go_on: Callable[[], None] = lambda: None,
     ) -> str:
-        """Store the disk map, wait until all is durable, and return the sealed result that a commit takes."""
+        """Store the map, ask `go_on` until all is durable, and return the sealed result that a commit takes."""
         inherited = {pack for pack in self._inherited_packs if self._store.exists(pack_name(pack))}
         disk_map = DiskMap(
             size_bytes=size_bytes,
@@ -270,7 +271,8 @@ class DiskWriter:
         encoded = msgspec.msgpack.encode(disk_map)
         map_id = self._keyring.map_id(encoded)
         self._store_metadata(ChunkKind.MAP, map_id, encoded)
-        self.wait_durable(self._mark)
+        self.flush()
+        self._delivery.outlast(self._mark, go_on)
         self._delivery.stop(abort=False)
         renew(self._store, map(pack_name, sorted(self._used_packs | self._resumed_packs)))
         disk = StoredDisk(
