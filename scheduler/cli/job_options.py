@@ -94,7 +94,8 @@ ExcludedDisks = Annotated[
     ),
 ]
 Kind = Annotated[
-    JobKind, typer.Option(help="What it does: back VMs up, or copy restore points to another repository.")
+    JobKind,
+    typer.Option(help="What it does: back VMs up, replicate them, or copy restore points to another repository."),
 ]
 CopiedFrom = Annotated[
     str | None,

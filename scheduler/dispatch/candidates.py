@@ -78,7 +78,7 @@ def candidates(placement: Placement, fleet: Fleet, terms: JobTerms = NO_TERMS) -
     since = max(placement.since, SINCE.get(placement.kind, 1))
     left.keep(
         lambda proxy: proxy.contract_version >= since,
-        f"no proxy {left.such} knows how to: upgrade one",
+        f"no proxy {left.such} knows tasks of kind {placement.kind}: upgrade one",
     )
     best = _sieve_by_source(left, placement)
     repository = fleet.repositories.get(placement.repository or "")

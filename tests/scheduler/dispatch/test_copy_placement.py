@@ -76,7 +76,7 @@ def test_a_copy_goes_to_who_reaches_both_repositories_with_the_keys_that_it_take
     assert reason(writer) == (
         "waiting: no proxy that reaches repository second holds the read key of repository main (main)"
     )
-    assert reason(old) == "waiting: no proxy that is running knows how to: upgrade one"
+    assert reason(old) == "waiting: no proxy that is running knows tasks of kind disk.copy: upgrade one"
     assert reason(replace(reader, used=2)) == "waiting: proxy p2 is full (2 of 2 slots)"
 
 
