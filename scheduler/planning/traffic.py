@@ -118,8 +118,8 @@ Ranges = Annotated[
 class TrafficRule(BaseModel):
     """A limit of what proxies exchange with repositories and each other between addresses, or its encryption.
 
-    All jobs that a rule holds for, in the whole fleet, have equal parts of its limit. Where several rules hold, each
-    is kept: the lowest is what counts. What stays on one machine is never limited, and needs no encryption.
+    All jobs that a rule holds for, in the whole fleet, have equal parts of its limit. Where several rules hold, the
+    lowest is what counts. What stays on one machine is never limited, and needs no encryption.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
