@@ -103,6 +103,7 @@ class _Replication:
         self._taking = threading.Lock()
         self._leaving = threading.Lock()
         self._lock = threading.Lock()
+        self._sending = 0
         self._counters = Counters()
         self._root = 0
         self._opened = Opened(b"", None)
@@ -133,6 +134,11 @@ class _Replication:
     def _known(self) -> bool:
         """Whether the replica is what the changed areas are relative to."""
         return self._opened.root is not None
+
+    @property
+    def _waiting(self) -> int:
+        """How many sendings wait for a stream to be free."""
+        return max(0, self._sending - self._request.streams)
 
     def _begin(self) -> None:
         request, size = self._request, self._source.size_bytes
@@ -215,8 +221,11 @@ class _Replication:
             self._await_leave()
             self._pacing.spend(sent)
         started_s = time.monotonic()
+        with self._lock:
+            self._sending += 1
         self._end.write(blocks)
         with self._lock:
+            self._sending -= 1
             self._counters.stored_bytes += sent
             self._counters.deliver_s += time.monotonic() - started_s
 
@@ -241,7 +250,7 @@ class _Replication:
             for future in done:
                 future.result()
             if self._effort is not None:
-                self._effort.look(time.monotonic(), self._counters.transform_s)
+                self._effort.look(time.monotonic(), self._counters.transform_s, self._waiting)
             if time.monotonic() - self._reported_s >= REPORT_EVERY_S:
                 self._reported_s = time.monotonic()
                 self._tell()

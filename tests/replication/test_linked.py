@@ -215,8 +215,8 @@ def test_what_is_sent_keeps_to_its_pace(disk: Path, target: Target, listening: L
 class Hardest(Effort):
     """Finds at once that there is time for the highest level."""
 
-    def look(self, now_s: float, busy_s: float) -> None:
-        assert now_s > busy_s >= 0
+    def look(self, now_s: float, busy_s: float, waiting: int) -> None:
+        assert now_s > busy_s >= 0 <= waiting
         self._compressor.level = CompressionLevel.EXTREME
 
 
