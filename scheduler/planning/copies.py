@@ -67,12 +67,11 @@ def wanted_copies(
     vms: Sequence[str],
     *,
     there: Collection[tuple[str, str]],
-    copied: Collection[tuple[str, str]],
 ) -> Wanted:
     """Choose among the points of the source.
 
     `vms` are names or patterns of VMs as they were called last; none takes all. `there` are the VM ids and points
-    that the target has, `copied` those that this job has copied there before, wherever they are now.
+    that the target has. What was copied before and given up there is for the target to say: it may be a new one.
     """
     of_jobs = [point for point in source if any(matches(point.job, pattern) for pattern in terms.jobs)]
     of_jobs.sort(key=lambda point: (point.created_at, point.point))
@@ -84,7 +83,7 @@ def wanted_copies(
     chosen = [point for point in of_jobs if point.vm_id in taken]
     if terms.points is PointChoice.NEWEST:
         chosen = list({point.vm_id: point for point in chosen}.values())
-    have = {*copied, *((vm_id, name) for vm_id, point in there for name in (point, original_name(point)))}
+    have = {(vm_id, name) for vm_id, point in there for name in (point, original_name(point))}
     missing = (point for point in chosen if (point.vm_id, point.point) not in have)
     return Wanted(
         tuple(sorted(missing, key=lambda point: (names[point.vm_id], point.vm_id, point.created_at))), unknown

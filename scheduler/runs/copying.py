@@ -171,18 +171,11 @@ def _wanted(session: Session, run: Run, terms: CopyTerms, now: float) -> Wanted:
         for row in session.execute(columns.where(Point.repository == terms.repository))
     ]
     there = session.execute(columns.where(Point.repository == run.repository)).all()
-    copied = session.execute(
-        select(VmRun.vm_id, VmRun.copy_of)
-        .join(Run, VmRun.run_id == Run.id)
-        .where(Run.job == run.job, Run.repository == run.repository, VmRun.state == VmRunState.SUCCEEDED)
-        .where(VmRun.copy_of.is_not(None))
-    )
     wanted = wanted_copies(
         source,
         terms,
         run.vms,
         there=[(row.vm_id, row.point) for row in there],
-        copied={(vm_id or "", copy_of.point) for vm_id, copy_of in copied if copy_of is not None},
     )
     job = session.get(Job, run.job)
     if terms.points is PointChoice.NEWEST or job is None:

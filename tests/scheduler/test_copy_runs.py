@@ -237,6 +237,19 @@ def _points(copies: Copies) -> int:
         return len(session.scalars(select(Point).where(Point.repository == "second")).all())
 
 
+def test_a_target_that_was_made_anew_gets_everything_again(copies: Copies) -> None:
+    copies.declare()
+    copies.add_point("web01", 1)
+    copies.run()
+    copies.second.points.clear()
+    with copies.state.write() as session:  # as a rescan does
+        session.delete(session.get_one(Point, ("second", "id-web01", "web01-1")))
+
+    assert copies.run() == (RunState.SUCCEEDED, None)
+
+    assert copies.copied() == ["web01-1 as web01-1"] * 2
+
+
 def test_points_that_are_gone_removed_or_there_are_left_out_and_damaged_ones_fail_by_name(copies: Copies) -> None:
     copies.declare()
     for vm in ("gone", "removed", "there", "damaged", "web01"):

@@ -25,11 +25,9 @@ def point(vm: str, day: int, *, job: str = "nightly", name: str | None = None) -
 SOURCE = [point("web01", 1), point("web01", 2), point("web01", 3), point("db01", 2, job="hourly")]
 
 
-def wanted(terms: CopyTerms, *vms: str, there: tuple[str, ...] = (), copied: tuple[str, ...] = ()) -> Wanted:
-    def ids(names: tuple[str, ...]) -> set[tuple[str, str]]:
-        return {(f"id-{name.split('-')[0]}", name) for name in names}
-
-    return wanted_copies(SOURCE, terms, vms, there=ids(there), copied=ids(copied))
+def wanted(terms: CopyTerms, *vms: str, there: tuple[str, ...] = ()) -> Wanted:
+    ids = {(f"id-{name.split('-')[0]}", name) for name in there}
+    return wanted_copies(SOURCE, terms, vms, there=ids)
 
 
 def names(found: Wanted) -> list[str]:
@@ -49,10 +47,6 @@ def test_a_copy_whose_first_name_was_given_up_counts_as_one() -> None:
     assert names(wanted(NEWEST, there=("web01-3.2",))) == ["db01-2"]
 
 
-def test_what_the_job_has_copied_before_is_not_brought_back() -> None:
-    assert names(wanted(ALL, copied=("web01-1", "db01-2"))) == ["web01-2", "web01-3"]
-
-
 def test_vms_are_chosen_by_pattern_and_by_the_jobs_that_made_the_points() -> None:
     assert names(wanted(NEWEST, "web*")) == ["web01-3"]
     assert names(wanted(NEWEST.model_copy(update={"jobs": ("hour*",)}))) == ["db01-2"]
@@ -61,10 +55,10 @@ def test_vms_are_chosen_by_pattern_and_by_the_jobs_that_made_the_points() -> Non
 def test_a_vm_goes_by_its_last_name() -> None:
     renamed = [point("web01", 1), point("web01", 2, name="shop01")]
 
-    found = wanted_copies(renamed, ALL, ["shop*"], there=(), copied=())
+    found = wanted_copies(renamed, ALL, ["shop*"], there=())
 
     assert names(found) == ["web01-1", "web01-2"]
-    assert wanted_copies(renamed, ALL, ["web01"], there=(), copied=()).unknown == ("web01",)
+    assert wanted_copies(renamed, ALL, ["web01"], there=()).unknown == ("web01",)
 
 
 def test_patterns_that_match_nothing_are_named() -> None:
