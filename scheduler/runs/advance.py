@@ -163,9 +163,10 @@ def _freezing_is_cancelled() -> ColumnElement[bool]:
 
 def _scanning_is_cancelled() -> ColumnElement[bool]:
     """Runs that wait for vCenters alone: those are read for others, too."""
-    of_folders = exists().where(LedgerTask.run_id == Run.id, LedgerTask.kind == TaskKind.INVENTORY_SCAN)
+    looking = LedgerTask.kind.in_((TaskKind.INVENTORY_SCAN, TaskKind.COPY_PLAN))
     unended = LedgerTask.state.in_((WorkState.RUNNING, WorkState.WAITING))
-    return and_(Run.state == RunState.SCANNING, Run.cancel_requested, ~of_folders.where(unended))
+    of_proxies = exists().where(LedgerTask.run_id == Run.id, looking, unended)
+    return and_(Run.state == RunState.SCANNING, Run.cancel_requested, ~of_proxies)
 
 
 def _restore_cancel_is_owed() -> ColumnElement[bool]:

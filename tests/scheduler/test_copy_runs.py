@@ -336,6 +336,29 @@ def _waiting(copies: Copies) -> list[str]:
         return [reason for task_id, reason in reasons.items() if "about to be" not in reason]
 
 
+def test_a_run_that_is_cancelled_while_it_looks_what_is_missing_copies_nothing(copies: Copies) -> None:
+    copies.declare()
+    copies.add_point("web01", 1)
+    service = copies.world.start()
+    run_id = copies.ask()
+    with copies.state.write() as session:
+        ask_to_cancel(session, run_id)
+    copies.world.turn_until(service, lambda: copies.ended(run_id))
+    assert copies.outcome(run_id) == (RunState.CANCELLED, "cancelled before it began")
+
+    run_id = copies.ask()
+
+    def cancel() -> None:
+        with copies.state.write() as session:
+            ask_to_cancel(session, run_id)
+
+    copies.world.fleet.when_handled["copy.plan main second"] = cancel
+    copies.world.turn_until(service, lambda: copies.ended(run_id))
+
+    assert copies.outcome(run_id) == (RunState.CANCELLED, "cancelled before it was planned")
+    assert copies.copied() == []
+
+
 def test_a_scheduler_that_is_killed_again_and_again_copies_everything_once(copies: Copies) -> None:
     copies.declare()
     for vm, day in (("web01", 1), ("web01", 2), ("db01", 1)):
