@@ -47,7 +47,7 @@ def list_replicas(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """List replicas, what each of them is now, and its newest restore point.
+    """List replicas and what each of them is now.
 
     \b
     Examples:
@@ -78,7 +78,9 @@ def list_replicas(
 
 @app.command()
 def show(replica: ReplicaName, as_json: AsJson = False) -> None:
-    """Show a replica: where it lies, its restore points, what was asked for last and how far that is.
+    """Show a replica and its restore points.
+
+    And where it lies, what was asked for last, and how far that is.
 
     \b
     Examples:
@@ -103,10 +105,10 @@ def failover(
     wait: Wait = False,
     as_json: AsJson = False,
 ) -> None:
-    """Have a replica take its original's place, as it was at a restore point.
+    """Have a replica take its original's place.
 
-    Its job leaves it alone from then on. What is changed in it can be brought back (`failback`), thrown away
-    (`undo`), or kept for good (`permanent`).
+    It is what it was at a restore point, and its job leaves it alone from then on. What is changed in it can be
+    brought back (`failback`), thrown away (`undo`), or kept for good (`permanent`).
 
     \b
     Examples:
@@ -118,9 +120,9 @@ def failover(
 
 @app.command("planned-failover")
 def planned_failover(replica: ReplicaName, wait: Wait = False, as_json: AsJson = False) -> None:
-    """Run the job once more for this VM, then have the replica take its place: nothing is lost.
+    """Run the job once more, then fail over.
 
-    Shut the original down first, and leave it off.
+    Nothing is lost. Shut the original down first, and leave it off.
 
     \b
     Examples:
@@ -131,7 +133,7 @@ def planned_failover(replica: ReplicaName, wait: Wait = False, as_json: AsJson =
 
 @app.command()
 def undo(replica: ReplicaName, wait: Wait = False, as_json: AsJson = False) -> None:
-    """Take back a failover, or a failback that isn't committed.
+    """Take back a failover or a failback.
 
     After a failover the replica is again what it was at its newest restore point, and what was changed in it since
     is lost. After a failback the original is again what it was before, and the replica goes on in its place.
@@ -145,9 +147,10 @@ def undo(replica: ReplicaName, wait: Wait = False, as_json: AsJson = False) -> N
 
 @app.command()
 def permanent(replica: ReplicaName, wait: Wait = False, as_json: AsJson = False) -> None:
-    """Let a replica that is failed over be a VM of its own, for good.
+    """Make a replica a VM of its own, for good.
 
-    Its restore points are removed, and its job doesn't touch it any more: exclude the VM from the job.
+    It has to be failed over. Its restore points are removed, and its job doesn't touch it any more: exclude the VM
+    from the job.
 
     \b
     Examples:
@@ -158,10 +161,10 @@ def permanent(replica: ReplicaName, wait: Wait = False, as_json: AsJson = False)
 
 @app.command()
 def failback(replica: ReplicaName, wait: Wait = False, as_json: AsJson = False) -> None:
-    """Bring what was changed in a replica that is failed over back to the original.
+    """Bring a replica's changes to the original.
 
-    Shut both down first. The original is kept as it is, so that `undo` can return to that; `commit` ends it. Only
-    what differs is sent. A failback that fails leaves the original as it was.
+    It has to be failed over. Shut both down first. The original is kept as it is, so that `undo` can return to that;
+    `commit` ends it. Only what differs is sent. A failback that fails leaves the original as it was.
 
     \b
     Examples:
@@ -172,7 +175,9 @@ def failback(replica: ReplicaName, wait: Wait = False, as_json: AsJson = False) 
 
 @app.command()
 def commit(replica: ReplicaName, wait: Wait = False, as_json: AsJson = False) -> None:
-    """End a failback: the original goes on with what was brought back, and the replica is a standby again.
+    """End a failback for good.
+
+    The original goes on with what was brought back, and the replica is a standby again.
 
     \b
     Examples:

@@ -13,7 +13,7 @@ from proxy_worker.ledger import FleetView, ProxyView, TaskState
 from scheduler.monitoring.gauges import gauge
 from scheduler.monitoring.waiting import WaitingKind, kind_of
 
-_OPEN = (TaskState.READY, TaskState.DISPATCHED, TaskState.RUNNING)
+_OPEN = (TaskState.READY, TaskState.RESERVED, TaskState.DISPATCHED, TaskState.RUNNING)
 
 
 def tasks_of(view: FleetView, opened: Mapping[TaskKind, int]) -> Iterator[Metric]:

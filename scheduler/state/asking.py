@@ -122,6 +122,12 @@ def ask_to_retry(session: Session, run_id: str) -> Run:
     of it failed.
     """
     run = find_run(session, run_id)
+    if run.failback_of is not None:
+        raise RunEndedError(
+            f"run {run.id}",
+            why="it is part of a failback, which has ended with it",
+            remedy="Ask for the failback again: `scheduler replica failback`.",
+        )
     active = active_run(session, run.job)
     if active is not None:
         raise RunActiveError(f"job {run.job!r}", why=f"its run {active.id} is still {active.state.value}")

@@ -11,6 +11,7 @@ from scheduler.state.models import (
     DiskTask,
     LedgerTask,
     Point,
+    ReplicaOperation,
     Request,
     Restore,
     Run,
@@ -51,7 +52,7 @@ def forget_runs(session: Session, before: float) -> int:
 
 
 def forget_the_rest(session: Session, before: float) -> int:
-    """Forget restores, requests, scans and removed snapshots that ended before `before`, some at a time."""
+    """Forget what else ended before `before`, some at a time: restores, requests, scans, operations, snapshots."""
     restored = [state for state in VmRestoreState if state.final]
     count = 0
     for kind, ended in (
@@ -59,6 +60,7 @@ def forget_the_rest(session: Session, before: float) -> int:
         (Request, and_(Request.state.in_(_WORK_ENDED), Request.ended_at < before)),
         (VcenterScan, and_(VcenterScan.state.in_(_WORK_ENDED), VcenterScan.ended_at < before)),
         (VmRestore, and_(VmRestore.state.in_(restored), VmRestore.ended_at < before)),
+        (ReplicaOperation, and_(ReplicaOperation.state.in_(_WORK_ENDED), ReplicaOperation.ended_at < before)),
         (SnapshotEntry, and_(SnapshotEntry.state == SnapshotState.GONE, SnapshotEntry.removed_at < before)),
     ):
         ids = session.scalars(select(kind.id).where(ended).limit(MOST_ROWS)).all()
