@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import struct
 from pathlib import Path
 from typing import Final
 
@@ -13,6 +13,7 @@ _IDS_IN_PART: Final = 50_000
 _HELD_BYTES: Final = 16 * 1024 * 1024
 _REPEATED_BYTES: Final = 256 * 1024
 """A part that has grown by so much, and twofold, is rid of what it holds twice."""
+_ID: Final = struct.Struct(f"{ID_BYTES}s")
 _ZEROS: Final = ZERO_ID * 64
 """So many ids of zeros are passed over at once: a disk may consist of little else."""
 
@@ -33,7 +34,7 @@ def without_zeros(ids: bytes) -> bytes:
     for at in range(0, len(ids), len(_ZEROS)):
         piece = ids[at : at + len(_ZEROS)]
         if piece != _ZEROS:
-            kept += [one for one in _pieces(piece) if one != ZERO_ID]
+            kept += [one for (one,) in _ID.iter_unpack(piece) if one != ZERO_ID]
     return b"".join(kept)
 
 
@@ -99,8 +100,4 @@ class IdSet:
 
 
 def _split(joined: bytes) -> set[bytes]:
-    return set(_pieces(joined))
-
-
-def _pieces(joined: bytes) -> Iterator[bytes]:
-    return (joined[at : at + ID_BYTES] for at in range(0, len(joined), ID_BYTES))
+    return {joined[at : at + ID_BYTES] for at in range(0, len(joined), ID_BYTES)}

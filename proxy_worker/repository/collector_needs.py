@@ -11,6 +11,7 @@ from proxy_worker.repository.access import Access
 from proxy_worker.repository.chunks import ChunkReader
 from proxy_worker.repository.collector_ids import IdSet, without_zeros
 from proxy_worker.repository.collector_known import KnownNames
+from proxy_worker.repository.keyring import ID_BYTES
 from proxy_worker.repository.maps import load_map
 from proxy_worker.repository.pack_layout import ChunkKind
 from proxy_worker.repository.points import Point
@@ -76,4 +77,7 @@ def _segments_of(chunks: ChunkReader, map_id: bytes) -> bytes:
 
 
 def _blocks_of(chunks: ChunkReader, segment_id: bytes) -> bytes:
-    return without_zeros(chunks.read_metadata(ChunkKind.SEGMENT, segment_id))
+    ids = chunks.read_metadata(ChunkKind.SEGMENT, segment_id)
+    if len(ids) % ID_BYTES:
+        raise chunks.damage(f"segment/{segment_id.hex()}", "it is not a list of ids")
+    return without_zeros(ids)

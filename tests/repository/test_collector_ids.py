@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from proxy_worker.repository import collector_ids
-from proxy_worker.repository.collector_ids import PREFIXES, IdSet, part_count
+from proxy_worker.repository.collector_ids import PREFIXES, IdSet, part_count, without_zeros
 from proxy_worker.repository.keyring import ID_BYTES, ZERO_ID
 
 SOME = st.lists(st.integers(min_value=0, max_value=40), max_size=120)
@@ -47,6 +47,13 @@ def test_what_was_added_is_in_it_once(
             ids.add(b"".join(map(id_of, segment)))
 
         assert parts_of(ids) == {id_of(number) for segment in segments for number in segment} - {ZERO_ID}
+
+
+@given(segment=SOME)
+def test_ids_of_zeros_are_left_out_and_no_others(segment: list[int]) -> None:
+    ids = [id_of(number) for number in segment]
+
+    assert without_zeros(b"".join(ids)) == b"".join(one for one in ids if one != ZERO_ID)
 
 
 def test_disks_of_zeros_and_of_more_ids_than_memory_holds(tmp_path: Path) -> None:

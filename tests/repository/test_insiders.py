@@ -14,16 +14,31 @@ from proxy_worker.contract.errors import DamageError, StoreError
 from proxy_worker.repository import documents, passphrases
 from proxy_worker.repository.check import check
 from proxy_worker.repository.codec import Codec
+from proxy_worker.repository.collector import collect
 from proxy_worker.repository.data_keys import chunk_binding, new_data_key, nonce_of
 from proxy_worker.repository.fragments import Fragment, FragmentPack, fragment_name, records_of
 from proxy_worker.repository.index_run import IndexRun
+from proxy_worker.repository.keyring import ID_BYTES
 from proxy_worker.repository.pack_layout import Chunk, ChunkKind
 from proxy_worker.repository.pack_scan import pack_ids
 from proxy_worker.repository.packs import read_footer, read_table
 from proxy_worker.repository.passphrases import KdfCost
 from proxy_worker.repository.repository import Repository
+from proxy_worker.repository.withdrawal import end_point
 from tests.repository.collecting import put_fragment, put_pack
-from tests.repository.making import BLOCK, KEY, PASSPHRASE, back_up, make_repository, noise, restore, text
+from tests.repository.making import (
+    BLOCK,
+    KEY,
+    PASSPHRASE,
+    VM,
+    back_up,
+    commit,
+    make_repository,
+    noise,
+    report_of,
+    restore,
+    text,
+)
 
 
 @pytest.fixture
@@ -137,6 +152,22 @@ def test_a_record_that_claims_gigabytes_is_not_believed(repository: Repository) 
     put_raw_fragment(repository, Fragment((FragmentPack(bytes(16), 0, "", ()),), b"".join(records_of([chunk], 0))))
 
     assert restore(repository, back_up(repository, block, run="run-1")) == block
+
+
+def test_a_segment_that_is_no_list_of_ids_stops_a_collection(repository: Repository) -> None:
+    back_up(repository, noise(4), run="old")
+    end_point(repository.access, vm_id=VM.vm_id, run="old")
+    with repository.begin_disk(vm_id=VM.vm_id, run="false", disk_key=KEY, fence=1) as writer:
+        ids = b"x" * (ID_BYTES + 1)
+        segment = repository.access.keyring.segment_id(ids)
+        writer._store_metadata(ChunkKind.SEGMENT, segment, ids)  # `store_segment` would refuse it
+        disk = writer.finish(size_bytes=BLOCK, segments=[segment], report=report_of(writer, BLOCK))
+    commit(repository, disk, run="false")
+    before = set(pack_ids(repository.access.store))
+
+    with pytest.raises(DamageError, match="not a list of ids"):
+        collect(repository)
+    assert set(pack_ids(repository.access.store)) == before
 
 
 def test_a_key_object_that_asks_for_endless_work_is_refused(repository: Repository) -> None:
