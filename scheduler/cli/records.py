@@ -113,7 +113,7 @@ class RunRecord(Shown):
     repository: str
     """Empty for a replication."""
     target: str | None
-    """The datastore that a replication writes to; None for other runs."""
+    """The datastore that a replication writes to; None for other runs, and for one that fails back."""
     copied_from: str | None
     """The repository that is copied from; None: VMs are backed up."""
     created: Moment
@@ -167,7 +167,7 @@ def run_record(session: Session, run: Run, live: Live, *, now: float) -> RunReco
         reason=run.reason or _scanning(session, run, now),
         trigger=run.trigger.value,
         repository=run.repository,
-        target=run.replica.datastore if run.replica is not None else None,
+        target=run.replica.datastore if run.replica is not None and run.failback_of is None else None,
         copied_from=run.copy_from.repository if run.copy_from is not None else None,
         created=run.created_at,
         started=run.started_at,
@@ -180,7 +180,9 @@ def run_record(session: Session, run: Run, live: Live, *, now: float) -> RunReco
         stored_bytes=sum(disk.stored_bytes for disk in records),
         rate=processed / duration if duration else None,
         bottleneck=_bottleneck(records),
-        vms=tuple(_vm_record(vm_run, unfrozen.get(vm_run.id)) for vm_run in vm_runs),
+        vms=tuple(
+            _vm_record(vm_run, unfrozen.get(vm_run.id), makes_point=run.failback_of is None) for vm_run in vm_runs
+        ),
         disks=tuple(sorted(records, key=lambda disk: (disk.of, disk.disk))),
     )
 
@@ -212,12 +214,12 @@ def _scanning(session: Session, run: Run, now: float) -> str | None:
     return "; ".join(dict.fromkeys(waiting_scans(session, now).values())) or None
 
 
-def _vm_record(vm_run: VmRun, waits_for: str | None) -> VmRecord:
+def _vm_record(vm_run: VmRun, waits_for: str | None, *, makes_point: bool) -> VmRecord:
     return VmRecord(
         vm=vm_run.name,
         vm_id=vm_run.vm_id,
         state=vm_run.state.value,
-        point=vm_run.repository_run if vm_run.state.value == RunState.SUCCEEDED else None,
+        point=vm_run.repository_run if vm_run.state.value == RunState.SUCCEEDED and makes_point else None,
         original=_original(vm_run),
         reason=vm_run.reason or (waits_for and waits_for.removeprefix("waiting: ")),
         warning=vm_run.warning,

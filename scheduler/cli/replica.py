@@ -163,7 +163,7 @@ def permanent(replica: ReplicaName, wait: Wait = False, as_json: AsJson = False)
 def failback(replica: ReplicaName, wait: Wait = False, as_json: AsJson = False) -> None:
     """Bring a replica's changes to the original.
 
-    It has to be failed over. Shut both down first. The original is kept as it is, so that `undo` can return to that;
+    It has to be failed over. Shut both down first. The original is kept as it is, so that `undo` can return to it;
     `commit` ends it. Only what differs is sent. A failback that fails leaves the original as it was.
 
     \b
