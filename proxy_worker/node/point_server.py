@@ -19,6 +19,7 @@ from proxy_worker.node.bench import Bench
 from proxy_worker.node.draining import Draining
 from proxy_worker.node.served_points import OpenShares, sweep_ended
 from proxy_worker.program.instant_restore import InstantRestoreSettings
+from proxy_worker.transport.command import require_tool
 
 log = logging.getLogger(__name__)
 
@@ -70,7 +71,8 @@ class _Keeper(threading.Thread):
     def __init__(self, config: Path, log_level: str) -> None:
         super().__init__(name="point-server", daemon=True)
         own = [sys.executable, "-m", "proxy_worker", COMMAND, "--config", str(config), "--log-level", log_level]
-        self._command = ["setpriv", "--pdeathsig", "TERM", "--", *own]
+        setpriv = require_tool("setpriv", "util-linux", why="serving restore points needs it")
+        self._command = [setpriv, "--pdeathsig", "TERM", "--", *own]
         self._stopping = threading.Event()
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
@@ -80,7 +82,9 @@ class _Keeper(threading.Thread):
             with self._lock:
                 if self._stopping.is_set():
                     return
-                self._process = subprocess.Popen(self._command, stdin=subprocess.DEVNULL)
+                # By posix_spawn: a pool process that is forked meanwhile must not inherit the pipe by which Popen
+                # otherwise waits for its child to begin, and so keep it waiting for as long as it lives.
+                self._process = subprocess.Popen(self._command, stdin=subprocess.DEVNULL, close_fds=False)
             status = self._process.wait()
             if not self._stopping.is_set():
                 log.error("the server of restore points has ended with status %d: it is started again", status)
