@@ -90,6 +90,10 @@ def _record_open(journal: Journal, row: LedgerTask, outcome: Outcome) -> None:
         _know_points(journal, replica, outcome.result.points)
         _queue_disks(journal, run, vm_run)
         return
+    if replica.before in {point.run for point in outcome.result.points}:
+        # An earlier failback that failed couldn't be undone: what lies there now is not what is to be kept.
+        _queue_disks(journal, run, vm_run)
+        return
     vm_run.state = VmRunState.PROTECTING
     journal.open(tasks.point_task(run, vm_run, tasks.original_point(replica, vm_run), journal.now))
 

@@ -243,6 +243,19 @@ def test_a_failback_that_fails_leaves_the_original_as_it_was(sites: Sites) -> No
     assert sites.ask(Kind.FAILBACK) is WorkState.SUCCEEDED
 
 
+def test_an_original_that_a_failback_left_half_written_is_not_what_undo_returns_to(sites: Sites) -> None:
+    sites.run()
+    sites.ask(Kind.FAILOVER)
+    kept = "before-20260101T000000Z-00000000"
+    sites.folders[ORIGINAL] = Folder(content="half written", points={kept: "original"})
+    with sites.state.write() as session:
+        session.scalars(select(Replica)).one().before = kept
+
+    assert sites.ask(Kind.FAILBACK) is WorkState.SUCCEEDED
+    assert sites.ask(Kind.UNDO) is WorkState.SUCCEEDED
+    assert sites.folders[ORIGINAL].content == "original"
+
+
 def test_a_planned_failover_runs_once_more_before(sites: Sites) -> None:
     sites.run()
     assert sites.ask(Kind.PLANNED_FAILOVER) is WorkState.SUCCEEDED
