@@ -1,13 +1,16 @@
-"""A hardened repository's store: what is named is locked before anybody hears that it is there."""
+"""A hardened repository's store: what is named is locked before whoever put it hears that it is there.
+
+A name that was given is never taken back, not even when the object can't be locked: others act on a restore point,
+a list or a mark as soon as they see it. Its writer hears of the error, and it is locked when that one asks again,
+or before the warden answers anything else.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from proxy_worker.contract.errors import ProxyfleetError, StoreError
 from proxy_worker.repository.store import Buffer
 from proxy_worker.repository.store.local import LocalStore, LocalStoreWriter
 from proxy_worker.warden.client import WardenClient
@@ -31,13 +34,18 @@ class HardenedStore(LocalStore):
             (left_s,) = self._warden.left_s([point])
             if left_s:
                 raise locked(point, left_s)
-        return HardenedStoreWriter(self, name, self._warden)
+        return HardenedStoreWriter(self, name)
 
     def replace(self, name: str, chunks: Iterable[Buffer]) -> None:
         """See `Store`: of what is locked nothing is overwritten."""
         if not self.put_if_absent(name, chunks):
             (left_s,) = self._warden.left_s([name])
             raise locked(name, left_s)
+
+    def make_sure(self, name: str) -> None:
+        """Lock an object, if it is there and isn't locked."""
+        if is_lockable(name):
+            self._warden.lock(name)
 
     def delete(self, name: str) -> None:
         """See `Store`; raises `ObjectLockedError` while a term lasts."""
@@ -69,19 +77,12 @@ class HardenedStore(LocalStore):
 class HardenedStoreWriter(LocalStoreWriter):
     """A file without a name yet, to be locked when it has one."""
 
-    def __init__(self, store: HardenedStore, name: str, warden: WardenClient) -> None:
+    def __init__(self, store: HardenedStore, name: str) -> None:
         super().__init__(store, name)
-        self._warden = warden
+        self._hardened = store
 
     def finish(self, *, replace: bool = False) -> bool:
         """See `StoreWriter`: also who comes second sees that it is locked; the first may have been killed."""
         named = super().finish(replace=replace)
-        if is_lockable(self._name):
-            try:
-                self._warden.lock(self._name)
-            except (OSError, ProxyfleetError):
-                if named:
-                    with suppress(StoreError):  # nothing unlocked stays
-                        LocalStore.delete(self._store, self._name)
-                raise
+        self._hardened.make_sure(self._name)
         return named

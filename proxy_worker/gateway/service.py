@@ -107,9 +107,11 @@ class Gateway:
                 return
 
     def stat(self, peer: Peer, request: bytes) -> bytes:
-        """Size and digest of an object, if it is there."""
+        """Size and digest of an object, if it is there. Who wants the digest has put it, and heard no answer."""
         asked = decoded(request, Stat)
         store, _ = self._open(peer, asked.repository)
+        if asked.digest and isinstance(store, HardenedStore):
+            store.make_sure(checked_name(asked.name))
         try:
             size_bytes = store.size(asked.name)
         except ObjectNotFoundError:

@@ -41,8 +41,12 @@ class WardenClient:
         self._ask("left", ())
 
     def lock(self, name: str) -> None:
-        """Lock an object, unless it is locked."""
-        self._ask("lock", (name,))
+        """Lock an object, unless it is locked, or isn't there. What is refused is tried again before all else."""
+        try:
+            self._ask("lock", (name,))
+        except ProxyfleetError:
+            self.disconnect()
+            raise
 
     def renew(self, names: Iterable[str]) -> int:
         """Begin the terms of packs anew that are due; how many were. What isn't there is left out."""
@@ -66,8 +70,8 @@ class WardenClient:
         for some in _some(names):
             yield from self._ask("left", some).left_s
 
-    def close(self) -> None:
-        """Let go of the socket."""
+    def disconnect(self) -> None:
+        """Let go of the socket; the next question connects again, and so is asked after a sweep."""
         with self._mutex:
             self._drop()
 

@@ -5,6 +5,7 @@ On a real file system with real flags; a clock that counts as CLOCK_BOOTTIME doe
 
 from __future__ import annotations
 
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -35,6 +36,7 @@ from tests.repository.making import (
     noise,
     report_of,
     restore,
+    write_disk,
 )
 from tests.simulators.loop_devices import run
 from tests.warden.vault import OWNER, PERIOD_S, Clock, NearWarden, as_owner, disk, folder_on
@@ -48,9 +50,14 @@ class Warden(NearWarden):
     """One that may be away."""
 
     away = False
+    not_heard: str | None = None
+    """It is away for questions about this name, while `absences` last."""
+    absences = sys.maxsize
 
     def _exchanged(self, question: bytes) -> Answer:
-        if self.away:
+        unheard = self.not_heard is not None and self.not_heard.encode() in question and self.absences > 0
+        self.absences -= unheard
+        if self.away or unheard:
             raise ConnectionError("the warden doesn't answer")
         return super()._exchanged(question)
 
@@ -154,17 +161,52 @@ def test_upkeep_ends_and_removes_a_point_when_its_term_is_over(vault: Vault) -> 
         vault.proxys.delete("ended/vm/run")
 
 
-def test_nothing_is_named_that_cannot_be_locked(vault: Vault) -> None:
+def impatient(vault: Vault) -> RemoteStore:
+    """The repository as a proxy has it that soon gives up."""
+    return RemoteStore(f"proxyfleet://{HERE}:{vault.served.port}/main", vault.served.proxy, patience=IMPATIENT)
+
+
+@pytest.mark.parametrize("name", [PACK, POINT, "index/a"])
+def test_a_name_that_was_given_is_never_taken_back(vault: Vault, name: str) -> None:
     vault.warden.away = True
-    location = f"proxyfleet://{HERE}:{vault.served.port}/main"
     with pytest.raises(LinkUnavailableError, match="the warden doesn't answer"):
-        RemoteStore(location, vault.served.proxy, patience=IMPATIENT).put_if_absent(PACK, [b"content"])
-    assert vault.files() == {}
+        impatient(vault).put_if_absent(name, [b"content"])
+    assert vault.files() == {name: b"content"}, "a collector may have acted on it by now"
 
     vault.warden.away = False
-    assert vault.proxys.put_if_absent(PACK, [b"content"])
+    assert not vault.proxys.put_if_absent(name, [b"content"]), "the next try comes second, and locks it"
     with pytest.raises(PermissionError):
-        (vault.root / PACK).unlink()
+        (vault.root / name).unlink()
+
+
+def test_nobody_hears_of_success_before_it_is_locked(vault: Vault) -> None:
+    vault.warden.not_heard, vault.warden.absences = POINT, 4
+    patience = Patience(first_pause_s=0.01, longest_pause_s=0.01, in_all_s=600, first_contact_s=600)
+    store = RemoteStore(f"proxyfleet://{HERE}:{vault.served.port}/main", vault.served.proxy, patience=patience)
+    assert store.put_if_absent(POINT, [b"content"])
+    with pytest.raises(PermissionError):
+        (vault.root / POINT).unlink()
+
+
+def test_a_point_that_was_not_locked_at_once_keeps_its_blocks(vault: Vault) -> None:
+    make_repository(vault.keepers).close()
+    content = noise(8)
+    with opened(vault.proxys) as repository:
+        back_up(repository, content, run=RUNS[0])
+        result = write_disk(repository, content, run=RUNS[1])
+    vault.after(2)
+    with opened(vault.keepers) as upkeep:
+        end_point(upkeep.access, vm_id=VM.vm_id, run=RUNS[0])
+    assert collected(vault).waiting_for, "the other run may need what is condemned"
+
+    with opened(impatient(vault)) as repository:
+        vault.warden.not_heard = f"points/{VM.vm_id}/{RUNS[1]}"
+        with pytest.raises(LinkUnavailableError):
+            commit(repository, result, run=RUNS[1])
+        vault.warden.not_heard = None
+    assert not collected(vault).waiting_for
+    with opened(vault.proxys) as repository:
+        assert restore(repository, commit(repository, result, run=RUNS[1])) == content
 
 
 def opened(store: RemoteStore) -> Repository:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from proxy_worker.contract.errors import StoreError
 from proxy_worker.repository.store import ObjectLockedError
 from proxy_worker.repository.store.remote import RemoteStore
 from proxy_worker.warden import fitness
@@ -34,6 +35,7 @@ from tests.warden.vault import (
 )
 
 LINUX_IMMUTABLE = 1 << 9
+POINT = "points/vm/run"
 
 
 def test_it_keeps_one_right_and_answers_the_folders_owner_alone(root: Path, place: Path) -> None:
@@ -89,6 +91,22 @@ def test_what_it_said_was_locked_is_locked_after_a_kill_and_for_no_less(root: Pa
         assert all(left_s > 8 * DAY_S - 600 for left_s in client.left_s(names)), "also of those it had not come to"
         with pytest.raises(ObjectLockedError):
             client.release(locked[-1])
+
+
+def test_what_could_not_be_locked_is_before_anything_else_is_answered(root: Path, place: Path) -> None:
+    settings_in(place, root)
+    write(root, "points/vm/earlier")
+    give_away(root)
+    with program(place) as warden:
+        client = warden.client
+        client.connect()
+        path = write(root, POINT)
+        with pytest.raises(StoreError, match=f"{POINT}: Operation not permitted"):
+            client.lock(POINT)
+        os.chown(path, OWNER, OWNER)
+        assert list(client.left_s([POINT])) == [pytest.approx(8 * DAY_S, abs=DAY_S)]
+        with pytest.raises(PermissionError):
+            path.unlink()
 
 
 def test_a_term_ends_by_the_real_clock(root: Path, place: Path) -> None:
