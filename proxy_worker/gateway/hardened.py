@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
-from proxy_worker.repository.store import Buffer
+from proxy_worker.repository.store import Buffer, ObjectNotFoundError
 from proxy_worker.repository.store.local import LocalStore, LocalStoreWriter
 from proxy_worker.warden.client import WardenClient
 from proxy_worker.warden.terms import folder_of, is_lockable
@@ -28,12 +28,7 @@ class HardenedStore(LocalStore):
         self._warden = warden
 
     def create(self, name: str) -> HardenedStoreWriter:
-        """See `Store`. What ends a restore point may be put when that could be deleted as well."""
-        if folder_of(name) == _END:
-            point = f"points/{name.partition('/')[2]}"
-            (left_s,) = self._warden.left_s([point])
-            if left_s:
-                raise locked(point, left_s)
+        """See `Store`."""
         return HardenedStoreWriter(self, name)
 
     def replace(self, name: str, chunks: Iterable[Buffer]) -> None:
@@ -46,6 +41,18 @@ class HardenedStore(LocalStore):
         """Lock an object, if it is there and isn't locked."""
         if is_lockable(name):
             self._warden.lock(name)
+
+    def require_over(self, point: str, mark: str) -> None:
+        """Raise unless a restore point could be deleted, so that the mark that ends it may be put.
+
+        `ObjectLockedError` while its term lasts, `ObjectNotFoundError` if there is none and has been none.
+        """
+        if not self.exists(point) and not self.exists(mark):
+            raise ObjectNotFoundError(f"can't end {point}", why="there is no such restore point")
+        self._warden.lock(point)  # who put it may not have come to that
+        (left_s,) = self._warden.left_s([point])
+        if left_s:
+            raise locked(point, left_s)
 
     def delete(self, name: str) -> None:
         """See `Store`; raises `ObjectLockedError` while a term lasts."""
@@ -82,7 +89,12 @@ class HardenedStoreWriter(LocalStoreWriter):
         self._hardened = store
 
     def finish(self, *, replace: bool = False) -> bool:
-        """See `StoreWriter`: also who comes second sees that it is locked; the first may have been killed."""
+        """See `StoreWriter`: also who comes second sees that it is locked; the first may have been killed.
+
+        What ends a restore point gets its name when that could be deleted as well.
+        """
+        if folder_of(self._name) == _END:
+            self._hardened.require_over(f"points/{self._name.partition('/')[2]}", self._name)
         named = super().finish(replace=replace)
         self._hardened.make_sure(self._name)
         return named

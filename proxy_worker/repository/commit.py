@@ -13,13 +13,12 @@ from proxy_worker.repository.chunks import ChunkReader
 from proxy_worker.repository.errors import RunEndedError
 from proxy_worker.repository.keyring import ZERO_ID
 from proxy_worker.repository.maps import load_map
-from proxy_worker.repository.needed_packs import packs_needed
 from proxy_worker.repository.pack_layout import ChunkKind
-from proxy_worker.repository.points import Point, StoredDisk, encode_outcome, load_outcome, point_name
+from proxy_worker.repository.points import Point, StoredDisk, encode_outcome, is_ended, load_outcome, point_name
 from proxy_worker.repository.registration import forget_writers
 from proxy_worker.repository.sealing import MetadataSealer
 from proxy_worker.repository.store import Store
-from proxy_worker.repository.store.terms import renew, upkeep_will_not_do
+from proxy_worker.repository.upkeep import keep_for_point
 from proxy_worker.repository.writer import DiskAttempt, open_sealed
 
 if TYPE_CHECKING:
@@ -41,7 +40,8 @@ def commit_run(
     """Create the point if the run hasn't ended, then remove its writers' marks. `created_at`: now, unless given.
 
     Everything is verified before: results are of this run and these fences, maps and segments are in durable packs.
-    Where objects have terms, the packs have at least those of the point.
+    Where objects have terms, the packs have at least those of the point. Raises `RunEndedError` also for a point
+    that is marked as removed: nobody would honour it.
     """
     store, sealer = access.store, access.sealer
     stored = tuple(
@@ -61,9 +61,7 @@ def commit_run(
     try:
         for disk in stored:
             _require_resolvable(store, chunks, disk)
-        parents = [f"ended/{vm.vm_id}/{disk.parent}" for disk in stored if disk.parent]
-        if upkeep_will_not_do(store, parents):
-            renew(store, sorted(packs_needed(chunks, stored)))
+        keep_for_point(access, chunks, vm.vm_id, stored)
     except DamageError:
         if not store.exists(point_name(vm.vm_id, run)):
             raise
@@ -71,6 +69,8 @@ def commit_run(
     if not store.put_if_absent(point_name(vm.vm_id, run), [encode_outcome(sealer, point)]):
         point = _earlier(store, sealer, point)
     forget_writers(store, vm_id=vm.vm_id, run=run)
+    if is_ended(store, vm.vm_id, run):
+        raise _ended(point, "its restore point is marked as removed, and counts no more")
     return point
 
 
@@ -101,5 +101,8 @@ def _earlier(store: Store, sealer: MetadataSealer, point: Point) -> Point:
     outcome = load_outcome(store, sealer, point.vm_id, point.run)
     if isinstance(outcome, Point) and (outcome.token == point.token or outcome.same_content(point)):
         return outcome
-    ended = "it was abandoned" if not isinstance(outcome, Point) else "it was committed with other disks"
-    raise RunEndedError(f"run {point.run} of VM {point.vm_name}", why=ended, remedy="Start a new run.")
+    raise _ended(point, "it was committed with other disks" if isinstance(outcome, Point) else "it was abandoned")
+
+
+def _ended(point: Point, why: str) -> RunEndedError:
+    return RunEndedError(f"run {point.run} of VM {point.vm_name}", why=why, remedy="Start a new run.")

@@ -276,11 +276,12 @@ class Repository:
         )
 
     def abandon(self, *, vm_id: str, run: str, reason: str) -> bool:
-        """Put a tombstone in the place of the point; True if a point was there first."""
+        """Put a tombstone in the place of the point; True if a point was there first, and is still honoured."""
         tombstone = Tombstone(vm_id=vm_id, run=run, reason=reason, created_at=time.time())
         created = self._store.put_if_absent(point_name(vm_id, run), [encode_outcome(self._sealer, tombstone)])
         forget_writers(self._store, vm_id=vm_id, run=run)
-        return not created and isinstance(load_outcome(self._store, self._sealer, vm_id, run), Point)
+        outcome = None if created else load_outcome(self._store, self._sealer, vm_id, run)
+        return isinstance(outcome, Point) and not is_ended(self._store, vm_id, run)
 
     def reader(self, point: Point, *, sealed: bool = False) -> PointReader:
         """Read a point's disks. Raises `CannotReadError` with a write key, `PointNotFoundError` if it has ended.

@@ -21,7 +21,7 @@ from proxy_worker.repository import passphrases
 from proxy_worker.repository.collector import CollectionReport, collect
 from proxy_worker.repository.points import Point
 from proxy_worker.repository.repository import Repository
-from proxy_worker.repository.store import ObjectLockedError, StoreReadOnlyError
+from proxy_worker.repository.store import ObjectLockedError, ObjectNotFoundError, StoreReadOnlyError
 from proxy_worker.repository.store.remote import RemoteStore
 from proxy_worker.repository.withdrawal import end_point
 from proxy_worker.warden.messages import Answer
@@ -159,6 +159,39 @@ def test_upkeep_ends_and_removes_a_point_when_its_term_is_over(vault: Vault) -> 
     assert set(vault.files()) == {"ended/vm/run"}
     with pytest.raises(StoreReadOnlyError):
         vault.proxys.delete("ended/vm/run")
+
+
+def test_nobody_ends_a_point_that_is_not_there_yet(vault: Vault) -> None:
+    make_repository(vault.keepers).close()
+    end, content = f"ended/{VM.vm_id}/{RUNS[0]}", noise(4)
+    with opened(vault.proxys) as repository:
+        result = write_disk(repository, content, run=RUNS[0])
+        with pytest.raises(ObjectNotFoundError, match="there is no such restore point"):
+            vault.keepers.put_if_absent(end, [b"a thief's"])
+        commit(repository, result, run=RUNS[0])
+        with pytest.raises(ObjectLockedError, match=RUNS[0]):
+            vault.keepers.put_if_absent(end, [b"a thief's"])
+        assert restore(repository, repository.points()[0]) == content
+
+
+def test_nobody_ends_a_point_by_a_mark_begun_before_it_or_while_it_is_not_locked(vault: Vault) -> None:
+    store = HardenedStore(vault.root, vault.warden)
+    mark = store.create("ended/vm/run")
+    (vault.root / "points/vm").mkdir(parents=True)
+    (vault.root / POINT).write_bytes(b"named, and not locked yet")
+    with pytest.raises(ObjectLockedError, match=POINT):
+        mark.finish()
+    mark.discard()
+    assert not store.exists("ended/vm/run")
+
+
+def test_a_mark_that_ends_a_point_may_be_put_twice(vault: Vault) -> None:
+    """By two who remove it at once: one of them comes when the point has gone."""
+    vault.proxys.put_if_absent(POINT, [b"content"])
+    vault.after(1)
+    assert vault.keepers.put_if_absent("ended/vm/run", [b"ends the point"])
+    vault.keepers.delete(POINT)
+    assert not vault.keepers.put_if_absent("ended/vm/run", [b"ends the point"])
 
 
 def impatient(vault: Vault) -> RemoteStore:

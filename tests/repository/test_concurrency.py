@@ -217,6 +217,15 @@ def test_commit_and_commit_of_other_content_is_refused(repository: Repository) -
     assert restore(repository, repository.point("vm-1", "run-1")) == CONTENT
 
 
+def test_commit_of_a_point_that_is_marked_as_removed_is_no_success(repository: Repository) -> None:
+    result = write_disk(repository, CONTENT, run="run-1")
+    repository.access.store.put_if_absent("ended/vm-1/run-1", [b"put by somebody who may write here"])
+    with pytest.raises(RunEndedError, match="marked as removed"):
+        commit(repository, result, run="run-1")
+    assert not repository.abandon(vm_id="vm-1", run="run-1", reason="it failed"), "no point that counts is there"
+    assert repository.points() == []
+
+
 def test_commit_takes_only_the_result_of_the_fence_that_finished(repository: Repository) -> None:
     stale = write_disk(repository, text(2), run="run-1", fence=1)
 
