@@ -14,10 +14,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
+from proxy_worker.contract.errors import DamageError
 from proxy_worker.program.scratch import ScratchFolder
 from proxy_worker.repository.access import Access
 from proxy_worker.repository.collector_lists import CondemnedLists
-from proxy_worker.repository.collector_locks import keep_locked, locked_packs
+from proxy_worker.repository.collector_locks import hidden_notes, keep_locked, locked_packs, needed_packs
 from proxy_worker.repository.collector_marking import Marking, mark_repository, require_resolved
 from proxy_worker.repository.collector_moving import ChunkMover
 from proxy_worker.repository.collector_packs import ABSENT
@@ -88,9 +89,19 @@ class _Collection:
         self._go_on = go_on
         self._lists = CondemnedLists(access)
         self._started = time.monotonic()
+        self._began_at = time.time()
         self._report = CollectionReport(dry_run=settings.dry_run)
 
     def run(self, folder: Path) -> CollectionReport:
+        try:
+            return self._run(folder)
+        except DamageError:
+            # What points need can't be told. None of it is to run out of its lock before that is mended.
+            if not self._settings.dry_run:
+                self._keep(lambda _: True)
+            raise
+
+    def _run(self, folder: Path) -> CollectionReport:
         newest, unfinished = self._lists.newest()
         if self._settings.dry_run:
             marking = self._mark(folder / "marking")
@@ -98,6 +109,8 @@ class _Collection:
                 self._note(waiting_for=self._names(self._still_at_work(self._lists.runs_at_work())))
             return self._finished(marking)
         if unfinished is not None and not self._complete(unfinished, None, folder / "earlier"):
+            leaving = self._lists.condemned(unfinished)
+            self._keep(lambda pack_id: pack_id not in leaving)
             return self._finished(None)
         self._lists.forget_ended()
         self._remove_leftovers()
@@ -105,7 +118,7 @@ class _Collection:
         self._note(removed_points=remove_ended_points(self._access, readers_until=until))
         marking = self._mark(folder / "marking")
         condemned = self._condemn(marking)
-        self._note(extended_locks=keep_locked(self._access, marking, go_on=self._go_on))
+        self._keep(needed_packs(marking))
         if self._access.parity:
             remove_strays(self._access.store, lambda pack_id: marking.packs.ids.number(pack_id) != ABSENT)
         if condemned:
@@ -114,6 +127,10 @@ class _Collection:
             self._complete(number, marking if mine else None, folder / "settling")
         self._note(resealed_keys=reseal(self._access, go_on=self._go_on))
         return self._finished(marking)
+
+    def _keep(self, is_needed: Callable[[bytes], bool]) -> None:
+        kept = keep_locked(self._access, is_needed, began_at=self._began_at, go_on=self._go_on)
+        self._note(extended_locks=kept.extended, notes=(*self._report.notes, *hidden_notes(kept)))
 
     def _remove_leftovers(self) -> None:
         removed = self._access.store.remove_leftovers(before=time.time() - _UNFINISHED_S)

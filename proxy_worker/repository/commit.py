@@ -13,13 +13,12 @@ from proxy_worker.repository.chunks import ChunkReader
 from proxy_worker.repository.errors import RunEndedError
 from proxy_worker.repository.keyring import ZERO_ID
 from proxy_worker.repository.maps import load_map
-from proxy_worker.repository.needed_packs import packs_needed
 from proxy_worker.repository.pack_layout import ChunkKind
 from proxy_worker.repository.points import Point, StoredDisk, encode_outcome, is_ended, load_outcome, point_name
 from proxy_worker.repository.registration import forget_writers
 from proxy_worker.repository.sealing import MetadataSealer
 from proxy_worker.repository.store import Store
-from proxy_worker.repository.store.terms import renew, upkeep_will_not_do
+from proxy_worker.repository.upkeep import keep_for_point
 from proxy_worker.repository.writer import DiskAttempt, open_sealed
 
 if TYPE_CHECKING:
@@ -62,9 +61,7 @@ def commit_run(
     try:
         for disk in stored:
             _require_resolvable(store, chunks, disk)
-        parents = [f"ended/{vm.vm_id}/{disk.parent}" for disk in stored if disk.parent]
-        if upkeep_will_not_do(store, parents):
-            renew(store, sorted(packs_needed(chunks, stored)))
+        keep_for_point(access, chunks, vm.vm_id, stored)
     except DamageError:
         if not store.exists(point_name(vm.vm_id, run)):
             raise

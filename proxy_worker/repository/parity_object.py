@@ -25,12 +25,12 @@ END_MAGIC: Final = b"PFPARI\x00\x02"
 _TRAILER: Final = struct.Struct("<IIBBxx16s8s")
 _PLAIN: Final = struct.Struct("<IIBBxx")
 _HEAD_BYTES: Final = len(MAGIC) + PACK_ID_BYTES
-_PREFIX: Final = "parity/"
+PARITY_PREFIX: Final = "parity/"
 
 
 def parity_name(pack_id: bytes) -> str:
     """Where the parity of a pack lies."""
-    return _PREFIX + pack_name(pack_id).partition("/")[2]
+    return PARITY_PREFIX + pack_name(pack_id).partition("/")[2]
 
 
 class GuardedObject:

@@ -32,6 +32,7 @@ _SEALED: dict[str, FindingKind] = {
     "issued/": "object",
     "proofs/": "object",
     "damaged/": "object",
+    "kept/": "object",
 }
 
 

@@ -13,10 +13,10 @@ from typing import Final
 from obstore.exceptions import PermissionDeniedError
 
 from proxy_worker.repository.findings import Finding, FindingKind
-from proxy_worker.repository.store.locks import ObjectLockRefusedError
+from proxy_worker.repository.store.locks import HowHidden, ObjectLockRefusedError
 from proxy_worker.repository.store.objects import ObjectStore
 from proxy_worker.repository.store.retrying import persistently
-from proxy_worker.repository.store.versions import Version
+from proxy_worker.repository.store.versions import Version, how_hidden, original_of
 
 _CHECKED: Final[dict[str, FindingKind]] = {"config/": "config", "points/": "point", "packs/": "pack"}
 BROUGHT_BACK: Final = ("config/", "keys/", "issued/", "seals/", "points/", "packs/")
@@ -30,18 +30,12 @@ class Hidden:
     original: Version
     later: tuple[Version, ...]
     """What came on top of it."""
+    how: HowHidden
 
     @property
     def name(self) -> str:
         """The object's name."""
         return self.original.name
-
-    @property
-    def how(self) -> str:
-        """`deleted` or `overwritten`."""
-        return (
-            "deleted" if any(version.is_current and not version.etag for version in self.later) else "overwritten"
-        )
 
     @property
     def at(self) -> float:
@@ -57,22 +51,26 @@ def hidden_objects(
     for prefix in prefixes:
         with store.errors("list the versions of", prefix):
             for versions in store.versions.below(prefix):
-                contents = [version for version in versions if version.etag]
-                if not contents or any(one.is_current and one.etag == contents[-1].etag for one in contents):
+                original, how = original_of(versions), how_hidden(versions)
+                if original is None or how is None:
                     continue
-                _, _, place = contents[-1].name.partition("points/")
+                _, _, place = original.name.partition("points/")
                 if place and place.rpartition("/")[2] not in wanted and store.exists(f"ended/{place}"):
                     continue
-                later = tuple(version for version in versions if version is not contents[-1])
-                yield Hidden(contents[-1], later)
+                later = tuple(version for version in versions if version is not original)
+                yield Hidden(original, later, how)
 
 
 def hidden_findings(store: ObjectStore) -> Iterator[Finding]:
     """The same as a check reports it, of what nobody has a reason to delete while it is locked."""
     for hidden in hidden_objects(store, tuple(_CHECKED)):
         kind = _CHECKED[hidden.name.partition("/")[0] + "/"]
-        problem = f"it was {hidden.how}, and is kept by its lock: `proxy-worker repository undelete` brings it back"
-        yield Finding(kind, hidden.name, problem)
+        yield Finding(kind, hidden.name, problem_of(hidden.how))
+
+
+def problem_of(how: HowHidden) -> str:
+    """What has become of an object, in words."""
+    return f"it was {how}, and is kept by its lock: `proxy-worker repository undelete` brings it back"
 
 
 def bring_back(store: ObjectStore, hidden: Hidden) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.repository.locking import Vault, make_vault
 from tests.simulators.object_storage import ObjectStorage, serving
 
 
@@ -14,3 +15,11 @@ def object_storage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectS
     """A server that every test has places of its own in."""
     with serving(tmp_path_factory.mktemp("object-storage")) as running:
         yield running
+
+
+@pytest.fixture
+def vault(object_storage: ObjectStorage) -> Iterator[Vault]:
+    """A repository with object lock."""
+    made = make_vault(object_storage)
+    yield made
+    made.repository.close()

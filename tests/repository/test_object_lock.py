@@ -7,10 +7,6 @@ import json
 import os
 import subprocess
 import sys
-import time
-from collections.abc import Iterator
-from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -36,85 +32,12 @@ from proxy_worker.repository.twins import make_twin
 from proxy_worker.repository.undeleting import bring_back, hidden_objects
 from proxy_worker.repository.withdrawal import end_point
 from tests.repository.collecting import NOW
-from tests.repository.making import BLOCK, CHEAP, PASSPHRASE, VM, back_up, noise, restore, write_disk
+from tests.repository.locking import DAYS, GOVERNANCE, Vault, intruder, make_vault
+from tests.repository.making import CHEAP, PASSPHRASE, VM, back_up, noise, restore, write_disk
 from tests.simulators.bad_line import Fault, bad_line
-from tests.simulators.object_storage import ACCESS_KEY, LOCKING_BUCKET, ObjectStorage
+from tests.simulators.object_storage import ACCESS_KEY, ObjectStorage
 
 COMMAND = Path(sys.executable).with_name("proxy-worker")
-DAYS = 30
-DAY_S = 24 * 3600
-DEADLINE_S = 60.0
-GOVERNANCE = ObjectLock("governance", DAYS)
-
-
-@dataclass
-class Vault:
-    """A repository whose objects are locked, and the owner of its bucket."""
-
-    server: ObjectStorage
-    store: ObjectStore
-    repository: Repository
-
-    def names(self, *prefixes: str) -> list[str]:
-        return [name for prefix in prefixes for name in self.store.list(prefix)]
-
-    def days_left(self, name: str) -> float:
-        assert self.store.locks is not None
-        return (self.store.locks.locked_until(name) - time.time()) / DAY_S
-
-    def let_time_pass(self, names: list[str], *, days_left: float) -> None:
-        """Shorten locks, as only the owner may, and only in governance mode, as if most of a period had passed."""
-        for name in names:
-            assert self._shorten(name, days_left * DAY_S)
-
-    def let_locks_end(self, names: list[str]) -> None:
-        """The same, and wait: the server takes no time that is over."""
-        deadline = time.monotonic() + DEADLINE_S
-        for name in names:
-            while not self._shorten(name, 2.0):
-                assert time.monotonic() < deadline
-        while any(self.days_left(name) > 0 for name in names):
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
-
-    def _shorten(self, name: str, left_s: float) -> bool:
-        until = datetime.fromtimestamp(time.time() + left_s, UTC).replace(microsecond=0)
-        owner = self.server.client()
-        try:
-            owner.put_object_retention(
-                Bucket=LOCKING_BUCKET, Key=self.key_of(name), BypassGovernanceRetention=True,
-                Retention={"Mode": "GOVERNANCE", "RetainUntilDate": until},
-            )  # fmt: skip
-        except owner.exceptions.ClientError:
-            return False
-        return True
-
-    def key_of(self, name: str) -> str:
-        prefix = self.store.location.partition("?")[0].partition(f"{LOCKING_BUCKET}/")[2]
-        return f"{prefix}/{name}"
-
-    def versions(self, prefix: str) -> int:
-        return sum(len(versions) for versions in self.store.versions.below(prefix))
-
-
-def make_vault(server: ObjectStorage, lock: ObjectLock = GOVERNANCE) -> Vault:
-    store = ObjectStore(server.locking_url(), access_key=ACCESS_KEY)
-    made = Repository.create(
-        store, passphrase=PASSPHRASE, block_size=BLOCK, blocks_per_segment=4, kdf_cost=CHEAP, object_lock=lock
-    )
-    return Vault(server, store, made)
-
-
-@pytest.fixture
-def vault(object_storage: ObjectStorage) -> Iterator[Vault]:
-    made = make_vault(object_storage)
-    yield made
-    made.repository.close()
-
-
-def intruder(vault: Vault) -> ObjectStore:
-    """Somebody with a key of the store: what they put isn't locked, what they delete goes out of sight."""
-    return ObjectStore(vault.store.location, access_key=ACCESS_KEY)
 
 
 @pytest.mark.parametrize("mode", ["governance", "compliance"])
@@ -227,11 +150,11 @@ def test_extending_costs_a_look_and_where_it_is_due_a_put(vault: Vault) -> None:
 
     meter = RequestMeter(vault.store)
     assert not locks.extend_if_due(pack)
-    assert str(meter.read()) == "1 HEAD"
+    assert str(meter.read()) == "1 HEAD, 1 LIST"
     vault.let_time_pass([pack], days_left=1)
     meter = RequestMeter(vault.store)
     assert locks.extend_if_due(pack)
-    assert str(meter.read()) == "1 PUT, 1 HEAD"
+    assert str(meter.read()) == "1 PUT, 1 HEAD, 1 LIST"
     assert not locks.extend_if_due("packs/ab/gone")
 
 

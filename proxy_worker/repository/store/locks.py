@@ -6,7 +6,9 @@ mode by nobody without a special permission, in compliance mode by nobody at all
 
 from __future__ import annotations
 
-from typing import Final, Literal, Protocol, runtime_checkable
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final, Literal, Protocol, TypeAlias, runtime_checkable
 
 import msgspec
 
@@ -15,6 +17,9 @@ from proxy_worker.repository.store import Store
 
 LOCKED_PREFIXES: Final = ("config/", "keys/", "packs/", "parity/", "index/", "seals/", "points/", "issued/")
 """What mustn't vanish. Marks come and go, and what is known of proof and damage can be found out again."""
+
+
+HowHidden: TypeAlias = Literal["deleted", "overwritten"]
 
 
 class ObjectLock(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -31,6 +36,16 @@ class ObjectLockRefusedError(StoreError):
     retryable = False
 
 
+@dataclass(frozen=True, slots=True)
+class Original:
+    """An object as it was put, whatever somebody has put on top of it since."""
+
+    name: str
+    version_id: str
+    hidden: HowHidden | None
+    """What was done, though it is locked or was; None where it is seen under its name."""
+
+
 class ObjectLocks(Protocol):
     """The locks of a store's objects. Every method raises `StoreError` or a kind of it."""
 
@@ -38,13 +53,19 @@ class ObjectLocks(Protocol):
         """Try out that the store locks, and keeps to it; raises `ObjectLockRefusedError`."""
 
     def locked_until(self, name: str) -> float:
-        """Unix seconds, 0 when it isn't locked. Raises `ObjectNotFoundError`."""
+        """Of what is seen under a name: Unix seconds, 0 when it isn't locked. Raises `ObjectNotFoundError`."""
 
-    def extend_if_due(self, name: str) -> bool:
+    def originals(self, prefix: str) -> Iterator[Original]:
+        """All objects whose names begin so, also those that were deleted or overwritten and are kept."""
+
+    def extend(self, original: Original) -> bool:
         """Lock an object for a whole period from now if less than half of one is left; whether that was so.
 
         What isn't there can't be extended, and isn't missed here.
         """
+
+    def extend_if_due(self, name: str) -> bool:
+        """The same for the original of a name: a request more."""
 
 
 @runtime_checkable

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, suppress
 from typing import IO, Final
 
 from obstore.exceptions import AlreadyExistsError, PermissionDeniedError
 
 from proxy_worker.repository.store import ObjectLockedError, ObjectNotFoundError
-from proxy_worker.repository.store.locks import LOCKED_PREFIXES, ObjectLock, ObjectLockRefusedError
+from proxy_worker.repository.store.locks import LOCKED_PREFIXES, ObjectLock, ObjectLockRefusedError, Original
 from proxy_worker.repository.store.retrying import persistently
-from proxy_worker.repository.store.versions import Version, Versions
+from proxy_worker.repository.store.versions import Version, Versions, how_hidden, original_of
 
 _DAY_S: Final = 24 * 3600
 _STAYING: Final = "packs/"
+_MADE_ANEW: Final = "parity/"
+"""Under a name that was used before: what counts is on top."""
 _PROBE_S: Final = 3600
 """How long a probe is locked: longer than clocks differ."""
 
@@ -66,14 +68,27 @@ class BucketLocks:
         with self._errors("read", name):
             return persistently(lambda: self._versions.locked_until(name))
 
-    def extend_if_due(self, name: str) -> bool:
+    def originals(self, prefix: str) -> Iterator[Original]:
+        """See `ObjectLocks`. A request for each thousand versions."""
+        with self._errors("list the versions of", prefix):
+            for versions in self._versions.below(prefix):
+                if version := _kept_of(versions):
+                    yield Original(version.name, version.version_id, how_hidden(versions))
+
+    def extend(self, original: Original) -> bool:
         """See `ObjectLocks`."""
-        with suppress(ObjectNotFoundError):
-            if self.locked_until(name) - time.time() < self._lock.days * _DAY_S / 2:
-                with self._errors("lock", name):
-                    persistently(lambda: self._versions.lock(name, self._lock, self._whole_period()))
+        name, version_id = original.name, original.version_id
+        with suppress(ObjectNotFoundError), self._errors("lock", name):
+            left_s = persistently(lambda: self._versions.locked_until(name, version_id)) - time.time()
+            if left_s < self._lock.days * _DAY_S / 2:
+                persistently(lambda: self._versions.lock(name, version_id, self._lock, self._whole_period()))
                 return True
         return False
+
+    def extend_if_due(self, name: str) -> bool:
+        """See `ObjectLocks`."""
+        first = next(self.originals(name), None)
+        return first is not None and first.name == name and self.extend(first)
 
     def require_enforced(self) -> None:
         """See `ObjectLocks`. What it tries this on stays in the bucket, out of sight: a few bytes."""
@@ -108,3 +123,10 @@ class BucketLocks:
             why=why,
             remedy="Use a server and a bucket with object lock, or make the repository without.",
         )
+
+
+def _kept_of(versions: Sequence[Version]) -> Version | None:
+    """The version that a lock is for, of one name's."""
+    if versions[0].name.startswith(_MADE_ANEW):
+        return next((version for version in versions if version.is_current and version.etag), None)
+    return original_of(versions)

@@ -10,11 +10,11 @@ import base64
 import hashlib
 import ssl
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import cache
+from functools import cache, partial
 from http import HTTPStatus
 from itertools import chain, groupby
 from operator import attrgetter
@@ -22,7 +22,8 @@ from typing import IO, Any, Final
 
 from obstore.exceptions import AlreadyExistsError, GenericError, PermissionDeniedError, UnauthenticatedError
 
-from proxy_worker.repository.store.locks import ObjectLock, ObjectLockRefusedError
+from proxy_worker.repository.store.locks import HowHidden, ObjectLock, ObjectLockRefusedError
+from proxy_worker.repository.store.retrying import persistently
 from proxy_worker.repository.store.tally import RequestKind
 
 _TIMEOUT_S: Final = 60
@@ -61,6 +62,19 @@ class Version:
     is_current: bool
 
 
+def original_of(versions: Sequence[Version]) -> Version | None:
+    """Of a name's versions, as `Versions.below` gives them, the object: the oldest that has content."""
+    return next((version for version in reversed(versions) if version.etag), None)
+
+
+def how_hidden(versions: Sequence[Version]) -> HowHidden | None:
+    """What has become of the object; None where it, or a copy of it, is seen under its name."""
+    original, current = original_of(versions), next((version for version in versions if version.is_current), None)
+    if original is None or (current and current.etag == original.etag):
+        return None
+    return "deleted" if current and not current.etag else "overwritten"
+
+
 class Versions:
     """The versions below a prefix of a bucket. From any thread."""
 
@@ -86,35 +100,35 @@ class Versions:
         version: str = made.get("VersionId", "")
         return version
 
-    def locked_until(self, name: str) -> float:
-        """When the lock of an object's current version ends, in Unix seconds; 0 when it has none."""
+    def locked_until(self, name: str, version_id: str | None = None) -> float:
+        """When the lock of a version, the current one unless given, ends, in Unix seconds; 0 when it has none."""
         self._count("heads")
         with _as_obstore_does(self._bucket.name):
-            until = self._client.head_object(**self._named(name)).get("ObjectLockRetainUntilDate")
+            until = self._client.head_object(**self._named(name, version_id)).get("ObjectLockRetainUntilDate")
         return until.timestamp() if until else 0.0
 
-    def lock(self, name: str, lock: ObjectLock, until: float) -> None:
-        """Lock an object's current version until then (Unix seconds): later than before, never sooner."""
+    def lock(self, name: str, version_id: str, lock: ObjectLock, until: float) -> None:
+        """Lock a version until then (Unix seconds): later than before, never sooner."""
         self._count("puts")
         with _as_obstore_does(self._bucket.name):
             self._client.put_object_retention(
-                **self._named(name), Retention={"Mode": lock.mode.upper(), "RetainUntilDate": _moment(until)}
+                **self._named(name, version_id),
+                Retention={"Mode": lock.mode.upper(), "RetainUntilDate": _moment(until)},
             )
 
     def below(self, prefix: str) -> Iterator[list[Version]]:
         """Name by name the versions of all objects whose name begins so, each name's newest first but its marks of
         deletion last."""
-        with _as_obstore_does(self._bucket.name):
-            found = chain.from_iterable(self._pages(prefix))
-            for _, versions in groupby(found, key=attrgetter("name")):
-                yield list(versions)
+        found = chain.from_iterable(self._pages(prefix))
+        for _, versions in groupby(found, key=attrgetter("name")):
+            yield list(versions)
 
     def delete(self, version: Version) -> None:
         """Remove a version, or the mark of a deletion."""
         self._count("deletes")
         try:
             with _as_obstore_does(self._bucket.name):
-                self._client.delete_object(**self._named(version.name), VersionId=version.version_id)
+                self._client.delete_object(**self._named(version.name, version.version_id))
         except ObjectLockRefusedError as error:  # MinIO calls it an invalid request to delete what is locked
             raise PermissionDeniedError(error.why) from error
 
@@ -138,14 +152,18 @@ class Versions:
                 self._made = _client_of(self._bucket)
             return self._made
 
-    def _named(self, name: str) -> dict[str, str]:
-        return {"Bucket": self._bucket.name, "Key": self._bucket.key_of(name)}
+    def _named(self, name: str, version_id: str | None = None) -> dict[str, str]:
+        named = {"Bucket": self._bucket.name, "Key": self._bucket.key_of(name)}
+        return {**named, "VersionId": version_id} if version_id else named
 
     def _pages(self, prefix: str) -> Iterator[list[Version]]:
         beginning = len(self._bucket.key_of(""))
-        pages = self._client.get_paginator("list_object_versions")
-        for page in pages.paginate(Bucket=self._bucket.name, Prefix=self._bucket.key_of(prefix)):
-            self._count("lists")
+        after: dict[str, str] | None = {}
+        while after is not None:
+            page = persistently(partial(self._page, prefix, after))
+            marks = ("KeyMarker", "VersionIdMarker")
+            after = {mark: page[f"Next{mark}"] for mark in marks if f"Next{mark}" in page}
+            after = after if page.get("IsTruncated") and after else None
             found = [
                 Version(
                     item["Key"][beginning:],
@@ -158,6 +176,13 @@ class Versions:
             ]
             yield sorted(found, key=attrgetter("name"))
 
+    def _page(self, prefix: str, after: dict[str, str]) -> Any:
+        self._count("lists")
+        with _as_obstore_does(self._bucket.name):
+            return self._client.list_object_versions(
+                Bucket=self._bucket.name, Prefix=self._bucket.key_of(prefix), **after
+            )
+
 
 @cache
 def _session() -> Any:
@@ -167,7 +192,7 @@ def _session() -> Any:
 
 
 def _client_of(bucket: Bucket) -> Any:
-    """Requests are sent once: who sends them knows what an answer means when they are repeated."""
+    """Requests but listings are sent once: who sends them knows what an answer means when they are repeated."""
     from botocore.config import Config  # noqa: PLC0415 - heavy, and rarely wanted
 
     options = bucket.options
