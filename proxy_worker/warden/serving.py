@@ -169,6 +169,9 @@ def answer_to(asked: bytes, warden: Warden) -> Answer:
         if not isinstance(error, ObjectLockedError):
             log.warning("%s", error)
         return Answer(refusal=Refusal.of(error))
+    except OSError as error:
+        log.warning("the repository's folder can't be read: %s", error)
+        return Answer(refusal=Refusal(StoreError.code(), "warden", error.strerror or str(error), ""))
 
 
 def _done(ask: Ask, warden: Warden) -> Answer:

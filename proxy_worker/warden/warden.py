@@ -117,7 +117,7 @@ class Warden:
         return 0.0
 
     def sweep(self) -> int:
-        """Lock whatever isn't locked; how many objects that were."""
+        """Lock whatever isn't locked; how many objects that were. Raises `LockError`, `RegisterError`."""
         names, count = self._names(self._root, ""), 0
         while some := list(islice(names, _SWEPT_AT_ONCE)):
             count += self.lock(some)
@@ -164,17 +164,22 @@ class Warden:
             self._guarded.add(inode)
 
     def _names(self, folder: int, above: str) -> Iterator[str]:
-        with os.scandir(folder) as entries:
+        """What lies below an open folder; what is deeper than any object can be is left out."""
+        with _errors("read", above or "the repository's folder"), os.scandir(folder) as entries:
             for entry in entries:
                 name = f"{above}{entry.name}"
-                if entry.is_dir(follow_symlinks=False) and name not in _NO_REPOSITORYS | UNLOCKED:
-                    below = os.open(entry.name, _FOLDER, dir_fd=folder)
-                    try:
-                        yield from self._names(below, f"{name}/")
-                    finally:
-                        os.close(below)
+                if entry.is_dir(follow_symlinks=False):
+                    if name not in _NO_REPOSITORYS | UNLOCKED and is_object_name(f"{name}/x"):
+                        yield from self._below(folder, name)
                 elif above and entry.is_file(follow_symlinks=False) and is_object_name(name):
                     yield name
+
+    def _below(self, folder: int, name: str) -> Iterator[str]:
+        with suppress(ObjectNotFoundError), ExitStack() as opened:
+            with _errors("read", name):
+                below = os.open(name.rpartition("/")[2], _FOLDER, dir_fd=folder)
+            opened.callback(os.close, below)
+            yield from self._names(below, f"{name}/")
 
 
 def locked(name: str, left_s: float) -> ObjectLockedError:

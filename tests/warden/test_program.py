@@ -109,6 +109,18 @@ def test_what_could_not_be_locked_is_before_anything_else_is_answered(root: Path
             path.unlink()
 
 
+def test_of_a_folder_that_it_cannot_read_it_tells_who_asks_and_its_log(root: Path, place: Path) -> None:
+    settings_in(place, root)
+    with program(place) as warden:
+        warden.client.connect()
+        (root / "oddity").mkdir(mode=0o700)
+        with pytest.raises(StoreError, match="can't read oddity: Permission denied"):
+            warden.client.connect()
+        assert "can't read oddity: Permission denied" in (place / "warden.log").read_text()
+        os.chown(root / "oddity", OWNER, OWNER)
+        warden.client.connect()
+
+
 def test_a_term_ends_by_the_real_clock(root: Path, place: Path) -> None:
     settings_in(place, root, days=1 / DAY_S)
     for name in ("points/vm/run", "config/1"):

@@ -306,6 +306,20 @@ def test_links_and_pipes_lead_it_nowhere(warden: NearWarden, root: Path, tmp_pat
     assert warden.warden.sweep() == 1
 
 
+def test_folders_deeper_than_any_object_are_not_looked_into(warden: NearWarden, root: Path) -> None:
+    write(root, PACK)
+    write(root, "a/b/c/d/e/deepest")
+    folder = os.open(root, os.O_RDONLY)
+    for _ in range(1_100):
+        os.mkdir("d", dir_fd=folder)
+        above, folder = folder, os.open("d", os.O_RDONLY, dir_fd=folder)
+        os.close(above)
+    os.close(folder)
+
+    answer = answer_to(encoded(Ask("sweep")), warden.warden)
+    assert (answer.refusal, answer.count) == (None, 2)
+
+
 @pytest.mark.parametrize("verb", ["lock", "renew", "release", "left"])
 @pytest.mark.parametrize("name", ["../outside/x", "packs/../../x", "/etc/passwd", "", "packs", "a/b\0", "a/" * 9])
 def test_of_names_that_lead_elsewhere_nothing_is_known(warden: NearWarden, verb: Any, name: str) -> None:
