@@ -6,7 +6,9 @@ import errno
 import os
 import re
 import secrets
+import stat
 from contextlib import suppress
+from itertools import pairwise
 from pathlib import Path
 from typing import Final
 
@@ -59,19 +61,40 @@ def _try_out(folder: Path, probe: Path, file: int, kind: str) -> None:
 
 def require_out_of_reach(place: Path, owner: os.stat_result, *, hidden: bool = False) -> None:
     """Raise `HardeningRefusedError` if whoever a repository's folder belongs to may write, or with `hidden`, enter
-    this file or folder: the gateway runs as that user."""
-    found = place.stat()
-    others, group = (_OTHERS_ENTER, _GROUP_ENTERS) if hidden else (_OTHERS_WRITE, _GROUP_WRITES)
-    if (
+    this file or folder, or put another in its place: the gateway runs as that user."""
+    if _may(place.stat(), owner, *((_OTHERS_ENTER, _GROUP_ENTERS) if hidden else (_OTHERS_WRITE, _GROUP_WRITES))):
+        raise _in_reach(place, owner, "enter" if hidden else "change")
+    require_kept_in_place(place, owner)
+
+
+def require_kept_in_place(place: Path, owner: os.stat_result) -> None:
+    """Raise `HardeningRefusedError` if that user may put another file or folder in the place of this one.
+
+    It would have to change a folder above it, or above what its links lead to; in a sticky one everybody may rename
+    what is their own.
+    """
+    for path in (place.absolute(), place.resolve()):
+        for below, above in pairwise((path, *path.parents)):
+            found = above.stat()
+            sticky = found.st_mode & stat.S_ISVTX and owner.st_uid not in (found.st_uid, below.lstat().st_uid)
+            if not sticky and _may(found, owner, _OTHERS_WRITE, _GROUP_WRITES):
+                raise _in_reach(above, owner, "change")
+
+
+def _may(found: os.stat_result, owner: os.stat_result, others: int, group: int) -> bool:
+    return bool(
         found.st_uid == owner.st_uid
         or found.st_mode & others
         or (found.st_gid == owner.st_gid and found.st_mode & group)
-    ):
-        raise HardeningRefusedError(
-            f"warden: {place}",
-            why=f"user {owner.st_uid}, whom the gateway runs as, may {'enter' if hidden else 'change'} it",
-            remedy="Give it to root: whoever breaks into the gateway mustn't end terms by it.",
-        )
+    )
+
+
+def _in_reach(place: Path, owner: os.stat_result, action: str) -> HardeningRefusedError:
+    return HardeningRefusedError(
+        f"warden: {place}",
+        why=f"user {owner.st_uid}, whom the gateway runs as, may {action} it",
+        remedy="Give it to root: whoever breaks into the gateway mustn't end terms by it.",
+    )
 
 
 def _file_system_of(folder: Path) -> str:

@@ -19,7 +19,7 @@ import msgspec
 from proxy_worker.contract.errors import ProxyfleetError, StoreError
 from proxy_worker.link.messages import Refusal, decoded, encoded
 from proxy_worker.repository.store import ObjectLockedError
-from proxy_worker.warden.fitness import require_immutability, require_out_of_reach
+from proxy_worker.warden.fitness import require_immutability, require_kept_in_place, require_out_of_reach
 from proxy_worker.warden.messages import LARGEST_BYTES, Answer, Ask
 from proxy_worker.warden.register import Register
 from proxy_worker.warden.rights import HardeningRefusedError, keep_immutability_alone
@@ -53,10 +53,11 @@ def serve(charge: Charge, *, ready: Callable[[], None]) -> None:
     Raises `HardeningRefusedError` where the promise can't be kept, `RegisterError`.
     """
     owner = _owner_of(charge.root)
-    for place in (charge.configuration, charge.configuration.resolve().parent, charge.root.resolve().parent):
-        require_out_of_reach(place, owner)
+    require_out_of_reach(charge.configuration, owner)
+    require_kept_in_place(charge.root, owner)
     if os.geteuid() == 0:
         charge.state_dir.parent.mkdir(parents=True, exist_ok=True)
+        require_out_of_reach(charge.state_dir.parent, owner)
         charge.state_dir.mkdir(exist_ok=True)
         charge.state_dir.chmod(0o770)
     require_out_of_reach(charge.state_dir, owner, hidden=True)
@@ -91,10 +92,11 @@ def _listening(place: Path, owner: os.stat_result) -> Iterator[socket.socket]:
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with listener:
         try:
+            require_out_of_reach(place.parent, owner)
             _require_none_there(place)
             listener.bind(str(place))
             if os.geteuid() == 0:
-                os.chown(place, owner.st_uid, owner.st_gid)
+                os.chown(place, owner.st_uid, owner.st_gid, follow_symlinks=False)
             listener.listen(_WAITING)
         except OSError as error:
             raise HardeningRefusedError(

@@ -184,9 +184,10 @@ def test_it_refuses_to_start_without_the_capability(root: Path, place: Path) -> 
         (lambda root, _: run("chown", "0:0", root), "the folder belongs to root"),
         (lambda root, _: run("chmod", "o+w", root.parent), f"user {OWNER}, whom the gateway runs as, may change"),
         (lambda _, place: give_away(place / "gateway.toml"), f"user {OWNER}, whom the gateway runs as, may change"),
+        (lambda _, place: give_away(place / "run"), f"run: user {OWNER}, whom the gateway runs as, may change"),
         (lambda root, place: settings_in(place, root, name="other"), "has no [repositories.main.hardened]"),
     ],
-    ids=["root's folder", "folder above in reach", "settings in reach", "not hardened"],
+    ids=["root's folder", "folder above in reach", "settings in reach", "socket in reach", "not hardened"],
 )
 def test_it_refuses_where_the_gateway_could_get_around_it(
     root: Path, place: Path, spoil: Callable[[Path, Path], object], why: str
@@ -215,6 +216,43 @@ def test_what_the_gateway_may_change_or_enter_is_in_reach(
     place.chmod(mode)
     with pytest.raises(HardeningRefusedError) if refused else nullcontext():
         fitness.require_out_of_reach(place, root.stat(), hidden=hidden)
+
+
+@pytest.mark.parametrize(
+    ("mode", "owner_above", "owner_of_it", "refused"),
+    [
+        (0o755, 0, 0, False),
+        (0o755, 0, OWNER, False),
+        (0o757, 0, 0, True),
+        (0o755, OWNER, 0, True),
+        (0o1777, 0, 0, False),
+        (0o1777, 0, OWNER, True),
+        (0o1777, OWNER, 0, True),
+    ],
+)
+@pytest.mark.parametrize("below", ["", "last"], ids=["next above", "further above"])
+def test_folders_above_are_to_be_out_of_reach(
+    root: Path, place: Path, *, mode: int, owner_above: int, owner_of_it: int, refused: bool, below: str
+) -> None:
+    above = place / "above"
+    (above / "it/last").mkdir(parents=True)
+    (place / "link").symlink_to(above / "it" / below)
+    os.chown(above, owner_above, 0)
+    os.chown(above / "it", owner_of_it, 0)
+    above.chmod(mode)
+    refused = refused or bool(below and owner_of_it)
+    for path in (above / "it" / below, place / "link"):
+        with pytest.raises(HardeningRefusedError, match="may change it") if refused else nullcontext():
+            fitness.require_kept_in_place(path, root.stat())
+
+
+def test_a_link_in_reach_is_no_way_to_what_is_not(root: Path, place: Path) -> None:
+    (place / "safe").mkdir()
+    (place / "open").mkdir()
+    (place / "open").chmod(0o777)
+    (place / "open/link").symlink_to(place / "safe")
+    with pytest.raises(HardeningRefusedError, match="open: user"):
+        fitness.require_out_of_reach(place / "open/link", root.stat())
 
 
 def test_a_gateway_serves_what_is_hardened_only_beside_its_warden_and_without_rights(
