@@ -225,3 +225,25 @@ def failing_once(call: Callable[..., Any], where: Callable[..., bool]) -> Callab
         return call(*arguments)
 
     return calling
+
+
+def test_a_write_that_failed_fails_for_good(store: LocalStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    writer = store.create("packs/ab/one")
+    write = os.write
+
+    def write_and_fail(file: int, data: bytes) -> int:
+        write(file, data)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "write", write_and_fail)
+        with pytest.raises(StoreFullError):
+            writer.write(bytes(8 << 20))
+
+    with pytest.raises(StoreFullError):
+        writer.write(b"more")
+    with pytest.raises(StoreFullError):
+        writer.finish()
+    writer.discard()
+    assert not store.exists("packs/ab/one")
+    assert list(store.leftovers()) == []

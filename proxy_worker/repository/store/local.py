@@ -235,9 +235,13 @@ class LocalStoreWriter:
         self._used = 0
         self._direct = False
         self._direct_refused = False
+        self._failure: StoreError | None = None
+        """Nobody knows what is in the file after that."""
 
     def write(self, data: Buffer) -> None:
         """See `StoreWriter`."""
+        if self._failure:
+            raise self._failure
         view = memoryview(data)
         while view:
             taken = min(len(view), _DIRECT_BYTES - self._used)
@@ -245,7 +249,7 @@ class LocalStoreWriter:
             self._used += taken
             view = view[taken:]
             if self._used == _DIRECT_BYTES:
-                with self._store.errors("write", self._name):
+                with self._writing():
                     self._set_direct(not self._direct_refused)
                     self._spill()
 
@@ -254,8 +258,10 @@ class LocalStoreWriter:
 
     def finish(self, *, replace: bool = False) -> bool:
         """See `StoreWriter`; `replace` takes the name from whatever has it."""
+        if self._failure:
+            raise self._failure
         path = self._store.path(self._name)
-        with self._store.errors("write", self._name):
+        with self._writing():
             self._set_direct(False)
             self._spill()
             os.fsync(self._file)
@@ -276,6 +282,15 @@ class LocalStoreWriter:
             os.close(self._file)
             with suppress(OSError):
                 self._temporary.unlink()
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            with self._store.errors("write", self._name):
+                yield
+        except StoreError as error:
+            self._failure = error
+            raise
 
     def _spill(self) -> None:
         """Write what has been gathered."""
