@@ -111,7 +111,7 @@ def _renew(access: Access, is_needed: Callable[[bytes], bool], go_on: Callable[[
     if not isinstance(access.store, TermedStore):
         return 0
     packs = (name for name in access.store.list("packs/") if _is_of(name, is_needed))
-    needed, renewed = with_parity(access, packs), 0
+    needed, renewed = with_parity(packs, access.parity), 0
     while names := tuple(islice(needed, AT_ONCE)):
         go_on()
         renewed += renew(access.store, names)

@@ -98,9 +98,8 @@ def delete_packs(access: Access, pack_ids: Iterable[bytes], *, go_on: Callable[[
     """Delete packs. One whose term has begun anew stays, as if nobody had condemned it."""
 
     def delete(pack_id: bytes) -> None:
-        if access.parity:
+        if delete_if_free(access.store, pack_name(pack_id)) and access.parity:
             delete_if_free(access.store, parity_name(pack_id))
-        delete_if_free(access.store, pack_name(pack_id))
 
     _delete_all(pack_ids, delete, go_on)
 

@@ -110,7 +110,7 @@ class MendedStore:
 
         def load() -> PackParity | None:
             with suppress(ObjectNotFoundError, ObjectUnreadableError, PackLayoutError):
-                return load_parity(self._store, pack_id) if self._store.exists(name) else None
+                return load_parity(self._store, pack_id)
             return None
 
         return self._remembered(self._parities, name, load)

@@ -20,7 +20,10 @@ _CODE: Final = "isa_l_rs_cauchy"
 DATA_SHARES: Final = 28
 SHARE_BYTES: Final = 64 * 1024
 MOST_PARITY_SHARES: Final = 4
-"""The library takes 32 shares of both kinds."""
+_MOST_SHARES: Final = 32
+"""Of both kinds: what the library takes."""
+_MOST_GROUP_BYTES: Final = 64 << 20
+"""A group is held in memory, and packs are hardly larger."""
 
 
 class Parity(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -44,6 +47,15 @@ class Parity(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def share_length(self, data_bytes: int) -> int:
         """How long each share of a group with so much data is."""
         return -(-data_bytes // (self.data_shares * _SHARE_UNIT)) * _SHARE_UNIT
+
+    def is_possible(self) -> bool:
+        """Whether anybody can have made such parity."""
+        data, parity = self.data_shares, self.parity_shares
+        counts = data > 0 and parity > 0 and data + parity <= _MOST_SHARES
+        sizes = (
+            self.share_bytes > 0 and self.share_bytes % _SHARE_UNIT == 0 and self.group_bytes <= _MOST_GROUP_BYTES
+        )
+        return counts and sizes
 
     def group_length(self, pack_bytes: int, group: int) -> int:
         """How much data of a pack is in a group."""

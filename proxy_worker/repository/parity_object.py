@@ -138,7 +138,10 @@ class PackParity:
 
 
 def load_parity(store: Store, pack_id: bytes) -> PackParity:
-    """How a pack's parity is laid out, verified; raises `PackLayoutError`, `ObjectNotFoundError`."""
+    """How a pack's parity is laid out, verified; raises `PackLayoutError`, `ObjectNotFoundError`.
+
+    Whoever may write can have put anything there: nothing is read by what it says before that can be so.
+    """
     name = parity_name(pack_id)
     size = store.size(name)
     head = _read(store, name, 0, _HEAD_BYTES)
@@ -147,11 +150,24 @@ def load_parity(store: Store, pack_id: bytes) -> PackParity:
         raise PackLayoutError("its parity is cut short, or another pack's")
     pack_bytes, share_bytes, data_shares, parity_shares, guard, _ = _TRAILER.unpack(trailer)
     parity = Parity(parity_shares, data_shares, share_bytes)
-    count = parity.group_count(pack_bytes) * (data_shares + parity_shares) if parity.group_bytes else 0
-    sums = _read(store, name, max(0, size - _TRAILER.size - count * SUM_BYTES), min(size, count * SUM_BYTES))
+    if not parity.is_possible():
+        raise PackLayoutError("its parity is of no possible size")
+    # A pack that was cut short by more can't be mended.
+    if not 0 <= pack_bytes - store.size(pack_name(pack_id)) <= parity_shares * share_bytes:
+        raise PackLayoutError("its parity is of a pack of another size")
+    sums_bytes = parity.group_count(pack_bytes) * (data_shares + parity_shares) * SUM_BYTES
+    if size != _HEAD_BYTES + _shares_bytes(parity, pack_bytes) + sums_bytes + _TRAILER.size:
+        raise PackLayoutError("its parity is of another size than it says")
+    sums = _read(store, name, size - _TRAILER.size - sums_bytes, sums_bytes)
     if xxhash.xxh3_128_digest(head + sums + trailer[: _PLAIN.size]) != guard:
         raise PackLayoutError("the checksums of its parity are damaged")
     return PackParity(name, parity, pack_bytes, sums)
+
+
+def _shares_bytes(parity: Parity, pack_bytes: int) -> int:
+    """What the shares of parity take up."""
+    whole, rest = divmod(pack_bytes, parity.group_bytes)
+    return parity.parity_shares * (whole * parity.share_bytes + parity.share_length(rest))
 
 
 def _read(store: Store, name: str, offset: int, length: int) -> bytes:

@@ -18,6 +18,8 @@ def has_parity(store: Store, pack_id: bytes) -> bool:
     """Whether a pack has parity that is whole; reads it all."""
     try:
         pack = load_parity(store, pack_id)
+        if pack.pack_bytes != store.size(pack_name(pack_id)):
+            return False
         groups, count = pack.parity.group_count(pack.pack_bytes), pack.parity.parity_shares
         shares = store.get(pack.name, pack.shares_at(0), pack.shares_at(groups) - pack.shares_at(0))
     except (ObjectNotFoundError, ObjectUnreadableError, PackLayoutError):

@@ -18,9 +18,10 @@ from proxy_worker.contract.errors import DamageError
 from proxy_worker.repository.access import Access
 from proxy_worker.repository.chunks import ChunkReader
 from proxy_worker.repository.needed_packs import packs_needed
+from proxy_worker.repository.parity import Parity
 from proxy_worker.repository.parity_object import PARITY_PREFIX
 from proxy_worker.repository.points import StoredDisk
-from proxy_worker.repository.store import ObjectNotFoundError
+from proxy_worker.repository.store import ObjectNotFoundError, Store
 from proxy_worker.repository.store.locks import ObjectLock, ObjectLocks, Original, locks_of
 from proxy_worker.repository.store.terms import renew, upkeep_will_not_do
 
@@ -42,12 +43,24 @@ class Kept:
     """Those that somebody has deleted or overwritten, and that are kept below."""
 
 
-def with_parity(access: Access, packs: Iterable[str]) -> Iterator[str]:
+def with_parity(packs: Iterable[str], parity: Parity | None) -> Iterator[str]:
     """Names of packs, and those of their parity."""
     for name in packs:
         yield name
-        if access.parity:
+        if parity:
             yield PARITY_PREFIX + name.partition("/")[2]
+
+
+def keep_named(store: Store, pack: str, parity: Parity | None) -> None:
+    """Lock a pack for longer, where that is due, that somebody names who didn't write it."""
+    if locks := locks_of(store):
+        for name in with_parity([pack], parity):
+            locks.extend_if_due(name)
+
+
+def renew_packs(store: Store, packs: Iterable[str], parity: Parity | None) -> None:
+    """The same where the store itself keeps terms, for all packs that somebody wrote or named."""
+    renew(store, with_parity(packs, parity))
 
 
 def extend(locks: ObjectLocks, originals: Iterable[Original], *, go_on: Callable[[], None]) -> Kept:
@@ -79,9 +92,9 @@ def keep_for_point(access: Access, chunks: ChunkReader, vm_id: str, disks: Seque
     ends = [f"ended/{vm_id}/{disk.parent}" for disk in disks if disk.parent]
     if locks is None:
         if upkeep_will_not_do(store, ends):
-            renew(store, with_parity(access, sorted(packs_needed(chunks, disks))))
+            renew_packs(store, sorted(packs_needed(chunks, disks)), access.parity)
     elif _is_late(access) or any(map(store.exists, ends)):
-        needed = set(with_parity(access, packs_needed(chunks, disks)))
+        needed = set(with_parity(packs_needed(chunks, disks), access.parity))
         prefixes = {f"{name.partition('/')[0]}/" for name in needed}
         found = (one for prefix in sorted(prefixes) for one in locks.originals(prefix) if one.name in needed)
         extend(locks, found, go_on=lambda: None)

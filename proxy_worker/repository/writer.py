@@ -24,8 +24,7 @@ from proxy_worker.repository.packs import BUFFER_BYTES, ClosedPack, PackWriter
 from proxy_worker.repository.points import Point, StoredDisk, StoredFile, is_ended, load_outcome
 from proxy_worker.repository.sealing import MetadataSealer
 from proxy_worker.repository.store import Buffer, ObjectNotFoundError
-from proxy_worker.repository.store.locks import locks_of
-from proxy_worker.repository.store.terms import renew
+from proxy_worker.repository.upkeep import keep_named, renew_packs
 
 if TYPE_CHECKING:
     from proxy_worker.contract.outcome import DiskReport
@@ -101,7 +100,6 @@ class DiskWriter:
         self.compress = self.compressor.compress
         """`compress(block)`: (codec, data) as it will be stored, before sealing. Slow; releases the GIL."""
         self._store = access.store
-        self._locks = locks_of(access.store)
         self._keyring = access.keyring
         self._sealer = access.sealer
         self._index = access.index
@@ -274,7 +272,8 @@ class DiskWriter:
         self.flush()
         self._delivery.outlast(self._mark, go_on)
         self._delivery.stop(abort=False)
-        renew(self._store, map(pack_name, sorted(self._used_packs | self._resumed_packs)))
+        used = map(pack_name, sorted(self._used_packs | self._resumed_packs))
+        renew_packs(self._store, used, self._parity)
         disk = StoredDisk(
             key=self._attempt.disk_key,
             size_bytes=size_bytes,
@@ -365,8 +364,7 @@ class DiskWriter:
             )
             known[number] = _USABLE if usable else _UNUSABLE
             if usable:
-                if self._locks:
-                    self._locks.extend_if_due(pack.name)
+                keep_named(self._store, pack.name, self._parity)
                 self._used_packs.add(pack.pack_id)
         return known[number] == _USABLE
 

@@ -130,6 +130,7 @@ def test_parity_is_kept_as_long_as_its_packs(object_storage: ObjectStorage) -> N
     with vault.repository:
         back_up(vault.repository, noise(2), run="r1")
         guarded = vault.names("packs/", "parity/")
+        note_kept(vault.repository.access, vault.repository.access.config.created_at)
         vault.let_time_pass(guarded, days_left=1)
         back_up(vault.repository, noise(2), run="r2")
         assert all(vault.days_left(name) > DAYS - 1 for name in guarded), "whoever names a pack sees to both"

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import os
 import random
+import struct
 from pathlib import Path
 
 import msgspec
 import pytest
+import xxhash
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from proxy_worker.repository.check import check
 from proxy_worker.repository.collector import collect
 from proxy_worker.repository.mending import MendedStore
-from proxy_worker.repository.pack_layout import pack_name
+from proxy_worker.repository.pack_layout import PackLayoutError, pack_name
 from proxy_worker.repository.parity import Parity, ShareCode, UnmendableError
-from proxy_worker.repository.parity_object import ParityWriter, parity_name
+from proxy_worker.repository.parity_object import ParityWriter, load_parity, parity_name
+from proxy_worker.repository.parity_upkeep import has_parity
 from proxy_worker.repository.proving import ProofSettings, prove
 from proxy_worker.repository.repository import Repository
+from proxy_worker.repository.store import ObjectLockedError
 from proxy_worker.repository.store.local import LocalStore
 from proxy_worker.repository.withdrawal import end_point
 from tests.repository.collecting import NOW, packs
@@ -194,6 +199,62 @@ def test_parity_that_is_lost_or_damaged_is_made_anew(tmp_path: Path) -> None:
 
         assert report.made_parity == 2
         assert {pack: (tmp_path / parity_name(pack)).read_bytes() for pack in whole} == whole
+
+
+def crafted(pack_bytes: int, share_bytes: int, data_shares: int, parity_shares: int) -> bytes:
+    """Parity that anybody can make who may write: its checksum is right, and it says what they like."""
+    head = b"PFPARI\0\1" + PACK
+    sums = bytes(16 * (data_shares + parity_shares)) if data_shares * share_bytes else b""
+    plain = struct.pack("<IIBBxx", pack_bytes, share_bytes, data_shares, parity_shares)
+    return head + sums + plain + xxhash.xxh3_128_digest(head + sums + plain) + b"PFPARI\0\2"
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        (1000, 64, 0, 2), (1000, 0, 28, 2), (1000, 64, 28, 0), (1000, 64, 200, 200), (1000, 60, 28, 2),
+        (1 << 29, 1 << 26, 28, 1), (1000, 1 << 30, 28, 1), ((1 << 32) - 1, 64, 28, 1), (999, 64, 28, 2),
+        (1000, 64, 28, 2),
+    ],
+)  # fmt: skip
+def test_parity_that_says_what_cannot_be_is_none(tmp_path: Path, said: tuple[int, int, int, int]) -> None:
+    store = LocalStore(tmp_path)
+    store.prepare()
+    content = random.Random(1).randbytes(1000)
+    store.put_if_absent(pack_name(PACK), [content])
+    store.put_if_absent(parity_name(PACK), [crafted(*said)])
+
+    with pytest.raises(PackLayoutError):
+        load_parity(store, PACK)
+    assert not has_parity(store, PACK)
+    assert MendedStore(store).get(pack_name(PACK), 10, 20) == content[10:30]
+
+
+def test_a_pack_that_was_cut_short_is_mended(tmp_path: Path) -> None:
+    content = random.Random(1).randbytes(900)
+    store = stored(tmp_path, content)
+    os.truncate(tmp_path / pack_name(PACK), 900 - 70)
+
+    assert MendedStore(store).get(pack_name(PACK)) == content
+    assert not has_parity(store, PACK), "of what there is of the pack"
+
+
+def test_a_pack_that_must_stay_keeps_its_parity(tmp_path: Path) -> None:
+    class Holding(LocalStore):
+        """Lets go of no pack, and of all else."""
+
+        def delete(self, name: str) -> None:
+            if name.startswith("packs/"):
+                raise ObjectLockedError(f"can't delete {name}", why="its term isn't over")
+            super().delete(name)
+
+    with make(tmp_path) as repository:
+        back_up(repository, noise(2), run="r1")
+    with Repository.open(Holding(tmp_path), CREDENTIAL) as repository:
+        end_point(repository.access, vm_id=VM.vm_id, run="r1")
+        collect(repository, NOW)
+        assert packs(repository)
+        assert len(list(repository.access.store.list("parity/"))) == len(packs(repository))
 
 
 def test_parity_goes_with_its_pack_and_costs_what_it_should(tmp_path: Path) -> None:
