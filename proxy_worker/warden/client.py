@@ -16,6 +16,9 @@ from proxy_worker.warden.messages import LARGEST_BYTES, NAMES_AT_ONCE, Answer, A
 from proxy_worker.warden.rights import HardeningRefusedError
 
 _ANSWER_S: Final = 60.0
+_SWEPT_S: Final = 3600.0
+"""A first sweep takes about a minute for each 100,000 objects; one that was given up goes on with what is left."""
+_SWEEPING: Final = "it is going through the whole repository, to lock what isn't: its log says when it has"
 _ERRORS: Final[dict[str, type[ProxyfleetError]]] = {
     kind.code(): kind for kind in (ObjectLockedError, ObjectNameError, ObjectNotFoundError)
 }
@@ -26,7 +29,7 @@ class WardenClient:
     """Asks the warden of one folder. Thread-safe; one question at a time.
 
     Every method raises `ConnectionError` while the warden is away, and what the warden refuses with. Whenever it is
-    back, it is asked first to lock whatever isn't.
+    back, it is asked first to lock whatever isn't; that may take long, and who asks meanwhile is told so.
     """
 
     def __init__(self, place: Path, root: Path) -> None:
@@ -42,11 +45,7 @@ class WardenClient:
 
     def lock(self, name: str) -> None:
         """Lock an object, unless it is locked, or isn't there. What is refused is tried again before all else."""
-        try:
-            self._ask("lock", (name,))
-        except ProxyfleetError:
-            self.disconnect()
-            raise
+        self._ask("lock", (name,))
 
     def renew(self, names: Iterable[str]) -> int:
         """Begin the terms of packs anew that are due; how many were. What isn't there is left out."""
@@ -70,19 +69,22 @@ class WardenClient:
         for some in _some(names):
             yield from self._ask("left", some).left_s
 
-    def disconnect(self) -> None:
-        """Let go of the socket; the next question connects again, and so is asked after a sweep."""
-        with self._mutex:
-            self._drop()
-
     def _ask(self, verb: Verb, names: tuple[str, ...]) -> Answer:
         question = encoded(Ask(verb, names))
-        with self._mutex:
+        if not self._mutex.acquire(timeout=_ANSWER_S):
+            raise self._away(_SWEEPING)
+        try:
+            was_connected = self._wire is not None
             try:
                 answer = self._exchanged(question)
             except OSError:
-                self._drop()
+                if not was_connected:
+                    raise
                 answer = self._exchanged(question)  # it was started anew meanwhile
+            if verb == "lock" and answer.refusal:
+                self._drop()  # the next question comes after a sweep
+        finally:
+            self._mutex.release()
         _raise(answer.refusal)
         return answer
 
@@ -93,14 +95,20 @@ class WardenClient:
             return _exchange(self._wire, question)
         except OSError as error:
             self._drop()
-            why = error.strerror or str(error)
-            raise ConnectionError(f"the warden doesn't answer at {self._place}: {why}") from error
+            raise self._away(error.strerror or str(error)) from error
+
+    def _away(self, why: str) -> ConnectionError:
+        return ConnectionError(f"the warden doesn't answer at {self._place}: {why}")
 
     def _connected(self) -> socket.socket:
         wire = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        wire.settimeout(_SWEPT_S)
         try:
-            wire.connect(str(self._place))
-            found = _exchange(wire, encoded(Ask("sweep")))  # takes as long as the repository is large
+            try:
+                wire.connect(str(self._place))
+                found = _exchange(wire, encoded(Ask("sweep")))
+            except TimeoutError as error:
+                raise TimeoutError(_SWEEPING) from error
             _raise(found.refusal)
             self._require_same(found.folder)
             wire.settimeout(_ANSWER_S)

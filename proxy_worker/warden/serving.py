@@ -181,8 +181,8 @@ def _done(ask: Ask, warden: Warden) -> Answer:
     left_s: tuple[float, ...] = ()
     match ask.verb:
         case "sweep":
-            if count := warden.sweep():
-                log.info("objects that were not locked, and are now: %d", count)
+            count = warden.sweep()
+            log.info("all is locked; objects that were not until now: %d", count)
         case "lock" | "renew":
             count = warden.lock(ask.names, renew=ask.verb == "renew")
         case "keep":
