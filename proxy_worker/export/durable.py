@@ -1,19 +1,23 @@
 """A layer that outlives its process: what was written and flushed is there again after a crash, at any moment.
 
 It is two files: the data, as large as the disk and sparse, and the marks, a byte for each grain that says where the
-grain is read. `flush` makes the data durable before the marks that lead to it. A mark that a crash took was of a
-write that nobody had flushed: its grain reads as before, and whoever wrote it writes it again.
+grain is read. Both are there, whole, before anything is written: one that is missing or shorter is damage, never
+taken for one that nothing was written to. `flush` makes the data durable before the marks that lead to it. A mark
+that a crash took was of a write that nobody had flushed: its grain reads as before, and whoever wrote it writes it
+again.
 """
 
 from __future__ import annotations
 
+import fcntl
 import os
 import threading
 import weakref
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
 
-from proxy_worker.contract.errors import DamageError
+from proxy_worker.contract.errors import ConflictError, DamageError
 from proxy_worker.export.disk import Disk
 from proxy_worker.export.overlay import Layer, OverlayError, grains
 
@@ -25,29 +29,49 @@ class OverlayDamagedError(DamageError):
     """The files of a layer aren't those of its disk."""
 
 
+class OverlayBusyError(ConflictError):
+    """The files of a layer are open in another process: two would not know of each other's writes."""
+
+    retryable = True
+
+
+def make_files(size_bytes: int, data: Path, marks: Path) -> None:
+    """Make the files of a disk of that size: durable, but for their names. Raises OSError."""
+    for path, length in ((data, size_bytes), (marks, grains(size_bytes))):
+        with path.open("ab") as file:
+            file.truncate(length)
+            os.fsync(file.fileno())
+
+
 class DurableOverlay(Layer):
-    """A layer in two named files, made at the first time and found again later."""
+    """A layer in two files that `make_files` has made; they are this process's alone while it is open."""
 
     def __init__(self, below: Disk, data: Path, marks: Path) -> None:
-        """Raises `OverlayError`, `OverlayDamagedError`."""
+        """Raises `OverlayBusyError`, `OverlayDamagedError`, `OverlayError`."""
         size, count = below.size_bytes, grains(below.size_bytes)
-        try:
-            self._marks = os.open(marks, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            file = os.open(data, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            states = bytearray(os.pread(self._marks, count, 0))
-            lengths = os.fstat(file).st_size, os.fstat(self._marks).st_size
-            if not any(states) and lengths[1] in {0, count}:
-                os.ftruncate(file, size)
-                os.ftruncate(self._marks, count)
-            elif lengths != (size, count):
-                raise OverlayDamagedError(
+        with ExitStack() as failing:
+            try:
+                self._marks = _opened(marks, failing)
+                fcntl.flock(self._marks, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                file = _opened(data, failing)
+                lengths = os.fstat(file).st_size, os.fstat(self._marks).st_size
+                states = bytearray(os.pread(self._marks, count, 0))
+            except BlockingIOError as error:
+                raise OverlayBusyError(
                     f"what was written in {data}",
-                    why=f"it and its marks have {lengths[0]} and {lengths[1]} bytes, not {size} and {count}",
-                    remedy="Restore the disk anew.",
+                    why="another process has it open",
+                    remedy="A server that is ending lets go of it when all is flushed.",
+                ) from error
+            except FileNotFoundError as error:
+                raise _damaged(data, f"{error.filename} is missing") from error
+            except OSError as error:
+                raise OverlayError(f"writes kept in {data}", why=error.strerror or str(error)) from error
+            if lengths != (size, count):
+                raise _damaged(
+                    data, f"it and its marks have {lengths[0]} and {lengths[1]} bytes, not {size} and {count}"
                 )
-        except OSError as error:
-            raise OverlayError(f"writes kept in {data}", why=error.strerror or str(error)) from error
-        super().__init__(below, file, states or bytearray(count))
+            failing.pop_all()
+        super().__init__(below, file, states)
         self._closing = weakref.finalize(self, _close, file, self._marks)
         """Closes the files of one that is dropped only when nobody reads or writes it any more."""
         self._unmarked: set[int] = set()
@@ -86,6 +110,16 @@ class DurableOverlay(Layer):
 
     def _changed(self, first: int, last: int) -> None:
         self._unmarked.update(range(first // _PAGE, (last - 1) // _PAGE + 1))
+
+
+def _opened(path: Path, failing: ExitStack) -> int:
+    number = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    failing.callback(os.close, number)
+    return number
+
+
+def _damaged(data: Path, why: str) -> OverlayDamagedError:
+    return OverlayDamagedError(f"what was written in {data}", why=why, remedy="Restore the disk anew.")
 
 
 def _close(*files: int) -> None:

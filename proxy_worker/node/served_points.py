@@ -13,7 +13,7 @@ import os
 import shutil
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
@@ -22,7 +22,7 @@ from proxy_worker.contract.errors import ConfigurationError, ProxyfleetError, So
 from proxy_worker.contract.specification import PointRelease, PointServe, RepositoryReference
 from proxy_worker.contract.using import PointReleaseResult, PointServeResult, ServedDisk
 from proxy_worker.export.nfs.kept import ShareFolderError, descriptor_name, lay_out, open_share, written_bytes
-from proxy_worker.export.nfs.share import Share, make_durable
+from proxy_worker.export.nfs.share import Share, make_durable, write_durably
 from proxy_worker.export.opening import exported
 from proxy_worker.node.bench import Bench
 from proxy_worker.program.instant_restore import InstantRestoreSettings
@@ -53,22 +53,29 @@ def serve_point(body: PointServe, bench: Bench, *_: object) -> PointServeResult:
     point = repository.point(body.vm.vm_id, body.run)
     with ExitStack() as stack:
         exported(stack, repository, point, [disk.key for disk in point.disks], None)  # it can be read
-    folder = settings.folder / body.share
-    fresh = _unfinished(folder)
-    try:
-        settings.folder.mkdir(parents=True, exist_ok=True)
-        if not folder.exists():
-            shutil.rmtree(fresh, ignore_errors=True)
-            lay_out(fresh, {disk.key: disk.size_bytes for disk in point.disks})
-            (fresh / _POINT).write_text(body.model_dump_json())
-            fresh.rename(folder)
-            make_durable(settings.folder)
-    except OSError as error:
-        raise _folder_error(settings.folder, error) from error
+    begin_share(settings.folder, body, {disk.key: disk.size_bytes for disk in point.disks})
     disks = tuple(
         ServedDisk(key=disk.key, size_bytes=disk.size_bytes, path=descriptor_name(disk.key)) for disk in point.disks
     )
     return PointServeResult(host=settings.host, path=f"/{body.share}", disks=disks)
+
+
+def begin_share(served: Path, body: PointServe, sizes: Mapping[str, int]) -> None:
+    """Have what is served in its folder, whole and durable, or not at all. Raises `ShareFolderError`."""
+    folder = served / body.share
+    fresh = _unfinished(folder)
+    try:
+        served.mkdir(parents=True, exist_ok=True)
+        make_durable(served.parent)
+        if not folder.exists():
+            shutil.rmtree(fresh, ignore_errors=True)
+            fresh.mkdir()
+            write_durably(fresh / _POINT, body.model_dump_json())
+            lay_out(fresh, sizes)
+            fresh.rename(folder)
+        make_durable(served)
+    except OSError as error:
+        raise _folder_error(served, error) from error
 
 
 def release_point(body: PointRelease, bench: Bench, *_: object) -> PointReleaseResult:
@@ -133,6 +140,12 @@ class OpenShares:
             body = PointServe.model_validate_json((folder / _POINT).read_text())
         except OSError as error:
             raise _folder_error(folder, error) from error
+        except ValueError as error:
+            raise ShareFolderError(
+                f"{folder / _POINT}",
+                why="it isn't what this proxy wrote there: it doesn't say which restore point is served",
+                remedy="Cancel the instant restore, and begin it anew.",
+            ) from error
         with ExitStack() as stack:
             repository = stack.enter_context(self._repository_of(body.repository))
             point = repository.point(body.vm.vm_id, body.run)

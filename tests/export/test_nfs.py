@@ -18,12 +18,13 @@ from hypothesis import strategies as st
 
 from proxy_worker.contract.errors import DamageError
 from proxy_worker.export.disk import Extent
-from proxy_worker.export.durable import DurableOverlay, OverlayDamagedError
+from proxy_worker.export.durable import DurableOverlay, OverlayBusyError, OverlayDamagedError, make_files
 from proxy_worker.export.nfs.kept import lay_out, open_share
 from proxy_worker.export.nfs.mounting import portmap_program
 from proxy_worker.export.nfs.protocol import MOUNT, NFS, PORTMAP, Status
 from proxy_worker.export.nfs.rpc import answer
 from proxy_worker.export.nfs.server import NfsServer, listen
+from proxy_worker.export.nfs.share import Share
 from proxy_worker.export.nfs.xdr import Writing
 from proxy_worker.export.overlay import GRAIN
 from tests.export.nfs_client import Client
@@ -62,6 +63,7 @@ class Served:
     server: NfsServer
     disk: Memory
     share: str
+    opened: Share
     gone: bool = False
 
     def url(self, name: str = "") -> str:
@@ -82,7 +84,7 @@ def served(tmp_path: Path) -> Iterator[Served]:
     share = open_share(tmp_path, token, {"scsi0:0": disk})
     shares = lambda asked: share if asked == token and not made.gone else None  # noqa: E731
     server = NfsServer(shares, listen("127.0.0.1", 0), LOCAL)
-    made = Served(tmp_path, server, disk, token.hex())
+    made = Served(tmp_path, server, disk, token.hex(), share)
     server.start()
     yield made
     server.close()
@@ -209,6 +211,57 @@ def test_what_is_not_offered_is_refused_by_name(served: Served) -> None:
             assert client.link.recv(1) == b"", "who talks nonsense is sent away"
 
 
+def test_while_another_server_has_a_disk_open_clients_are_told_to_wait(served: Served) -> None:
+    """One that is ending still flushes; two would lose what the other has acknowledged."""
+    token = bytes.fromhex(served.share)
+    with served.client() as client:
+        disk = client.look_up(FLAT)
+        assert client.write(disk, 0, b"of the last one", stable=0)[0] is Status.OK
+    next_one = NfsServer(
+        lambda _: open_share(served.folder, token, {"scsi0:0": served.disk}), listen("127.0.0.1", 0), LOCAL
+    )
+    next_one.start()
+    try:
+        with Client(next_one.port) as client:
+            asked = Writing().opaque(disk).u64(0).u32(15)
+            assert client.nfs(6, asked)[0] is Status.JUKEBOX
+            served.opened.close()
+            assert client.read(disk, 0, 15) == b"of the last one"
+    finally:
+        next_one.close()
+
+
+def test_files_of_a_disk_are_open_once(tmp_path: Path) -> None:
+    files = (tmp_path / "data", tmp_path / "marks")
+    make_files(len(CONTENT), *files)
+    old = DurableOverlay(Memory(CONTENT), *files)
+    old.write(0, memoryview(b"o" * GRAIN))
+    with pytest.raises(OverlayBusyError, match="another process has it open") as caught:
+        DurableOverlay(Memory(CONTENT), *files)
+    assert caught.value.retryable
+    old.close()
+    with DurableOverlay(Memory(CONTENT), *files) as new:
+        assert _whole(new)[: GRAIN + 1] == b"o" * GRAIN + CONTENT[GRAIN : GRAIN + 1]
+
+
+def test_a_disk_that_a_host_removes_takes_no_other_with_it(tmp_path: Path) -> None:
+    """Deleting a VM, or the end of its move, removes its disks one by one."""
+    disks, token = {key: Memory(CONTENT) for key in ("scsi0:0", "scsi0:1")}, os.urandom(16)
+    lay_out(tmp_path, dict.fromkeys(disks, len(CONTENT)))
+    for _ in ("the server that is told", "the next one"):
+        share = open_share(tmp_path, token, disks)
+        server = NfsServer({token: share}.get, listen("127.0.0.1", 0), LOCAL)
+        server.start()
+        with Client(server.port, token.hex()) as client:
+            if (tmp_path / "files" / FLAT).exists():
+                assert client.nfs(12, client.place(FLAT))[0] is Status.OK
+                assert client.nfs(8, client.place(FLAT).u32(1, *[0] * 6))[0] is Status.ACCES
+            assert client.nfs(3, client.place(FLAT))[0] is Status.NOENT
+            assert client.read(client.look_up("scsi0-1-flat.vmdk"), 0, 512) == CONTENT[:512]
+        server.close()
+        share.close()
+
+
 def test_clients_of_other_networks_are_sent_away(served: Served) -> None:
     far = (ipaddress.ip_network("192.0.2.0/24"),)
     server = NfsServer(lambda _: None, listen("127.0.0.1", 0), far)
@@ -234,6 +287,7 @@ def test_what_was_flushed_is_there_after_a_crash_and_the_rest_as_it_was_at_some_
     folder, below = tmp_path_factory.mktemp("crash"), Memory(CONTENT[:size])
     since_flush = [bytearray(CONTENT[:size])]
     looked_at = {0, GRAIN - 1, GRAIN, 2 * GRAIN, size - 1}
+    make_files(size, folder / "data", folder / "marks")
     opened = DurableOverlay(below, folder / "data", folder / "marks")
     for number in range(data.draw(st.integers(1, 10))):
         offset = data.draw(st.integers(0, size - 1))
@@ -244,6 +298,7 @@ def test_what_was_flushed_is_there_after_a_crash_and_the_rest_as_it_was_at_some_
                 opened.flush()
                 since_flush = since_flush[-1:]
             case "crash":
+                del opened
                 opened = DurableOverlay(below, folder / "data", folder / "marks")
                 found = _whole(opened)
                 assert all(any(found[at] == then[at] for then in since_flush) for at in looked_at)
@@ -264,6 +319,7 @@ def _whole(disk: DurableOverlay) -> bytearray:
 
 def test_files_of_another_disk_are_refused(tmp_path: Path) -> None:
     files = (tmp_path / "data", tmp_path / "marks")
+    make_files(len(CONTENT), *files)
     with DurableOverlay(Memory(CONTENT), *files) as made:
         made.write(0, memoryview(b"x"))
     with pytest.raises(OverlayDamagedError, match="Restore the disk anew"):

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from proxy_worker.contract.specification import PointServe, RepositoryReference, VmIdentity
-from proxy_worker.export.nfs.kept import lay_out
+from proxy_worker.node.served_points import begin_share
 from proxy_worker.repository.credentials import load_credential
 from proxy_worker.repository.repository import Repository, open_store
 from tests.export.test_serve_point import BIN, CONTENT, World
@@ -49,8 +49,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
         run=point.run,
         share=SHARE,
     )
-    lay_out(folder / "state" / "served" / SHARE, {"scsi0:0": len(CONTENT)})
-    (folder / "state" / "served" / SHARE / "point.json").write_text(body.model_dump_json())
+    begin_share(folder / "state" / "served", body, {"scsi0:0": len(CONTENT)})
     return made
 
 

@@ -156,6 +156,8 @@ class Files:
     def _create(self, arguments: Reading) -> Writing:
         folder = self._node(arguments)
         node = folder.new_child(read_name(arguments))
+        if node.share.disk(node.path) and node.try_to_look() is None:
+            raise Refused(Status.ACCES)  # a disk that was removed doesn't come back
         how = arguments.u32()
         if how == Create.EXCLUSIVE:
             self._create_exclusively(node, bytes(arguments.fixed(_VERIFIER)))

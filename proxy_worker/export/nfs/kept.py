@@ -6,14 +6,18 @@ was written. Both are there as soon as the folder is; opening it again finds all
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
 
 from proxy_worker.contract.errors import TargetError
 from proxy_worker.export.disk import Disk
-from proxy_worker.export.durable import DurableOverlay
-from proxy_worker.export.nfs.share import Share, make_durable
+from proxy_worker.export.durable import DurableOverlay, make_files
+from proxy_worker.export.nfs.share import Share, make_durable, write_durably
+
+log = logging.getLogger(__name__)
 
 _FILES: Final = "files"
 _MARKS: Final = "marks"
@@ -51,30 +55,37 @@ def descriptor_name(disk_key: str) -> str:
 
 
 def lay_out(folder: Path, sizes: Mapping[str, int]) -> None:
-    """Put what is served of disks of these sizes, by their keys, in a folder. Raises `ShareFolderError`."""
+    """Durably put what is served of disks of these sizes, by key, in a folder. Raises `ShareFolderError`."""
     try:
         for name in (_FILES, _MARKS):
             (folder / name).mkdir(parents=True, exist_ok=True)
         for key, size in sizes.items():
             descriptor = folder / _FILES / descriptor_name(key)
             flat = _flat(descriptor)
-            with flat.open("ab") as file:
-                file.truncate(size)
+            make_files(size, flat, folder / _MARKS / flat.name)
             sectors = -(-size // _SECTOR)
             text = _DESCRIPTOR.format(sectors=sectors, flat=flat.name, cylinders=sectors // (255 * 63))
-            descriptor.write_text(text)
-        for name in (_FILES, "."):
+            write_durably(descriptor, text)
+        for name in (_FILES, _MARKS, "."):
             make_durable(folder / name)
     except OSError as error:
         raise ShareFolderError(f"folder {folder}", why=error.strerror or str(error)) from error
 
 
 def open_share(folder: Path, token: bytes, disks: Mapping[str, Disk]) -> Share:
-    """What the folder keeps, on top of the disks. Raises `OverlayError`, `OverlayDamagedError`."""
+    """What the folder keeps, on top of the disks, but for those that a host has removed since.
+
+    Raises `OverlayBusyError` while another process serves it, `OverlayError`, `OverlayDamagedError`.
+    """
     opened = {}
-    for key, disk in disks.items():
-        flat = _flat(folder / _FILES / descriptor_name(key))
-        opened[flat.name] = DurableOverlay(disk, flat, folder / _MARKS / flat.name)
+    with ExitStack() as failing:
+        for key, disk in disks.items():
+            flat = _flat(folder / _FILES / descriptor_name(key))
+            if not flat.exists():
+                log.info("disk %s was removed by a host", flat)
+                continue
+            opened[flat.name] = failing.enter_context(DurableOverlay(disk, flat, folder / _MARKS / flat.name))
+        failing.pop_all()
     return Share(token, folder / _FILES, opened)
 
 

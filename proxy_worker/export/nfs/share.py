@@ -121,6 +121,14 @@ def make_durable(folder: Path) -> None:
         os.fsync(opened.number)
 
 
+def write_durably(path: Path, text: str) -> None:
+    """Make a file that is durable; its name is for `make_durable`. Raises OSError."""
+    with path.open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+
+
 def _inode(path: Path) -> int | None:
     try:
         found = path.lstat()
