@@ -19,6 +19,7 @@ from proxy_worker.export.nfs.files import Files
 from proxy_worker.export.nfs.mounting import mount_program, portmap_program
 from proxy_worker.export.nfs.protocol import LONGEST_TRANSFER, PORTMAP_PORT
 from proxy_worker.export.nfs.registering import register, unregister
+from proxy_worker.export.nfs.room import Place, Room
 from proxy_worker.export.nfs.rpc import Program, answer, broken
 from proxy_worker.export.nfs.share import Shares
 from proxy_worker.export.server import ListenError
@@ -29,8 +30,6 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 MOST_CLIENTS: Final = 64
 _THREADS: Final = len(os.sched_getaffinity(0)) + 4
 """Of a client: some may wait for the repository, or for a disk to flush, while the cores work."""
-_IN_FLIGHT: Final = 32
-"""Requests of a client that are being done, or have been read and wait: of a mebibyte each at most."""
 _LAST: Final = 1 << 31
 _LONGEST_RECORD: Final = LONGEST_TRANSFER + (64 << 10)
 _HEADER: Final = struct.Struct(">I")
@@ -79,6 +78,7 @@ class _Door:
         self._listener = listener
         self._programs = tuple(programs)
         self.clients = tuple(clients)
+        self._room = Room()
         self._lock = threading.Lock()
         self._open: set[socket.socket] = set()
         self._threads: list[threading.Thread] = []
@@ -129,7 +129,7 @@ class _Door:
         try:
             client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             client.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-            _Conversation(client, self._programs).run()
+            _Conversation(client, self._programs, Place(self._room)).run()
         except (OSError, EOFError, ValueError) as error:
             logger.debug("a client has gone: %s", error)
         finally:
@@ -141,17 +141,23 @@ class _Door:
 class _Conversation:
     """One connection."""
 
-    def __init__(self, link: socket.socket, programs: Sequence[Program]) -> None:
+    def __init__(self, link: socket.socket, programs: Sequence[Program], place: Place) -> None:
         self._link = link
         self._programs = programs
         self._sending = threading.Lock()
-        self._room = threading.BoundedSemaphore(_IN_FLIGHT)
+        self._place = place
 
     def run(self) -> None:
         with ThreadPoolExecutor(_THREADS, thread_name_prefix="nfs") as threads:
             while True:
-                self._room.acquire()
-                threads.submit(self._work, self._record())
+                self._place.enter()
+                try:
+                    record = self._record()
+                except (OSError, EOFError, ValueError):
+                    self._place.leave()
+                    raise
+                threads.submit(self._work, record)
+                del record  # it isn't kept for as long as the next one doesn't come
 
     def _record(self) -> bytearray:
         """The next message, put together from its fragments."""
@@ -175,7 +181,7 @@ class _Conversation:
             with contextlib.suppress(OSError):
                 self._link.shutdown(socket.SHUT_RDWR)
         finally:
-            self._room.release()
+            self._place.leave()
 
     def _answer(self, record: memoryview) -> bytes | None:
         try:
