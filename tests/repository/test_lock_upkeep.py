@@ -61,6 +61,28 @@ def test_a_collection_locks_what_was_overwritten_and_not_what_lies_on_top(vault:
     assert restore(vault.repository, point) == content
 
 
+@pytest.mark.parametrize("page", [1, 2, 3])
+def test_the_original_is_found_below_pages_of_what_came_later(
+    vault: Vault, page: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("proxy_worker.repository.store.versions._PAGE", page)
+    names = [f"packs/ab/{number:032x}" for number in range(4)]
+    for name in names:
+        vault.store.put_if_absent(name, [b"a pack"])
+    thief = intruder(vault)
+    for content in (b"garbage", b"more garbage", b"a pack that never was"):
+        thief.replace(names[1], [content])
+        vault.store.versions.hide(names[2])
+    assert vault.store.locks is not None
+
+    originals = {one.name: one for one in vault.store.locks.originals("packs/ab/")}
+
+    said = {name: one.hidden for name, one in originals.items()}
+    assert said == {names[0]: None, names[1]: "overwritten", names[2]: "deleted", names[3]: None}
+    for one in originals.values():
+        assert vault.store.versions.locked_until(one.name, one.version_id) > 0, "nothing else is locked"
+
+
 def test_a_backup_locks_the_original_of_what_it_names(vault: Vault) -> None:
     back_up(vault.repository, noise(3), run="r1")
     pack = max(vault.names("packs/"), key=vault.store.size)

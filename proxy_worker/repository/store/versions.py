@@ -29,6 +29,8 @@ from proxy_worker.repository.store.tally import RequestKind
 _TIMEOUT_S: Final = 60
 _CONNECTIONS: Final = 16
 _PIECE_BYTES: Final = 1 << 20
+_PAGE: Final = 1000
+"""Versions that a request for a listing returns at most."""
 _TAKEN: Final = {"PreconditionFailed", "ConditionalRequestConflict"}
 _NO_LOCKS: Final = {"InvalidRequest", "ObjectLockConfigurationNotFoundError", "NotImplemented", "InvalidArgument"}
 
@@ -162,7 +164,7 @@ class Versions:
         while after is not None:
             page = persistently(partial(self._page, prefix, after))
             marks = ("KeyMarker", "VersionIdMarker")
-            after = {mark: page[f"Next{mark}"] for mark in marks if f"Next{mark}" in page}
+            after = {mark: page[f"Next{mark}"] for mark in marks if page.get(f"Next{mark}")}
             after = after if page.get("IsTruncated") and after else None
             found = [
                 Version(
@@ -180,7 +182,7 @@ class Versions:
         self._count("lists")
         with _as_obstore_does(self._bucket.name):
             return self._client.list_object_versions(
-                Bucket=self._bucket.name, Prefix=self._bucket.key_of(prefix), **after
+                Bucket=self._bucket.name, Prefix=self._bucket.key_of(prefix), MaxKeys=_PAGE, **after
             )
 
 
