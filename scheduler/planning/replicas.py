@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Annotated, Final
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
-from proxy_worker.contract.replication import DEFAULT_STREAMS, ReplicaPlace, Streams
+from proxy_worker.contract.replication import DEFAULT_STREAMS, Folder, ReplicaPlace, Streams
 from proxy_worker.contract.specification import DiskAddress, DiskIdentity, InventoryVm, Name
 from scheduler.planning.criteria import Pattern
 from scheduler.planning.selection import PlannedVm
@@ -33,7 +34,7 @@ class ReplicaTerms(BaseModel):
     """What their names have after the originals'."""
     networks: dict[str, str] = Field(default_factory=dict)
     """Names of networks: the originals' to the replicas'; others keep their names."""
-    mapped: dict[str, str] = Field(default_factory=dict)
+    mapped: dict[str, Folder] = Field(default_factory=dict)
     """Existing VMs that become replicas: an original's name to the existing VM's folder in the datastore."""
     seed: Name | None = None
     """A repository whose newest restore points new replicas begin with, so that less has to be sent."""
@@ -97,10 +98,12 @@ def planned_replica(
 
 
 def place_of(configuration: Iterable[DiskAddress]) -> ReplicaPlace | None:
-    """The folder of a VM, by the files of its configuration; None where it has none in a datastore."""
+    """The folder of a VM, by the files of its configuration; None where it has none in a datastore, or one of a name
+    that no replica's place may have."""
     for file in configuration:
         if file.datastore is not None and file.path is not None and "/" in file.path:
-            return ReplicaPlace(datastore=file.datastore, folder=file.path.partition("/")[0])
+            with suppress(ValidationError):
+                return ReplicaPlace(datastore=file.datastore, folder=file.path.partition("/")[0])
     return None
 
 

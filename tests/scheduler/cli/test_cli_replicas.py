@@ -55,6 +55,8 @@ def test_a_job_that_replicates_is_created_shown_and_exported(two_sites: Program,
         (("--target-datastore", "ds2", "--network", "Remote"), "it isn't of the form A=B"),
         (("--target-datastore", "ds2", "--repository", "main"), "expected no key 'repository'"),
         (("--target-datastore", "ds2", "--suffix", "/x"), "replica.suffix"),
+        (("--target-datastore", "ds2", "--map", "app01=../../etc"), "replica.mapped"),
+        (("--target-datastore", "ds2", "--map", "app01=.hidden"), "replica.mapped"),
     ],
 )
 def test_options_that_make_no_sense_are_refused_by_name(
