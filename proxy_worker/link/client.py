@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import logging
 import os
 import ssl
 import threading
@@ -39,6 +40,8 @@ from proxy_worker.link.networks import connect
 from proxy_worker.link.silence import LONGEST_SILENCE_S, Crossing, SilenceWatch
 
 T = TypeVar("T")
+
+log = logging.getLogger(__name__)
 
 _KEEPALIVE_MS: Final = 20_000
 _LOOK_S: Final = 0.5
@@ -172,8 +175,10 @@ class Link:
         while True:
             try:
                 done = self._take(step)
-            except LinkUnavailableError:
+            except LinkUnavailableError as error:
                 lasts_s = patience.in_all_s if self._met else patience.first_contact_s
+                if not cut_s:
+                    log.warning("%s; trying again for %.0f s", error, lasts_s)
                 cut_s = cut_s or (time.monotonic() if self._met else began_s)
                 if time.monotonic() + pause_s > max(cut_s, self._heard_s) + lasts_s or given_up.wait(pause_s):
                     raise
