@@ -55,9 +55,9 @@ def check_repository(
             why=f"{len(report.findings)} of its objects not as it should be"
             if len(report.findings) == 1
             else f"{len(report.findings)} of its objects not as they should be",
-            remedy="`proxy-worker repository prove --everything` mends what can be mended, and `collect` then removes what "
-            "nobody needs any more; else restore them from a copy. For a "
-            "damaged index, run `proxy-worker repository reindex`.",
+            remedy="`proxy-worker repository prove --everything` mends what can be mended, and `collect` then "
+            "removes what nobody needs any more; else restore them from a copy. For a damaged index, run "
+            "`proxy-worker repository reindex`.",
         )
 
 
