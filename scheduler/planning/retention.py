@@ -1,7 +1,8 @@
 """Which restore points of a VM a job keeps, and why; pure, so that a preview and the deed can't differ.
 
 A point stays if any rule wants it. Weeks (Monday to Sunday), months and years are those of the job's time zone; of
-each the newest point counts. Only points that the job made itself are ever given up, and none that is pinned.
+each the newest point counts. Only points that the job made itself are ever given up, and none that is pinned or
+that a VM runs from.
 """
 
 from __future__ import annotations
@@ -48,6 +49,8 @@ class HeldPoint:
     pinned: bool = False
     own: bool = True
     """Whether the job in question made it."""
+    used: bool = False
+    """Whether a VM runs from it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +70,8 @@ def judge(points: Iterable[HeldPoint], retention: Retention, *, now: float, time
     for held, reason in _wanted(candidates, retention, now, ZoneInfo(timezone)):
         reasons.setdefault(held.point, []).append(reason)
     for held in ordered:
+        if held.used:
+            reasons.setdefault(held.point, []).insert(0, "a VM runs from it")
         if held.pinned:
             reasons.setdefault(held.point, []).insert(0, "pinned")
         if not held.own:

@@ -17,8 +17,7 @@ from sqlalchemy.orm import Session
 from proxy_worker.contract.errors import ConfigurationError, ConflictError, NotFoundError
 from scheduler.restores.left_out import warning
 from scheduler.restores.original import Original, original_of
-from scheduler.restores.pinning import pin_for
-from scheduler.state.asking import find_point, new_id
+from scheduler.state.asking import find_point, new_id, require_staying
 from scheduler.state.errors import NoSuchDiskError, NoSuchVcenterError
 from scheduler.state.models import (
     Point,
@@ -224,8 +223,8 @@ def _add(session: Session, restore: VmRestore, source: Point) -> VmRestore:
     if wishes.disks is None and (missing := warning(session, source)) is not None:
         restore.warnings = (missing,)
     if wishes.instant:
+        require_staying(session, source)
         restore.share = secrets.token_hex(16)
-        pin_for(session, source, restore)
     session.add(restore)
     for key in wanted:
         session.add(

@@ -23,7 +23,6 @@ from scheduler.restores import tasks
 from scheduler.restores.ending import FINISH, SWEEP, UNDO, EndRequest
 from scheduler.restores.making_ready import ATTACH, READY, AttachRequest, ReadyDisk, ReadyRequest
 from scheduler.restores.original import original_of
-from scheduler.restores.pinning import unpin
 from scheduler.restores.placing import PLACE, PlaceRequest
 from scheduler.runs.journal import Journal
 from scheduler.runs.steps import account_of, open_step
@@ -232,8 +231,6 @@ def end_undone(journal: Journal, restore: VmRestore) -> None:
 def end(journal: Journal, restore: VmRestore, state: VmRestoreState, failure: TaskFailure | None = None) -> None:
     """Bring it to a final state."""
     restore.state, restore.failure, restore.ended_at = state, failure or restore.failure, journal.now
-    if restore.pinned:
-        unpin(journal.session, restore)
     logger.info("restore %s of VM %s: %s%s", restore.id, restore.vm_name, state, f": {failure}" if failure else "")
 
 

@@ -14,7 +14,7 @@ from proxy_worker.contract.outcome import PointDeleteResult
 from scheduler.planning.retention import HeldPoint, Verdict, judge
 from scheduler.runs.journal import Journal
 from scheduler.runs.turns import next_turn
-from scheduler.state.asking import ask_to_delete
+from scheduler.state.asking import ask_to_delete, points_in_use
 from scheduler.state.models import (
     Job,
     Point,
@@ -60,7 +60,17 @@ def apply_retention(journal: Journal) -> None:
 def verdicts(session: Session, job: Job, vm_id: str, *, now: float, next_run: bool = False) -> list[Verdict]:
     """What becomes of a VM's points in the job's repository; with `next_run`, once it has made one more."""
     rows = session.scalars(select(Point).where(Point.repository == job.repository, Point.vm_id == vm_id)).all()
-    held = [HeldPoint(row.point, row.created_at, pinned=row.pinned, own=row.job == job.name) for row in rows]
+    used = points_in_use(session, job.repository) if job.repository is not None else {}
+    held = [
+        HeldPoint(
+            row.point,
+            row.created_at,
+            pinned=row.pinned,
+            own=row.job == job.name,
+            used=(vm_id, row.point) in used,
+        )
+        for row in rows
+    ]
     if next_run:
         held.append(HeldPoint("", max([now, *(point.created_at for point in held)])))
     found = judge(held, job.retention, now=now, timezone=job.timezone)

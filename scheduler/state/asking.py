@@ -24,6 +24,7 @@ from scheduler.state.errors import (
     NoSuchRunError,
     NoSuchVcenterError,
     NoSuchVmError,
+    PointInUseError,
     PointLeavingError,
     PointPinnedError,
     RunActiveError,
@@ -42,6 +43,8 @@ from scheduler.state.models import (
     RunTrigger,
     Vcenter,
     VcenterScan,
+    VmRestore,
+    VmRestoreState,
     VmRun,
     VmRunState,
     WorkState,
@@ -276,12 +279,21 @@ def ask_for_upkeep(session: Session, kind: RequestKind, repository: str, *, now:
 
 
 def ask_to_delete(session: Session, point: Point, *, now: float, reason: str | None = None) -> Request:
-    """Ask for a restore point to be removed; asked for twice, it is one request. Raises `PointPinnedError`."""
+    """Ask for a restore point to be removed; asked for twice, it is one request.
+
+    Raises `PointPinnedError`, `PointInUseError`.
+    """
     if point.pinned:
         raise PointPinnedError(
             f"restore point {point.point} of VM {point.vm_name}",
             why="it is pinned",
             remedy=f"`scheduler point unpin {point.vm_name} {point.point}` allows it.",
+        )
+    if restore_id := points_in_use(session, point.repository).get((point.vm_id, point.point)):
+        raise PointInUseError(
+            f"restore point {point.point} of VM {point.vm_name}",
+            why=f"a VM runs from it, by restore {restore_id}",
+            remedy=f"`scheduler restore migrate {restore_id}` moves its disks to production, and lets go of it.",
         )
     asked = deletion_of(session, point)
     if asked is None:
@@ -317,13 +329,31 @@ def ask_to_boot(session: Session, point: Point, wishes: BootWishes, *, now: floa
 
 def pin(session: Session, point: Point, *, pinned: bool) -> None:
     """Have a restore point stay whatever its job says, or no more. Raises `PointLeavingError`."""
-    if pinned and deletion_of(session, point) is not None:
+    if pinned:
+        require_staying(session, point)
+    point.pinned = pinned
+
+
+def require_staying(session: Session, point: Point) -> None:
+    """Raise `PointLeavingError` if a restore point is being removed."""
+    if deletion_of(session, point) is not None:
         raise PointLeavingError(
             f"restore point {point.point} of VM {point.vm_name}",
             why="it is being removed",
             remedy="`scheduler point list` shows which others there are.",
         )
-    point.pinned = pinned
+
+
+def points_in_use(session: Session, repository: str) -> dict[tuple[str, str], str]:
+    """Points of a repository that VMs run from, by VM's id and point, each with a restore that does it.
+
+    They stay until it has ended, whatever their job or anybody says.
+    """
+    active = [state for state in VmRestoreState if not state.final]
+    running = select(VmRestore.vm_id, VmRestore.point, VmRestore.id).where(
+        VmRestore.state.in_(active), VmRestore.repository == repository, VmRestore.share.is_not(None)
+    )
+    return {(vm_id, point): restore_id for vm_id, point, restore_id in session.execute(running)}
 
 
 def deletion_of(session: Session, point: Point) -> Request | None:

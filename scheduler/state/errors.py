@@ -103,8 +103,12 @@ class PointPinnedError(ConflictError):
     """A restore point that is pinned was to be removed."""
 
 
+class PointInUseError(ConflictError):
+    """A restore point that a VM runs from was to be removed."""
+
+
 class PointLeavingError(ConflictError):
-    """A restore point that is being removed was to be pinned."""
+    """A restore point that is being removed was to be pinned, or a VM was to run from it."""
 
 
 class RunActiveError(ConflictError):

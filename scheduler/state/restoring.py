@@ -130,15 +130,13 @@ class VmRestore(Record):
     written: Mapped[bool] = mapped_column(default=False)
     """Whether disks of an existing VM may have been written to."""
     share: Mapped[str | None] = mapped_column(String(63), default=None)
-    """Of one that runs from its restore point: what a proxy serves it as."""
+    """Of one that runs from its restore point: what a proxy serves it as. Until it has ended, that point stays."""
     served: Mapped[PointServeResult | None] = mapped_column(Json(PointServeResult), default=None)
     """Where that is."""
     served_by: Mapped[str | None] = mapped_column(String(63), default=None)
     """The proxy."""
     move_requested: Mapped[bool] = mapped_column(default=False)
     """Whether its disks are to move to production."""
-    pinned: Mapped[bool] = mapped_column(default=False)
-    """Whether it has pinned its restore point, which isn't to be removed meanwhile."""
     warnings: Mapped[tuple[str, ...]] = mapped_column(Json(tuple[str, ...]), default=())
     failure: Mapped[TaskFailure | None] = mapped_column(Json(TaskFailure), default=None)
     created_at: Mapped[float]

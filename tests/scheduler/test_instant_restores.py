@@ -21,11 +21,13 @@ from proxy_worker.export.nfs.server import NfsServer, listen
 from proxy_worker.export.nfs.share import Share
 from proxy_worker.vsphere.inventory import read_inventory, read_vm
 from proxy_worker.vsphere.new_machine import NewDisk, NewMachine, make
+from scheduler.planning.retention import HeldPoint, Retention
 from scheduler.restores.asking import NotInstantError, WishConflictError, ask_to_move
+from scheduler.runs.retention import verdicts
 from scheduler.service import Service
-from scheduler.state.asking import ask_to_delete, find_point
-from scheduler.state.errors import PointPinnedError
-from scheduler.state.models import Point, RestoreWishes, VmRestore, VmRestoreState
+from scheduler.state.asking import ask_to_delete, find_point, pin
+from scheduler.state.errors import PointInUseError, PointLeavingError, PointPinnedError
+from scheduler.state.models import Job, Point, RestoreWishes, VmRestore, VmRestoreState
 from scheduler.state.store import open_state
 from tests.export.nfs_client import Client
 from tests.export.test_nfs import LOCAL, Memory
@@ -144,9 +146,17 @@ def mounts(asked: Restoring) -> list[str]:
     return [store.name for store in stores if store.name.startswith("proxyfleet-")]
 
 
-def pinned(asked: Restoring) -> bool:
+def stays(asked: Restoring) -> bool:
+    """Whether nobody may remove the restore point; without a VM that runs from it, that is up to its pin."""
     with asked.one.read() as database:
-        return find_point(database, asked.vm.instance_uuid or "").pinned
+        point = find_point(database, asked.vm.instance_uuid or "")
+        try:
+            ask_to_delete(database, point, now=0)
+        except PointInUseError:
+            return True
+        finally:
+            database.rollback()
+        return False
 
 
 def running(asked: Restoring, **how: object) -> Service:
@@ -164,7 +174,7 @@ def write(proxy: Serving, asked: Restoring, offset: int, data: bytes) -> None:
 
 
 def nothing_is_left(proxy: Serving, asked: Restoring) -> bool:
-    return (mounts(asked), proxy.shares, pinned(asked)) == ([], {}, False)
+    return (mounts(asked), proxy.shares, stays(asked)) == ([], {}, False)
 
 
 def test_it_starts_from_the_point_and_its_disks_move_to_production(asked: Restoring, proxy: Serving) -> None:
@@ -185,8 +195,6 @@ def test_one_that_is_to_stay_moves_when_told_with_what_it_has_written(asked: Res
     assert (vm.powered_on, {(disk.path or "").split()[0] for disk in vm.disks}) == (True, {f"[{mounts(asked)[0]}]"})
     write(proxy, asked, 70_000, b"written while it ran from the repository")
     with open_state(asked.one.world.url).write() as database:
-        with pytest.raises(PointPinnedError):
-            ask_to_delete(database, database.query(Point).one(), now=0)
         ask_to_move(database.get_one(VmRestore, asked.restore_id))
 
     asked.one.world.turn_until(service, asked.settled)
@@ -196,6 +204,54 @@ def test_one_that_is_to_stay_moves_when_told_with_what_it_has_written(asked: Res
     expected[70_000:70_040] = b"written while it ran from the repository"
     assert disk_files(asked)[0].read_bytes() == expected
     assert nothing_is_left(proxy, asked)
+
+
+def test_its_point_stays_while_it_runs_whoever_unpins_it(asked: Restoring) -> None:
+    service = running(asked)
+    with open_state(asked.one.world.url).write() as database:
+        point = find_point(database, asked.vm.instance_uuid or "")
+        pin(database, point, pinned=False)
+        job = Job(name=point.job, repository=point.repository, timezone="UTC", retention=Retention(points=0))
+        older = HeldPoint(point.point, point.created_at, used=True)
+        with pytest.raises(PointInUseError, match=f"by restore {asked.restore_id}"):
+            ask_to_delete(database, point, now=0)
+        newer = Point(
+            repository=point.repository,
+            vm_id=point.vm_id,
+            vm_name="web",
+            point="newer",
+            job=job.name,
+            created_at=point.created_at + 1,
+            disks=(),
+        )
+        database.add(newer)
+        found = verdicts(database, job, point.vm_id, now=point.created_at + 2)
+        assert [(verdict.point, verdict.why) for verdict in found if verdict.point == older] == [
+            (older, "a VM runs from it")
+        ]
+        database.delete(newer)
+
+    asked.cancel()
+    asked.one.world.turn_until(service, asked.settled)
+    assert not stays(asked)
+
+
+def test_a_pin_that_somebody_has_made_meanwhile_outlives_it(asked: Restoring) -> None:
+    service = running(asked)
+    with open_state(asked.one.world.url).write() as database:
+        pin(database, find_point(database, asked.vm.instance_uuid or ""), pinned=True)
+    asked.cancel()
+    asked.one.world.turn_until(service, asked.settled)
+
+    with asked.one.read() as database, pytest.raises(PointPinnedError):
+        ask_to_delete(database, find_point(database, asked.vm.instance_uuid or ""), now=0)
+
+
+def test_no_vm_starts_from_a_point_that_is_being_removed(asked: Restoring) -> None:
+    with open_state(asked.one.world.url).write() as database:
+        ask_to_delete(database, find_point(database, asked.vm.instance_uuid or ""), now=0)
+    with pytest.raises(PointLeavingError):
+        asked.ask(wishes=INSTANT)
 
 
 def test_cancelled_while_it_runs_nothing_of_it_is_left(asked: Restoring, proxy: Serving) -> None:
@@ -265,7 +321,7 @@ def test_what_can_not_be_is_refused_at_once(asked: Restoring) -> None:
     asked.ask(wishes=INSTANT, name="another")
     asked.one.world.turn_until(asked.one.world.start(), lambda: asked.row.state.final)
     assert "has [instant_restore] in its proxy.toml" in str(asked.row.failure)
-    assert not pinned(asked)
+    assert not stays(asked)
 
 
 @pytest.mark.parametrize("ends", ["in production", "cancelled"])

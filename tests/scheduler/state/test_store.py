@@ -13,11 +13,12 @@ from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
-from sqlalchemy import create_engine, text
+from sqlalchemy import create_engine, select, text
 
 from proxy_worker.contract.names import Quiesce
 from scheduler.planning.criteria import Criteria
 from scheduler.state import migrations
+from scheduler.state.asking import points_in_use
 from scheduler.state.errors import (
     SchedulerRunningError,
     StateDamagedError,
@@ -28,7 +29,8 @@ from scheduler.state.errors import (
     StateVersionError,
 )
 from scheduler.state.lock import is_served, only_scheduler
-from scheduler.state.models import Datastore, Job, Record, Run, Site, VmRun
+from scheduler.state.models import Datastore, Job, Point, Record, RestoredDisk, Run, Site, VmRun
+from scheduler.state.schema import migrate as bring_to
 from scheduler.state.store import open_state
 
 FIRST_VERSION = """
@@ -42,6 +44,17 @@ INSERT INTO runs VALUES ('run-1', 'nightly', 'manual', 'succeeded', 1, 1, 2, 0, 
     'automatic', 1, 'regular', 3, 600, '["web*"]');
 INSERT INTO vm_runs VALUES ('run-1.1', 'run-1', 'id-web01', 'web01', 'succeeded', 1, 'point-1', '[]', 0, NULL, NULL,
     1, 2);
+"""
+PINNED = """
+INSERT INTO points (repository, vm_id, point, vm_name, job, created_at, disks, pinned) VALUES
+    ('main', 'id-web01', 'used', 'web01', 'nightly', 1, '[]', 1),
+    ('main', 'id-web01', 'kept', 'web01', 'nightly', 2, '[]', 1);
+INSERT INTO vm_restores (id, kind, repository, vm_id, vm_name, point, vcenter, target_name, wishes, instance_uuid,
+    same_machine, state, cancel_requested, cancelled, tracks_changes, touched, written, warnings, created_at, share,
+    pinned) VALUES ('restore-1', 'new VM', 'main', 'id-web01', 'web01', 'used', 'vc1', 'web01', '{}', 'uuid',
+    0, 'running', 0, 0, 0, 1, 0, '[]', 3, '00', 1);
+INSERT INTO restored_disks (id, restore_id, disk_key, size_bytes, blank, state, tries, attempts) VALUES
+    ('disk-1', 'restore-1', 'scsi0:0', 1, 1, 'succeeded', 1, 1);
 """
 
 
@@ -71,6 +84,22 @@ def test_what_a_database_of_the_first_version_holds_survives_the_upgrade(url: st
         assert (run.criteria, run.quiesce) == (Criteria(), Quiesce.PREFER)
         assert session.get_one(VmRun, "run-1.1").name == "web01"
         assert session.get_one(Datastore, "ds1").vcenter is None
+
+
+def test_pins_that_restores_had_made_are_gone_and_those_of_people_stay(url: str, tmp_path: Path) -> None:
+    with create_engine(url).connect() as connection:
+        bring_to(connection, url, "0017")
+        connection.commit()
+    with closing(sqlite3.connect(tmp_path / "scheduler.db")) as old, old:
+        old.executescript(PINNED)
+
+    with open_state(url, migrate=True).read() as session:
+        assert {point.point: point.pinned for point in session.scalars(select(Point))} == {
+            "used": False,
+            "kept": True,
+        }
+        assert points_in_use(session, "main") == {("id-web01", "used"): "restore-1"}
+        assert session.get_one(RestoredDisk, "disk-1").restore_id == "restore-1"
 
 
 def test_readers_do_not_wait_for_a_writer(url: str) -> None:
