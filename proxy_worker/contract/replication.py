@@ -66,6 +66,8 @@ class ReplicaTarget(Frozen):
     """Its address is a path in the replica's datastore. What isn't there is made, as large as the source's disk: a
     flat VMDK, or a raw image where the name doesn't end in `.vmdk`. What is there is compared first."""
     seed: ReplicaSeed | None = None
+    original: str | None = None
+    """The id of the VM that the folder has to be noted for; None: whoever it is for."""
 
 
 class Receiver(Frozen):
@@ -137,6 +139,10 @@ class ReplicaOpen(Frozen):
     """Whether the folder is that of an existing VM, and so has to be there."""
     needed_bytes: Annotated[int, Field(ge=0)] = 0
     """What the run will write at least, all disks together; refused where the datastore hasn't so much left."""
+    expected: bool = False
+    """Whether runs have written it before: it isn't made then, but has to be there."""
+    disks: tuple[DiskIdentity, ...] = ()
+    """What a failback will write: the VMX in the folder has to name just these files."""
 
 
 class ReplicaPoint(Frozen):
