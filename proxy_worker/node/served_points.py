@@ -114,7 +114,7 @@ class OpenShares:
                     known = self._opened[token] = self._open(folder, token)
                 return known[0]
             if known is not None:
-                log.info("share %s has ended", token.hex())
+                log.info("share %s has ended", _shown(token))
                 del self._opened[token]
                 known[1].close()
         return None
@@ -131,7 +131,7 @@ class OpenShares:
                 try:
                     share.close()
                 except OSError:
-                    log.exception("what was written last to share %s may be lost", share.token.hex())
+                    log.exception("what was written last to share %s may be lost", _shown(share.token))
                 stack.close()
             self._opened.clear()
 
@@ -151,8 +151,13 @@ class OpenShares:
             point = repository.point(body.vm.vm_id, body.run)
             disks = exported(stack, repository, point, [disk.key for disk in point.disks], None)
             share = open_share(folder, token, disks)
-            log.info("share %s: %s, restore point %s", token.hex(), point.vm_name, point.run)
+            log.info("share %s: %s, restore point %s", _shown(token), point.vm_name, point.run)
             return share, stack.pop_all()
+
+
+def _shown(token: bytes) -> str:
+    """What a log may have of a token, which is all that whoever mounts a share needs to know."""
+    return token.hex()[:8]
 
 
 def sweep_ended(folder: Path) -> None:

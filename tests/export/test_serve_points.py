@@ -122,6 +122,8 @@ def test_qemu_finds_the_disk_writes_and_finds_again_what_it_flushed_after_a_kill
             )
             assert sum(one["length"] for one in told) >= len(CONTENT)
             apart.run("qemu-img", "convert", "-O", "raw", f"nfs://127.0.0.1/{SHARE}/scsi0-0-flat.vmdk", "out.raw")
+        said = (world.folder / "server.log").read_text()
+        assert (SHARE in said, f"share {SHARE[:8]}: " in said) == (False, True)
         whole = (world.folder / "out.raw").read_bytes()
         assert whole[place : place + 70_000] == bytes([pattern]) * 70_000
         assert whole[place + 70_000 : place + 150_000] == CONTENT[place + 70_000 : place + 150_000]
