@@ -6,6 +6,8 @@ import posixpath
 import shutil
 from collections.abc import Callable
 
+import msgspec
+
 from proxy_worker.contract.errors import CancelledError
 from proxy_worker.contract.replication import (
     ReplicaCondition,
@@ -28,6 +30,7 @@ from proxy_worker.mover.control import Control, Verdict
 from proxy_worker.node.bench import Bench
 from proxy_worker.replication.durable import put
 from proxy_worker.replication.folder import Marker, ReplicaFolder
+from proxy_worker.replication.original import require_disks
 from proxy_worker.replication.points import Points
 from proxy_worker.replication.table import TableFolder
 from proxy_worker.replication.vmx_rewriting import Changes, rewritten
@@ -36,11 +39,16 @@ from proxy_worker.replication.vmx_rewriting import Changes, rewritten
 def open_replica(body: ReplicaOpen, bench: Bench, claim: Claim, keeper: Control) -> ReplicaOpenResult:
     """Say what there is, once nothing speaks against writing it."""
     folder = _folder(body.replica, bench)
-    folder.prepare(mapped=body.mapped)
+    folder.require_free_for(body.vm.vm_id, mapped=body.mapped, expected=body.expected)
+    require_disks(folder, body.disks)
+    folder.prepare(new=True)
     if body.mapped and folder.marker().condition is ReplicaCondition.PERMANENT:
         folder.note(Marker())  # a VM of its own is what a replica may be mapped to
     marker = folder.require_standby()
     folder.require_room(folder.name, body.needed_bytes)
+    if marker.original != body.vm.vm_id:
+        folder.note(msgspec.structs.replace(marker, original=body.vm.vm_id))
+    shutil.rmtree(folder.incoming, ignore_errors=True)  # its run sends what there is now
     points = Points(folder, _go_on(claim, keeper)).all()
     return ReplicaOpenResult(condition=marker.condition, points=points, free_bytes=folder.free_bytes)
 
@@ -48,7 +56,8 @@ def open_replica(body: ReplicaOpen, bench: Bench, claim: Claim, keeper: Control)
 def make_replica_point(body: ReplicaPoint, bench: Bench, claim: Claim, keeper: Control) -> ReplicaPointResult:
     """Keep the replica as it is, its VMX written anew from what its source sent."""
     folder = _folder(body.replica, bench)
-    folder.prepare(mapped=True)
+    folder.prepare()
+    folder.require_original(body.vm.vm_id)
     folder.require_standby()
     points = Points(folder, _go_on(claim, keeper))
     warnings: list[str] = []
@@ -80,9 +89,9 @@ def revert_replica(body: ReplicaRevert, bench: Bench, claim: Claim, keeper: Cont
 def mark_replica(body: ReplicaMark, bench: Bench, claim: Claim, keeper: Control) -> ReplicaMarkResult:
     """Note what it is; one that is a VM of its own from now on has no restore points any more."""
     folder = _folder(body.replica, bench)
-    folder.prepare(mapped=True)
-    before = folder.marker()
-    folder.note(Marker(body.condition, body.run))
+    folder.prepare()
+    before = folder.require_whole()
+    folder.note(msgspec.structs.replace(before, condition=body.condition, run=body.run))
     if body.condition is ReplicaCondition.PERMANENT:
         Points(folder, _go_on(claim, keeper)).remove_all()
         shutil.rmtree(folder.incoming, ignore_errors=True)

@@ -78,6 +78,9 @@ def receive_disk(body: DiskReceive, bench: Bench, claim: Claim, keeper: Control)
 
 def send_disk(body: DiskReplicate, bench: Bench, claim: Claim, keeper: Control) -> DiskReplicateResult:
     """Send what differs to the target's proxy; or, where this one is both, write it."""
+    replica = ReplicaFolder.around(body.disk.address, bench.configuration.connections)
+    if replica is not None:
+        replica.require_sendable(body.vm.vm_id)
     with open_disk(
         body.disk.address,
         body.transport,
@@ -163,10 +166,11 @@ def _reception(target: ReplicaTarget, job: str, bench: Bench, claim: Claim, keep
             raise CancelledError(claim.title, why="it was told to stop")
 
     folder = ReplicaFolder.reached(target.place, bench.configuration.connections)
-    folder.prepare(mapped=False)
+    folder.prepare()
     disk = ReplicaDisk(folder, target.disk)
     session = folder.session_file(target.disk.key)
     with writing(session, disk.name, claim.fence.number, patience_s=claim.lease_s, go_on=go_on):
+        folder.require_original(target.original)
         folder.require_standby()
         seeded = target.seed is not None and _seed(
             target.seed, job, folder, disk, bench=bench, claim=claim, keeper=keeper

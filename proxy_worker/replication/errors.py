@@ -53,6 +53,20 @@ class ReplicaMissingError(NotFoundError):
     """The folder of an existing VM that a replica was mapped to isn't there."""
 
 
+class ReplicaAbsentError(NotFoundError):
+    """A replica isn't where it was; its datastore may not be mounted."""
+
+    retryable: ClassVar[bool] = True
+
+
+class ReplicaFolderTakenError(ConflictError):
+    """The folder for a replica is that of another VM, or of another VM's replica."""
+
+
+class OriginalChangedError(ConflictError):
+    """The VM that a failback would write has other disks by now, as after a snapshot."""
+
+
 class ReplicaPointMissingError(NotFoundError):
     """There is no such restore point of a replica."""
 

@@ -11,11 +11,15 @@ from pathlib import Path
 from typing import Final, Self
 
 import msgspec
+from pydantic import ValidationError
 
 from proxy_worker.contract.replication import ReplicaCondition, ReplicaPlace
+from proxy_worker.contract.subjects import DiskAddress
 from proxy_worker.replication.durable import put
 from proxy_worker.replication.errors import (
+    ReplicaAbsentError,
     ReplicaFailedOverError,
+    ReplicaFolderTakenError,
     ReplicaMissingError,
     ReplicaPermanentError,
     ReplicaPoweredOnError,
@@ -43,6 +47,8 @@ class Marker(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The restore point that its disks were reverted to, until they are written again."""
     reverting: bool = False
     """Whether that has begun and not ended."""
+    original: str | None = None
+    """The id of the VM that it is a replica of, or, during a failback, that it is itself."""
 
 
 class ReplicaFolder:
@@ -68,15 +74,64 @@ class ReplicaFolder:
             )
         return cls(place, Datastore(place.datastore, connection.path))
 
-    def prepare(self, *, mapped: bool) -> None:
-        """Make the folder, unless it is there or, `mapped` to an existing VM's, has to be.
+    @classmethod
+    def around(cls, disk: DiskAddress, connections: Connections) -> Self | None:
+        """The folder that a disk lies in, where it has been opened as a replica's. Raises SourceError."""
+        connection = connections.datastores.get(disk.datastore or "")
+        if disk.datastore is None or connection is None or connection.path is None:
+            return None
+        path = Datastore(disk.datastore, connection.path).resolve(disk.path or "")
+        try:
+            place = ReplicaPlace(datastore=disk.datastore, folder=path.partition("/")[0])
+        except ValidationError:  # a name that no replica's folder has
+            return None
+        folder = cls.reached(place, connections)
+        return folder if folder._marker_file.exists() else None
 
-        Raises `ReplicaMissingError`, `ReplicaUnwritableError`.
+    def require_free_for(self, original: str, *, mapped: bool, expected: bool) -> None:
+        """Raise unless the folder may be the replica of the VM `original`; nothing is made.
+
+        `mapped`: it is an existing VM's, and has to be there; `expected`: runs have written that replica before.
+        An empty folder is begun anew, even so. Raises `ReplicaMissingError`, `ReplicaAbsentError`,
+        `ReplicaFolderTakenError`, `ReplicaUnwritableError`.
         """
-        if mapped and not self.path.is_dir():
-            raise ReplicaMissingError(
-                self.name, why="there is no such folder", remedy="Map the replica to a VM that exists."
+        found = self._found()
+        if mapped:
+            if found is None:
+                raise ReplicaMissingError(
+                    self.name,
+                    why="there is no such folder",
+                    remedy="Mount its datastore, or map the replica to a VM that exists.",
+                )
+            return
+        if self._marker_file.exists():
+            self.require_original(original)
+        elif found is not None and (foreign := found - {_OWN, _POINTS}):
+            raise ReplicaFolderTakenError(
+                self.name,
+                why=f"the folder is no replica, and has {min(foreign)}",
+                remedy="Choose another suffix, or map the replica to that VM if it is to be overwritten.",
             )
+        elif expected and found != set():
+            raise self._absent()
+
+    def require_original(self, original: str | None) -> None:
+        """Raise `ReplicaFolderTakenError` if it is noted to be another VM's; None: whoever asks doesn't know."""
+        noted = self.marker().original
+        if None not in {original, noted} and noted != original:
+            raise ReplicaFolderTakenError(
+                self.name,
+                why=f"it is the replica of VM {noted}, not of {original}",
+                remedy="Choose another suffix.",
+            )
+
+    def prepare(self, *, new: bool = False) -> None:
+        """See that the folder has what it needs; made if it is a `new` one, otherwise it has to be a replica's.
+
+        Raises `ReplicaAbsentError`, `ReplicaUnwritableError`.
+        """
+        if not new and not self._marker_file.exists():
+            raise self._absent()
         try:
             for folder in (self.path, self.path / _OWN, self.points):
                 folder.mkdir(exist_ok=True)
@@ -112,13 +167,7 @@ class ReplicaFolder:
 
     def require_standby(self) -> Marker:
         """Raise unless runs may write the replica: `ReplicaFailedOverError` and others that say why not."""
-        marker = self.marker()
-        if marker.reverting:
-            raise ReplicaRevertingError(
-                self.name,
-                why=f"it is half reverted to restore point {marker.run}",
-                remedy="Let that be finished: `scheduler replica` shows what waits.",
-            )
+        marker = self.require_whole()
         if marker.condition is ReplicaCondition.FAILED_OVER:
             raise ReplicaFailedOverError(
                 self.name,
@@ -131,6 +180,27 @@ class ReplicaFolder:
             )
         self.require_off()
         return marker
+
+    def require_whole(self) -> Marker:
+        """Raise `ReplicaRevertingError` while it is half reverted to a restore point."""
+        marker = self.marker()
+        if marker.reverting:
+            raise ReplicaRevertingError(
+                self.name,
+                why=f"it is half reverted to restore point {marker.run}",
+                remedy="Let that be finished: ask for what failed, a failover or its undoing, again.",
+            )
+        return marker
+
+    def require_sendable(self, vm: str) -> None:
+        """Raise unless its disks may be sent as those of a VM of this id.
+
+        In a failback that is its original's, and it has to be off: `ReplicaPoweredOnError`. A half reverted one is
+        sent nowhere: `ReplicaRevertingError`.
+        """
+        marker = self.require_whole()
+        if marker.condition is ReplicaCondition.FAILED_OVER and marker.original in {None, vm}:
+            self.require_off()
 
     def require_off(self) -> None:
         """Raise `ReplicaPoweredOnError` while the replica runs, by what lies beside it."""
@@ -163,6 +233,22 @@ class ReplicaFolder:
     def unwritable(self, error: OSError) -> ReplicaUnwritableError:
         """The error for a file of it that can't be written."""
         return ReplicaUnwritableError(self.name, why=str(error))
+
+    def _found(self) -> set[str] | None:
+        """The names of what lies in it, None where there is no such folder."""
+        try:
+            return {entry.name for entry in self.path.iterdir()}
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise self.unwritable(error) from error
+
+    def _absent(self) -> ReplicaAbsentError:
+        return ReplicaAbsentError(
+            self.name,
+            why=f"it isn't there any more: {self._marker_file} is missing",
+            remedy="Mount its datastore; if it was removed for good, make an empty folder in its place.",
+        )
 
     @property
     def _marker_file(self) -> Path:

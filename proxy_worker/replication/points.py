@@ -111,8 +111,9 @@ class Points:
         Done again, it changes nothing. Raises `ReplicaPointMissingError`, `ReplicaPoweredOnError`,
         `ReplicaBusyError`, `ReplicaTooLargeError`, `ReplicaUnwritableError`.
         """
-        done = Marker(condition, run)
-        if self._folder.marker() == done:
+        before = self._folder.marker()
+        done = Marker(condition, run, original=before.original)
+        if before == done:
             return
         record = self._record(run)
         self._folder.require_off()
@@ -121,7 +122,7 @@ class Points:
                 stored = (f"{self._place(run).relative_to(self._root)}/{file.stored}" for file in record.files)
                 largest = max((self._allocated([path]) for path in stored), default=0)
                 self._folder.require_room(f"reverting {self._folder.name}", largest)
-            self._folder.note(Marker(condition, run, reverting=True))
+            self._folder.note(msgspec.structs.replace(done, reverting=True))
             for file in record.files:
                 self._go_on()
                 target = self._root / file.path

@@ -18,6 +18,8 @@ import time
 from dataclasses import dataclass
 from typing import Final
 
+import msgspec
+
 from proxy_worker.contract.errors import CancelledError, TargetError
 from proxy_worker.mover.control import Control, Verdict
 from proxy_worker.replication.blocks import (
@@ -40,7 +42,7 @@ from proxy_worker.replication.errors import (
     ReplicaUnwritableError,
     SessionEndedError,
 )
-from proxy_worker.replication.folder import LARGEST_CONFIGURATION_BYTES, Marker, ReplicaFolder
+from proxy_worker.replication.folder import LARGEST_CONFIGURATION_BYTES, ReplicaFolder
 from proxy_worker.replication.gate import Gate
 from proxy_worker.replication.messages import Open, Opened, Seal, Sealed
 from proxy_worker.replication.table import Looks, Table, Trust
@@ -212,7 +214,7 @@ class Reception:
         self._require_fits(asked, exists=exists)
         marker = self._folder.require_standby()
         if marker.run is not None:
-            self._folder.note(Marker(marker.condition))
+            self._folder.note(msgspec.structs.replace(marker, run=None))
         looks: Looks | None = None
         if exists:
             with self._disk.open() as found:

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
 
+import msgspec
+
 from proxy_worker.contract.names import CompressionLevel
 from proxy_worker.contract.replication import DiskReplicate, Receiver, ReplicaPlace, ReplicaTarget
 from proxy_worker.contract.replication_outcome import DiskReplicateResult
@@ -82,11 +84,16 @@ class Target:
         path = self.root / self.disk_path
         return path.with_name(f"{path.stem}-flat.vmdk") if path.suffix == ".vmdk" else path
 
+    def open_folder(self) -> None:
+        """Make the folder, as a task does that opens the replica."""
+        self.folder.prepare(new=True)
+        self.folder.note(msgspec.structs.replace(self.folder.marker(), original=VM.vm_id))
+
     @contextmanager
     def reception(self, fence: int | None = None) -> Iterator[tuple[Reception, bytes]]:
         """A session, as a task has it, and the key of its digests."""
         folder = self.folder
-        folder.prepare(mapped=False)
+        self.open_folder()
         disk = ReplicaDisk(folder, self.identity)
         session = folder.session_file(KEY)
         with writing(session, disk.name, fence or next(_fences), patience_s=30, go_on=never):

@@ -22,7 +22,7 @@ from proxy_worker.replication.session_lock import writing
 from proxy_worker.replication.vmx_rewriting import Changes, rewritten
 from proxy_worker.transport.vmx import parse_vmx, read_values
 from tests.mover.disks import make_disk
-from tests.replication.sites import KEY, Target, never, replicate_here, request
+from tests.replication.sites import KEY, VM, Target, never, replicate_here, request
 from tests.simulators.loop_devices import mounted
 
 MIB = 1 << 20
@@ -165,6 +165,7 @@ def test_a_failover_and_its_undoing_go_back_to_the_point_and_a_repeated_step_cha
     second_day(target, disk)
 
     points(target).revert("run-1", FAILED_OVER)
+    assert target.folder.marker() == Marker(FAILED_OVER, "run-1", original=VM.vm_id)
     assert target.flat.read_bytes() == first
     assert stat.S_IMODE(target.flat.stat().st_mode) == 0o640
     assert "first" in (target.folder.path / "web01_replica.vmx").read_text()
@@ -176,6 +177,7 @@ def test_a_failover_and_its_undoing_go_back_to_the_point_and_a_repeated_step_cha
     points(target).revert("run-1", STANDBY)
     assert target.flat.read_bytes() == first
     replicate_here(disk, target, request("run-3"))
+    assert target.folder.marker() == Marker(original=VM.vm_id)
     assert target.flat.read_bytes() == disk.read_bytes()
 
 

@@ -143,7 +143,7 @@ def test_what_is_noted_and_was_damaged_is_not_believed(disk: Path, target: Targe
 
 
 def test_an_existing_disk_is_taken_as_it_is_and_only_what_differs_is_written(disk: Path, target: Target) -> None:
-    target.folder.prepare(mapped=False)
+    target.open_folder()
     target.disk_path = "web01_replica/raw.img"
     target.flat.write_bytes(disk.read_bytes())
     rewrite(target.flat, 0, b"another guest's")
@@ -242,7 +242,7 @@ def test_a_session_waits_for_the_one_before_and_one_of_an_earlier_fence_never_wr
     disk: Path, target: Target
 ) -> None:
     folder = target.folder
-    folder.prepare(mapped=False)
+    target.open_folder()
     session = folder.session_file(KEY)
 
     with (

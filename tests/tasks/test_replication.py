@@ -111,6 +111,10 @@ class TwoSites(DiskFleet):
         }
         return DiskReplicate.model_validate(content | where)
 
+    def open(self) -> None:
+        """Make the replica's folder."""
+        self.done(ReplicaOpen(replica=self.place, vm=WEB01))
+
     def begin(self, body: DiskReceive) -> tuple[str, DiskReplicate]:
         """Dispatch a receiving and wait until it listens; its task, and what its source is to be told."""
         task_id = self.submit(body)
@@ -191,7 +195,7 @@ def test_a_replica_is_made_brought_up_to_date_failed_over_and_back(sites: TwoSit
     assert view is not None
     assert view.registration.replication is not None
 
-    sites.done(ReplicaOpen(replica=sites.place, vm=WEB01))
+    sites.open()
     _, first = sites.replicated("run-1")
     sites.make_point("run-1")
     assert first.report.stored_bytes == 24 * MIB
@@ -225,6 +229,7 @@ def test_a_replica_is_made_brought_up_to_date_failed_over_and_back(sites: TwoSit
 
 
 def test_a_target_and_a_source_that_are_killed_cost_a_session_and_nothing_is_sent_twice(sites: TwoSites) -> None:
+    sites.open()
     flow = Flow(TrafficKind.REPLICATION, "proxy-dr", "proxy-1")
     sites.ledger.set_traffic(Traffic({"slow": MIB}, {flow: ["slow"]}))
     receiving, body = sites.begin(sites.receive("run-1"))
@@ -249,6 +254,7 @@ def test_a_target_and_a_source_that_are_killed_cost_a_session_and_nothing_is_sen
 
 
 def test_one_proxy_that_is_both_needs_no_network_and_a_seed_spares_the_rest(sites: TwoSites) -> None:
+    sites.open()
     backup = sites.backup(
         DiskIdentity(key="scsi0:0", address=DiskAddress(datastore="ds1", path="web01/web01.raw")), WEB01
     )
