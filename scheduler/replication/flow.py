@@ -74,19 +74,25 @@ def _original_as_before(replica: Replica, _: ReplicaOperation) -> TaskBody:
     return tasks.revert(replica.original_place, replica.before or "", ReplicaCondition.STANDBY)
 
 
+def _in_use_again(replica: Replica, _: ReplicaOperation) -> TaskBody:
+    """A commit that failed may have marked it a standby."""
+    return tasks.mark(replica.place, ReplicaCondition.FAILED_OVER, replica.point)
+
+
 def _release_original(replica: Replica, _: ReplicaOperation) -> TaskBody:
     """What it was kept as goes with that."""
     return tasks.mark(replica.original_place, ReplicaCondition.PERMANENT)
 
 
-_UNDO_FAILBACK: Final[tuple[Step, ...]] = (_original_as_before, _release_original)
+_UNDO_FAILING: Final[tuple[Step, ...]] = (_original_as_before, _release_original)
+_UNDO_FAILBACK: Final[tuple[Step, ...]] = (_original_as_before, _in_use_again, _release_original)
 _RUN: Final[Step] = lambda _replica, _operation: None  # noqa: E731  one of the steps, like the others
 
 
 def steps_of(replica: Replica, operation: ReplicaOperation) -> tuple[Step, ...]:
     """The steps of an operation; those of an undo depend on what is undone."""
     if operation.undoing:
-        return _UNDO_FAILBACK
+        return _UNDO_FAILING
     if operation.kind is Kind.UNDO and replica.state is ReplicaState.FAILED_BACK:
         return _UNDO_FAILBACK
     return _STEPS[operation.kind]
@@ -98,7 +104,7 @@ _STEPS: Final[Mapping[Kind, tuple[Step, ...]]] = {
     Kind.UNDO: (_to_standby,),
     Kind.PERMANENT: (_make_permanent,),
     Kind.FAILBACK: (_RUN,),
-    Kind.COMMIT: (_release_original, _mark_standby, _keep_as_point),
+    Kind.COMMIT: (_mark_standby, _keep_as_point, _release_original),  # until the last one, `undo` has a way back
 }
 _BECOMES: Final[Mapping[Kind, ReplicaState]] = {
     Kind.FAILOVER: ReplicaState.FAILED_OVER,
@@ -222,6 +228,8 @@ def _succeed(journal: Journal, operation: ReplicaOperation, replica: Replica) ->
         return
     if operation.kind is Kind.UNDO:
         back = replica.state is ReplicaState.FAILED_BACK
+        if back:
+            _drop_points_of_commits(journal, replica)
         replica.state = ReplicaState.FAILED_OVER if back else ReplicaState.STANDBY
         replica.point = replica.point if back else None
     else:
@@ -240,6 +248,20 @@ def _succeed(journal: Journal, operation: ReplicaOperation, replica: Replica) ->
     replica.changed_at = journal.now
     operation.state, operation.ended_at = WorkState.SUCCEEDED, journal.now
     logger.info("%s of replica %s: done, it is %s", operation.kind.value, replica.name, replica.state.value)
+
+
+def _drop_points_of_commits(journal: Journal, replica: Replica) -> None:
+    """Commits that failed since it failed back may have kept it as it is in use: nothing to go back to."""
+    session = journal.session
+    commits = select(ReplicaOperation.point).where(
+        ReplicaOperation.replica_id == replica.id,
+        ReplicaOperation.kind == Kind.COMMIT,
+        ReplicaOperation.created_at >= replica.changed_at,
+    )
+    of_commits = select(ReplicaPoint).where(ReplicaPoint.replica_id == replica.id, ReplicaPoint.point.in_(commits))
+    for point in session.scalars(of_commits).all():
+        journal.open(tasks.remove_task(replica, replica.place, point.point, journal.now))
+        session.delete(point)
 
 
 def _fail(journal: Journal, operation: ReplicaOperation, failure: TaskFailure | None) -> None:

@@ -156,9 +156,9 @@ def revert(place: ReplicaPlace, point: str, condition: ReplicaCondition) -> Repl
     return ReplicaRevert(replica=place, run=point, condition=condition)
 
 
-def mark(place: ReplicaPlace, condition: ReplicaCondition) -> ReplicaMark:
-    """Note what a replica is."""
-    return ReplicaMark(replica=place, condition=condition)
+def mark(place: ReplicaPlace, condition: ReplicaCondition, point: str | None = None) -> ReplicaMark:
+    """Note what a replica is, and what it runs from."""
+    return ReplicaMark(replica=place, condition=condition, run=point)
 
 
 def _of_vm_run(run: Run, vm_run: VmRun, body: ReplicaOpen | ReplicaPoint, part: str, now: float) -> LedgerTask:

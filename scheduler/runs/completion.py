@@ -83,11 +83,7 @@ def settle_run(journal: Journal, run: Run) -> None:
     total, succeeded = counts.total(), counts[VmRunState.SUCCEEDED]
     run.ended_at = journal.now
     copies = run.copy_from is not None
-    what, done, every = (
-        ("restore points", "copied", "nothing could be copied")
-        if copies
-        else ("VMs", "backed up", "every VM failed")
-    )
+    what, done, every = _words(run)
     if succeeded == total and (total or copies):
         run.state = RunState.SUCCEEDED
         run.reason = None if total else f"nothing to copy: repository {run.repository} lacks none of them"
@@ -100,6 +96,15 @@ def settle_run(journal: Journal, run: Run) -> None:
         run.reason = every if total else "the job names no VM"
     ended = f"{run.state}: {run.reason}" if run.reason else run.state
     logger.info("run %s of job %s: %s", run.id, run.job, ended, extra={"run": run.id, "job": run.job})
+
+
+def _words(run: Run) -> tuple[str, str, str]:
+    """Of what a run has several, what was done with them, and what to say when it was done with none."""
+    if run.copy_from is not None:
+        return "restore points", "copied", "nothing could be copied"
+    if run.failback_of is not None:
+        return "VMs", "brought back", "nothing was brought back"
+    return "VMs", "backed up" if run.replica is None else "replicated", "every VM failed"
 
 
 def _forget_areas(journal: Journal, vm_run: VmRun) -> None:

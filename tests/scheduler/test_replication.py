@@ -4,145 +4,36 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 import pytest
 from sqlalchemy import Engine, select
 from sqlalchemy.orm import Session
 
-from proxy_worker.contract.names import TransportMode
-from proxy_worker.contract.replication import ReplicaCondition, ReplicaPlace
-from proxy_worker.contract.specification import DiskAddress, DiskIdentity, InventoryVm, VmIdentity
-from scheduler.planning.replicas import ReplicaTerms
+from proxy_worker.contract.replication import ReplicaCondition
 from scheduler.replication.asking import ask_for
-from scheduler.service import Service
-from scheduler.state.asking import ask_for_run
+from scheduler.state.asking import ask_for_run, ask_to_cancel
 from scheduler.state.errors import ReplicaStateError
 from scheduler.state.models import (
-    Datastore,
     DiskTask,
-    Job,
-    JobKind,
-    LedgerTask,
     Replica,
-    ReplicaOperation,
     ReplicaOperationKind,
-    ReplicaPoint,
     ReplicaState,
-    Run,
     RunState,
-    Site,
-    VmRun,
     WorkState,
 )
 from scheduler.state.store import State, open_state
 from tests.scheduler.conftest import World
 from tests.scheduler.mortality import Killed
+from tests.scheduler.two_sites import ORIGINAL, REPLICA, Sites, prepare, two_sites
 from tests.simulators.replicas import Folder
 
 Kind = ReplicaOperationKind
-ORIGINAL = ReplicaPlace(datastore="ds1", folder="app01")
-REPLICA = ReplicaPlace(datastore="ds2", folder="app01_replica")
-IN_PLACE = (TransportMode.DIRECT_STORAGE,)
-
-
-def machine(name: str, *keys: str) -> InventoryVm:
-    """A VM of ds1, in a folder of its own."""
-    disks = tuple(
-        DiskIdentity(key=key, address=DiskAddress(datastore="ds1", path=f"{name}/{key}.vmdk"), size_bytes=1 << 30)
-        for key in keys
-    )
-    vmx = DiskAddress(datastore="ds1", path=f"{name}/{name}.vmx")
-    return InventoryVm(identity=VmIdentity(vm_id=f"id-{name}", name=name), disks=disks, configuration=(vmx,))
-
-
-@dataclass
-class Sites:
-    """A scheduler, a proxy at each of two sites, and a job that replicates from one to the other."""
-
-    world: World
-    service: Service
-    state: State
-
-    def run(self) -> RunState:
-        """Run the job to its end."""
-        with self.state.write() as session:
-            run_id = ask_for_run(session, "away", now=self.world.clock()).id
-        self.world.turn_until(self.service, lambda: self._run(run_id).state.final)
-        self.world.clock.ahead_s += 2
-        return self._run(run_id).state
-
-    def ask(self, kind: Kind, point: str | None = None) -> WorkState:
-        """Have something done with the replica, to its end."""
-        with self.state.write() as session:
-            operation_id = ask_for(session, kind, "app01", now=self.world.clock(), point=point).id
-        self.world.turn_until(self.service, lambda: self._operation(operation_id).state.final)
-        self.world.clock.ahead_s += 2
-        return self._operation(operation_id).state
-
-    def settle(self) -> None:
-        """Wait until nothing is left to do."""
-
-        def nothing() -> bool:
-            with self.state.read() as session:
-                return session.scalars(select(LedgerTask).limit(1)).first() is None
-
-        self.world.turn_until(self.service, nothing)
-
-    @property
-    def replica(self) -> Replica:
-        with self.state.read() as session:
-            return session.scalars(select(Replica)).one()
-
-    @property
-    def points(self) -> list[str]:
-        with self.state.read() as session:
-            return list(session.scalars(select(ReplicaPoint.point).order_by(ReplicaPoint.created_at)))
-
-    @property
-    def folders(self) -> dict[ReplicaPlace, Folder]:
-        return self.world.fleet.replicas.folders
-
-    def reasons(self) -> list[str]:
-        """Why VMs failed."""
-        with self.state.read() as session:
-            return [reason for reason in session.scalars(select(VmRun.reason).order_by(VmRun.started_at)) if reason]
-
-    def _run(self, run_id: str) -> Run:
-        with self.state.read() as session:
-            return session.get_one(Run, run_id)
-
-    def _operation(self, operation_id: str) -> ReplicaOperation:
-        with self.state.read() as session:
-            return session.get_one(ReplicaOperation, operation_id)
-
-
-def prepare(world: World, *, proxies: int = 2, points: int = 2) -> None:
-    """Two sites, and what they have."""
-    world.fleet.inventory = {"ds1": (machine("app01", "scsi0:0", "scsi0:1"),), "ds2": ()}
-    state = open_state(world.url, migrate=True)
-    with state.write() as session:
-        session.add_all(Site(name=name) for name in ("primary", "remote"))
-        session.flush()
-        session.add(Datastore(name="ds1", site="primary"))
-        session.add(Datastore(name="ds2", site="remote"))
-        terms = ReplicaTerms(datastore="ds2", points=points)
-        job = Job(name="away", kind=JobKind.REPLICATION, vms=("app*",), replica=terms, retry_count=2)
-        session.add(job)
-    state.close()
-    if proxies == 1:
-        world.fleet.join("both", slots=1, datastores={"ds1": IN_PLACE, "ds2": IN_PLACE})
-        return
-    world.fleet.join("near", datastores={"ds1": IN_PLACE}, receives=True)
-    world.fleet.join("far", site="remote", datastores={"ds2": IN_PLACE}, receives=True)
 
 
 @pytest.fixture
 def sites(world: World) -> Iterator[Sites]:
-    prepare(world)
-    state = open_state(world.url)
-    yield Sites(world, world.start(), state)
-    state.close()
+    with two_sites(world) as both:
+        yield both
 
 
 def test_a_run_sends_every_disk_from_one_proxy_to_the_other_and_keeps_a_point(sites: Sites) -> None:
@@ -187,6 +78,21 @@ def test_a_disk_that_fails_is_sent_again_by_both_tasks_anew(sites: Sites) -> Non
     with sites.state.read() as session:
         assert [disk.tries for disk in session.scalars(select(DiskTask).order_by(DiskTask.id))] == [2, 2]
     sites.settle()
+
+
+def test_a_run_that_is_cancelled_says_how_many_were_replicated_by_then(sites: Sites) -> None:
+    with sites.state.write() as session:
+        run_id = ask_for_run(session, "away", now=sites.world.clock()).id
+
+    def cancel() -> None:
+        with sites.state.write() as session:
+            ask_to_cancel(session, run_id)
+
+    sites.world.fleet.when_handled["replica.open app01 in ds2"] = cancel
+    sites.world.turn_until(sites.service, lambda: sites.run_of(run_id).state.final)
+
+    run = sites.run_of(run_id)
+    assert (run.state, run.reason) == (RunState.CANCELLED, "0 of 1 VMs were replicated by then")
 
 
 def test_a_replica_that_is_failed_over_is_left_alone_until_that_is_undone(sites: Sites) -> None:
@@ -241,6 +147,47 @@ def test_a_failback_that_fails_leaves_the_original_as_it_was(sites: Sites) -> No
     assert sites.folders[ORIGINAL].content == "original"
     sites.world.fleet.failures = {}
     assert sites.ask(Kind.FAILBACK) is WorkState.SUCCEEDED
+
+
+@pytest.mark.parametrize("step", ["keeping a point", "releasing the original"])
+def test_a_commit_that_fails_can_be_undone_as_if_nothing_had_been_asked_for(sites: Sites, step: str) -> None:
+    sites.run()
+    sites.ask(Kind.FAILOVER)
+    sites.folders[REPLICA].content = "changed"
+    sites.ask(Kind.FAILBACK)
+    fleet, points = sites.world.fleet, sites.points
+    if step == "keeping a point":
+        fleet.failures["replica.point app01_replica"] = 99
+    else:
+        fleet.when_handled["replica.point app01_replica"] = lambda: fleet.failures.update(
+            {"replica.mark app01_replica": 99}
+        )
+
+    assert sites.ask(Kind.COMMIT) is WorkState.FAILED
+
+    assert sites.replica.state is ReplicaState.FAILED_BACK
+    assert list(sites.folders[ORIGINAL].points.values()) == ["original"]
+    fleet.failures.clear()
+    assert sites.ask(Kind.UNDO) is WorkState.SUCCEEDED
+    assert sites.folders[ORIGINAL].content == "original"
+    assert sites.folders[REPLICA].condition is ReplicaCondition.FAILED_OVER
+    sites.settle()
+    assert list(sites.folders[REPLICA].points) == sites.points == points
+    assert sites.ask(Kind.UNDO) is WorkState.SUCCEEDED
+    assert sites.folders[REPLICA].content == "app01/scsi0:1.vmdk"
+
+
+def test_a_commit_that_failed_can_be_asked_for_again(sites: Sites) -> None:
+    sites.run()
+    sites.ask(Kind.FAILOVER)
+    sites.ask(Kind.FAILBACK)
+    sites.world.fleet.failures = {"replica.point app01_replica": 99}
+    assert sites.ask(Kind.COMMIT) is WorkState.FAILED
+    sites.world.fleet.failures = {}
+
+    assert sites.ask(Kind.COMMIT) is WorkState.SUCCEEDED
+    assert sites.replica.state is ReplicaState.STANDBY
+    assert sites.folders[ORIGINAL].points == {}
 
 
 def test_an_original_that_a_failback_left_half_written_is_not_what_undo_returns_to(sites: Sites) -> None:
@@ -320,14 +267,14 @@ def test_schedulers_that_die_after_every_commit_or_two_get_there_all_the_same(wo
     def ask(kind: Kind) -> None:
         with watched.write() as session:
             operation_id = ask_for(session, kind, "app01", now=world.clock()).id
-        until(lambda: sites._operation(operation_id).state.final)
-        assert sites._operation(operation_id).state is WorkState.SUCCEEDED
+        until(lambda: sites.operation(operation_id).state.final)
+        assert sites.operation(operation_id).state is WorkState.SUCCEEDED
         world.clock.ahead_s += 2
 
     with watched.write() as session:
         run_id = ask_for_run(session, "away", now=world.clock()).id
-    until(lambda: sites._run(run_id).state.final)
-    assert sites._run(run_id).state is RunState.SUCCEEDED
+    until(lambda: sites.run_of(run_id).state.final)
+    assert sites.run_of(run_id).state is RunState.SUCCEEDED
     world.clock.ahead_s += 2
     for kind in (
         Kind.FAILOVER,

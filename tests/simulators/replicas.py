@@ -33,6 +33,10 @@ class FailedOverError(ConflictError):
     """A replica that is in use was to be written."""
 
 
+class MisplacedDiskError(ConflictError):
+    """A disk was to be written that doesn't lie in its replica's folder."""
+
+
 class NoPointError(NotFoundError):
     """A replica has no such restore point."""
 
@@ -63,7 +67,10 @@ class SimulatedReplicas:
         }
 
     def write(self, target: ReplicaTarget, body: DiskReplicate) -> None:
-        """Have the content of the disk's source."""
+        """Have the content of the disk's source. Raises `MisplacedDiskError`, to whoever lets the proxies work."""
+        address, place = target.disk.address, target.place
+        if address.datastore != place.datastore or not (address.path or "").startswith(f"{place.folder}/"):
+            raise MisplacedDiskError(f"{address}", why=f"it doesn't lie in {place}")
         source = next((folder for place, folder in self.folders.items() if _lies_in(body, place)), None)
         content = source.content if source is not None else f"{body.disk.address.path}"
         self.folders[target.place].content = content
