@@ -66,24 +66,21 @@ class PlannedReplica:
 
 
 def planned_replica(
-    vm: PlannedVm, terms: ReplicaTerms, there: Iterable[InventoryVm], known: Sequence[DiskIdentity] = ()
+    vm: PlannedVm,
+    terms: ReplicaTerms,
+    there: Mapping[ReplicaPlace, InventoryVm],
+    known: PlannedReplica | None = None,
 ) -> PlannedReplica | str:
     """Where a VM's replica goes; or why it can't have one.
 
-    `there` are the VMs of the target's datastore, `known` the disks that the replica has already.
+    `there` are the VMs of the target's datastore by their folders, `known` is the replica that the VM has already.
     """
     original = place_of(vm.configuration)
     if vm.vcenter is not None:
         return f"vCenter {vm.vcenter} has it: VMs of datastores of kind 'directory' can be replicated"
     if original is None:
         return "it has no VMX in a datastore, which its replica's would be made from"
-    folder = terms.mapped.get(vm.identity.name)
-    mapped = folder is not None
-    if folder is None:
-        name = f"{vm.identity.name}{terms.suffix}"
-        folder = _NOT_IN_FOLDERS.sub("_", name)[:_LONGEST_FOLDER]
-    else:
-        name = folder
+    name, folder, mapped = _named(vm.identity.name, terms, known)
     place = ReplicaPlace(datastore=terms.datastore, folder=folder)
     if place == original:
         return f"its replica would be itself: it lies in {folder} of datastore {terms.datastore}"
@@ -92,14 +89,24 @@ def planned_replica(
         if isinstance(disks, str):
             return disks
     else:
-        disks = _disks_of_new(vm, place, known)
+        disks = _disks_of_own(vm, place, known.disks if known is not None and known.place == place else ())
     made = None if mapped else str(uuid.uuid5(_NAMESPACE, f"{terms.datastore}/{folder}/{vm.identity.vm_id}"))
     return PlannedReplica(name, place, mapped, disks, original, made)
 
 
+def by_place(vms: Iterable[InventoryVm], datastore: str) -> dict[ReplicaPlace, InventoryVm]:
+    """VMs that lie in a datastore, by their folders."""
+    found: dict[ReplicaPlace, InventoryVm] = {}
+    for vm in vms:
+        place = place_of(vm.configuration)
+        if place is not None and place.datastore == datastore:
+            found.setdefault(place, vm)
+    return found
+
+
 def place_of(configuration: Iterable[DiskAddress]) -> ReplicaPlace | None:
-    """The folder of a VM, by the files of its configuration; None where it has none in a datastore, or one of a name
-    that no replica's place may have."""
+    """The folder of a VM, by the files of its configuration; None where it has none in a datastore, or one that has
+    a name which no replica's place may have."""
     for file in configuration:
         if file.datastore is not None and file.path is not None and "/" in file.path:
             with suppress(ValidationError):
@@ -117,7 +124,21 @@ def surplus(points: Sequence[str], keep: int) -> Sequence[str]:
     return points[: max(0, len(points) - max(1, keep))]
 
 
-def _disks_of_new(vm: PlannedVm, place: ReplicaPlace, known: Sequence[DiskIdentity]) -> tuple[DiskIdentity, ...]:
+def _named(original: str, terms: ReplicaTerms, known: PlannedReplica | None) -> tuple[str, str, bool]:
+    """A replica's name and folder, and whether it is mapped. One that is there stays where it is, whatever its
+    original and those after it are called, unless the job says another datastore or maps it elsewhere."""
+    mapped = terms.mapped.get(original)
+    if mapped is not None:
+        return mapped, mapped, True
+    if known is not None and known.place.datastore == terms.datastore:
+        folder = known.place.folder
+        if not known.mapped or folder in terms.mapped.values():  # for the name that its original had
+            return known.name, folder, known.mapped
+    name = f"{original}{terms.suffix}"
+    return name, _NOT_IN_FOLDERS.sub("_", name)[:_LONGEST_FOLDER], False
+
+
+def _disks_of_own(vm: PlannedVm, place: ReplicaPlace, known: Sequence[DiskIdentity]) -> tuple[DiskIdentity, ...]:
     paths = {disk.key: disk.address.path for disk in known}
     free = (f"{place.folder}/{place.folder}{f'_{n}' if n else ''}.vmdk" for n in range(len(paths) + len(vm.disks)))
     unused = (path for path in free if path not in paths.values())
@@ -132,9 +153,9 @@ def _disks_of_new(vm: PlannedVm, place: ReplicaPlace, known: Sequence[DiskIdenti
 
 
 def _disks_of_mapped(
-    vm: PlannedVm, place: ReplicaPlace, there: Iterable[InventoryVm]
+    vm: PlannedVm, place: ReplicaPlace, there: Mapping[ReplicaPlace, InventoryVm]
 ) -> tuple[DiskIdentity, ...] | str:
-    existing = next((one for one in there if place_of(one.configuration) == place), None)
+    existing = there.get(place)
     if existing is None:
         return f"no VM lies in {place.folder} of datastore {place.datastore}, which it is mapped to"
     if existing.identity.vm_id == vm.identity.vm_id:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from sqlalchemy import delete, select
@@ -11,10 +11,10 @@ from sqlalchemy.orm import Session
 from proxy_worker.contract.replication import ReplicaOpen, ReplicaPlace, ReplicaSeed, ReplicaTarget
 from proxy_worker.contract.specification import DiskIdentity, InventoryVm, RepositoryReference, VmIdentity
 from scheduler.planning.candidates import Candidate
-from scheduler.planning.replicas import PlannedReplica, ReplicaTerms, elsewhere, place_of, planned_replica
+from scheduler.planning.replicas import PlannedReplica, ReplicaTerms, by_place, elsewhere, place_of, planned_replica
 from scheduler.planning.selection import Plan, PlannedVm, Unplanned
 from scheduler.replication import tasks
-from scheduler.replication.operating import active_operation
+from scheduler.replication.operating import active_operations
 from scheduler.runs.completion import end_vm_run, settle_run
 from scheduler.runs.journal import Journal
 from scheduler.state.asking import new_id
@@ -23,6 +23,7 @@ from scheduler.state.models import (
     DiskTaskState,
     Point,
     Replica,
+    ReplicaOperation,
     ReplicaPoint,
     ReplicaState,
     Repository,
@@ -39,40 +40,57 @@ def without_replicas(session: Session, run: Run, candidates: Sequence[Candidate]
     return [vm for vm in candidates if place_of(vm.configuration) not in own]
 
 
-def with_replicas(journal: Journal, planned: Plan, terms: ReplicaTerms, job: str, there: list[InventoryVm]) -> Plan:
+def with_replicas(
+    journal: Journal, planned: Plan, terms: ReplicaTerms, job: str, there: Iterable[InventoryVm]
+) -> tuple[Plan, dict[str, Replica]]:
     """The same plan without VMs that can't have a replica, or whose replica can't be written now, by name.
 
-    The replicas of the others are in the database then, as they are to be.
+    With it come the job's replicas by the ids of their VMs, in the database as they are to be.
     """
+    session = journal.session
+    rows = session.scalars(select(Replica).order_by(Replica.created_at, Replica.id)).all()
+    replicas = {replica.vm_id: replica for replica in rows if replica.job == job}
+    holders = {replica.place: replica for replica in reversed(rows)}
+    operations = active_operations(session)
+    at_target = by_place(there, terms.datastore)
     vms: list[PlannedVm] = []
     unplanned = list(planned.unplanned)
-    at_target = [vm for vm in there if (place := place_of(vm.configuration)) and place.datastore == terms.datastore]
+    moved = False
     for vm in planned.vms:
-        known = journal.session.scalars(
-            select(Replica).where(Replica.job == job, Replica.vm_id == vm.identity.vm_id)
-        ).first()
-        made = planned_replica(vm, terms, at_target, known.disks if known is not None else ())
-        refusal = made if isinstance(made, str) else _refusal(journal.session, known, made)
+        known = replicas.get(vm.identity.vm_id)
+        made = planned_replica(vm, terms, at_target, _as_it_is(known) if known is not None else None)
+        refusal = made if isinstance(made, str) else _refusal(known, made, holders, operations)
         if isinstance(made, str) or refusal is not None:
             unplanned.append(Unplanned(vm.identity.name, refusal or "", vm.identity.vm_id))
             continue
         vms.append(vm)
-        _keep(journal, known, vm, made, job)
-    return replace(planned, vms=tuple(vms), unplanned=tuple(unplanned))
+        replica = known or _new(journal, vm, job)
+        if known is not None and known.place != made.place:
+            if holders.get(known.place) is known:
+                del holders[known.place]
+            known.state, known.changed_at, moved = ReplicaState.NEW, journal.now, True
+        _describe(replica, vm, made)
+        holders[made.place] = replicas[vm.identity.vm_id] = replica
+    session.flush()
+    if moved:  # what lies in their former places stays there
+        new = select(Replica.id).where(Replica.job == job, Replica.state == ReplicaState.NEW)
+        session.execute(delete(ReplicaPoint).where(ReplicaPoint.replica_id.in_(new)))
+    return replace(planned, vms=tuple(vms), unplanned=tuple(unplanned)), replicas
 
 
-def open_vm_run(journal: Journal, run: Run, terms: ReplicaTerms, vm: PlannedVm, vm_run_id: str) -> None:
+def open_vm_run(
+    journal: Journal, run: Run, terms: ReplicaTerms, vm: PlannedVm, vm_run_id: str, *, replica: Replica
+) -> None:
     """Begin a VM run: whether its replica can be written is found out first."""
     session = journal.session
-    replica = session.scalars(
-        select(Replica).where(Replica.job == run.job, Replica.vm_id == vm.identity.vm_id)
-    ).one()
     vm_run = _vm_run(journal, run, vm.identity, vm_run_id, replica)
     vm_run.configuration, vm_run.warning = vm.configuration, vm.warning
     targets = {disk.key: disk for disk in replica.disks}
     seeds = _seeds(session, terms, replica)
     for disk in vm.disks:
-        target = ReplicaTarget(place=replica.place, disk=targets[disk.key], seed=seeds.get(disk.key))
+        target = ReplicaTarget(
+            place=replica.place, disk=targets[disk.key], seed=seeds.get(disk.key), original=replica.vm_id
+        )
         _add_disk(session, vm_run, disk, target)
     ask_whether_writable(journal, run, vm_run)
 
@@ -90,7 +108,8 @@ def begin_failback(journal: Journal, run: Run) -> None:
     targets = {disk.key: disk for disk in replica.original_disks}
     for disk in replica.disks:
         if disk.key in targets:
-            _add_disk(session, vm_run, disk, ReplicaTarget(place=replica.original_place, disk=targets[disk.key]))
+            target = ReplicaTarget(place=replica.original_place, disk=targets[disk.key], original=replica.vm_id)
+            _add_disk(session, vm_run, disk, target)
     ask_whether_writable(journal, run, vm_run)
 
 
@@ -100,9 +119,10 @@ def begin_again(journal: Journal, run: Run) -> None:
     without_disks = ~select(DiskTask.id).where(DiskTask.vm_run_id == VmRun.id).exists()
     session.execute(delete(VmRun).where(VmRun.run_id == run.id, without_disks))
     again = (VmRunState.FAILED, VmRunState.CANCELLED)
+    operations = active_operations(session)
     for vm_run in session.scalars(select(VmRun).where(VmRun.run_id == run.id, VmRun.state.in_(again))).all():
         replica = session.get(Replica, vm_run.replica_id)
-        refusal = _state_refusal(session, replica) if run.failback_of is None else None
+        refusal = _state_refusal(replica, operations) if run.failback_of is None else None
         if replica is None or refusal is not None:
             vm_run.reason = refusal or "its replica is not known any more"
             continue
@@ -127,26 +147,37 @@ def ask_whether_writable(journal: Journal, run: Run, vm_run: VmRun) -> None:
     back = run.failback_of is not None
     vm_run.state = VmRunState.OPENING
     place = place_written(run, replica)
-    body = ReplicaOpen(replica=place, vm=tasks.original_of(replica), mapped=replica.mapped or back)
+    body = ReplicaOpen(
+        replica=place,
+        vm=tasks.original_of(replica),
+        mapped=replica.mapped or back,
+        expected=not back and replica.state is not ReplicaState.NEW,
+        disks=replica.original_disks if back else (),
+    )
     journal.open(tasks.open_task(run, vm_run, body, journal.now))
 
 
-def _refusal(session: Session, known: Replica | None, made: PlannedReplica) -> str | None:
-    if known is None:
-        taken = [one for one in session.scalars(select(Replica)) if one.place == made.place]
-        if taken:
-            return (
-                f"folder {made.place.folder} of datastore {made.place.datastore} is that of the replica of "
-                f"{taken[0].vm_name} by job {taken[0].job}"
-            )
-    return _state_refusal(session, known)
+def _refusal(
+    known: Replica | None,
+    made: PlannedReplica,
+    holders: Mapping[ReplicaPlace, Replica],
+    operations: Mapping[str, ReplicaOperation],
+) -> str | None:
+    holder = holders.get(made.place)
+    if holder is not None and holder is not known:
+        return (
+            f"folder {made.place.folder} of datastore {made.place.datastore} is that of the replica of "
+            f"{holder.vm_name} ({holder.vm_id}) by job {holder.job}: `mapped`, or another `suffix` of the job, "
+            f"gives it one of its own, and moves no replica that there is"
+        )
+    return _state_refusal(known, operations)
 
 
-def _state_refusal(session: Session, replica: Replica | None) -> str | None:
+def _state_refusal(replica: Replica | None, operations: Mapping[str, ReplicaOperation]) -> str | None:
     """Why a job's run must not write a replica as it is now."""
     if replica is None:
         return None
-    operation = active_operation(session, replica.id)
+    operation = operations.get(replica.id)
     if operation is not None and not (operation.run_id is not None and operation.step == 0):
         return f"{operation.kind.value} of its replica {replica.name} is under way"
     if replica.state is ReplicaState.FAILED_OVER:
@@ -161,24 +192,36 @@ def _state_refusal(session: Session, replica: Replica | None) -> str | None:
     return None
 
 
-def _keep(journal: Journal, known: Replica | None, vm: PlannedVm, made: PlannedReplica, job: str) -> None:
-    replica = known
-    if replica is None:
-        replica = Replica(
-            id=new_id(journal.now), job=job, vm_id=vm.identity.vm_id, created_at=journal.now, changed_at=journal.now
-        )
-        journal.session.add(replica)
-        replica.state = ReplicaState.NEW
-    elif replica.place != made.place:  # the job says another one now: what lies in the former stays there
-        for point in journal.session.scalars(select(ReplicaPoint).where(ReplicaPoint.replica_id == replica.id)):
-            journal.session.delete(point)
-        replica.state, replica.changed_at = ReplicaState.NEW, journal.now
+def _as_it_is(replica: Replica) -> PlannedReplica:
+    return PlannedReplica(
+        name=replica.name,
+        place=replica.place,
+        mapped=replica.mapped,
+        disks=replica.disks,
+        original_place=replica.original_place,
+        replaced_uuid=replica.uuid,
+    )
+
+
+def _new(journal: Journal, vm: PlannedVm, job: str) -> Replica:
+    replica = Replica(
+        id=new_id(journal.now),
+        job=job,
+        vm_id=vm.identity.vm_id,
+        state=ReplicaState.NEW,
+        created_at=journal.now,
+        changed_at=journal.now,
+    )
+    journal.session.add(replica)
+    return replica
+
+
+def _describe(replica: Replica, vm: PlannedVm, made: PlannedReplica) -> None:
     replica.vm_name, replica.name = vm.identity.name, made.name
     replica.place, replica.mapped, replica.uuid = made.place, made.mapped, made.replaced_uuid
     replica.disks, replica.original_disks = made.disks, vm.disks
     replica.original_place = made.original_place
     replica.returnable = not elsewhere(made.original_place, vm.disks)
-    journal.session.flush()
 
 
 def _vm_run(journal: Journal, run: Run, vm: VmIdentity, vm_run_id: str, replica: Replica) -> VmRun:

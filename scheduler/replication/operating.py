@@ -16,3 +16,9 @@ def active_operation(session: Session, replica_id: str) -> ReplicaOperation | No
         ReplicaOperation.replica_id == replica_id, ReplicaOperation.state.in_(_ACTIVE)
     )
     return session.scalars(of_replica).first()
+
+
+def active_operations(session: Session) -> dict[str, ReplicaOperation]:
+    """Those of all replicas, by the replica's id."""
+    active = select(ReplicaOperation).where(ReplicaOperation.state.in_(_ACTIVE))
+    return {operation.replica_id: operation for operation in session.scalars(active)}

@@ -42,6 +42,7 @@ from scheduler.state.models import (
     DiskTask,
     DiskTaskState,
     LedgerTask,
+    Replica,
     Repository,
     Run,
     RunState,
@@ -131,11 +132,12 @@ def plan_if_scanned(journal: Journal, run: Run) -> None:
     if run.replica is not None:
         candidates = without_replicas(session, run, candidates)
     planned = plan(run.vms, run.criteria, candidates)
+    replicas: dict[str, Replica] = {}
     if run.replica is not None:
-        planned = with_replicas(journal, planned, run.replica, run.job, _scanned_vms(scans))
+        planned, replicas = with_replicas(journal, planned, run.replica, run.job, _scanned_vms(scans))
     reference = tasks.reference(repository, run.repository) if repository is not None else None
     missing = (*_unscanned(scans, run.replica), *_unread(unread), *planned.unplanned)
-    _record_plan(journal, run, Plan(planned.vms, missing), reference)
+    _record_plan(journal, run, Plan(planned.vms, missing), reference, replicas)
     for scan in scans:
         journal.close(scan)
     run.state = RunState.RUNNING
@@ -171,7 +173,13 @@ def _begin_again(journal: Journal, run: Run, repository: RepositoryReference) ->
             journal.open(task)
 
 
-def _record_plan(journal: Journal, run: Run, planned: Plan, repository: RepositoryReference | None) -> None:
+def _record_plan(
+    journal: Journal,
+    run: Run,
+    planned: Plan,
+    repository: RepositoryReference | None,
+    replicas: Mapping[str, Replica],
+) -> None:
     session = journal.session
     present = session.scalars(select(VmRun).where(VmRun.run_id == run.id)).all()
     known = {vm_run.vm_id for vm_run in present}
@@ -180,7 +188,8 @@ def _record_plan(journal: Journal, run: Run, planned: Plan, repository: Reposito
         if vm.identity.vm_id not in known:
             number += 1
             if run.replica is not None:
-                open_vm_run(journal, run, run.replica, vm, f"{run.id}.{number}")
+                replica = replicas[vm.identity.vm_id]
+                open_vm_run(journal, run, run.replica, vm, f"{run.id}.{number}", replica=replica)
             elif repository is not None:
                 _open_vm(journal, run, vm, f"{run.id}.{number}", repository)
     for missing in planned.unplanned:

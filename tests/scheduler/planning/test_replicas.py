@@ -8,7 +8,7 @@ import pytest
 
 from proxy_worker.contract.replication import ReplicaPlace
 from proxy_worker.contract.specification import DiskAddress, DiskIdentity, InventoryVm, VmIdentity
-from scheduler.planning.replicas import PlannedReplica, ReplicaTerms, planned_replica, surplus
+from scheduler.planning.replicas import PlannedReplica, ReplicaTerms, by_place, planned_replica, surplus
 from scheduler.planning.selection import PlannedVm
 
 FAR = ReplicaTerms(datastore="far")
@@ -37,7 +37,7 @@ def paths(planned: PlannedReplica | str) -> dict[str, str | None]:
 
 
 def test_a_new_replica_has_a_folder_disks_and_an_id_of_its_own() -> None:
-    planned = planned_replica(WEB01, FAR, [])
+    planned = planned_replica(WEB01, FAR, {})
     assert isinstance(planned, PlannedReplica)
     assert planned.place == ReplicaPlace(datastore="far", folder="web01_replica")
     assert paths(planned) == {
@@ -47,17 +47,54 @@ def test_a_new_replica_has_a_folder_disks_and_an_id_of_its_own() -> None:
     assert planned.replaced_uuid not in {None, "id-web01"}
 
 
+def known(vm: PlannedVm = WEB01, terms: ReplicaTerms = FAR, *there: InventoryVm) -> PlannedReplica:
+    """A replica that an earlier run made."""
+    planned = planned_replica(vm, terms, by_place(there, terms.datastore))
+    assert isinstance(planned, PlannedReplica), planned
+    return planned
+
+
 def test_disks_that_it_has_keep_their_files_and_others_get_new_ones() -> None:
-    known = (disk("scsi0:1", "web01_replica/web01_replica.vmdk", "far"),)
-    assert paths(planned_replica(WEB01, FAR, [], known)) == {
+    had = known(replace(WEB01, disks=WEB01.disks[1:]))
+    assert paths(planned_replica(WEB01, FAR, {}, had)) == {
         "scsi0:0": "web01_replica/web01_replica_1.vmdk",
         "scsi0:1": "web01_replica/web01_replica.vmdk",
     }
 
 
+RENAMED = replace(WEB01, identity=VmIdentity(vm_id="id-web01", name="shop"))
+
+
+@pytest.mark.parametrize(
+    ("vm", "terms"),
+    [
+        (RENAMED, FAR),
+        (WEB01, FAR.model_copy(update={"suffix": "_copy"})),
+        (WEB01, FAR.model_copy(update={"mapped": {"other": "standby"}})),
+    ],
+)
+def test_a_replica_stays_what_it_is_whatever_new_ones_would_be_called(vm: PlannedVm, terms: ReplicaTerms) -> None:
+    assert planned_replica(vm, terms, {}, known()) == known()
+
+
+def test_a_mapped_replica_stays_when_its_original_gets_another_name() -> None:
+    there = standby(disk("scsi0:0", "standby/a.vmdk", "far"), disk("scsi0:1", "standby/b.vmdk", "far"))
+    had = known(WEB01, MAPPED, there)
+    assert planned_replica(RENAMED, MAPPED, by_place([there], "far"), had) == had
+
+
+def test_a_replica_goes_where_its_job_says_by_another_datastore_or_mapping_with_no_disk_of_the_former() -> None:
+    moved = planned_replica(WEB01, ReplicaTerms(datastore="third"), {}, known())
+    assert moved == known(WEB01, ReplicaTerms(datastore="third"))
+    there = standby(disk("scsi0:0", "standby/a.vmdk", "far"), disk("scsi0:1", "standby/b.vmdk", "far"))
+    mapped = planned_replica(WEB01, MAPPED, by_place([there], "far"), known())
+    assert paths(mapped) == {"scsi0:0": "standby/a.vmdk", "scsi0:1": "standby/b.vmdk"}
+    assert planned_replica(WEB01, FAR, {}, known(WEB01, MAPPED, there)) == known()
+
+
 def test_a_name_that_no_folder_can_have_is_made_one() -> None:
     odd = replace(WEB01, identity=VmIdentity(vm_id="id", name=".hidden/web"))
-    planned = planned_replica(odd, FAR, [])
+    planned = planned_replica(odd, FAR, {})
     assert isinstance(planned, PlannedReplica)
     assert planned.place.folder == "_hidden_web_replica"
     assert planned.name == ".hidden/web_replica"
@@ -65,7 +102,7 @@ def test_a_name_that_no_folder_can_have_is_made_one() -> None:
 
 def test_an_existing_vm_becomes_the_replica_with_its_own_files() -> None:
     there = standby(disk("scsi0:0", "standby/a.vmdk", "far"), disk("scsi0:1", "standby/b.vmdk", "far"))
-    planned = planned_replica(WEB01, MAPPED, [there])
+    planned = planned_replica(WEB01, MAPPED, by_place([there], "far"))
     assert paths(planned) == {"scsi0:0": "standby/a.vmdk", "scsi0:1": "standby/b.vmdk"}
     assert isinstance(planned, PlannedReplica)
     assert (planned.mapped, planned.replaced_uuid) == (True, None)
@@ -86,7 +123,7 @@ def test_an_existing_vm_becomes_the_replica_with_its_own_files() -> None:
 def test_what_can_have_none_is_refused_by_name(
     vm: PlannedVm, terms: ReplicaTerms, there: tuple[InventoryVm, ...], why: str
 ) -> None:
-    refusal = planned_replica(vm, terms, there)
+    refusal = planned_replica(vm, terms, by_place(there, "far"))
     assert isinstance(refusal, str)
     assert why in refusal
 
