@@ -93,10 +93,16 @@ class Points:
             sync_folder(self._folder.points)
 
     def remove(self, run: str) -> bool:
-        """Remove one; returns whether it was there. Raises `ReplicaBusyError`, `ReplicaUnwritableError`."""
+        """Remove one; returns whether it was there.
+
+        Raises `ReplicaRevertingError` for the one that the replica is half reverted to, `ReplicaBusyError`,
+        `ReplicaUnwritableError`.
+        """
         if not self._folder.points.is_dir():
             return False
         with self._alone():
+            if self._folder.marker().run == run:
+                self._folder.require_whole()
             partial = self._folder.points / f".{run}"
             found = self._place(run).is_dir()
             if found:

@@ -195,6 +195,8 @@ def test_a_reverting_that_was_killed_anywhere_keeps_runs_away_until_it_is_done_a
         except KilledError:
             with pytest.raises(ReplicaRevertingError, match="half reverted to restore point run-1"):
                 replicate_here(disk, target, request("run-3"))
+            with pytest.raises(ReplicaRevertingError, match="half reverted to restore point run-1"):
+                points(target).remove("run-1")
             points(target).revert("run-1", FAILED_OVER)
             step += 1
             assert target.flat.read_bytes() == first
