@@ -9,7 +9,7 @@ import pytest
 from proxy_worker.contract.names import TransportMode
 from tests.scheduler.cli.conftest import Program, serving
 from tests.scheduler.conftest import World
-from tests.scheduler.test_replication import machine
+from tests.scheduler.two_sites import machine
 
 IN_PLACE = (TransportMode.DIRECT_STORAGE,)
 AWAY = ("job", "create", "away", "--kind", "replication", "--vm", "app*")
