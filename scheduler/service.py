@@ -276,7 +276,7 @@ class Service:
             rest = unwanted(session)
         self._look_for_storage(view, declared)
         self.dispatcher.give_orders(view, declared)
-        self.dispatcher.traffic.give(view, rules, self.clock())
+        self.dispatcher.limit_traffic(view, rules, self.clock())
         self.dispatcher.release(view, declared, self.clock())
         self.meters.waiting = self.dispatcher.waiting
         unserved = self.dispatcher.unserved(view, declared, self.clock() - self.unserved_s, rest)

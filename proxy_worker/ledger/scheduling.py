@@ -160,9 +160,12 @@ class SchedulerSide(Connection):
         """What a proxy is to subscribe to and may do; its next heartbeat carries it. It need not be known yet."""
         self._guarded("set_proxy", name, json.dumps(list(lanes)), int(enabled), max_concurrent_tasks or "")
 
-    def set_traffic(self, traffic: Traffic) -> None:
-        """Which limits of traffic are in force from now on; holders hear of them when they ask for their share."""
-        self._guarded("set_traffic", *traffic_arguments(traffic))
+    def set_traffic(self, traffic: Traffic, before: Traffic | None = None) -> None:
+        """Which limits of traffic are in force from now on; holders hear of them when they ask for their share.
+
+        With what was said `before`, the ledger is only told what differs from that.
+        """
+        self._guarded("set_traffic", *traffic_arguments(traffic, before))
 
     def forget_proxy(self, name: str) -> bool:
         """Remove a proxy that is away and holds nothing; False when it isn't. Needs no epoch: it does no harm."""

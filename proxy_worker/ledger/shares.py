@@ -50,10 +50,14 @@ class Share:
     """The task is no longer its holder's, and neither is any share."""
 
 
-def traffic_arguments(traffic: Traffic) -> tuple[str, str]:
-    """As `set_traffic.lua` takes it."""
-    flows = {str(flow): list(rules) for flow, rules in traffic.flows.items()}
-    return json.dumps(dict(traffic.limits)), json.dumps(flows)
+def traffic_arguments(traffic: Traffic, before: Traffic | None) -> tuple[int, str, str, str]:
+    """As `set_traffic.lua` takes it: what differs from `before`, or all of it."""
+    past = before or Traffic({}, {})
+    gone = [str(flow) for flow in past.flows.keys() - traffic.flows.keys()]
+    gone.extend(f"limit:{rule}" for rule in past.limits.keys() - traffic.limits.keys())
+    limits = {rule: rate for rule, rate in traffic.limits.items() if past.limits.get(rule) != rate}
+    flows = {str(flow): list(rules) for flow, rules in traffic.flows.items() if past.flows.get(flow) != rules}
+    return int(before is None), json.dumps(gone), json.dumps(limits), json.dumps(flows)
 
 
 class ShareSide(Connection):

@@ -26,12 +26,12 @@ from scheduler.dispatch.fleet import Placement, Release, subscribed_lanes
 from scheduler.dispatch.flight import begun_vms, flies, in_flight
 from scheduler.dispatch.latency import Reading, paused
 from scheduler.dispatch.limits import Limits
-from scheduler.dispatch.pairs import followers, left_alone, receiving, sending, session_of
+from scheduler.dispatch.pairs import Pairs, exchanging, followers, receiving, sending, session_of
 from scheduler.dispatch.pending import OpenTask
 from scheduler.dispatch.policy import choose, count_waiting
 from scheduler.dispatch.reach import Reach
 from scheduler.dispatch.room import Room
-from scheduler.dispatch.traffic import TrafficOrders
+from scheduler.dispatch.traffic import DeclaredTraffic, TrafficOrders
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -102,7 +102,7 @@ class Dispatcher:
         """Those that the policy last chose disks of: they have begun in the backlog, in the ledger perhaps not."""
         self._vms: Counter[str] = Counter()
         """How many open tasks there are of each VM run."""
-        self._paired: set[str] = set()
+        self._pairs = Pairs()
         """Tasks that send or receive a replica's disk."""
         self._asked_for: set[str] = set()
         """Tasks that somebody waits to be answered about."""
@@ -114,7 +114,7 @@ class Dispatcher:
             self.drop([task_id])
             self.tasks[task_id] = task
             if task.new.kind in _PAIRED:
-                self._paired.add(task_id)
+                self._pairs.add(task)
             if task.new.kind is not TaskKind.DISK_RECEIVE:  # which goes with the task that sends
                 self._elsewhere.add(task_id)
             self.placements[task.placement] += 1
@@ -138,8 +138,9 @@ class Dispatcher:
             if task is None:
                 continue
             self.backlog.discard(task_id)
-            for among in (self._elsewhere, self.cancelling, self._owed, self._paired, self._asked_for):
+            for among in (self._elsewhere, self.cancelling, self._owed, self._asked_for):
                 among.discard(task_id)
+            self._pairs.drop(task_id)
             _less(self.placements, task.placement)
             if task.vm_run_id is not None:
                 _less(self._vms, task.vm_run_id)
@@ -163,6 +164,10 @@ class Dispatcher:
             if self.orders.get(name) != orders:
                 self.ledger.set_proxy(name, lanes=orders[0], enabled=orders[1], max_concurrent_tasks=orders[2])
                 self.orders[name] = orders
+
+    def limit_traffic(self, view: FleetView, rules: DeclaredTraffic, moment: float) -> None:
+        """Tell the ledger which limits hold, before a release announces the sources that `view` shows reserved."""
+        self.traffic.give(view, rules, moment, exchanging(view, self.tasks))
 
     def pass_on_cancellations(self, view: FleetView) -> bool:
         """Cancel in the ledger what the journal wants cancelled, and what only the ledger knows, e.g. since the
@@ -254,7 +259,7 @@ class Dispatcher:
         for task_id in flying:
             self.backlog.discard(task_id)
         back = self._elsewhere - flying
-        received = {task_id for task_id in self._paired if self.tasks[task_id].new.kind is TaskKind.DISK_RECEIVE}
+        received = {task_id for task_id in flying if self.tasks[task_id].new.kind is TaskKind.DISK_RECEIVE}
         self._elsewhere = flying - self.cancelling - received
         refused = (self.backlog.of_vm(vm) for vm in self._chosen_vms - self.started_vms)
         for task_id in back.union(*refused):
@@ -300,8 +305,7 @@ class Dispatcher:
 
     def _follow(self, view: FleetView, declared: DeclaredFleet) -> None:
         """Announce sources' tasks whose targets listen by now; give up pairs that have lost a proxy or a task."""
-        pairs = {task_id: self.tasks[task_id] for task_id in self._paired}
-        for follower in followers(view, pairs):
+        for follower in followers(view, self.tasks):
             task = follower.task
             if follower.receiver is None:
                 self.ledger.unreserve(task.new.task_id, f"{follower.proxy} went away before its target was ready")
@@ -312,9 +316,9 @@ class Dispatcher:
             specify = self._specifying(task, view, lane, mode=declared.only_mode(proxy), body=_as_it_is(body))
             number = self.ledger.dispatch(task.new.task_id, lane=lane, proxy=proxy.name, sign=specify)
             self._announce(task, number, lane, proxy.name, f"to {proxy.name}, since its target is ready")
-        for task_id in set(left_alone(view, pairs)) - self.cancelling:
+        for task_id in set(self._pairs.left_alone(view)) - self.cancelling:
             if task_id not in view.tasks:
-                self.ledger.submit(pairs[task_id].new)
+                self.ledger.submit(self.tasks[task_id].new)
             self.ledger.cancel(task_id)
 
     def _specifying(

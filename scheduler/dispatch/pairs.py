@@ -14,6 +14,7 @@ from typing import Final
 from proxy_worker.contract.replication import Receiver
 from proxy_worker.contract.specification import TaskBody
 from proxy_worker.ledger import FleetView, TaskState
+from scheduler.dispatch.flight import flies
 from scheduler.dispatch.pending import OpenTask
 
 UNKNOWN: Final = "unknown"
@@ -64,11 +65,51 @@ def followers(view: FleetView, tasks: Mapping[str, OpenTask]) -> Iterator[Follow
                 yield Follower(task, seen.proxy, first.progress.ready, session)
 
 
-def left_alone(view: FleetView, tasks: Mapping[str, OpenTask]) -> Iterator[str]:
-    """Of these tasks of pairs, those that nobody holds while the other one has ended: nothing is left to do."""
-    followed = {task.partner for task in tasks.values()}
-    for task_id, task in tasks.items():
-        seen = view.tasks.get(task_id)
-        alone = task_id not in followed if task.partner is None else task.partner not in tasks
-        if alone and (seen is None or seen.state is TaskState.READY):
-            yield task_id
+def exchanging(view: FleetView, tasks: Mapping[str, OpenTask]) -> frozenset[tuple[str, str]]:
+    """Source's and target's proxies of the pairs in flight, also of those whose source isn't announced yet."""
+    found = set()
+    for task_id, seen in view.tasks.items():
+        task = tasks.get(task_id)
+        first = view.tasks.get(task.partner) if task is not None and task.partner is not None else None
+        if first is None or not flies(seen) or not flies(first):
+            continue
+        if seen.proxy is not None and first.proxy is not None:
+            found.add((seen.proxy, first.proxy))
+    return frozenset(found)
+
+
+class Pairs:
+    """Which tasks belong together; what waits with its partner isn't looked at again."""
+
+    def __init__(self) -> None:
+        self._open: set[str] = set()
+        self._partners: dict[str, str] = {}
+        self._unsure: set[str] = set()
+        """Tasks that may be alone: new ones, and those whose partners were dropped."""
+
+    def add(self, task: OpenTask) -> None:
+        """Know of a task of a pair."""
+        task_id = task.new.task_id
+        self._open.add(task_id)
+        self._unsure.add(task_id)
+        if task.partner is not None:
+            self._partners.update({task_id: task.partner, task.partner: task_id})
+
+    def drop(self, task_id: str) -> None:
+        """Forget a task, of a pair or not."""
+        self._open.discard(task_id)
+        self._unsure.discard(task_id)
+        partner = self._partners.get(task_id)
+        if partner in self._open:
+            self._unsure.add(partner)
+        elif partner is not None:
+            del self._partners[task_id]
+            self._partners.pop(partner, None)
+
+    def left_alone(self, view: FleetView) -> Iterator[str]:
+        """Tasks that nobody holds while the other one has ended: nothing is left to do."""
+        self._unsure = {task_id for task_id in self._unsure if self._partners.get(task_id) not in self._open}
+        for task_id in self._unsure:
+            seen = view.tasks.get(task_id)
+            if seen is None or seen.state is TaskState.READY:
+                yield task_id

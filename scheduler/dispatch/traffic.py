@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from ipaddress import ip_address
 from typing import Self
 
@@ -52,13 +53,10 @@ class DeclaredTraffic:
         in_force = [
             (kind, tuple(rule for rule in self.rules if not rule.why_not(kind, moment))) for kind in TrafficKind
         ]
-        replicating = frozenset(
-            name for name, proxy in view.proxies.items() if proxy.registration.replication is not None
-        )
-        return Situation(tuple(in_force), tuple(self.hosts.items()), tuple(addresses), replicating)
+        return Situation(tuple(in_force), tuple(self.hosts.items()), tuple(addresses))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Situation:
     """What decides which rules hold for whom; equal ones come to the same."""
 
@@ -66,23 +64,39 @@ class Situation:
     hosts: tuple[tuple[str, Address], ...]
     addresses: tuple[tuple[str, str], ...]
     """Of proxies, by name."""
-    replicating: frozenset[str]
-    """Proxies that can send replicas to each other."""
 
-    def traffic(self) -> Traffic:
-        """What holds between which proxies and repositories, and which proxies and others."""
-        limits: dict[str, int] = {}
-        flows: dict[Flow, tuple[str, ...]] = {}
-        proxies = tuple((proxy, ip_address(text)) for proxy, text in self.addresses)
-        peers = tuple((proxy, address) for proxy, address in proxies if proxy in self.replicating)
-        for kind, rules in self.in_force:
-            starts, ends = (peers, peers) if kind is TrafficKind.REPLICATION else (proxies, self.hosts)
-            for proxy, address in starts if rules else ():
-                for end, host in ends:
-                    if found := rules_between(rules, address, host):
-                        flows[Flow(kind, end, proxy)] = tuple(rule.name for rule in found)
-                        limits.update((rule.name, rule.bytes_per_s or 0) for rule in found)
+    def traffic(self, pairs: Iterable[tuple[str, str]] = ()) -> Traffic:
+        """What holds between proxies and repositories, and sources' and targets' proxies of these `pairs`."""
+        limits, flows = dict(self._with_repositories.limits), dict(self._with_repositories.flows)
+        rules = dict(self.in_force)[TrafficKind.REPLICATION]
+        for source, target in pairs if rules else ():
+            if source in self._places and target in self._places:
+                found = rules_between(rules, self._places[source], self._places[target])
+                _note(Flow(TrafficKind.REPLICATION, target, source), found, limits, flows)
         return Traffic(limits, flows)
+
+    @cached_property
+    def _places(self) -> Mapping[str, Address]:
+        return {proxy: ip_address(text) for proxy, text in self.addresses}
+
+    @cached_property
+    def _with_repositories(self) -> Traffic:
+        limits: dict[str, int] = {}
+        flows: dict[Flow, Sequence[str]] = {}
+        for kind, rules in self.in_force:
+            for proxy, address in self._places.items() if rules and kind is not TrafficKind.REPLICATION else ():
+                for repository, host in self.hosts:
+                    found = rules_between(rules, address, host)
+                    _note(Flow(kind, repository, proxy), found, limits, flows)
+        return Traffic(limits, flows)
+
+
+def _note(
+    flow: Flow, found: tuple[TrafficRule, ...], limits: dict[str, int], flows: dict[Flow, Sequence[str]]
+) -> None:
+    if found:
+        flows[flow] = tuple(rule.name for rule in found)
+        limits.update((rule.name, rule.bytes_per_s or 0) for rule in found)
 
 
 class TrafficOrders:
@@ -90,18 +104,33 @@ class TrafficOrders:
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
-        self._given: Situation | None = None
+        self._situation: Situation | None = None
+        self._pairs: frozenset[tuple[str, str]] = frozenset()
+        self._given: Traffic | None = None
 
     def forget(self) -> None:
         """Assume nothing of what the ledger holds."""
         self._given = None
 
-    def give(self, view: FleetView, declared: DeclaredTraffic, moment: float) -> None:
-        """Tell it what holds now, where that isn't what it was told last."""
-        situation = declared.situation(view, moment)
-        if situation != self._given:
-            traffic = situation.traffic()
-            self._ledger.set_traffic(traffic)
-            self._given = situation
+    def give(
+        self,
+        view: FleetView,
+        declared: DeclaredTraffic,
+        moment: float,
+        pairs: frozenset[tuple[str, str]] = frozenset(),
+    ) -> None:
+        """Tell it what holds now, where that isn't what it was told last.
+
+        `pairs` are the sources' and targets' proxies of disks that are being replicated.
+        """
+        found = declared.situation(view, moment)
+        situation = self._situation if self._situation == found else found
+        if self._given is not None and situation is self._situation and pairs == self._pairs:
+            return
+        traffic = situation.traffic(pairs)
+        before, self._given = self._given, None  # until the ledger has answered, it may hold either
+        self._ledger.set_traffic(traffic, before)
+        if situation is found:
             limits = ", ".join(f"{name} ({rate:,} B/s)" for name, rate in sorted(traffic.limits.items()))
             logger.info("traffic rules in force for %d flows: %s", len(traffic.flows), limits or "none")
+        self._situation, self._pairs, self._given = situation, pairs, traffic

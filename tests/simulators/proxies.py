@@ -183,6 +183,7 @@ class SimulatedFleet:
         vsphere: VsphereOffer | None = None,
         use: UseOffer | None = None,
         receives: bool = False,
+        address: str | None = None,
     ) -> None:
         """Register a proxy."""
         identity = ProxyIdentity(name=name, instance_id=f"instance-{name}", life=f"life-{name}", lock=name)
@@ -200,6 +201,7 @@ class SimulatedFleet:
                 "vsphere": vsphere if vsphere is not None else VsphereOffer(),
                 "use": use if use is not None else UseOffer(),
                 "replication": {"host": "127.0.0.1"} if receives else None,
+                "address": address,
                 "version": "0",
                 "contract_version": CONTRACT_VERSION,
             }

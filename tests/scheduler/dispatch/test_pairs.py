@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from proxy_worker.contract.names import TaskKind, TransportMode
+from proxy_worker.contract.specification import InventoryScan
+from proxy_worker.ledger import FleetView, NewTask, TaskView
 from scheduler.dispatch.fleet import Fleet, FleetProxy, PendingTask, Placement, Release, Urgency
 from scheduler.dispatch.limits import JobTerms, Limits
+from scheduler.dispatch.pairs import Pairs
+from scheduler.dispatch.pending import OpenTask
 from scheduler.dispatch.policy import decide
 
 IN_PLACE = (TransportMode.DIRECT_STORAGE,)
@@ -72,3 +78,44 @@ def test_a_job_may_say_who_reads_and_who_writes() -> None:
     release = decided(*proxies, limits=limits)
     assert isinstance(release, Release)
     assert (release.proxy, release.target) == ("p1", "p4")
+
+
+def pair(number: int) -> tuple[OpenTask, OpenTask]:
+    """Who receives and who sends, of which no more counts here than their ids."""
+
+    def task(kind: TaskKind, partner: str | None) -> OpenTask:
+        new, body = NewTask(f"{kind}-{number}", kind, ""), InventoryScan(datastore="near")
+        return OpenTask(new, body, Placement(kind), "away", Urgency.REGULAR, NOW, None, partner)
+
+    return task(TaskKind.DISK_RECEIVE, None), task(TaskKind.DISK_REPLICATE, f"{TaskKind.DISK_RECEIVE}-{number}")
+
+
+class Counted(dict[str, TaskView]):
+    """Tasks that a ledger has, and how often somebody looked for one."""
+
+    looks = 0
+
+    def get(self, *wanted: Any) -> Any:
+        self.looks += 1
+        return super().get(*wanted)
+
+
+def test_of_a_pair_that_lost_one_task_the_other_is_left_alone_and_no_other_pair_is_looked_at() -> None:
+    pairs, tasks = Pairs(), Counted()
+    view = FleetView(epoch=1, server_time=NOW, quiet_s=0, tasks=tasks, proxies={}, caps={})
+    for number in range(1000):
+        for task in pair(number):
+            pairs.add(task)
+    assert list(pairs.left_alone(view)) == []
+
+    pairs.drop("disk.receive-7")
+    pairs.drop("disk.replicate-8")
+    for _ in range(2):
+        assert set(pairs.left_alone(view)) == {"disk.replicate-7", "disk.receive-8"}
+    assert tasks.looks == 4
+
+    for task in pair(8):
+        pairs.drop(task.new.task_id)
+        pairs.add(task)
+    pairs.drop("disk.replicate-7")
+    assert list(pairs.left_alone(view)) == []

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
+import pytest
 import redis
 
 from ops.demo.valkey import EmbeddedValkey
-from proxy_worker.contract.names import TrafficKind
+from proxy_worker.contract.names import TaskKind, TrafficKind
 from proxy_worker.contract.outcome import ProxyRegistration
-from proxy_worker.contract.replication_outcome import ReplicationOffer
 from proxy_worker.ledger import Flow, Ledger, ProxyIdentity
 from scheduler.dispatch.traffic import DeclaredTraffic, TrafficOrders
 from scheduler.fleet.models import Fleet
 from scheduler.fleet.stored import apply_fleet
 from scheduler.state.access import DatabaseAccess
+from scheduler.state.asking import ask_for_run
+from scheduler.state.models import DeclaredTrafficRule, Run, RunState
 from scheduler.state.store import open_state
 from tests.ledger.calls import held, registration
 from tests.scheduler.conftest import World
+from tests.scheduler.two_sites import IN_PLACE, prepare
 from tests.servers import own_valkey, valkey, valkey_server
 
 __all__ = ["own_valkey", "valkey", "valkey_server"]
@@ -79,18 +83,80 @@ def test_rules_hold_for_proxies_and_repositories_whose_places_are_known(
     assert traffic.flows[Flow(TrafficKind.COPY, "remote", "near")] == ("office", "wan")
 
 
-def test_rules_hold_between_proxies_that_replicate(tmp_path: Path, valkey: EmbeddedValkey) -> None:
+def test_rules_hold_between_proxies_that_replicate_a_disk_just_now(tmp_path: Path, valkey: EmbeddedValkey) -> None:
     rules = declared(tmp_path)
-    with fleet_of(valkey, other="10.1.0.8", deaf="10.9.0.8") as ledger:
-        for name, address in (("near", "10.1.0.7"), ("far", "10.9.0.7")):
-            offer = registration(name).model_copy(
-                update={"address": address, "replication": ReplicationOffer(host=address)}
-            )
-            ledger.register(offer, ProxyIdentity(name, "instance", life="life", lock="lock"))
-        flows = rules.situation(ledger.view(), EVENING).traffic().flows
+    pairs = [("near", "far"), ("near", "other"), ("near", "unknown")]
+    addresses = {"near": "10.1.0.7", "other": "10.1.0.8", "far": "10.9.0.7", "deaf": "10.9.0.8", "unknown": None}
+    with fleet_of(valkey, **addresses) as ledger:
+        flows = rules.situation(ledger.view(), EVENING).traffic(pairs).flows
 
-    between = {(flow.proxy, flow.repository) for flow in flows if flow.kind is TrafficKind.REPLICATION}
-    assert between == {("near", "far"), ("far", "near")}
+    between = {flow: names for flow, names in flows.items() if flow.kind is TrafficKind.REPLICATION}
+    assert between == {Flow(TrafficKind.REPLICATION, "far", "near"): ("wan",)}
+
+
+def test_a_thousand_proxies_have_a_flow_for_each_pair_of_them(tmp_path: Path, valkey: EmbeddedValkey) -> None:
+    names = [f"proxy-{number}" for number in range(1000)]
+    places = tuple((name, f"10.{9 if number % 2 else 1}.0.{number % 250}") for number, name in enumerate(names))
+    with fleet_of(valkey) as ledger:
+        nobody = declared(tmp_path).situation(ledger.view(), EVENING)
+    situation = replace(nobody, hosts=(), addresses=places)
+    pairs = list(zip(names[::2], names[1::2], strict=True))
+
+    assert len(situation.traffic().flows) == 0
+    assert len(situation.traffic(pairs).flows) == 500
+
+
+def test_a_flow_is_limited_before_its_source_is_announced_and_until_both_have_ended(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepare(world)
+    world.fleet.join("near", datastores={"ds1": IN_PLACE}, receives=True, address="10.1.0.7")
+    world.fleet.join("far", site="remote", datastores={"ds2": IN_PLACE}, receives=True, address="10.9.0.7")
+    publish = world.lanes.publish
+    told: list[set[str]] = []
+
+    with (
+        redis.Redis.from_url(world.ledger_url, password=world.password, decode_responses=True) as raw,
+        closing(open_state(DatabaseAccess(world.url))) as state,
+    ):
+
+        def limited() -> set[str]:
+            return {field for field in raw.hkeys("{pf}:traffic") if field.startswith("flow:replication:")}
+
+        def look(*, kind: TaskKind, title: str, lane: str, task_id: str, number: int) -> None:
+            if kind is TaskKind.DISK_REPLICATE:
+                told.append(limited())
+            publish(kind=kind, title=title, lane=lane, task_id=task_id, number=number)
+
+        def over() -> bool:
+            with state.read() as session:
+                return session.get_one(Run, run_id).state is RunState.SUCCEEDED and not limited()
+
+        monkeypatch.setattr(world.lanes, "publish", look)
+        with state.write() as session:
+            wan = Fleet.model_validate_json(RULES).traffic_rule[0]
+            session.add(DeclaredTrafficRule(**wan.model_dump()))
+            run_id = ask_for_run(session, "away", now=world.clock()).id
+        world.turn_until(world.start(), over)
+
+    assert told == [{"flow:replication:far:near"}] * 2
+
+
+def test_only_what_differs_is_told(tmp_path: Path, valkey: EmbeddedValkey) -> None:
+    rules = declared(tmp_path)
+    with (
+        fleet_of(valkey, near="10.1.0.7", far="10.9.0.7", farther="10.9.0.8") as ledger,
+        redis.Redis.from_url(valkey.url, password=valkey.password, decode_responses=True) as raw,
+    ):
+        orders, view = TrafficOrders(ledger), ledger.view()
+        orders.give(view, rules, EVENING, frozenset({("near", "far")}))
+        raw.hset("{pf}:traffic", "by", "another")
+        before = raw.hgetall("{pf}:traffic")
+        orders.give(view, rules, EVENING, frozenset({("near", "farther")}))
+
+        after = raw.hgetall("{pf}:traffic")
+        assert dict(before.items() - after.items()) == {"flow:replication:far:near": '["wan"]'}
+        assert dict(after.items() - before.items()) == {"flow:replication:farther:near": '["wan"]'}
 
 
 def test_the_ledger_hears_of_a_window_that_closes_and_of_everything_again_once_it_is_another(
