@@ -70,6 +70,20 @@ def test_the_oldest_points_go_when_there_are_too_many(sites: Sites) -> None:
     assert list(sites.folders[REPLICA].points) == sites.points
 
 
+def test_a_replica_whose_datastore_is_away_is_not_made_anew_and_its_points_stay_known(sites: Sites) -> None:
+    sites.run()
+    before, unmounted = sites.points, sites.folders.pop(REPLICA)
+
+    assert sites.run() is RunState.FAILED
+    assert "it is not there" in sites.reasons()[-1]
+    assert sites.points == before
+    assert REPLICA not in sites.folders
+
+    sites.folders[REPLICA] = unmounted
+    assert sites.run() is RunState.SUCCEEDED
+    assert len(sites.points) == 2
+
+
 def test_a_disk_that_fails_is_sent_again_by_both_tasks_anew(sites: Sites) -> None:
     sites.world.fleet.failures = {"disk.receive app01 scsi0:0": 1, "disk.replicate app01 scsi0:1": 1}
 

@@ -37,6 +37,10 @@ class MisplacedDiskError(ConflictError):
     """A disk was to be written that doesn't lie in its replica's folder."""
 
 
+class GoneError(NotFoundError):
+    """A replica that is expected isn't there."""
+
+
 class NoPointError(NotFoundError):
     """A replica has no such restore point."""
 
@@ -76,6 +80,8 @@ class SimulatedReplicas:
         self.folders[target.place].content = content
 
     def _open(self, body: ReplicaOpen) -> TaskResult | TaskFailure:
+        if body.expected and body.replica not in self.folders:
+            return TaskFailure.of(GoneError(f"replica {body.replica.folder}", why="it is not there"))
         folder = self.folders.setdefault(body.replica, Folder())
         if folder.condition is not ReplicaCondition.STANDBY and not body.mapped:
             return TaskFailure.of(
