@@ -122,7 +122,7 @@ def ask_to_retry(session: Session, run_id: str) -> Run:
     """Ask for the failed and cancelled VMs of a run that has ended to be tried again, now.
 
     Raises `NoSuchRunError`, `RunActiveError` while any run of the job goes on, or `RunEndedError` when nothing
-    of it failed.
+    of it failed, or its job's replicas have been told otherwise since.
     """
     run = find_run(session, run_id)
     if run.failback_of is not None:
@@ -130,6 +130,13 @@ def ask_to_retry(session: Session, run_id: str) -> Run:
             f"run {run.id}",
             why="it is part of a failback, which has ended with it",
             remedy="Ask for the failback again: `scheduler replica failback`.",
+        )
+    job = session.get(Job, run.job)
+    if run.replica is not None and job is not None and job.replica != run.replica:
+        raise RunEndedError(
+            f"run {run.id}",
+            why=f"job {job.name} says other things of its replicas by now, which may lie elsewhere",
+            remedy=f"`scheduler job start {job.name}` replicates as it says now.",
         )
     active = active_run(session, run.job)
     if active is not None:

@@ -13,7 +13,8 @@ from proxy_worker.contract.specification import InventoryVm, VmIdentity
 from scheduler.runs import tasks
 from scheduler.runs.beginning import plan_if_scanned
 from scheduler.runs.journal import journal
-from scheduler.state.asking import ask_for_run
+from scheduler.state.asking import ask_for_run, ask_to_retry
+from scheduler.state.errors import RunEndedError
 from scheduler.state.models import (
     Job,
     Replica,
@@ -111,6 +112,18 @@ def test_another_datastore_begins_a_replica_anew(sites: Sites) -> None:
     assert {disk.address.datastore for disk in sites.replica.disks} == {"ds1"}
     assert list(sites.folders[place].points) == sites.points
     assert len(sites.points) == 1
+
+
+def test_a_run_that_failed_before_the_job_said_otherwise_isnt_retried(sites: Sites) -> None:
+    sites.world.fleet.failures = {"disk.replicate app01 scsi0:0": 99}
+    sites.run()
+    change_terms(sites, datastore="ds1")
+
+    with (
+        pytest.raises(RunEndedError, match="says other things of its replicas by now"),
+        sites.state.write() as session,
+    ):
+        ask_to_retry(session, session.scalars(select(Run.id)).one())
 
 
 def statements_of(state: State, vms: tuple[InventoryVm, ...], *, now: float) -> int:
