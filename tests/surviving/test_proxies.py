@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from ops.demo.machines import MIB
+from proxy_worker.contract.versions import CONTRACT_VERSION, OLDEST_SERVED
 from scheduler.state.models import RunState
 from tests.surviving.fleet import HurtFleet
 from tests.system.live_fleet import wait_until
@@ -155,15 +156,20 @@ def test_a_disk_that_kills_every_process_is_quarantined_with_its_log(fleet: Hurt
 
 
 def test_proxies_are_upgraded_one_by_one_and_those_of_unknown_versions_refused(fleet: HurtFleet) -> None:
-    for name, version in {"proxy-1": 1, "proxy-2": 0, "proxy-3": 3}.items():
+    for name, version in {
+        "proxy-1": OLDEST_SERVED,
+        "proxy-2": OLDEST_SERVED - 1,
+        "proxy-3": CONTRACT_VERSION + 1,
+    }.items():
         fleet.as_old_as[name] = version
         fleet.terminate(name)
         fleet.start(name)
     wait_until(lambda: sum(proxy.live for proxy in fleet.view().proxies.values()) == 4, "them to come back")
     shown = {row["name"]: row for row in fleet.read_json("scheduler", "proxy", "list", "--json")}
     assert [shown[name]["state"] for name in ("proxy-1", "proxy-2", "proxy-3")] == ["up", "refused", "refused"]
-    assert shown["proxy-2"]["note"].endswith("this scheduler serves 1 to 2: upgrade the proxy")
-    assert shown["proxy-3"]["note"].endswith("this scheduler 2: upgrade the scheduler")
+    served = f"{OLDEST_SERVED} to {CONTRACT_VERSION}"
+    assert shown["proxy-2"]["note"].endswith(f"this scheduler serves {served}: upgrade the proxy")
+    assert shown["proxy-3"]["note"].endswith(f"this scheduler {CONTRACT_VERSION}: upgrade the scheduler")
 
     run = fleet.start_run()
     fleet.as_old_as.clear()

@@ -221,6 +221,7 @@ class LocalStoreWriter:
     def __init__(self, store: LocalStore, name: str) -> None:
         self._store = store
         self._name = name
+        self._gathered = _page_aligned(_DIRECT_BYTES)
         self._temporary = store.temporary_path()
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         with store.errors("write", name):
@@ -231,7 +232,6 @@ class LocalStoreWriter:
                 _make_folders(self._temporary.parent)
                 self._file = os.open(self._temporary, flags, _FILE_MODE)
         self._open = True
-        self._gathered = mmap.mmap(-1, _DIRECT_BYTES)  # page-aligned, as direct I/O wants it
         self._used = 0
         self._direct = False
         self._direct_refused = False
@@ -331,6 +331,14 @@ class LocalStoreWriter:
             else:
                 return
         give(self._temporary, path)
+
+
+def _page_aligned(size_bytes: int) -> mmap.mmap:
+    """Memory as direct I/O wants it; raises `MemoryError`, where `mmap` raises `OSError`."""
+    try:
+        return mmap.mmap(-1, size_bytes)
+    except OSError as error:
+        raise MemoryError(f"no {size_bytes} bytes for a buffer") from error
 
 
 def _make_folders(folder: Path) -> None:
