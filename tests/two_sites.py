@@ -14,11 +14,11 @@ import itertools
 import json
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, Self
 
 from tests.simulators.loop_devices import run
 from tests.surviving.relay import Relay, Wire
@@ -61,13 +61,27 @@ class Site:
 
 
 class Checkpoint:
-    """Lets so many bytes through a relay, and no more until told to: whoever waits for it is never too late."""
+    """Lets through a relay what `passes` lets, and once it doesn't, nothing at all until told to: whoever waits for
+    it is never too late."""
 
-    def __init__(self, relay: Relay, count: int) -> None:
-        self._left_bytes = count
+    def __init__(self, relay: Relay, passes: Callable[[bytes], bool]) -> None:
+        self._let_through = passes
+        self._lock = threading.Lock()
         self._reached = threading.Event()
         self._open = threading.Event()
         relay.overheard = self._passes
+
+    @classmethod
+    def after_bytes(cls, relay: Relay, count: int) -> Self:
+        """Lets so many bytes through."""
+        left_bytes = count
+
+        def passes(data: bytes) -> bool:
+            nonlocal left_bytes
+            left_bytes -= len(data)
+            return left_bytes >= 0
+
+        return cls(relay, passes)
 
     def wait(self, timeout_s: float) -> bool:
         """Wait until something is held up here."""
@@ -78,9 +92,11 @@ class Checkpoint:
         self._open.set()
 
     def _passes(self, data: bytes) -> None:
-        self._left_bytes -= len(data)
-        if self._left_bytes < 0:
-            self._reached.set()
+        with self._lock:
+            held = self._reached.is_set() or not self._let_through(data)
+            if held:
+                self._reached.set()
+        if held:
             self._open.wait()
 
 
@@ -93,10 +109,10 @@ class Sites:
         self._delay_s = delay_s
         self._relays: list[tuple[Site, Relay]] = []
 
-    def reach(self, site: Site, port: int) -> Relay:
+    def reach(self, site: Site, port: int, *, own_port: int = 0) -> Relay:
         """Where the other site finds a port of 127.0.0.1 of this one."""
         with site.entered():
-            relay = Relay(port, host=site.address, delay_s=self._delay_s)
+            relay = Relay(port, host=site.address, own_port=own_port, delay_s=self._delay_s)
         self._relays.append((site, relay))
         return relay
 

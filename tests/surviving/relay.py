@@ -33,10 +33,11 @@ class Relay:
     Both are in the network of the thread that makes it, and that mends it.
     """
 
-    def __init__(self, port: int, *, host: str = _HERE, delay_s: float = 0.0) -> None:
-        """`delay_s`: how long whatever crosses is under way, in each direction; much may be at the same time."""
+    def __init__(self, port: int, *, host: str = _HERE, own_port: int = 0, delay_s: float = 0.0) -> None:
+        """`own_port`: a free one unless told. `delay_s`: how long whatever crosses is under way, in each direction;
+        much may be at the same time."""
         self.host = host
-        self.port = 0
+        self.port = own_port
         """Where it listens."""
         self.answer_delay_s = 0.0
         """How much longer each answer takes; the next waits for it."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -15,12 +16,17 @@ from proxy_worker.repository.repository import Repository
 from proxy_worker.repository.store.local import LocalStore
 from tests.system.live_fleet import wait_until
 from tests.system.two_site_fleet import TwoSiteFleet, two_site_fleet
-from tests.two_sites import Checkpoint
+from tests.two_sites import Checkpoint, Site
 
 DISK_MIB = 80
 """More than a pack."""
 FAR_AWAY = Machine("web01", "ds", (Disk("scsi0:0", DISK_MIB, 1, filesystem=False),))
-BRANCH = Machine("branch01", "remote-ds", (Disk("scsi0:0", 16, 16, filesystem=False),))
+APP_MIB = 32
+APP = Machine("app01", "ds", (Disk("scsi0:0", APP_MIB, 1, filesystem=False),))
+HALFWAY_BYTES = 20 * MIB
+"""Of what a replication sends, with room behind it for all that may be sent twice."""
+BRANCH_MIB = 16
+BRANCH = Machine("branch01", "remote-ds", (Disk("scsi0:0", BRANCH_MIB, BRANCH_MIB, filesystem=False),))
 JOBS = """
 [[repository]]
 name = "near"
@@ -36,6 +42,12 @@ name = "branch"
 vms = ["branch01"]
 repository = "near"
 transport_mode = "network"
+[[job]]
+name = "away"
+kind = "replication"
+vms = ["app01"]
+[job.replica]
+datastore = "remote-ds"
 """
 OVERHEAD = 1.1
 """Of headers, and of what the link drops and TCP sends again."""
@@ -46,8 +58,9 @@ WORDS_BYTES = 8 * MIB
 @pytest.fixture(scope="module")
 def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TwoSiteFleet]:
     state = tmp_path_factory.mktemp("sites")
-    make_machines([FAR_AWAY, BRANCH], state / "datastores", state / "scratch")
+    make_machines([FAR_AWAY, APP, BRANCH], state / "datastores", state / "scratch")
     disk_of(state, FAR_AWAY).write_bytes(random.Random(1).randbytes(DISK_MIB * MIB))
+    disk_of(state, APP).write_bytes(random.Random(2).randbytes(APP_MIB * MIB))
     near = LocalStore(state / "near")
     near.prepare()
     Repository.create(near, passphrase=None).close()
@@ -75,7 +88,7 @@ def test_a_backup_and_a_restore_outlive_a_link_that_is_cut_and_send_little_twice
     fleet: TwoSiteFleet, tmp_path: Path
 ) -> None:
     sites, packs = fleet.sites, fleet.far / "packs"
-    middle = Checkpoint(fleet.relay, (DISK_MIB - 10) * MIB)
+    middle = Checkpoint.after_bytes(fleet.relay, (DISK_MIB - 10) * MIB)
     fleet.command("scheduler", "job", "start", "nightly")
     assert middle.wait(120)
     sites.cut()
@@ -92,7 +105,7 @@ def test_a_backup_and_a_restore_outlive_a_link_that_is_cut_and_send_little_twice
 
     target = tmp_path / "restored.img"
     sent_before = sites.remote.sent_bytes()
-    middle = Checkpoint(fleet.relay, DISK_MIB // 2 * MIB)
+    middle = Checkpoint.after_bytes(fleet.relay, DISK_MIB // 2 * MIB)
     restoring = fleet.start_by_hand(
         *("proxy-1", "restore", "--repository", fleet.url, *fleet.opening, "--vm", "web01"),
         *("--disk", "scsi0:0", "--to", str(target)),
@@ -109,6 +122,62 @@ def test_a_backup_and_a_restore_outlive_a_link_that_is_cut_and_send_little_twice
     assert sites.remote.sent_bytes() - sent_before < OVERHEAD * (DISK_MIB * MIB + under_way) + WORDS_BYTES
 
 
+def test_a_replica_outlives_a_link_that_is_cut_while_it_is_made_failed_over_to_and_brought_back(
+    fleet: TwoSiteFleet,
+) -> None:
+    sites, original = fleet.sites, disk_of(fleet.layout.state, APP)
+    folder = fleet.layout.state / "datastores" / "remote-ds" / "app01_replica"
+    replica = folder / "app01_replica-flat.vmdk"
+
+    def state() -> str:
+        return str(fleet.read_json("scheduler", "replica", "show", "app01", "--json")["state"])
+
+    middle = Checkpoint.after_bytes(fleet.replicas["remote"], HALFWAY_BYTES)
+    fleet.command("scheduler", "job", "start", "away")
+    sent_bytes = sent_after_a_cut(fleet, middle, sites.primary)
+    wait_until(lambda: succeeded(fleet), "the run to end", timeout_s=120)
+    assert sent_bytes() < OVERHEAD * (APP_MIB * MIB - HALFWAY_BYTES) + WORDS_BYTES
+    assert fleet.newest_run()["disks"][0]["attempts"] == 1
+    assert replica.read_bytes() == original.read_bytes()
+
+    unsaid = Checkpoint(fleet.redis, lambda _: not is_in_use(folder))
+    fleet.command("scheduler", "replica", "failover", "app01")
+    cut(fleet, unsaid)
+    wait_until(lambda: state() == "failed over", "the failover to end", timeout_s=120)
+    assert replica.read_bytes() == original.read_bytes()
+
+    replica.write_bytes(random.Random(3).randbytes(APP_MIB * MIB))
+    middle = Checkpoint.after_bytes(fleet.replicas["primary"], HALFWAY_BYTES)
+    fleet.command("scheduler", "replica", "failback", "app01")
+    sent_bytes = sent_after_a_cut(fleet, middle, sites.remote)
+    wait_until(lambda: state() == "failed back", "the failback to end", timeout_s=120)
+    assert sent_bytes() < OVERHEAD * (APP_MIB * MIB - HALFWAY_BYTES) + WORDS_BYTES
+    assert fleet.newest_run()["disks"][0]["attempts"] == 1
+    assert original.read_bytes() == replica.read_bytes() == random.Random(3).randbytes(APP_MIB * MIB)
+
+
+def cut(fleet: TwoSiteFleet, middle: Checkpoint) -> None:
+    """Cut the link when something is held up in the middle, and mend it."""
+    assert middle.wait(120)
+    fleet.sites.cut()
+    middle.open()
+    fleet.sites.mend()
+
+
+def sent_after_a_cut(fleet: TwoSiteFleet, middle: Checkpoint, sender: Site) -> Callable[[], int]:
+    """Cut the link in the middle, and tell how much a site has sent since it was mended."""
+    assert middle.wait(120)
+    before = sender.sent_bytes()
+    cut(fleet, middle)
+    return lambda: sender.sent_bytes() - before
+
+
+def is_in_use(folder: Path) -> bool:
+    """What is noted beside a replica."""
+    noted = json.loads((folder / ".replica" / "state.json").read_bytes())
+    return noted["condition"] == "failed_over" and not noted["reverting"]
+
+
 def test_a_site_works_on_what_it_holds_while_redis_is_out_of_reach_for_less_than_its_lease(
     fleet: TwoSiteFleet,
 ) -> None:
@@ -116,13 +185,15 @@ def test_a_site_works_on_what_it_holds_while_redis_is_out_of_reach_for_less_than
         near = fleet.layout.state / "near"
         return stored_bytes(near, "tmp") + stored_bytes(near, "packs")
 
-    fleet.command("scheduler", "job", "start", "branch")
     # Not a mark: blocks, and so it has heard what it may send by traffic rules.
-    wait_until(lambda: near_bytes() >= MIB, "remote-1 to store blocks", timeout_s=60, every_s=0.02)
-
+    stored = Checkpoint(fleet.redis, lambda _: near_bytes() < MIB)
+    fleet.command("scheduler", "job", "start", "branch")
+    assert stored.wait(120)
     fleet.sites.cut()
+    stored.open()
     held = near_bytes()
-    wait_until(lambda: near_bytes() >= held + MIB, "it to go on", timeout_s=60, every_s=0.02)
+    more = min(held + MIB, BRANCH_MIB * MIB)
+    wait_until(lambda: near_bytes() >= more, "it to go on", timeout_s=60, every_s=0.02)
     fleet.sites.mend()
 
     wait_until(lambda: succeeded(fleet), "the run to end", timeout_s=120)

@@ -1,4 +1,7 @@
-"""A fleet at two sites: scheduler, Redis and `proxy-1` at the primary, a gateway and `remote-1` at the remote."""
+"""A fleet at two sites: scheduler, Redis and `proxy-1` at the primary, a gateway and `remote-1` at the remote.
+
+Each proxy takes replicas from the other.
+"""
 
 from __future__ import annotations
 
@@ -27,6 +30,8 @@ site = "remote"
 credential = "far"
 proxies = ["proxy-1"]
 """
+REPLICA_PORT: Final = 7070
+"""Where each proxy takes replicas: its site's network is its own, and ports that the kernel chooses are higher."""
 PLACES: Final = (ProxyPlace("proxy-1", "primary", "ds"), ProxyPlace("remote-1", "remote", "remote-ds"))
 
 
@@ -47,6 +52,18 @@ class TwoSiteFleet(FarFleet):
         self.sites = sites
         self.gateway_host = sites.remote.address
         self.redis: Relay
+        self.replicas = {
+            site.name: sites.reach(site, REPLICA_PORT, own_port=REPLICA_PORT)
+            for site in (sites.primary, sites.remote)
+        }
+        """The ways to where the proxies of a site take replicas, by the site."""
+
+    def _write_files(self) -> None:
+        super()._write_files()
+        away = [proxy.name for proxy in self.proxies if proxy.site == self.sites.remote.name]
+        for name in away:
+            words = ("--role", "proxy", "--address", self.gateway_host, "--out", str(self.certificate(name).parent))
+            self.command("scheduler", "pki", "issue", name, *words)
 
     def _serve(self, command: list[str]) -> subprocess.Popen[str]:
         with self.sites.remote.entered():
@@ -61,8 +78,13 @@ class TwoSiteFleet(FarFleet):
 
     def _configure(self, proxy: ProxyPlace) -> None:
         super()._configure(proxy)
+        config = self.layout.proxy_config(proxy.name)
+        host = self.replicas[proxy.site].host
+        config.write_text(
+            f'{config.read_text()}\n[replication]\nhost = "{host}"\nlisten = "127.0.0.1"\n'
+            f"ports = [{REPLICA_PORT}, {REPLICA_PORT}]\n"
+        )
         if proxy.site == self.sites.remote.name:
-            config = self.layout.proxy_config(proxy.name)
             here = f"127.0.0.1:{self.layout.redis_port}"
             config.write_text(config.read_text().replace(here, f"{self.redis.host}:{self.redis.port}"))
 
