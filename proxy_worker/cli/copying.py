@@ -81,7 +81,7 @@ def copy_chosen(
         points = chosen.of(original.points())
         damaged = chosen.damaged(original, points)
         results = []
-        with TerminalControl() as control:
+        with TerminalControl(opening, opening_target) as control:
             for number, point in enumerate(points, 1):
                 title = f"{point.vm_name} {point.run} ({number} of {len(points)})"
                 result = copying.copy(point, control=control, about=partial(_title, title))

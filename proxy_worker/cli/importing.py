@@ -56,7 +56,7 @@ def import_all(
         done: list[tuple[DiskIdentity, int, str]] = []
         committed = False
         try:
-            with TerminalControl() as control:
+            with TerminalControl(opening) as control:
                 for key, image in named.items():
                     request = disk_request(
                         vm=vm, disk=image, disk_key=key, repository=repository, level=level, run=run

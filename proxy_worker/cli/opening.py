@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from proxy_worker.contract.errors import ConfigurationError
 from proxy_worker.repository.credentials import load_credential
 from proxy_worker.repository.errors import PointNotFoundError
+from proxy_worker.repository.store import Interruptible
 from proxy_worker.repository.unlocking import open_store, unlock
 
 if TYPE_CHECKING:
@@ -62,6 +63,11 @@ class Opening:
         from proxy_worker.repository.repository import Repository  # noqa: PLC0415 - loaded while the thread works
 
         return Repository(self._store, self._unlocked.result(), cache_dir=cache_folder())
+
+    def give_up(self) -> None:
+        """From a signal's handler: end soon whatever waits for the repository's store."""
+        if isinstance(self._store, Interruptible):
+            self._store.give_up()
 
 
 def open_repository(

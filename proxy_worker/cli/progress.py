@@ -9,7 +9,8 @@ from typing import Any, Final, Self
 
 import typer
 
-from proxy_worker.contract.errors import CancelledError
+from proxy_worker.cli.opening import Opening
+from proxy_worker.contract.errors import CancelledError, StoreError
 from proxy_worker.contract.outcome import DiskProgress, DiskReport
 from proxy_worker.mover.control import Verdict
 from proxy_worker.program.commands import INTERRUPTED
@@ -22,11 +23,13 @@ class TerminalControl:
     """A control that shows progress on stderr while that is a terminal, and stops at Ctrl-C or SIGTERM.
 
     Signals count inside its `with` block, which ends with the exit code of an interrupt then. They become a
-    verdict, for an exception between any two instructions could leave threads behind that nobody stops. A second
-    one ends the process at once; whatever it leaves is what a crash may leave.
+    verdict, for an exception between any two instructions could leave threads behind that nobody stops; and what
+    waits for a repository is given up. A second one ends the process at once; whatever it leaves is what a crash
+    may leave.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *openings: Opening) -> None:
+        self._openings = openings
         self._shown = sys.stderr.isatty()
         self._verdict = Verdict.RUN
         self._handlers: dict[signal.Signals, Any] = {}
@@ -46,12 +49,17 @@ class TerminalControl:
         if isinstance(error, CancelledError):
             print("interrupted: nothing is left half done", file=sys.stderr)
             raise typer.Exit(INTERRUPTED) from None
+        if isinstance(error, StoreError) and self._verdict is Verdict.STOP:
+            print(f"interrupted while it waited: {error}", file=sys.stderr)
+            raise typer.Exit(INTERRUPTED) from None
 
     def _stop(self, number: int, _frame: FrameType | None) -> None:
         if self._verdict is Verdict.STOP:
             signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)
         self._verdict = Verdict.STOP
+        for opening in self._openings:
+            opening.give_up()
 
     def report(self, progress: DiskProgress) -> None:
         """Redraw the line."""

@@ -65,7 +65,7 @@ def back_up(
         started_at = time.time()
         committed = False
         try:
-            with TerminalControl() as control:
+            with TerminalControl(opening) as control:
                 result = back_up_disk(source, opened, request, fence=FENCE, control=control)
                 point = _commit(opened, request, result, started_at)
             committed = True

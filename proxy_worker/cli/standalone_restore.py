@@ -39,7 +39,7 @@ def restore_one(
             target_path=str(to),
             overwrite=overwrite,
         )
-        with TerminalControl() as control:
+        with TerminalControl(opening) as control:
             result = restore_disk(opened, request, control)
     report = result.report
     if as_json:

@@ -1,32 +1,25 @@
-"""Calls of another data mover: over several connections, again after a cut, with errors that say what to do.
-
-gRPC shows a client neither the server's certificate nor a list of revoked ones. So a connection is tried out with
-plain TLS first, which checks all that, and gRPC then accepts exactly the certificate that was found good.
-"""
+"""Calls of another data mover: over several connections, again after a cut, with errors that say what to do."""
 
 from __future__ import annotations
 
 import contextlib
 import itertools
 import logging
+import math
 import os
-import ssl
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from typing import Any, Final, NoReturn, TypeVar
 
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # errors are told where they are handled, not by the library
 
 import grpc
 import msgspec
-from cryptography import x509
 
 from proxy_worker.contract.errors import ProxyfleetError
 from proxy_worker.contract.gateway_address import GatewayAddress
-from proxy_worker.link.admission import PeerRefusedError, Role, peer_of
 from proxy_worker.link.errors import (
     LinkCertificateError,
     LinkProtocolError,
@@ -36,7 +29,7 @@ from proxy_worker.link.errors import (
 from proxy_worker.link.frames import OPTIONS, FrameError, opened
 from proxy_worker.link.identity import Identity
 from proxy_worker.link.messages import SERVICE, M, Refusal, decoded, encoded
-from proxy_worker.link.networks import connect
+from proxy_worker.link.other_end import OtherEnd
 from proxy_worker.link.silence import LONGEST_SILENCE_S, Crossing, SilenceWatch
 
 T = TypeVar("T")
@@ -45,8 +38,9 @@ log = logging.getLogger(__name__)
 
 _KEEPALIVE_MS: Final = 20_000
 _LOOK_S: Final = 0.5
+_LAST_S: Final = 5.0
+"""How long a call may last yet when its link is given up."""
 _ENDED: Final = "nothing has crossed for too long, or it was given up"
-_CLOSED: Final = "it closes connections before a word is said, as one does that has too many"
 _TRANSIENT: Final = frozenset(
     {
         grpc.StatusCode.UNAVAILABLE,
@@ -93,9 +87,8 @@ class Link:
         `peer`: the name of the only proxy that may answer there, in the place of a gateway that has the address.
         """
         self.address = address
-        self._peer = peer
         self._networks = networks
-        self._other = f"proxy {peer} at {address.target}" if peer else f"gateway {address.target}"
+        self._other = OtherEnd(address, peer)
         self._identity = identity
         self._errors = errors
         self._streams = streams
@@ -106,6 +99,7 @@ class Link:
         """With how many calls are under way on each."""
         self._met = False
         self._heard_s = 0.0
+        self._given_up = False
 
     def ask(self, method: str, message: msgspec.Struct, answer: type[M], *, timeout_s: float) -> M:
         """A call with one message each way; raises what `persist` raises."""
@@ -118,7 +112,8 @@ class Link:
 
         def step(channel: grpc.Channel) -> M:
             call: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(_path(method))
-            return decoded(call(encoded(message), timeout=timeout_s), answer)
+            under_way = call.future(encoded(message), timeout=timeout_s)
+            return decoded(self._awaited(under_way), answer)
 
         return step
 
@@ -138,12 +133,7 @@ class Link:
             crossing = Crossing()
             under_way = call.future(crossing.each(itertools.chain([encoded(message)], frames())))
             with self._silence.over(crossing, under_way.cancel):
-                while given_up is not None:
-                    with contextlib.suppress(grpc.FutureTimeoutError):
-                        return decoded(under_way.result(_LOOK_S), answer)
-                    if given_up.is_set():
-                        under_way.cancel()
-                return decoded(under_way.result(), answer)
+                return decoded(self._awaited(under_way, given_up), answer)
 
         return step
 
@@ -171,7 +161,6 @@ class Link:
         patience = self._patience
         began_s, cut_s = time.monotonic(), 0.0
         pause_s = patience.first_pause_s
-        given_up = given_up or threading.Event()
         while True:
             try:
                 done = self._take(step)
@@ -180,7 +169,9 @@ class Link:
                 if not cut_s:
                     log.warning("%s; trying again for %.0f s", error, lasts_s)
                 cut_s = cut_s or (time.monotonic() if self._met else began_s)
-                if time.monotonic() + pause_s > max(cut_s, self._heard_s) + lasts_s or given_up.wait(pause_s):
+                if time.monotonic() + pause_s > max(cut_s, self._heard_s) + lasts_s:
+                    raise
+                if self._is_given_up(given_up, pause_s):
                     raise
             else:
                 self._met = True
@@ -192,6 +183,13 @@ class Link:
         """A call has succeeded, or might have if it hadn't to keep still: patience begins anew."""
         self._heard_s = time.monotonic()
 
+    def give_up(self) -> None:
+        """Nothing is tried again from now on, and what is under way may last some seconds yet.
+
+        No lock is taken, for it may come from a signal's handler while the same thread waits here.
+        """
+        self._given_up = True
+
     def close(self) -> None:
         """End its connections; they are opened anew when it is used again."""
         with self._lock:
@@ -199,21 +197,42 @@ class Link:
         for channel in channels:
             channel.close()
 
+    def _awaited(self, under_way: grpc.Future[bytes], given_up: threading.Event | None = None) -> bytes:
+        """The answer to a call, which ends at once when it alone is given up, and soon when the link is."""
+        ends_s = math.inf
+        while True:
+            with contextlib.suppress(grpc.FutureTimeoutError):
+                return under_way.result(_LOOK_S)
+            if self._given_up and ends_s == math.inf:
+                ends_s = time.monotonic() + _LAST_S
+            if time.monotonic() > ends_s or (given_up is not None and given_up.is_set()):
+                under_way.cancel()
+
+    def _is_given_up(self, given_up: threading.Event | None, pause_s: float) -> bool:
+        """Wait for so long; True as soon as it needn't be tried again."""
+        until_s = time.monotonic() + pause_s
+        while not self._given_up and (left_s := until_s - time.monotonic()) > 0:
+            if given_up is None:
+                time.sleep(min(left_s, _LOOK_S))
+            elif given_up.wait(min(left_s, _LOOK_S)):
+                return True
+        return self._given_up
+
     def _take(self, step: Callable[[grpc.Channel], T]) -> T:
         channel = self._channel()
         try:
             return step(channel)
         except FrameError as error:
-            raise self._unavailable(str(error)) from error
+            raise self._other.unavailable(str(error)) from error
         except (msgspec.ValidationError, msgspec.DecodeError) as error:
             raise LinkProtocolError(f"answer of {self.address.target}", why=str(error)) from error
         except grpc.FutureCancelledError as error:
-            raise self._unavailable(_ENDED) from error
+            raise self._other.unavailable(_ENDED) from error
         except ValueError as error:
             if self._is_open(channel):
                 raise
             # gRPC's word for a channel that another thread found broken, and closed.
-            raise self._unavailable(str(error)) from error
+            raise self._other.unavailable(str(error)) from error
         except grpc.RpcError as error:
             code, details = _status(error)
             if code is grpc.StatusCode.UNAVAILABLE:
@@ -224,7 +243,7 @@ class Link:
 
     def _explain(self, code: grpc.StatusCode, details: str, error: grpc.RpcError) -> NoReturn:
         if code in _TRANSIENT:
-            raise self._unavailable(details) from error
+            raise self._other.unavailable(details) from error
         if code is grpc.StatusCode.UNAUTHENTICATED:
             raise LinkCertificateError(
                 f"{self._other} refuses {self._identity.certificate}",
@@ -233,30 +252,19 @@ class Link:
             ) from error
         if code not in {grpc.StatusCode.FAILED_PRECONDITION, grpc.StatusCode.PERMISSION_DENIED}:
             raise LinkProtocolError(
-                self._other, why=details, remedy="Do both ends run the same version?"
+                str(self._other), why=details, remedy="Do both ends run the same version?"
             ) from error
         try:
             told = msgspec.json.decode(details, type=Refusal)
         except msgspec.DecodeError:
-            raise LinkProtocolError(self._other, why=details) from error
+            raise LinkProtocolError(str(self._other), why=details) from error
         kind = LinkRefusedError if code is grpc.StatusCode.PERMISSION_DENIED else self._errors.get(told.code)
         raise (kind or LinkProtocolError)(told.what, why=told.why, remedy=told.remedy) from error
-
-    def _unavailable(self, why: str) -> LinkUnavailableError:
-        return LinkUnavailableError(
-            self._other,
-            why=why,
-            remedy=(
-                "Does the network let this machine through to there?"
-                if self._peer
-                else "Does `proxy-worker serve` run there, and does the network let this machine through?"
-            ),
-        )
 
     def _channel(self) -> grpc.Channel:
         with self._lock:
             if not self._channels:
-                found, place = self._tried_out()
+                found, place = self._other.met(self._identity, self._networks)
                 self._channels = {self._opened(found, place): 0 for _ in range(self._streams)}
             # The first that is free: calls one after the other needn't wait for more connections to be made.
             channel = min(self._channels, key=self._channels.__getitem__)
@@ -288,73 +296,9 @@ class Link:
             *OPTIONS,
             ("grpc.keepalive_time_ms", _KEEPALIVE_MS),
             ("grpc.enable_retries", 0),
-            ("grpc.ssl_target_name_override", self._peer or self.address.host),
+            ("grpc.ssl_target_name_override", self._other.server_name),
         ]
         return grpc.secure_channel(replace(self.address, host=place).target, credentials, options)
-
-    def _tried_out(self) -> tuple[bytes, str]:
-        """The certificate that the other end shows, PEM, once it is found good and this end's was accepted; and the
-        address that it has been reached at."""
-        context = _context(self._identity)
-        try:
-            connection, place = connect(self.address.host, self.address.port, self._networks)
-            with (
-                connection as plain,
-                context.wrap_socket(plain, server_hostname=self._peer or self.address.host) as wire,
-            ):
-                shown = wire.getpeercert(binary_form=True) or b""
-                if not wire.recv(1):  # HTTP/2's first frame, or why this end's certificate isn't accepted
-                    self._require_own_to_count()
-                    raise self._unavailable(_CLOSED)
-        except (ssl.SSLEOFError, ssl.SSLZeroReturnError) as error:
-            self._require_own_to_count()  # a gateway doesn't say so
-            raise self._unavailable(_CLOSED) from error
-        except ssl.SSLError as error:
-            why = getattr(error, "verify_message", "") or error.reason or str(error)
-            raise LinkCertificateError(
-                f"link to {self.address.target}",
-                why=f"the certificate of one end isn't accepted: {str(why).lower().replace('_', ' ')}",
-                remedy=f"See {self._identity.certificate}, the gateway's own, and both ends' ca.pem.",
-            ) from error
-        except OSError as error:
-            raise self._unavailable(error.strerror or str(error)) from error
-        certificate = x509.load_der_x509_certificate(shown)
-        try:
-            role = peer_of(certificate).role
-        except PeerRefusedError as error:
-            raise LinkCertificateError(f"link to {self.address.target}", why=str(error)) from error
-        if role is not Role.GATEWAY and not self._peer:
-            raise LinkCertificateError(
-                f"link to {self.address.target}", why=f"its certificate is of role {role}, not a gateway's"
-            )
-        return ssl.DER_cert_to_PEM_cert(shown).encode(), place
-
-    def _require_own_to_count(self) -> None:
-        own = x509.load_pem_x509_certificate(self._identity.read()[1])
-        if own.not_valid_after_utc <= datetime.now(UTC):
-            raise LinkCertificateError(
-                f"link to {self.address.target}",
-                why=f"{self._identity.certificate} has expired, on {own.not_valid_after_utc:%Y-%m-%d}",
-                remedy="Make a new one with `scheduler pki renew`.",
-            )
-
-
-def _context(identity: Identity) -> ssl.SSLContext:
-    """TLS that shows this certificate and accepts what the authority certified and hasn't revoked."""
-    identity.read()
-    try:
-        context = ssl.create_default_context(cafile=identity.ca_file)
-        if context.cert_store_stats()["crl"]:
-            context.verify_flags |= ssl.VERIFY_CRL_CHECK_LEAF
-        context.load_cert_chain(identity.certificate, identity.key)
-    except ssl.SSLError as error:
-        raise LinkCertificateError(
-            f"certificate {identity.certificate}",
-            why=f"it, its key or {identity.ca_file} can't be used: {error.reason}",
-        ) from error
-    context.minimum_version = ssl.TLSVersion.TLSv1_3
-    context.set_alpn_protocols(["h2"])
-    return context
 
 
 def payloads(frames: Iterable[bytes]) -> Iterator[memoryview]:

@@ -101,10 +101,11 @@ class StoreWriter(Protocol):
 
 @runtime_checkable
 class Interruptible(Protocol):
-    """An object being written whose `finish` may take long."""
+    """An object being written whose `finish` may take long; or a store whose every call may."""
 
     def give_up(self) -> None:
-        """From any thread: it needn't be finished, and `finish` is to raise soon. Harmless at any time."""
+        """From any thread, and from signals' handlers: it needn't be finished, and is to raise soon if it can't be.
+        Harmless at any time."""
 
 
 class Pace(Protocol):

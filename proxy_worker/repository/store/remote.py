@@ -226,6 +226,10 @@ class RemoteStore:
             answer = self._terms_of(some)
             yield from answer.left_s if answer.hardened else (0.0 for _ in some)
 
+    def give_up(self) -> None:
+        """See `Interruptible`."""
+        self._link.give_up()
+
     def close(self) -> None:
         """End its connections."""
         self._link.close()
