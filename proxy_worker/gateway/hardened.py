@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Final
 
 from proxy_worker.repository.store import Buffer, ObjectNotFoundError
-from proxy_worker.repository.store.local import LocalStore, LocalStoreWriter
+from proxy_worker.repository.store.local import LocalStore
+from proxy_worker.repository.store.local_writer import LocalStoreWriter
 from proxy_worker.warden.client import WardenClient
 from proxy_worker.warden.terms import folder_of, is_lockable
 from proxy_worker.warden.warden import locked

@@ -247,3 +247,22 @@ def test_a_write_that_failed_fails_for_good(store: LocalStore, monkeypatch: pyte
     writer.discard()
     assert not store.exists("packs/ab/one")
     assert list(store.leftovers()) == []
+
+
+def test_a_piece_that_failed_behind_the_writers_back_is_told_by_finish(
+    store: LocalStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_file: int, _data: bytes) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    writer = store.create("packs/ab/one")
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "write", fail)
+        writer.write(bytes(2 << 20))  # handed to the thread that writes
+        for _ in range(2):
+            with pytest.raises(StoreFullError):
+                writer.finish()
+    writer.discard()
+
+    assert not store.exists("packs/ab/one")
+    assert list(store.leftovers()) == []

@@ -11,8 +11,6 @@ nothing: names tell of VMs and runs, and a repository need not be encrypted.
 from __future__ import annotations
 
 import errno
-import fcntl
-import mmap
 import os
 import secrets
 from collections.abc import Iterable, Iterator
@@ -32,18 +30,10 @@ from proxy_worker.repository.store import (
     checked_prefix,
     is_object_name,
 )
+from proxy_worker.repository.store.local_writer import LocalStoreWriter, make_folders
 from proxy_worker.repository.store.tally import RequestTally
 
-_DIRECT_BYTES: Final = 1024 * 1024
-"""Larger objects are written past the page cache, in pieces of this size: packs aren't read soon, and copying them
-to the cache cost more processor time than anything but compression (measured: 3 s for 1.4 GiB, against 0.1 s)."""
-_CACHED_BYTES: Final = 256 * 1024
-"""Larger single writes through the cache cost far more kernel time (measured: 1 MiB pieces took twice as long)."""
 _TEMPORARY: Final = "tmp"
-_FILE_MODE: Final = 0o660
-_FOLDER_MODE: Final = 0o770
-_FOLDER_ATTEMPTS: Final = 16
-"""An object's folder goes with its last object, also while another is about to get its name there."""
 
 
 class LocalStore:
@@ -145,7 +135,7 @@ class LocalStore:
     def prepare(self) -> None:
         """See `Store`: the folder itself, and what shows that it isn't an empty one."""
         with self.errors("create", self.location):
-            _make_folders(self._root / _TEMPORARY)
+            make_folders(self._root / _TEMPORARY)
 
     def require(self) -> None:
         """Raise `StoreMissingError` unless the folder is there, with something in it: an unmounted file system
@@ -213,147 +203,3 @@ class LocalStore:
                         yield name
         except ObjectNotFoundError:
             return
-
-
-class LocalStoreWriter:
-    """A file without a name yet."""
-
-    def __init__(self, store: LocalStore, name: str) -> None:
-        self._store = store
-        self._name = name
-        self._gathered = _page_aligned(_DIRECT_BYTES)
-        self._temporary = store.temporary_path()
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-        with store.errors("write", name):
-            try:
-                self._file = os.open(self._temporary, flags, _FILE_MODE)
-            except FileNotFoundError:
-                store.require()
-                _make_folders(self._temporary.parent)
-                self._file = os.open(self._temporary, flags, _FILE_MODE)
-        self._open = True
-        self._used = 0
-        self._direct = False
-        self._direct_refused = False
-        self._failure: StoreError | None = None
-        """Nobody knows what is in the file after that."""
-
-    def write(self, data: Buffer) -> None:
-        """See `StoreWriter`."""
-        if self._failure:
-            raise self._failure
-        view = memoryview(data)
-        while view:
-            taken = min(len(view), _DIRECT_BYTES - self._used)
-            self._gathered[self._used : self._used + taken] = view[:taken]
-            self._used += taken
-            view = view[taken:]
-            if self._used == _DIRECT_BYTES:
-                with self._writing():
-                    self._set_direct(not self._direct_refused)
-                    self._spill()
-
-    def end(self) -> None:
-        """See `StoreWriter`."""
-
-    def finish(self, *, replace: bool = False) -> bool:
-        """See `StoreWriter`; `replace` takes the name from whatever has it."""
-        if self._failure:
-            raise self._failure
-        path = self._store.path(self._name)
-        with self._writing():
-            self._set_direct(False)
-            self._spill()
-            os.fsync(self._file)
-            try:
-                self._give_name(path, replace=replace)
-                named = True
-            except FileExistsError:
-                named = False
-            self.discard()
-            # Also under a taken name: whoever took it may have been killed before it was durable.
-            _sync_folder(path.parent)
-        return named
-
-    def discard(self) -> None:
-        """See `StoreWriter`."""
-        if self._open:
-            self._open = False
-            os.close(self._file)
-            with suppress(OSError):
-                self._temporary.unlink()
-
-    @contextmanager
-    def _writing(self) -> Iterator[None]:
-        try:
-            with self._store.errors("write", self._name):
-                yield
-        except StoreError as error:
-            self._failure = error
-            raise
-
-    def _spill(self) -> None:
-        """Write what has been gathered."""
-        with memoryview(self._gathered) as gathered:
-            done = 0
-            while done < self._used:
-                end = self._used if self._direct else min(self._used, done + _CACHED_BYTES)
-                try:
-                    done += os.write(self._file, gathered[done:end])
-                except OSError as error:
-                    if error.errno != errno.EINVAL or not self._direct:
-                        raise
-                    # The file system takes none after all, or only part of the last piece had room.
-                    self._direct_refused = True
-                    self._set_direct(False)
-        self._used = 0
-
-    def _set_direct(self, direct: bool) -> None:
-        if direct == self._direct:
-            return
-        flags = fcntl.fcntl(self._file, fcntl.F_GETFL)
-        try:
-            fcntl.fcntl(self._file, fcntl.F_SETFL, flags ^ os.O_DIRECT)
-            self._direct = direct
-        except OSError:  # some file systems have no direct I/O
-            if not direct:
-                raise
-            self._direct_refused = True
-
-    def _give_name(self, path: Path, *, replace: bool) -> None:
-        give = os.replace if replace else os.link
-        for _ in range(_FOLDER_ATTEMPTS):
-            try:
-                give(self._temporary, path)
-            except FileNotFoundError:
-                with suppress(FileNotFoundError):
-                    _make_folders(path.parent)
-            else:
-                return
-        give(self._temporary, path)
-
-
-def _page_aligned(size_bytes: int) -> mmap.mmap:
-    """Memory as direct I/O wants it; raises `MemoryError`, where `mmap` raises `OSError`."""
-    try:
-        return mmap.mmap(-1, size_bytes)
-    except OSError as error:
-        raise MemoryError(f"no {size_bytes} bytes for a buffer") from error
-
-
-def _make_folders(folder: Path) -> None:
-    """mkdir -p, each new folder durable in its parent."""
-    if folder.is_dir():
-        return
-    _make_folders(folder.parent)
-    with suppress(FileExistsError):
-        folder.mkdir(_FOLDER_MODE)
-    _sync_folder(folder.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    file = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(file)
-    finally:
-        os.close(file)
