@@ -16,7 +16,7 @@ from proxy_worker.repository.credentials import Credential, make_key_file
 from proxy_worker.repository.damage import load_damage
 from proxy_worker.repository.fragments import decode_fragment, fragment_name
 from proxy_worker.repository.index import fragments_in
-from proxy_worker.repository.pack_layout import ChunkKind, pack_name
+from proxy_worker.repository.pack_layout import HEADER_BYTES, ChunkKind, pack_name
 from proxy_worker.repository.pack_scan import pack_ids
 from proxy_worker.repository.packs import read_footer, read_table
 from proxy_worker.repository.proving import ProofReport, ProofSettings, prove
@@ -92,7 +92,8 @@ def offset_of(folder: Path, kind: ChunkKind, *, among: set[str] | None = None) -
 
 
 def kept_ranges(folder: Path, *, described_twice: set[str]) -> dict[str, list[range]]:
-    """What isn't to be hit, by pack: maps, of whose two copies one has been, and tables whose fragment may be."""
+    """What isn't to be hit, by pack: maps, of whose two copies one has been, and, where its fragment may be, what
+    tells of the pack: its header and its end."""
     kept: dict[str, list[range]] = {}
     with opened(folder) as repository:
         store, sealer = repository.access.store, repository.access.sealer
@@ -109,7 +110,7 @@ def kept_ranges(folder: Path, *, described_twice: set[str]) -> dict[str, list[ra
                 if chunk.kind == ChunkKind.MAP
             ]
             if pack_id not in whole:
-                kept[pack_name(pack_id)].append(range(footer.table_offset, footer.size_bytes))
+                kept[pack_name(pack_id)] += [range(HEADER_BYTES), range(footer.table_offset, footer.size_bytes)]
     return kept
 
 
