@@ -38,7 +38,7 @@ def main() -> int:
     )
     rounds = []
     for number in range(options.rounds):
-        figures = measure_round(contenders, disks, work, compare=number == 0)
+        figures = measure_round(contenders, disks, work)
         if not options.no_fleet:
             figures |= fleet.measure(disks, work / "fleet")
         rounds.append(figures)

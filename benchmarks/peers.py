@@ -130,10 +130,8 @@ class Restic:
     def back_up(self, disk: Path) -> Measured:
         return self._run("backup", disk)
 
-    def restore(self, *, sparse: bool = False) -> Measured:
+    def restore(self, target: Path, *, sparse: bool = False) -> Measured:
         """By default the whole file is written; to a sparse one is restic's fastest way."""
-        target = self.work / "restored"
-        shutil.rmtree(target, ignore_errors=True)
         return self._run("restore", "latest", *(["--sparse"] if sparse else []), "--target", target)
 
     def check(self) -> Measured:

@@ -13,6 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 SAMPLE_EVERY_S = 0.02
+SETTLE_S = 10.0
+"""How long the disk is left alone before whoever writes a whole repository or disk to it. Disks of rented machines,
+and SSDs, write faster for a while after a rest, and slower once that credit is spent: without one, each would pay
+for what the one before it has written. `os.sync` alone waits for the data, not for the credit."""
 
 
 class CommandFailedError(Exception):
@@ -55,6 +59,12 @@ def run(command: Sequence[str | Path], *, environment: Mapping[str, str] | None 
         raise CommandFailedError(f"{' '.join(arguments)} exited with {process.returncode}:\n{output[-2000:]}")
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     return Measured(wall, cpu, peak.bytes, output)
+
+
+def rest() -> None:
+    """Have everything written, and let the disk rest."""
+    os.sync()
+    time.sleep(SETTLE_S)
 
 
 class _Peak(threading.Thread):

@@ -12,12 +12,14 @@ import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from benchmarks.export_reads import WrongContentError, read_at_random
 from benchmarks.many_points import POINTS, make_ours, make_restics, remember_yesterday
 from benchmarks.peers import PeerMissingError, Restic
 from benchmarks.process import CommandFailedError, Measured
+from benchmarks.restores import measure_restores
 from benchmarks.rounds import warm_folder
 from benchmarks.rows import REPOSITORY_ROWS, judge
 from benchmarks.second_day import ReferenceDisks, prepare
@@ -74,7 +76,7 @@ def main() -> int:
     _make(restic, ours, many, disks)
     rounds = []
     for number in range(options.rounds):
-        figures = _measure(restic, ours, disks, work, compare=number == 0)
+        figures = _measure(restic, ours, disks, work)
         figures |= _measure_many(many, check=number == 0)
         rounds.append(figures)
         brief = ", ".join(f"{k} {v:.1f}" for k, v in figures.items() if "cpu" not in k and "peak" not in k)
@@ -106,21 +108,12 @@ def _emptied(folder: Path) -> None:
     folder.mkdir(parents=True)
 
 
-def _measure(
-    restic: Restic, ours: Repository, disks: ReferenceDisks, work: Path, *, compare: bool
-) -> dict[str, float]:
+def _measure(restic: Restic, ours: Repository, disks: ReferenceDisks, work: Path) -> dict[str, float]:
     """What is done with the repositories of the reference disk, all read from memory."""
     figures: dict[str, float] = {}
     for repository in (restic, ours):
         warm_folder(repository.folder)
-    _note(figures, "restic_restore", restic.restore())
-    _note(figures, "restic_sparse_restore", restic.restore(sparse=True))
-    restored = work / "restored.raw"
-    _note(figures, "restore", ours.restore(restored))
-    if compare:
-        subprocess.run(["cmp", str(restored), str(disks.second)], check=True)
-    restored.unlink()
-    shutil.rmtree(restic.work / "restored")
+    measure_restores(ours, restic, disks.second, work, partial(_note, figures))
     for repository in (restic, ours):
         warm_folder(repository.folder)
     _note(figures, "restic_check", restic.check())

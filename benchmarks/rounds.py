@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,16 +11,12 @@ from typing import ParamSpec, TypeVar
 
 from benchmarks.bound import bound_s
 from benchmarks.peers import Borg, Restic
-from benchmarks.process import Measured
+from benchmarks.process import Measured, rest
+from benchmarks.restores import measure_restores
 from benchmarks.second_day import ReferenceDisks
 from benchmarks.standalone import Repository
 
 BLOCK_BYTES = 256 << 10
-SETTLE_S = 10.0
-"""How long the disk is left alone before whoever writes a whole repository or disk to it. Disks of rented machines,
-and SSDs, write faster for a while after a rest, and slower once that credit is spent: without one, each would pay
-for what the one before it has written. `os.sync` alone waits for the data, not for the credit."""
-
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -51,9 +45,8 @@ def warm_folder(folder: Path) -> None:
 
 
 def rested(write: Callable[P, T], *arguments: P.args, **options: P.kwargs) -> T:
-    """Have everything written, let the disk rest, then write."""
-    os.sync()
-    time.sleep(SETTLE_S)
+    """Let the disk rest, then write."""
+    rest()
     return write(*arguments, **options)
 
 
@@ -65,8 +58,8 @@ def touched_block_bytes(areas: Path) -> int:
     return len(blocks) * BLOCK_BYTES
 
 
-def measure_round(contenders: Contenders, disks: ReferenceDisks, work: Path, *, compare: bool) -> dict[str, float]:
-    """Measure everything once. With `compare`, also check that restored disks equal their originals."""
+def measure_round(contenders: Contenders, disks: ReferenceDisks, work: Path) -> dict[str, float]:
+    """Measure everything once, and check that the restored disk equals its original."""
     figures: dict[str, float] = {}
 
     def note(name: str, measured: Measured) -> None:
@@ -105,14 +98,9 @@ def measure_round(contenders: Contenders, disks: ReferenceDisks, work: Path, *, 
     figures["areas_read_bytes"] = report["read_bytes"]
     figures["touched_bytes"] = touched_block_bytes(disks.areas)
 
-    if restic:
-        warm_folder(restic.folder)
-        note("restic_restore", rested(restic.restore))
-        note("restic_sparse_restore", rested(restic.restore, sparse=True))
-    warm_folder(ours.folder)
-    note("restore", rested(ours.restore, work / "restored.raw"))
-    if compare:
-        subprocess.run(["cmp", str(work / "restored.raw"), str(disks.second)], check=True)
+    for folder in (ours.folder, *([restic.folder] if restic else [])):
+        warm_folder(folder)
+    measure_restores(ours, restic, disks.second, work, note)
     if restic:
         warm_folder(restic.folder)
         note("restic_check", restic.check())

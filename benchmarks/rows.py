@@ -56,14 +56,17 @@ def _value(name: str, limit: float, unit: str, of: str, scale: float = 1.0, *, a
 
 
 def _restore(limit: float) -> Row:
-    return _ratio("restore: time / restic", limit, "restore_s", "restic_restore_s")
+    return _ratio("restore to memory: time / restic", limit, "restore_s", "restic_restore_s")
 
 
 def _check(limit: float) -> Row:
     return _ratio("check of everything: time / restic", limit, "check_s", "restic_check_s")
 
 
-_RESTORE_SPARSE = _told("restore: time / restic --sparse", "restore_s", "restic_sparse_restore_s")
+_RESTORES = (
+    _told("restore to memory: time / restic --sparse", "restore_s", "restic_sparse_restore_s"),
+    _told("restore to a disk, durable: time / restic", "durable_restore_s", "restic_durable_restore_s"),
+)
 
 ROWS: tuple[Row, ...] = (
     _ratio("full backup, optimal: time / restic", 0.30, "full_s", "restic_full_s"),
@@ -75,7 +78,7 @@ ROWS: tuple[Row, ...] = (
     _ratio("incremental by areas: read / touched blocks", 1.10, "areas_read_bytes", "touched_bytes"),
     _ratio("incremental by areas: 64 GiB / 4 GiB disk", 1.50, "wide_areas_s", "areas_s"),
     _restore(0.55),
-    _RESTORE_SPARSE,
+    *_RESTORES,
     _check(0.40),
     _value("peak anonymous memory, 4 GiB disk", MEMORY_LIMIT_MIB, "MiB", "full_peak_bytes", 1 / MIB),
     _value("peak anonymous memory, 64 GiB disk", MEMORY_LIMIT_MIB, "MiB", "wide_peak_bytes", 1 / MIB),
@@ -87,7 +90,7 @@ ROWS: tuple[Row, ...] = (
 REPOSITORY_ROWS: tuple[Row, ...] = (
     _check(0.33),
     _restore(0.45),
-    _RESTORE_SPARSE,
+    *_RESTORES,
     _ratio("collection, 1,000 points: time / restic prune", 0.20, "collect_s", "restic_prune_s"),
     _told("the first collection: time / restic prune", "first_collect_s", "restic_prune_s"),
     _value("collection, 1,000 points: peak anonymous memory", 300.0, "MiB", "collect_peak_bytes", 1 / MIB),
