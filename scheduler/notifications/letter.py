@@ -38,7 +38,8 @@ class Letter:
         mark = "test: " if self.test else ""
         if report.severity is Severity.SUCCESS:
             took = f", {duration(report.duration_seconds)}" if report.duration_seconds is not None else ""
-            rest = f"{plural(len(report.vms), 'VM')}, {size(report.stored_bytes)} stored{took}"
+            what = plural(len(report.vms), report.kind.unit)
+            rest = f"{what} {report.kind.done}, {size(report.stored_bytes)} {report.kind.delivered}{took}"
         else:
             rest = report.reason or next(iter((*report.errors, *report.warnings)), "see the report")
         state = "succeeded with warnings" if self._only_warned else report.state

@@ -17,6 +17,7 @@ from proxy_worker.contract.outcome import AttemptOutcome, StageTimes
 from proxy_worker.contract.requests import StoreRequests
 from scheduler.reports.shown import Moment, Rate, Seconds, Shown
 from scheduler.state.models import DiskTask, Run, RunState, VmRun
+from scheduler.state.run_kind import RunKind
 
 
 class Severity(StrEnum):
@@ -100,9 +101,13 @@ class RunReport(Shown):
     severity: Severity
     reason: str | None
     trigger: str
+    kind: RunKind = RunKind.BACKUP
     repository: str
+    """Empty for a replication, and for a failback."""
+    target: str | None = None
+    """The datastore that a replication wrote to; None for other runs."""
     copied_from: str | None = None
-    """The repository that was copied from; None: VMs were backed up."""
+    """The repository that was copied from; None: it is no copy."""
     created: Moment
     started: Moment | None
     ended: Moment | None
@@ -125,9 +130,14 @@ class RunReport(Shown):
     disks: tuple[DiskReport, ...]
 
     @property
-    def done(self) -> str:
-        """What was done with disks."""
-        return "backed up" if self.copied_from is None else "copied"
+    def way(self) -> str:
+        """Where it all went, and a copy's from where."""
+        if self.target is not None:
+            return f"to datastore {self.target}"
+        if not self.repository:
+            return "to the originals"
+        source = f"from repository {self.copied_from} " if self.copied_from is not None else ""
+        return f"{source}to repository {self.repository}"
 
     def vms_in(self, state: str) -> int:
         """How many VMs ended so."""
@@ -141,7 +151,8 @@ def run_report(session: Session, run: Run) -> RunReport:
     tasks = session.scalars(select(DiskTask).where(DiskTask.run_id == run.id).order_by(DiskTask.disk_key)).all()
     disks = {task.id: _disk(names[task.vm_run_id], task) for task in tasks}
     by_vm = {vm_run.id: [task for task in tasks if task.vm_run_id == vm_run.id] for vm_run in vm_runs}
-    vms = tuple(_vm(vm_run, by_vm[vm_run.id]) for vm_run in vm_runs)
+    kind = RunKind.of(run)
+    vms = tuple(_vm(vm_run, by_vm[vm_run.id], kind) for vm_run in vm_runs)
     stored = [disks[task.id] for task in tasks if task.result is not None]
     size_bytes = sum(disk.size_bytes or 0 for disk in stored)
     duration = run.ended_at - run.started_at if run.ended_at is not None and run.started_at is not None else None
@@ -153,7 +164,9 @@ def run_report(session: Session, run: Run) -> RunReport:
         severity=severity_of(run.state, warned=bool(warnings)),
         reason=run.reason,
         trigger=run.trigger.value,
+        kind=kind,
         repository=run.repository,
+        target=run.replica.datastore if run.replica is not None and kind is RunKind.REPLICATION else None,
         copied_from=run.copy_from.repository if run.copy_from is not None else None,
         created=run.created_at,
         started=run.started_at,
@@ -240,7 +253,7 @@ def _attempts(task: DiskTask) -> Iterable[AttemptReport]:
         )
 
 
-def _vm(vm_run: VmRun, tasks: list[DiskTask]) -> VmReport:
+def _vm(vm_run: VmRun, tasks: list[DiskTask], kind: RunKind) -> VmReport:
     reports = [task.result.report for task in tasks if task.result is not None]
     queued = min((task.queued_at for task in tasks if task.queued_at is not None), default=None)
     moved = max((task.ended_at for task in tasks if task.ended_at is not None), default=None)
@@ -248,7 +261,7 @@ def _vm(vm_run: VmRun, tasks: list[DiskTask]) -> VmReport:
     return VmReport(
         vm=vm_run.name,
         state=vm_run.state.value,
-        point=vm_run.repository_run if succeeded else None,
+        point=vm_run.repository_run if succeeded and kind is not RunKind.FAILBACK else None,
         reason=vm_run.reason,
         warning=vm_run.warning,
         disks=len(tasks),

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 from scheduler.reports.figures import duration, moment, plural, rate, ratio, share, size
-from scheduler.reports.run_report import RunReport, VmReport
+from scheduler.reports.run_report import RunReport
 from scheduler.reports.timeline import Lane, lanes, time_shares
 
 TIMELINE_COLUMNS = 56
@@ -16,30 +16,32 @@ _EMPTY, _BUSY, _LOST = "·", "█", "░"
 def plain(report: RunReport) -> str:
     """The whole report, lines short enough for a terminal of 80 columns as far as names allow."""
     parts = [list(_head(report)), list(_figures(report)), list(_timeline(report)), list(_time(report))]
-    parts.append(list(_vms(report.vms)))
+    parts.append(list(_vms(report)))
     return "\n\n".join("\n".join(lines) for lines in parts if lines) + "\n"
 
 
 def _head(report: RunReport) -> Iterator[str]:
     yield f"{report.job}: {report.state}" + (f": {report.reason}" if report.reason else "")
-    yield f"run {report.run}, {moment(report.started)} to {moment(report.ended)} ({report.trigger})"
+    yield f"run {report.run} {report.way}"
+    yield f"{moment(report.started)} to {moment(report.ended)} ({report.trigger})"
     yield from (f"error: {line}" for line in report.errors)
     yield from (f"warning: {line}" for line in report.warnings)
 
 
 def _figures(report: RunReport) -> Iterator[str]:
+    kind = report.kind
     figures = (
         ("took", duration(report.duration_seconds)),
-        ("VMs with a restore point", f"{report.vms_in('succeeded')} of {len(report.vms)}"),
-        (f"disks {report.done}", size(report.size_bytes)),
+        (f"{kind.unit}s {kind.done}", f"{report.vms_in('succeeded')} of {len(report.vms)}"),
+        (f"disks {kind.done}", size(report.size_bytes)),
         ("read", size(report.read_bytes)),
         ("unchanged", size(report.unchanged_bytes)),
-        ("already stored", size(report.duplicate_bytes)),
-        ("stored", f"{size(report.stored_bytes)} ({ratio(report.size_bytes, report.stored_bytes)})"),
+        *([("already stored", size(report.duplicate_bytes))] if kind.to_repository else []),
+        (kind.delivered, f"{size(report.stored_bytes)} ({ratio(report.size_bytes, report.stored_bytes)})"),
         ("rate", rate(report.rate)),
         ("bottleneck", report.bottleneck or "-"),
         *((("requests", str(report.requests)),) if report.requests is not None else ()),
-        *((("replicated", ways),) if (ways := _ways(report)) else ()),
+        *((("ways", ways),) if (ways := _ways(report)) else ()),
     )
     width = max(len(name) for name, _ in figures)
     yield from (f"{name:{width}}  {value}" for name, value in figures)
@@ -88,8 +90,8 @@ def _time(report: RunReport) -> Iterator[str]:
         yield from (f"  {one.name:12}  {duration(one.seconds)} ({share(one.seconds, total)})" for one in shares)
 
 
-def _vms(vms: Iterable[VmReport]) -> Iterator[str]:
-    rows = [("VM", "STATE", "DISKS", "SIZE", "STORED", "TIME", "RESTORE POINT")]
+def _vms(report: RunReport) -> Iterator[str]:
+    rows = [("VM", "STATE", "DISKS", "SIZE", report.kind.delivered.upper(), "TIME", "RESTORE POINT")]
     rows += [
         (
             vm.vm,
@@ -100,7 +102,7 @@ def _vms(vms: Iterable[VmReport]) -> Iterator[str]:
             duration(vm.duration_seconds),
             vm.point or vm.reason or "-",
         )
-        for vm in vms
+        for vm in report.vms
     ]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]) - 1)]
     for row in rows:

@@ -17,6 +17,7 @@ from scheduler.runs.thawing_storage import thaw_storage
 from scheduler.runs.warnings import warn
 from scheduler.state.errors import NoSuchRepositoryError
 from scheduler.state.models import DiskTask, DiskTaskState, Replica, Repository, Run, RunState, VmRun, VmRunState
+from scheduler.state.run_kind import RunKind
 
 logger = logging.getLogger(__name__)
 
@@ -82,29 +83,19 @@ def settle_run(journal: Journal, run: Run) -> None:
         return
     total, succeeded = counts.total(), counts[VmRunState.SUCCEEDED]
     run.ended_at = journal.now
-    copies = run.copy_from is not None
-    what, done, every = _words(run)
-    if succeeded == total and (total or copies):
+    kind = RunKind.of(run)
+    if succeeded == total and (total or kind is RunKind.COPY):
         run.state = RunState.SUCCEEDED
         run.reason = None if total else f"nothing to copy: repository {run.repository} lacks none of them"
     elif run.cancel_requested:
-        run.state, run.reason = RunState.CANCELLED, f"{succeeded} of {total} {what} were {done} by then"
+        run.state, run.reason = RunState.CANCELLED, f"{succeeded} of {total} {kind.unit}s were {kind.done} by then"
     elif succeeded:
-        run.state, run.reason = RunState.PARTLY_FAILED, f"{total - succeeded} of {total} {what} failed"
+        run.state, run.reason = RunState.PARTLY_FAILED, f"{total - succeeded} of {total} {kind.unit}s failed"
     else:
         run.state = RunState.FAILED
-        run.reason = every if total else "the job names no VM"
+        run.reason = f"no {kind.unit} was {kind.done}" if total else "the job names no VM"
     ended = f"{run.state}: {run.reason}" if run.reason else run.state
     logger.info("run %s of job %s: %s", run.id, run.job, ended, extra={"run": run.id, "job": run.job})
-
-
-def _words(run: Run) -> tuple[str, str, str]:
-    """Of what a run has several, what was done with them, and what to say when it was done with none."""
-    if run.copy_from is not None:
-        return "restore points", "copied", "nothing could be copied"
-    if run.failback_of is not None:
-        return "VMs", "brought back", "nothing was brought back"
-    return "VMs", "backed up" if run.replica is None else "replicated", "every VM failed"
 
 
 def _forget_areas(journal: Journal, vm_run: VmRun) -> None:

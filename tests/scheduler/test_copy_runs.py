@@ -280,7 +280,7 @@ def test_a_disk_that_fails_is_tried_again_and_a_retried_run_copies_under_another
     service = copies.world.start()
     run_id = copies.ask()
     copies.world.turn_until(service, lambda: copies.ended(run_id))
-    assert copies.outcome(run_id) == (RunState.FAILED, "nothing could be copied")
+    assert copies.outcome(run_id) == (RunState.FAILED, "no restore point was copied")
     assert copies.second.tombstones == {("id-web01", "web01-1")}
 
     with copies.state.write() as session:

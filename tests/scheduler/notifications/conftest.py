@@ -47,7 +47,7 @@ def end_run(
                 job="nightly",
                 trigger=RunTrigger.SCHEDULE,
                 state=ended,
-                reason="every VM failed" if failed else None,
+                reason="no VM was backed up" if failed else None,
                 created_at=NOW,
                 started_at=NOW,
                 ended_at=NOW + 63,

@@ -43,7 +43,7 @@ def test_a_webhook_gets_the_report_as_json(endpoint: Endpoint, letter: Letter, t
     headers, body = endpoint.requests.get(timeout=10)
     told = json.loads(body)
     assert (told["event"], told["delivery"], told["notification"]) == ("run.ended", "delivery-1", "admins")
-    assert told["subject"] == "[proxyfleet] nightly succeeded: 1 VM, 0 B stored, 1 min 3 s"
+    assert told["subject"] == "[proxyfleet] nightly succeeded: 1 VM backed up, 0 B stored, 1 min 3 s"
     assert told["report"]["run"] == "run-1"
     assert told["report"]["ended"] == "2026-11-18T11:07:43Z"
     assert [vm["vm"] for vm in told["report"]["vms"]] == ["web01 <b>"]

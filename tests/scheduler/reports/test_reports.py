@@ -16,6 +16,7 @@ from scheduler.reports.html import mail, page
 from scheduler.reports.run_report import AttemptReport, DiskReport, RunReport, Severity, VmReport
 from scheduler.reports.text import plain
 from scheduler.reports.timeline import lanes, pace, time_shares
+from scheduler.state.run_kind import RunKind
 
 NOW = 1_795_000_000.0
 MIB = 1 << 20
@@ -180,6 +181,31 @@ def test_the_text_says_the_same_in_lines_for_terminals(told: RunReport) -> None:
         assert line in text
     assert re.search(r"proxy-1 +█+·*█+ +2 disks", text)
     assert re.search(r"waiting +15 s \(11%\)", text)
+
+
+KINDS: list[tuple[dict[str, object], list[str]]] = [
+    ({"kind": RunKind.BACKUP}, ["VMs backed up", "to repository main"]),
+    (
+        {"kind": RunKind.COPY, "copied_from": "near"},
+        ["restore points copied", "from repository near to repository main"],
+    ),
+    ({"kind": RunKind.REPLICATION, "repository": "", "target": "ds-7"}, ["VMs replicated", "to datastore ds-7"]),
+    ({"kind": RunKind.FAILBACK, "repository": ""}, ["VMs brought back", "to the originals"]),
+]
+
+
+@pytest.mark.parametrize(("changes", "said"), KINDS)
+@pytest.mark.parametrize("write", [page, mail, plain])
+def test_a_run_is_told_in_the_words_for_what_it_does(
+    told: RunReport, write: Callable[[RunReport], str], changes: dict[str, object], said: list[str]
+) -> None:
+    text = write(told.model_copy(update=changes))
+    assert [words for words in said if words not in text] == []
+    kind = changes["kind"]
+    others = {one.done for one in RunKind if one is not kind}
+    assert [words for words in others if re.search(rf"(disks|VMs|points) {words}", text)] == []
+    assert ("already" in text) == (write is not mail and kind in {RunKind.BACKUP, RunKind.COPY})
+    assert ("repository" in text) == (kind in {RunKind.BACKUP, RunKind.COPY})
 
 
 def test_a_run_in_which_no_proxy_had_anything_has_no_picture() -> None:
