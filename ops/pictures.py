@@ -53,7 +53,7 @@ MACHINES = [
 PROXIES = (ProxyPlace("proxy-1", "primary", "ds"), ProxyPlace("proxy-2", "primary", "ds"))
 PATIENCE_S = 300
 STATUS_COLUMNS, STATUS_LINES = 108, 30
-FLOWER_SIZE = (1760, 1000)
+FLOWER_SIZE = (1960, 1000)
 PAGE_COLUMNS = 1240
 
 

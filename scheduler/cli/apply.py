@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 from rich.text import Text
 
+from scheduler.cli.absent_proxies import warn_of_absent_proxies
 from scheduler.cli.opening import opened_state
 from scheduler.cli.printing import console, note, print_json
 from scheduler.fleet.changes import Action, Change
@@ -41,6 +42,7 @@ def apply(
     fleet = read_fleet(file)
     for warning in warnings_of(fleet):
         note(f"warning: {warning}")
+    warn_of_absent_proxies(fleet)
     with opened_state(migrate=True) as state, state.write() as session:
         changes = apply_fleet(session, fleet, dry_run=dry_run)
     if as_json:

@@ -8,6 +8,7 @@ import typer
 from rich.text import Text
 
 from scheduler.cli import completion
+from scheduler.cli.absent_proxies import warn_of_absent_proxies
 from scheduler.cli.arguments import AsJson, JobName, RepositoryName, WindowZone, window_of
 from scheduler.cli.opening import opened_state
 from scheduler.cli.printing import facts, note, print_json, show_rows
@@ -159,6 +160,8 @@ def job(
     _require_change(keys)
     with opened_state() as state, state.write() as session:
         amend(session, "job", name, keys)
+        changed = stored_fleet(session)
+    warn_of_absent_proxies(changed, f"job {name!r}")
     note(f"Job {name} is changed.")
 
 
@@ -174,6 +177,8 @@ def repository(name: RepositoryName, preferred: Preferred = None) -> None:
     _require_change(keys)
     with opened_state() as state, state.write() as session:
         amend(session, "repository", name, keys)
+        changed = stored_fleet(session)
+    warn_of_absent_proxies(changed, f"repository {name!r}")
     note(f"Repository {name} is changed.")
 
 

@@ -10,6 +10,7 @@ from sqlalchemy import select
 
 from proxy_worker.contract.names import CompressionLevel, Quiesce
 from scheduler.cli import completion
+from scheduler.cli.absent_proxies import warn_of_absent_proxies
 from scheduler.cli.arguments import AsJson, JobName
 from scheduler.cli.finding import find_job, find_repository
 from scheduler.cli.job_options import (
@@ -55,6 +56,7 @@ from scheduler.cli.printing import show as print_view
 from scheduler.cli.run_outcome import follow, read_run
 from scheduler.fleet.editing import declare, withdraw
 from scheduler.fleet.models import ModeChoice
+from scheduler.fleet.stored import stored_fleet
 from scheduler.state.asking import active_run, ask_for_run, ask_to_cancel
 from scheduler.state.declared import JobKind, Priority
 from scheduler.state.errors import RunEndedError
@@ -192,6 +194,8 @@ def create(
             find_repository(session, repository)
         declare(session, "job", declared)
         shown = job_as_json(session, find_job(session, name))
+        fleet = stored_fleet(session)
+    warn_of_absent_proxies(fleet, f"job {name!r}")
     if as_json:
         print_json(shown)
     else:

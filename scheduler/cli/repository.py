@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 from proxy_worker.ledger import FleetView
 from proxy_worker.program.units import size
 from scheduler.cli import completion
+from scheduler.cli.absent_proxies import warn_of_absent_proxies
 from scheduler.cli.arguments import AsJson, RepositoryName
 from scheduler.cli.finding import find_repository
 from scheduler.cli.live import LedgerWindow, Live
@@ -23,6 +24,7 @@ from scheduler.cli.repository_images import export_image, import_images
 from scheduler.cli.upkeep import follow, read_upkeep, upkeep_record
 from scheduler.dispatch.fleet import stands_at
 from scheduler.fleet.editing import declare
+from scheduler.fleet.stored import stored_fleet
 from scheduler.state.asking import ask_for_upkeep
 from scheduler.state.models import Point, Repository, Request, RequestKind
 from scheduler.state.proven import damaged_points, proof_figures
@@ -92,6 +94,8 @@ def add(
     }
     with opened_state(migrate=True) as state, state.write() as session:
         declare(session, "repository", keys)
+        fleet = stored_fleet(session)
+    warn_of_absent_proxies(fleet, f"repository {name!r}")
     note(f"Added repository {name}. `scheduler repository rescan {name}` reads which restore points it holds.")
 
 

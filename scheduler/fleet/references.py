@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import fnmatch
 from collections import Counter
 from collections.abc import Collection, Iterator
 
@@ -17,22 +18,34 @@ def problems_of(fleet: Fleet) -> list[str]:
 
 
 def warnings_of(fleet: Fleet) -> list[str]:
-    """What is allowed and perhaps not meant: naming a proxy that isn't declared, as proxies register themselves,
-    and a hardened repository without upkeep."""
-    declared = declarations(fleet, "proxy")
-    unkept = [
+    """What is allowed and perhaps not meant: a hardened repository without upkeep."""
+    return [
         f"repository {repository.name!r} is hardened and has no 'collect': each backup then looks up and renews "
         "all that its restore point needs"
         for repository in fleet.repository
         if repository.hardened and repository.collect is None
     ]
-    undeclared = [
-        f"repository {repository.name!r}: proxy {name!r} is not declared; it counts once one of that name registers"
-        for repository in fleet.repository
-        for name in repository.proxies or ()
-        if name not in declared and not {"*", "?"}.intersection(name)
+
+
+def absent_proxies(fleet: Fleet, registered: Collection[str] = ()) -> list[str]:
+    """Names and patterns that fit no proxy, declared or `registered`: allowed, as proxies may join at any time."""
+    there = {*declarations(fleet, "proxy"), *registered}
+    return [
+        f"{where}: no proxy {wanted!r} is declared or has registered; it counts once one does"
+        for where, patterns in _named_proxies(fleet)
+        for wanted in patterns
+        if not fnmatch.filter(there, wanted)
     ]
-    return [*undeclared, *unkept]
+
+
+def _named_proxies(fleet: Fleet) -> Iterator[tuple[str, Collection[str]]]:
+    for kind, named in (("repository", fleet.repository), ("job", fleet.job)):
+        for declared in named:
+            yield f"{kind} {declared.name!r}, key 'proxies'", declared.proxies or ()
+            yield f"{kind} {declared.name!r}, key 'preferred_proxies'", declared.preferred_proxies
+    for job in fleet.job:
+        if job.replica is not None:
+            yield f"job {job.name!r}, key 'replica.proxies'", job.replica.proxies or ()
 
 
 def _duplicates(fleet: Fleet) -> Iterator[str]:

@@ -9,7 +9,7 @@ import pytest
 
 from scheduler.fleet.models import Fleet, ModeChoice
 from scheduler.fleet.reading import FleetFileError, NoSuchFleetFileError, parse_fleet, read_fleet
-from scheduler.fleet.references import warnings_of
+from scheduler.fleet.references import absent_proxies, warnings_of
 
 COMPLETE = """
 [[site]]
@@ -216,10 +216,23 @@ def test_a_disk_declared_twice_is_a_problem() -> None:
     assert "vm 'db01': disk 'scsi0:0' declared 2 times" in problem_of(text)
 
 
-def test_an_undeclared_proxy_of_a_repository_is_only_a_warning() -> None:
-    fleet = parse_fleet(COMPLETE.replace('credential = "main"', 'credential = "main"\nproxies = ["server"]'), "x")
-    assert warnings_of(fleet) == [
-        "repository 'main': proxy 'server' is not declared; it counts once one of that name registers"
+def test_names_and_patterns_that_fit_no_proxy_are_told_and_allowed() -> None:
+    named = COMPLETE.replace('credential = "main"', 'credential = "main"\nproxies = ["server", "proxy-*"]')
+    named += """
+        [[job]]
+        name = "away"
+        kind = "replication"
+        vms = ["web*"]
+        proxies = ["proxy-1", "proxy-9"]
+        preferred_proxies = ["rack7-*"]
+        replica = { datastore = "ds1", proxies = ["remote-*"] }
+    """
+    fleet = parse_fleet(named, "x")
+    told = "is declared or has registered; it counts once one does"
+    assert absent_proxies(fleet, registered=["rack7-1"]) == [
+        f"repository 'main', key 'proxies': no proxy 'server' {told}",
+        f"job 'away', key 'proxies': no proxy 'proxy-9' {told}",
+        f"job 'away', key 'replica.proxies': no proxy 'remote-*' {told}",
     ]
 
 
