@@ -197,11 +197,15 @@ class HurtFleet(LiveFleet):
 
     def starve(self, proxy: str) -> list[psutil.Process]:
         """Give a proxy's pool processes no more memory than they have; returns what `feed` takes."""
-        main = self.main_process(proxy)
-        pool = [process for process in self.processes(proxy)[1:] if process.ppid() == main]
+        pool = self.pool(proxy)
         for process in pool:
             _limit_memory(process, process.memory_info().vms + 4 * MIB)
         return pool
+
+    def pool(self, proxy: str) -> list[psutil.Process]:
+        """The processes that a proxy works in."""
+        main = self.main_process(proxy)
+        return [process for process in self.processes(proxy)[1:] if process.ppid() == main]
 
     def feed(self, starved: Sequence[psutil.Process]) -> None:
         """Let them have memory again."""

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 from ops.demo.machines import MIB
 from proxy_worker.contract.versions import CONTRACT_VERSION, OLDEST_SERVED
 from scheduler.state.models import RunState
+from tests.simulators.memory_group import memory_group
 from tests.surviving.fleet import HurtFleet
 from tests.system.live_fleet import wait_until
 
@@ -86,6 +88,25 @@ def test_a_process_that_gets_no_memory_fails_by_name_and_the_disk_is_done(fleet:
     assert ended is RunState.SUCCEEDED
     assert "has no memory left for it" in fleet.log("proxy-2")
     assert "Traceback" not in fleet.log("proxy-2")
+    fleet.assert_safe()
+
+
+def test_a_process_that_the_kernel_kills_for_its_memory_is_named_and_the_disk_is_done(
+    fleet: HurtFleet, tmp_path: Path
+) -> None:
+    def killed_in_a_run() -> bool:
+        run = fleet.start_run()
+        assert fleet.end_run(run) is RunState.SUCCEEDED
+        notes = [attempt.note for disk in fleet.disks_of(run) for attempt in disk.history]
+        return any("SIGKILL" in note and "the kernel has just killed for want of it" in note for note in notes)
+
+    with memory_group(tmp_path, 2 * MIB) as members:
+        for process in fleet.pool("proxy-2")[
+            1:
+        ]:  # all but one: no disk can kill three in a row, and be quarantined
+            members.write_text(str(process.pid))
+        wait_until(killed_in_a_run, "a disk to be given to a process that has too little", timeout_s=90)
+
     fleet.assert_safe()
 
 
