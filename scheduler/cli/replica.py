@@ -21,6 +21,8 @@ from scheduler.cli.printing import show as print_view
 from scheduler.cli.replica_record import ReplicaRecord, operation_line, replica_record, replica_summary
 from scheduler.cli.watching import Told, Watch
 from scheduler.replication.asking import ask_for, find_replica
+from scheduler.replication.cancelling import ask_to_cancel
+from scheduler.replication.forgetting import forget_replica
 from scheduler.state.models import Replica, ReplicaOperationKind
 from scheduler.state.store import State
 
@@ -186,6 +188,47 @@ def commit(replica: ReplicaName, wait: Wait = False, as_json: AsJson = False) ->
     _ask(ReplicaOperationKind.COMMIT, replica, wait=wait, as_json=as_json)
 
 
+@app.command()
+def cancel(replica: ReplicaName) -> None:
+    """Cancel what was asked for a replica and is under way.
+
+    A failover that has begun is taken back, and what a failback has written of the original is taken out of it.
+    Of the others, what a proxy has begun is finished. `replica show` says what it came to.
+
+    \b
+    Examples:
+      scheduler replica cancel web01
+    """
+    with opened_state() as opened:
+        with opened.write() as session:
+            operation = ask_to_cancel(session, replica)
+            what = f"{operation.kind.value} of {find_replica(session, replica).name}"
+        note(f"The {what} is being cancelled.")
+        warn_without_service(opened, "it ends")
+
+
+@app.command()
+def forget(replica: ReplicaName, as_json: AsJson = False) -> None:
+    """Forget a replica that its job doesn't make any more.
+
+    Its files stay where they are, and this says where. It has to be a standby or permanent, and its job deleted.
+
+    \b
+    Examples:
+      scheduler replica forget web01_replica
+      scheduler replica forget web01_replica --json | jq -r .folder
+    """
+    with opened_state() as opened, opened.write() as session:
+        record = replica_record(session, find_replica(session, replica), Live())
+        forget_replica(session, replica)
+    if as_json:
+        print_json(record.model_dump(mode="json"))
+    else:
+        typer.echo(f"Replica {record.name} is forgotten.")
+        kept = f", its {len(record.points)} restore points in .points there" if record.points else ""
+        note(f"Its files stay: folder {record.folder} of datastore {record.datastore}{kept}.")
+
+
 def _ask(kind: ReplicaOperationKind, replica: str, *, wait: bool, as_json: bool, point: str | None = None) -> None:
     with opened_state() as opened:
         if wait:
@@ -213,7 +256,10 @@ def _follow(opened: State, replica_id: str, *, as_json: bool) -> None:
         ended=lambda record: record.operation is None or record.operation.final,
         view=lambda record, _: _line(record),
         news=lambda record: [line] if told.is_news(replica_id, line := operation_line(record)) else [],
-        on_interrupt=f"It goes on.\n  see it: scheduler replica show {replica_id}",
+        on_interrupt=(
+            f"It goes on.\n  see it: scheduler replica show {replica_id}\n"
+            f"  end it: scheduler replica cancel {replica_id}"
+        ),
     )
     record = watch.until_ended(out, quiet=as_json and not out.is_terminal)
     _print(record, as_json=as_json)

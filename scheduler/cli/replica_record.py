@@ -138,7 +138,7 @@ def _kept_as(point: ReplicaPointRecord) -> str:
 
 
 def _operation(session: Session, operation: ReplicaOperation, live: Live) -> OperationRecord:
-    failed = operation.state is WorkState.FAILED
+    failed = operation.state in {WorkState.FAILED, WorkState.CANCELLED}
     reason = str(operation.failure) if operation.failure is not None else None
     if reason is None and not operation.state.final:
         tasks = select(LedgerTask.id).where(LedgerTask.operation_id == operation.id)

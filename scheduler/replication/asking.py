@@ -80,7 +80,7 @@ def ask_for(session: Session, kind: Kind, name: str, *, now: float, point: str |
     Raises what `find_replica` does, `NoSuchReplicaPointError`, `ReplicaStateError`, or `ReplicaBusyError`.
     """
     replica = find_replica(session, name)
-    _require_idle(session, replica, kind)
+    require_idle(session, replica, f"{kind.value} of replica {replica.name}", planned=kind is Kind.PLANNED_FAILOVER)
     if replica.state not in _FROM[kind]:
         raise ReplicaStateError(
             f"{kind.value} of replica {replica.name}",
@@ -127,11 +127,12 @@ def _point(session: Session, replica: Replica, kind: Kind, wanted: str | None, n
     return wanted or points[-1]
 
 
-def _require_idle(session: Session, replica: Replica, kind: Kind) -> None:
+def require_idle(session: Session, replica: Replica, what: str, *, planned: bool = False) -> None:
+    """Raise `ReplicaBusyError` while anything is under way with a replica, or `planned`, with any of its job's."""
     operation = active_operation(session, replica.id)
     if operation is not None:
         raise ReplicaBusyError(
-            f"{kind.value} of replica {replica.name}",
+            what,
             why=f"its {operation.kind.value} is under way",
             remedy=f"`scheduler replica show {replica.name}` says how far it is.",
         )
@@ -142,12 +143,12 @@ def _require_idle(session: Session, replica: Replica, kind: Kind) -> None:
         .where(VmRun.replica_id == replica.id, Run.state.in_(active))
     )
     run = next((run for (run,) in session.execute(writing)), None)
-    if kind is Kind.PLANNED_FAILOVER and run is None:
+    if planned and run is None:
         of_job = select(Run.id).where(Run.job == replica.job, Run.state.in_(active))
         run = session.scalars(of_job).first()
     if run is not None:
         raise ReplicaBusyError(
-            f"{kind.value} of replica {replica.name}",
+            what,
             why=f"run {run} of job {replica.job} is under way",
             remedy=f"Wait for it, or `scheduler run cancel {run}`.",
         )

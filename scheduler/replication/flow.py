@@ -1,7 +1,7 @@
 """What follows what in an operation: its steps, in order, each of which may be repeated.
 
-`REQUESTED -> RUNNING(step) -> SUCCEEDED | FAILED`. A failback that fails once the original may have been written is
-taken out of it again by steps of its own.
+`REQUESTED -> RUNNING(step) -> SUCCEEDED | FAILED | CANCELLED`. A failback that fails once the original may have
+been written is taken out of it again by steps of its own; so is a failover that is cancelled when it has begun.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from proxy_worker.contract.replication_outcome import ReplicaPointResult
 from proxy_worker.contract.specification import TaskBody
 from scheduler.planning.replicas import ReplicaTerms
 from scheduler.replication import tasks
-from scheduler.replication.points import add_point, remove_surplus
+from scheduler.replication.cancelling import FAILOVERS, cancelled, owed, stop
+from scheduler.replication.points import add_point, newest_point, remove_surplus
 from scheduler.runs.journal import Journal
 from scheduler.runs.outcome import Outcome
 from scheduler.state.asking import ask_for_run, new_id
@@ -92,7 +93,7 @@ _RUN: Final[Step] = lambda _replica, _operation: None  # noqa: E731  one of the 
 def steps_of(replica: Replica, operation: ReplicaOperation) -> tuple[Step, ...]:
     """The steps of an operation; those of an undo depend on what is undone."""
     if operation.undoing:
-        return _UNDO_FAILING
+        return (_to_standby,) if operation.kind in FAILOVERS else _UNDO_FAILING
     if operation.kind is Kind.UNDO and replica.state is ReplicaState.FAILED_BACK:
         return _UNDO_FAILBACK
     return _STEPS[operation.kind]
@@ -117,12 +118,18 @@ _BECOMES: Final[Mapping[Kind, ReplicaState]] = {
 
 def due() -> ColumnElement[bool]:
     """Whether `advance` would find something."""
-    return or_(exists().where(ReplicaOperation.state == WorkState.REQUESTED), exists().where(_run_has_ended()))
+    return or_(
+        exists().where(ReplicaOperation.state == WorkState.REQUESTED),
+        exists().where(_run_has_ended()),
+        exists().where(owed()),
+    )
 
 
 def advance(journal: Journal) -> None:
     """Begin what was asked for, and go on with what waited for a run."""
     session = journal.session
+    for operation in session.scalars(select(ReplicaOperation).where(owed())).all():
+        _cancel(journal, operation)
     requested = select(ReplicaOperation).where(ReplicaOperation.state == WorkState.REQUESTED)
     for operation in session.scalars(requested.order_by(ReplicaOperation.created_at)).all():
         operation.state = WorkState.RUNNING
@@ -141,17 +148,55 @@ def record_step(journal: Journal, row: LedgerTask, outcome: Outcome) -> None:
         operation.failure = outcome.failure
         journal.keep(row)
         return
+    stopped = outcome.result is None and outcome.failure is None
+    if stopped and operation.cancel_requested and not operation.undoing:
+        _after_cancel(journal, operation, row, begun=outcome.attempts > 0 or row.tries > 1)
+        return
     journal.close(row)
     if outcome.result is None:
-        cancelled = TaskFailure.of(CancelledError(row.title, why="it was cancelled"))
-        _fail(journal, operation, failure or cancelled)
+        cancelled_task = TaskFailure.of(CancelledError(row.title, why="it was cancelled"))
+        _end(journal, operation, WorkState.FAILED, failure or cancelled_task)
         return
-    operation.failure = operation.failure if operation.undoing else None
+    if not operation.undoing:
+        operation.failure = None
+        operation.cancel_requested &= operation.kind in FAILOVERS  # what has begun otherwise is finished
     replica = session.get_one(Replica, operation.replica_id)
     if isinstance(outcome.result, ReplicaPointResult):
         add_point(journal, replica, outcome.result.point)
     operation.step += 1
     _take(journal, operation)
+
+
+def _cancel(journal: Journal, operation: ReplicaOperation) -> None:
+    if operation.state is WorkState.REQUESTED:
+        replica = journal.session.get_one(Replica, operation.replica_id)
+        _end(journal, operation, WorkState.CANCELLED, cancelled(operation, replica))
+        return
+    waiting = stop(journal, operation)
+    if waiting is not None:
+        journal.close(waiting)
+        _take_back(journal, operation, begun=True)
+
+
+def _after_cancel(journal: Journal, operation: ReplicaOperation, row: LedgerTask, *, begun: bool) -> None:
+    """A step was stopped: it is taken back, or else done again if anything of it may have been done."""
+    if begun and operation.kind not in FAILOVERS:
+        operation.cancel_requested, row.cancelling = False, False
+        row.state, row.retry_at = WorkState.WAITING, journal.now
+        journal.keep(row)
+        return
+    journal.close(row)
+    _take_back(journal, operation, begun=begun)
+
+
+def _take_back(journal: Journal, operation: ReplicaOperation, *, begun: bool) -> None:
+    replica = journal.session.get_one(Replica, operation.replica_id)
+    operation.failure = cancelled(operation, replica)
+    if begun and operation.kind in FAILOVERS:
+        operation.undoing, operation.step, operation.point = True, 0, newest_point(journal.session, replica.id)
+        _take(journal, operation)
+    else:
+        _end(journal, operation, WorkState.CANCELLED, operation.failure)
 
 
 def _take(journal: Journal, operation: ReplicaOperation) -> None:
@@ -168,7 +213,7 @@ def _take(journal: Journal, operation: ReplicaOperation) -> None:
     try:
         operation.run_id = _start_run(journal, operation, replica).id
     except ProxyfleetError as error:
-        _fail(journal, operation, TaskFailure.of(error))
+        _end(journal, operation, WorkState.FAILED, TaskFailure.of(error))
 
 
 def _start_run(journal: Journal, operation: ReplicaOperation, replica: Replica) -> Run:
@@ -202,8 +247,7 @@ def _after_run(journal: Journal, operation: ReplicaOperation, run: Run) -> None:
     session = journal.session
     if run.state is RunState.SUCCEEDED:
         if operation.kind is Kind.PLANNED_FAILOVER:
-            newest = select(ReplicaPoint.point).where(ReplicaPoint.replica_id == operation.replica_id)
-            operation.point = session.scalars(newest.order_by(ReplicaPoint.created_at.desc())).first()
+            operation.point = newest_point(session, operation.replica_id)
         operation.step += 1
         _take(journal, operation)
         return
@@ -213,18 +257,20 @@ def _after_run(journal: Journal, operation: ReplicaOperation, run: Run) -> None:
         why=f"{run.state.value}: {run.reason or ''}".rstrip(": "),
     )
     replica = session.get_one(Replica, operation.replica_id)
+    if operation.cancel_requested:
+        failure = cancelled(operation, replica)
     if operation.kind is Kind.FAILBACK and replica.before is not None:
         operation.failure, operation.undoing, operation.step = failure, True, 0
         _take(journal, operation)
     else:
-        _fail(journal, operation, failure)
+        _end(journal, operation, _broken_off(operation), failure)
 
 
 def _succeed(journal: Journal, operation: ReplicaOperation, replica: Replica) -> None:
     session = journal.session
     if operation.undoing:
         replica.before = None
-        _fail(journal, operation, operation.failure)
+        _end(journal, operation, _broken_off(operation), operation.failure)
         return
     if operation.kind is Kind.UNDO:
         back = replica.state is ReplicaState.FAILED_BACK
@@ -264,9 +310,14 @@ def _drop_points_of_commits(journal: Journal, replica: Replica) -> None:
         session.delete(point)
 
 
-def _fail(journal: Journal, operation: ReplicaOperation, failure: TaskFailure | None) -> None:
-    operation.state, operation.failure, operation.ended_at = WorkState.FAILED, failure, journal.now
-    logger.warning("%s of replica %s failed: %s", operation.kind.value, operation.replica_id, failure)
+def _broken_off(operation: ReplicaOperation) -> WorkState:
+    return WorkState.CANCELLED if operation.cancel_requested else WorkState.FAILED
+
+
+def _end(journal: Journal, operation: ReplicaOperation, state: WorkState, failure: TaskFailure | None) -> None:
+    operation.state, operation.failure, operation.ended_at = state, failure, journal.now
+    what = f"{operation.kind.value} of replica {operation.replica_id}"
+    logger.warning("%s: %s: %s", what, state.value, failure)
 
 
 def _run_has_ended() -> ColumnElement[bool]:

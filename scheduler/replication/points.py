@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from sqlalchemy import select
+from sqlalchemy.orm import Session
 
 from proxy_worker.contract.replication import ReplicaRemovePoint
 from proxy_worker.contract.replication_outcome import ReplicaPointSummary
@@ -19,6 +20,12 @@ def add_point(journal: Journal, replica: Replica, point: ReplicaPointSummary) ->
     row.created_at, row.reflinked, row.size_bytes = point.created_at, point.reflinked, point.size_bytes
     session.add(row)
     session.flush()
+
+
+def newest_point(session: Session, replica_id: str) -> str | None:
+    """The newest restore point of a replica, if it has any."""
+    points = select(ReplicaPoint.point).where(ReplicaPoint.replica_id == replica_id)
+    return session.scalars(points.order_by(ReplicaPoint.created_at.desc(), ReplicaPoint.point.desc())).first()
 
 
 def remove_surplus(journal: Journal, replica: Replica, keep: int) -> None:

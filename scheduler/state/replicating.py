@@ -105,7 +105,9 @@ class ReplicaOperation(Record):
     step: Mapped[int] = mapped_column(default=0)
     """How many of its steps are done."""
     undoing: Mapped[bool] = mapped_column(default=False)
-    """Whether a failback that failed is taken out of the original again; `step` counts those steps then."""
+    """Whether a failback that failed, or a failover that was cancelled, is taken back; `step` counts the steps of
+    that then."""
+    cancel_requested: Mapped[bool] = mapped_column(default=False)
     run_id: Mapped[str | None] = mapped_column(String(63), default=None)
     """The run that moves its disks."""
     failure: Mapped[TaskFailure | None] = mapped_column(Json(TaskFailure), default=None)

@@ -170,11 +170,13 @@ def test_a_replica_grows_with_its_source(disk: Path, target: Target) -> None:
 
 def test_a_source_that_shrank_is_refused_by_name(disk: Path, target: Target) -> None:
     replicate_here(disk, target, request("run-1"))
+    before = target.flat.read_bytes()
     with disk.open("r+b") as file:
         file.truncate(BLOCK_BYTES)
 
     with pytest.raises(ReplicaDiskSizeError, match="and its source only 262144"):
         replicate_here(disk, target, request("run-2"))
+    assert target.flat.read_bytes() == before
 
 
 def test_a_datastore_without_room_is_refused_by_name_before_anything_is_written(tmp_path: Path) -> None:

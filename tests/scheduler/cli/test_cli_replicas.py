@@ -111,3 +111,13 @@ def test_a_replica_is_failed_over_to_and_back(two_sites: Program, world: World) 
     assert (listed["name"], listed["state"], len(listed["points"])) == ("app01_replica", "standby", 2)
     assert "app01_replica" in two_sites("replica", "list").out
     assert two_sites("replica", "show", "nobody").code == 4
+
+    idle = two_sites("replica", "cancel", "app01")
+    assert (idle.code, "nothing that was asked for it is under way" in idle.err) == (9, True)
+    needed = two_sites("replica", "forget", "app01")
+    assert (needed.code, "scheduler job delete away" in needed.err) == (9, True)
+    assert two_sites("job", "delete", "away").code == 0
+    forgotten = two_sites("replica", "forget", "app01")
+    assert forgotten.out == "Replica app01_replica is forgotten.\n"
+    assert "folder app01_replica of datastore ds2, its 2 restore points in .points there" in forgotten.err
+    assert two_sites("replica", "list", "--json").json == []
