@@ -6,16 +6,21 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from proxy_worker.link.errors import LinkUnavailableError
 from proxy_worker.link.identity import CERTIFICATE_VARIABLE
 from proxy_worker.program.commands import INTERRUPTED
 from proxy_worker.repository.repository import Repository
+from proxy_worker.repository.store.local import LocalStore
+from tests.gateway.serving import Fleet, serving
 from tests.gateway.test_hardened import Vault, ext4, vault
 from tests.repository.making import CREDENTIAL, KEY, PASSPHRASE, make_repository, noise, restore
+from tests.surviving.relay import Relay, Wire
 
 __all__ = ["ext4", "vault"]
 """Fixtures."""
@@ -47,6 +52,21 @@ def test_a_signal_ends_a_backup_that_waits_and_the_next_one_is_whole(
     assert again.returncode == 0, told
     with Repository.open(vault.proxys, CREDENTIAL) as repository:
         assert restore(repository, repository.points()[-1]) == CONTENT
+
+
+def test_a_call_that_nobody_answers_is_given_up_soon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("proxy_worker.link.client._LAST_S", 0.1)
+    with serving(Fleet.made(tmp_path / "fleet"), {"main": LocalStore(tmp_path)}) as served:
+        relay = Relay(served.port)
+        store = served.store(port=relay.port)
+        assert not store.exists("config/1")
+        relay.wire = Wire.HUNG
+        with ThreadPoolExecutor(1) as thread:
+            answer = thread.submit(store.exists, "config/1")
+            store.give_up()
+            with pytest.raises(LinkUnavailableError, match="it was given up"):
+                answer.result(60)
+        relay.close()
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 
 from proxy_worker.contract.replication import ReplicaCondition
 from scheduler.replication.asking import ask_for
+from scheduler.replication.cancelling import ask_to_cancel as ask_to_cancel_operation
 from scheduler.state.asking import ask_for_run, ask_to_cancel
 from scheduler.state.errors import ReplicaStateError
 from scheduler.state.models import (
@@ -278,27 +279,29 @@ def test_schedulers_that_die_after_every_commit_or_two_get_there_all_the_same(wo
 
     sites = Sites(world, world.start(), watched)
 
-    def ask(kind: Kind) -> None:
+    def ask(kind: Kind, ends: WorkState = WorkState.SUCCEEDED) -> None:
         with watched.write() as session:
             operation_id = ask_for(session, kind, "app01", now=world.clock()).id
         until(lambda: sites.operation(operation_id).state.final)
-        assert sites.operation(operation_id).state is WorkState.SUCCEEDED
+        assert sites.operation(operation_id).state is ends
         world.clock.ahead_s += 2
+
+    def cancel() -> None:
+        with watched.write() as session:
+            ask_to_cancel_operation(session, "app01")
 
     with watched.write() as session:
         run_id = ask_for_run(session, "away", now=world.clock()).id
     until(lambda: sites.run_of(run_id).state.final)
     assert sites.run_of(run_id).state is RunState.SUCCEEDED
     world.clock.ahead_s += 2
-    for kind in (
-        Kind.FAILOVER,
-        Kind.UNDO,
-        Kind.PLANNED_FAILOVER,
-        Kind.FAILBACK,
-        Kind.UNDO,
-        Kind.FAILBACK,
-        Kind.COMMIT,
-    ):
+    for kind in (Kind.FAILOVER, Kind.UNDO, Kind.PLANNED_FAILOVER):
+        ask(kind)
+    world.fleet.when_handled["disk.receive app01 scsi0:1"] = cancel
+    ask(Kind.FAILBACK, WorkState.CANCELLED)
+    assert sites.folders[ORIGINAL].points == {}
+    world.fleet.when_handled.clear()
+    for kind in (Kind.FAILBACK, Kind.UNDO, Kind.FAILBACK, Kind.COMMIT):
         ask(kind)
 
     assert lives > 20
