@@ -22,6 +22,7 @@ from proxy_worker.repository.needs import NeedsWalk
 from proxy_worker.repository.pack_layout import MAX_BLOCKS_IN_CHUNK, Chunk, ChunkKind, Footer, pack_name
 from proxy_worker.repository.pack_scan import ChunkTest, PackResult, scan_packs
 from proxy_worker.repository.packs import read_table
+from proxy_worker.repository.parity_upkeep import scan_parity
 from proxy_worker.repository.points import live_point_names
 from proxy_worker.repository.scrub import document_findings, leftover_notes
 from proxy_worker.repository.soundness import Soundness, compare_fragments
@@ -60,13 +61,14 @@ class _Check:
         soundness.index_orphans(folder)
         walk = NeedsWalk(access, self._chunks, soundness)
         walk.run(points)
+        parity = scan_parity(access.store, access.config, self._after_pack)
         return CheckReport(
             points=walk.points,
             packs=soundness.pack_count,
-            read_bytes=soundness.read_bytes,
+            read_bytes=soundness.read_bytes + parity.read_bytes,
             duration_seconds=time.monotonic() - started,
-            findings=(*documents, *walk.findings()),
-            notes=(*leftover_notes(access.store), *self._notes(access.config)),
+            findings=(*documents, *walk.findings(), *parity.findings),
+            notes=(*leftover_notes(access.store), *self._notes(access.config), *parity.notes),
         )
 
     def _note(self, pack: PackResult) -> None:

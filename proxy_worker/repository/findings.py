@@ -6,7 +6,17 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 FindingKind = Literal[
-    "config", "key", "pack", "missing pack", "index fragment", "point", "map", "segment", "block", "object"
+    "config",
+    "key",
+    "pack",
+    "missing pack",
+    "parity",
+    "index fragment",
+    "point",
+    "map",
+    "segment",
+    "block",
+    "object",
 ]
 
 

@@ -1,13 +1,16 @@
-"""Seeing that packs have their parity, and making it anew: it follows from the pack, byte for byte."""
+"""Seeing that packs have their parity whole, and making it anew: it follows from the pack, byte for byte."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import xxhash
 
+from proxy_worker.repository.config import Config
+from proxy_worker.repository.findings import Finding
 from proxy_worker.repository.pack_layout import PackLayoutError, pack_name
-from proxy_worker.repository.pack_scan import pack_id_of
+from proxy_worker.repository.pack_scan import pack_id_of, pack_ids
 from proxy_worker.repository.parity import Parity
 from proxy_worker.repository.parity_object import ParityWriter, load_parity, parity_name
 from proxy_worker.repository.store import ObjectNotFoundError, ObjectUnreadableError, Store
@@ -15,23 +18,67 @@ from proxy_worker.repository.store.terms import delete_if_free
 
 
 def has_parity(store: Store, pack_id: bytes) -> bool:
-    """Whether a pack has parity that is whole; reads it all."""
+    """Whether a pack has parity that is whole, and of all of it; reads it all."""
+    try:
+        return not _problem(store, pack_id) and load_parity(store, pack_id).pack_bytes == store.size(
+            pack_name(pack_id)
+        )
+    except (ObjectNotFoundError, PackLayoutError):
+        return False
+
+
+@dataclass(frozen=True, slots=True)
+class ParityScan:
+    """What reading all parity came to."""
+
+    findings: tuple[Finding, ...] = ()
+    missing: int = 0
+    """Packs that have none: it was lost, or whoever wrote the pack was stopped before it was there."""
+    read_bytes: int = 0
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What isn't damage."""
+        return (f"packs without parity, which a proof makes: {self.missing}",) if self.missing else ()
+
+
+def scan_parity(store: Store, config: Config | None, after_pack: Callable[[], None]) -> ParityScan:
+    """Read the parity of every pack, in a repository that is known to keep any. Raises `StoreError`."""
+    if config is None or not config.parity:
+        return ParityScan()
+    findings, missing, read_bytes = [], 0, 0
+    for pack_id in pack_ids(store):
+        name = parity_name(pack_id)
+        try:
+            problem = _problem(store, pack_id)
+            read_bytes += store.size(name)
+        except ObjectNotFoundError:
+            missing += store.exists(pack_name(pack_id))
+            continue
+        if problem:
+            findings.append(Finding("parity", name, problem, ()))
+        after_pack()
+    return ParityScan(tuple(findings), missing, read_bytes)
+
+
+def _problem(store: Store, pack_id: bytes) -> str | None:
+    """What is wrong with the parity of a pack; raises `ObjectNotFoundError`."""
     try:
         pack = load_parity(store, pack_id)
-        if pack.pack_bytes != store.size(pack_name(pack_id)):
-            return False
         groups, count = pack.parity.group_count(pack.pack_bytes), pack.parity.parity_shares
         shares = store.get(pack.name, pack.shares_at(0), pack.shares_at(groups) - pack.shares_at(0))
-    except (ObjectNotFoundError, ObjectUnreadableError, PackLayoutError):
-        return False
+    except ObjectUnreadableError as error:
+        return f"it can't be read: {error.why}"
+    except PackLayoutError as error:
+        return str(error)
     at = 0
     for group in range(groups):
         length = pack.parity.share_length(pack.parity.group_length(pack.pack_bytes, group))
         for total in pack.sums_of(group)[-count:]:
             if xxhash.xxh3_128_digest(shares[at : at + length]) != total:
-                return False
+                return f"the share at {pack.shares_at(0) + at} has a wrong checksum"
             at += length
-    return True
+    return None
 
 
 def remove_strays(store: Store, is_listed: Callable[[bytes], bool]) -> None:

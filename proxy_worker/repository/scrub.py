@@ -15,6 +15,7 @@ from proxy_worker.repository.findings import CheckReport, Finding, FindingKind
 from proxy_worker.repository.pack_layout import Footer, pack_name
 from proxy_worker.repository.pack_scan import ChunkTest, PackResult, scan_packs
 from proxy_worker.repository.packs import require_table_checksum
+from proxy_worker.repository.parity_upkeep import scan_parity
 from proxy_worker.repository.passphrases import decode_key
 from proxy_worker.repository.sealing import object_problem
 from proxy_worker.repository.store import ObjectNotFoundError, ObjectUnreadableError, Store
@@ -42,8 +43,9 @@ def scrub(store: Store, *, after_pack: Callable[[], None] = lambda: None) -> Che
     Raises `RepositoryNotFoundError` and the like when there is no repository to read.
     """
     started = time.monotonic()
+    config = None
     with suppress(DamageError, ObjectUnreadableError):  # reported below, with its name
-        load_config(store)
+        config = load_config(store)
     findings = list(document_findings(store))
     points = 0
     read_bytes = 0
@@ -75,13 +77,14 @@ def scrub(store: Store, *, after_pack: Callable[[], None] = lambda: None) -> Che
         after_pack()
 
     scan_packs(store, prepare, note)
+    parity = scan_parity(store, config, after_pack)
     return CheckReport(
         points=points,
         packs=packs,
-        read_bytes=read_bytes,
+        read_bytes=read_bytes + parity.read_bytes,
         duration_seconds=time.monotonic() - started,
-        findings=tuple(findings),
-        notes=tuple(leftover_notes(store)),
+        findings=(*findings, *parity.findings),
+        notes=(*leftover_notes(store), *parity.notes),
     )
 
 

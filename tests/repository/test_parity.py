@@ -22,6 +22,7 @@ from proxy_worker.repository.parity_object import ParityWriter, load_parity, par
 from proxy_worker.repository.parity_upkeep import has_parity
 from proxy_worker.repository.proving import ProofSettings, prove
 from proxy_worker.repository.repository import Repository
+from proxy_worker.repository.scrub import scrub
 from proxy_worker.repository.store import ObjectLockedError
 from proxy_worker.repository.store.local import LocalStore
 from proxy_worker.repository.withdrawal import end_point
@@ -194,11 +195,17 @@ def test_parity_that_is_lost_or_damaged_is_made_anew(tmp_path: Path) -> None:
         whole = {pack: (tmp_path / parity_name(pack)).read_bytes() for pack in (first, second)}
         (tmp_path / parity_name(first)).unlink()
         damage(tmp_path / parity_name(second), 100)
+        for found in (check(repository.access), scrub(repository.access.store)):
+            (finding,) = found.findings
+            assert (finding.kind, finding.name) == ("parity", parity_name(second))
+            assert finding.problem == "the share at 24 has a wrong checksum"
+            assert "packs without parity, which a proof makes: 1" in found.notes
 
         report = prove(repository, EVERYTHING)
 
         assert report.made_parity == 2
         assert {pack: (tmp_path / parity_name(pack)).read_bytes() for pack in whole} == whole
+        assert (check(repository.access).findings, scrub(repository.access.store).findings) == ((), ())
 
 
 def crafted(pack_bytes: int, share_bytes: int, data_shares: int, parity_shares: int) -> bytes:
