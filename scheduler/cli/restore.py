@@ -27,6 +27,7 @@ from scheduler.cli.vm_restore_record import (
     vm_restore_summary,
 )
 from scheduler.restores.asking import ask_to_move, find_vm_restore
+from scheduler.restores.giving_up import ask_to_give_up
 from scheduler.state.asking import ask_to_cancel_restore
 from scheduler.state.errors import NoSuchRestoreError
 from scheduler.state.models import Restore, VmRestore
@@ -116,25 +117,43 @@ def show(
 
 
 @app.command()
-def cancel(restore: Annotated[str, typer.Argument(metavar="RESTORE", help="Its id.")]) -> None:
+def cancel(
+    restore: Annotated[str, typer.Argument(metavar="RESTORE", help="Its id.")],
+    force: Annotated[
+        bool,
+        typer.Option(
+            "--force", help="Don't wait for the host or the proxy of a VM that ran from its restore point."
+        ),
+    ] = False,
+) -> None:
     """Cancel a restore that is under way.
 
     What it made at a vCenter is deleted again, a VM that runs from its restore point with all it has written. What
     it has written over an existing disk stays, incomplete.
 
+    Once such a VM has moved or is deleted, its host unmounts and its proxy forgets what it wrote, which are waited
+    for until they do. If they are gone for good, --force gives up the one that is waited for, and says what may be
+    left where.
+
     \b
     Examples:
       scheduler restore cancel 20261122T190102Z-1a2b3c4d
+      scheduler restore cancel 20261122T190102Z-1a2b3c4d --force
     """
+    left = None
     with opened_state() as opened:
         with opened.write() as session:
             of_vm = find_vm_restore(session, restore)
-            if of_vm is not None:
+            if force:
+                if of_vm is None:
+                    raise NoSuchRestoreError(f"restore {restore!r}", why="no restore of a VM has that id")
+                restore_id, left = of_vm.id, ask_to_give_up(session, of_vm)
+            elif of_vm is not None:
                 restore_id, of_vm.cancel_requested = of_vm.id, True
             else:
                 restore_id = find_restore(session, restore).id
                 ask_to_cancel_restore(session, restore_id)
-        note(f"Restore {restore_id} is being cancelled.")
+        note(f"It isn't waited for any more: {left}." if left else f"Restore {restore_id} is being cancelled.")
         warn_without_service(opened, "it ends")
 
 

@@ -138,14 +138,14 @@ def let_go(journal: Journal, restore: VmRestore) -> bool:
 def record_release(journal: Journal, row: LedgerTask, restore: VmRestore, outcome: Outcome) -> None:
     """The last step."""
     failure, done = outcome.failure or row.failure, isinstance(outcome.result, PointReleaseResult)
-    if not done and failure is not None and failure.retryable:
+    if not done and failure is not None and failure.retryable and not row.cancelling:
         row.state, row.failure, row.retry_at = WorkState.WAITING, failure, journal.now + SOON_S
         journal.keep(row)
         return
     journal.close(row)
     if not done:
-        left = f"what {restore.target_name} wrote is left on proxy {restore.served_by}: {failure or 'cancelled'}"
-        restore.warnings = (*restore.warnings, left)
+        why = f": {failure}" if failure is not None else ""
+        restore.warnings = (*restore.warnings, f"{left_on_proxy(restore)}{why}")
     if restore.state is VmRestoreState.RELEASING:
         flow.end(journal, restore, VmRestoreState.SUCCEEDED)
     else:
@@ -192,8 +192,21 @@ def record_unmount(journal: Journal, step: VcenterStep, outcome: StepOutcome) ->
     if not isinstance(outcome.answer, InstantDone) and not nobody:
         try_later(journal, step, outcome.failure, _wait_s(step))
         return
+    go_on_unmounted(journal, step, restore)
+
+
+def go_on_unmounted(journal: Journal, step: VcenterStep, restore: VmRestore) -> None:
+    """Have the proxy let go, now that no host is waited for any more."""
     journal.close_step(step)
     _release(journal, restore)
+
+
+def left_on_proxy(restore: VmRestore) -> str:
+    """Where what the VM wrote is, if its proxy isn't told to forget it."""
+    share = f"{(restore.share or '')[:8]}…"
+    return (
+        f"what {restore.target_name} wrote is left on proxy {restore.served_by}, in its served folder, as {share}"
+    )
 
 
 def _settled(journal: Journal, step: VcenterStep, outcome: StepOutcome) -> VmRestore | None:
@@ -218,7 +231,7 @@ def _release(journal: Journal, restore: VmRestore) -> None:
     try:
         repository = flow.repository_of(journal, restore)
     except NoSuchRepositoryError as error:
-        restore.warnings = (*restore.warnings, f"what it wrote is left on proxy {restore.served_by}: {error}")
+        restore.warnings = (*restore.warnings, f"{left_on_proxy(restore)}: {error}")
         ends = restore.state is VmRestoreState.RELEASING
         flow.end(journal, restore, VmRestoreState.SUCCEEDED) if ends else flow.end_undone(journal, restore)
         return

@@ -10,7 +10,7 @@ from sqlalchemy import ColumnElement, exists, or_, select
 
 from proxy_worker.contract.outcome import DiskRestoreResult, TaskFailure, VmCreateResult
 from proxy_worker.contract.specification import DiskRestore, PointRelease, PointServe
-from scheduler.restores import flow, instant
+from scheduler.restores import flow, giving_up, instant
 from scheduler.restores.ending import FINISH, SWEEP, UNDO, Ended
 from scheduler.restores.instant_steps import MOUNT, MOVE, START, UNMOUNT
 from scheduler.restores.making_ready import ATTACH, READY, Ready
@@ -57,6 +57,8 @@ def advance(journal: Journal) -> None:
         flow.settle(journal, restore)
     for restore in session.scalars(select(VmRestore).where(instant.going_on())).all():
         instant.go_on(journal, restore)
+    for restore in session.scalars(select(VmRestore).where(giving_up.given_up())).all():
+        giving_up.give_up(journal, restore)
     for disk in session.scalars(select(RestoredDisk).where(_retry_is_due(journal.now))).all():
         restore = session.get_one(VmRestore, disk.restore_id)
         try:
@@ -75,6 +77,7 @@ def due(now: float) -> ColumnElement[bool]:
         exists().where(VmRestore.state == VmRestoreState.REQUESTED),
         exists().where(_cancel_is_owed()),
         exists().where(instant.going_on()),
+        exists().where(giving_up.given_up()),
         exists().where(_retry_is_due(now)),
     )
 

@@ -137,6 +137,8 @@ class VmRestore(Record):
     """The proxy."""
     move_requested: Mapped[bool] = mapped_column(default=False)
     """Whether its disks are to move to production."""
+    given_up: Mapped[bool] = mapped_column(default=False)
+    """Whether what can't be let go of just now is to be left where it is."""
     warnings: Mapped[tuple[str, ...]] = mapped_column(Json(tuple[str, ...]), default=())
     failure: Mapped[TaskFailure | None] = mapped_column(Json(TaskFailure), default=None)
     created_at: Mapped[float]

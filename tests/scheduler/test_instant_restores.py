@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from sqlalchemy import select
 
 from proxy_worker.contract.errors import ProxyfleetError, SourceError
+from proxy_worker.contract.names import TaskKind
 from proxy_worker.contract.outcome import CreatedDisk, TaskFailure, TaskResult, VmCreateResult
 from proxy_worker.contract.specification import PointRelease, PointServe, VmCreate
 from proxy_worker.contract.using import PointReleaseResult, PointServeResult, ServedDisk, UseOffer
@@ -21,13 +24,25 @@ from proxy_worker.export.nfs.server import NfsServer, listen
 from proxy_worker.export.nfs.share import Share
 from proxy_worker.vsphere.inventory import read_inventory, read_vm
 from proxy_worker.vsphere.new_machine import NewDisk, NewMachine, make
+from proxy_worker.vsphere.nfs_datastore import unmount
 from scheduler.planning.retention import HeldPoint, Retention
 from scheduler.restores.asking import NotInstantError, WishConflictError, ask_to_move
+from scheduler.restores.giving_up import NothingToGiveUpError, ask_to_give_up
+from scheduler.restores.instant_steps import UNMOUNT
 from scheduler.runs.retention import verdicts
 from scheduler.service import Service
 from scheduler.state.asking import ask_to_delete, find_point, pin
 from scheduler.state.errors import PointInUseError, PointLeavingError, PointPinnedError
-from scheduler.state.models import Job, Point, RestoreWishes, VmRestore, VmRestoreState
+from scheduler.state.models import (
+    Job,
+    LedgerTask,
+    Point,
+    RestoreWishes,
+    StepState,
+    VcenterStep,
+    VmRestore,
+    VmRestoreState,
+)
 from scheduler.state.store import open_state
 from tests.export.nfs_client import Client
 from tests.export.test_nfs import LOCAL, Memory
@@ -173,6 +188,31 @@ def write(proxy: Serving, asked: Restoring, offset: int, data: bytes) -> None:
         client.write(client.look_up("scsi0-0-flat.vmdk"), offset, data)
 
 
+def move(asked: Restoring) -> None:
+    with open_state(asked.one.world.url).write() as database:
+        ask_to_move(database.get_one(VmRestore, asked.restore_id))
+
+
+def give_up(asked: Restoring, refused: str = "") -> None:
+    with open_state(asked.one.world.url).write() as database, ExitStack() as stack:
+        if refused:
+            stack.enter_context(pytest.raises(NothingToGiveUpError, match=refused))
+        ask_to_give_up(database, database.get_one(VmRestore, asked.restore_id))
+
+
+def releasing(asked: Restoring) -> LedgerTask | None:
+    with asked.one.read() as database:
+        return database.scalars(select(LedgerTask).where(LedgerTask.kind == TaskKind.POINT_RELEASE)).first()
+
+
+def unmounting_waits(asked: Restoring) -> bool:
+    with asked.one.read() as database:
+        waits = VcenterStep.state == StepState.WAITING
+        return (
+            database.scalars(select(VcenterStep).where(VcenterStep.kind == UNMOUNT.name, waits)).first() is not None
+        )
+
+
 def nothing_is_left(proxy: Serving, asked: Restoring) -> bool:
     return (mounts(asked), proxy.shares, stays(asked)) == ([], {}, False)
 
@@ -194,9 +234,7 @@ def test_one_that_is_to_stay_moves_when_told_with_what_it_has_written(asked: Res
     vm = read_vm(asked.one.session, asked.made() or "")
     assert (vm.powered_on, {(disk.path or "").split()[0] for disk in vm.disks}) == (True, {f"[{mounts(asked)[0]}]"})
     write(proxy, asked, 70_000, b"written while it ran from the repository")
-    with open_state(asked.one.world.url).write() as database:
-        ask_to_move(database.get_one(VmRestore, asked.restore_id))
-
+    move(asked)
     asked.one.world.turn_until(service, asked.settled)
 
     assert asked.row.state is VmRestoreState.SUCCEEDED
@@ -309,6 +347,45 @@ def test_what_passes_is_waited_out(asked: Restoring, proxy: Serving) -> None:
 
     assert (asked.row.state, asked.row.warnings) == (VmRestoreState.SUCCEEDED, ())
     assert nothing_is_left(proxy, asked)
+
+
+def test_a_proxy_that_is_gone_for_good_is_given_up_by_a_scheduler_that_was_started_anew(asked: Restoring) -> None:
+    world, service = asked.one.world, running(asked)
+    give_up(asked, "it is running, and isn't waiting")
+    world.fleet.identities.clear()
+    asked.cancel()
+    world.turn_until(service, lambda: releasing(asked) is not None)
+    assert stays(asked)
+
+    give_up(asked)
+    world.turn_until(world.start(), asked.settled)
+
+    assert (asked.row.state, mounts(asked), stays(asked)) == (VmRestoreState.CANCELLED, [], False)
+    assert "wrote is left on proxy proxy-1, in its served folder" in asked.row.warnings[-1]
+
+
+def test_a_host_and_a_proxy_that_fail_again_and_again_are_given_up_one_by_one(
+    asked: Restoring, proxy: Serving
+) -> None:
+    asked.one.simulator.go_wrong("RemoveDatastore", "refuse", "ResourceInUse")
+    proxy.fails = {PointRelease: 1000}
+    world, service = asked.one.world, running(asked)
+    move(asked)
+    world.turn_until(service, lambda: unmounting_waits(asked), wait_out_retries=False)
+
+    give_up(asked)
+    world.turn_until(service, lambda: proxy.fails[PointRelease] < 1000, wait_out_retries=False)
+    assert (asked.row.state, len(mounts(asked))) == (VmRestoreState.RELEASING, 1)
+    give_up(asked)
+    world.turn_until(service, asked.settled, wait_out_retries=False)
+
+    assert asked.row.state is VmRestoreState.SUCCEEDED
+    host, kept = asked.row.warnings
+    assert f"may keep datastore {mounts(asked)[0]} mounted" in host
+    assert "on proxy proxy-1" in kept
+    place = asked.row.place
+    assert place is not None
+    unmount(asked.one.session, place.host or "", mounts(asked)[0])
 
 
 def test_what_can_not_be_is_refused_at_once(asked: Restoring) -> None:
