@@ -11,7 +11,8 @@ from typing import Final
 from ops.demo.layout import ProxyPlace
 from proxy_worker.link.identity import CERTIFICATE_VARIABLE
 from tests.surviving.relay import Relay
-from tests.system.live_fleet import BIN, LiveFleet
+from tests.system.commands import BIN
+from tests.system.live_fleet import LiveFleet
 
 GATEWAY: Final = """
 host = "127.0.0.1"

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,8 +15,8 @@ from typing import Any, Self
 from ops.demo.layout import Layout, ProxyPlace
 from ops.demo.processes import Service, Supervisor
 from ops.demo.valkey import EmbeddedValkey, free_port
+from tests.system.commands import BIN, Done, run_forked, run_installed
 
-BIN = Path(sys.executable).parent
 SCHEDULER = "scheduler"
 PLACE = """
 [[site]]
@@ -44,6 +42,8 @@ class LiveFleet:
     datastores = FOLDER
     extra: Mapping[str, str] = {}
     """What the environment of its scheduler and proxies has besides."""
+    forks_commands = True
+    """False where their own command lines matter, or the network that they are in."""
 
     def __init__(
         self, state: Path, proxies: Sequence[ProxyPlace], jobs: str, *, nbd_mib_s: int | None = None
@@ -177,16 +177,14 @@ class LiveFleet:
 
     def command(self, *words: str, timeout_s: float = 120) -> str:
         """Run a command to its end, and return what it printed; fails the test with its words when it fails."""
-        done = subprocess.run(
-            [str(BIN / words[0]), *words[1:]],
-            env=self.environment(),
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=timeout_s,
-        )
+        done = self.attempt(*words, timeout_s=timeout_s)
         assert done.returncode == 0, f"{' '.join(words)}: code {done.returncode}\n{done.stdout}{done.stderr}"
         return done.stdout
+
+    def attempt(self, *words: str, timeout_s: float = 120) -> Done:
+        """Run a command to its end, whatever that is."""
+        run = run_forked if self.forks_commands else run_installed
+        return run(words, self.environment(), timeout_s=timeout_s)
 
     def read_json(self, *words: str) -> Any:
         """The JSON that a command prints."""
@@ -215,7 +213,7 @@ def explained(fleet: LiveFleet) -> Iterator[None]:
         raise
 
 
-def wait_until(condition: Callable[[], bool], what: str, *, timeout_s: float = 30, every_s: float = 0.1) -> None:
+def wait_until(condition: Callable[[], bool], what: str, *, timeout_s: float = 120, every_s: float = 0.1) -> None:
     """Wait for `condition`, looking every `every_s` seconds; fails after `timeout_s`.
 
     What takes long to look at is looked at less often, so that waiting doesn't keep the machine busy.

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from ops.demo.processes import end_marked, marked
-from tests.system.live_fleet import BIN, wait_until
+from tests.system.commands import BIN
+from tests.system.live_fleet import wait_until
 
 DEMO = [sys.executable, "-m", "ops.demo", "--flower-port", "0", "--state"]
 

@@ -14,7 +14,8 @@ import pytest
 
 from ops.demo.layout import ProxyPlace
 from ops.demo.machines import Disk, Machine, change, flat_path, make_machines
-from tests.system.live_fleet import BIN, SCHEDULER, LiveFleet, explained, wait_until
+from tests.system.commands import BIN
+from tests.system.live_fleet import SCHEDULER, LiveFleet, explained, wait_until
 
 MACHINES = (
     Machine("web01", "ds", (Disk("scsi0:0", 48, 8), Disk("scsi0:1", 32, 8, filesystem=False))),
@@ -116,13 +117,7 @@ def test_what_fails_is_named_and_harms_nobody(fleet: LiveFleet) -> None:
         'displayName = "broken"\nscsi0:0.present = "TRUE"\nscsi0:0.fileName = "no.vmdk"\n'
     )
 
-    done = subprocess.run(
-        [str(BIN / "scheduler"), "job", "start", "partly", "--wait", "--json"],
-        env=fleet.environment(),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = fleet.attempt("scheduler", "job", "start", "partly", "--wait", "--json")
 
     assert done.returncode == 1, done.stdout + done.stderr
     run = fleet.newest_run()

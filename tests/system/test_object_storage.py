@@ -10,7 +10,8 @@ from pathlib import Path
 from ops.demo.layout import ProxyPlace
 from ops.demo.machines import Disk, Machine, change, flat_path, make_machines
 from tests.simulators.object_storage import ACCESS_KEY, ObjectStorage, serving
-from tests.system.live_fleet import BIN, LiveFleet, explained, wait_until
+from tests.system.commands import BIN
+from tests.system.live_fleet import LiveFleet, explained, wait_until
 
 MACHINE = Machine("web01", "ds", (Disk("scsi0:0", 32, 8, filesystem=False),))
 CLOUD = """

@@ -27,7 +27,8 @@ from ops.demo.layout import ProxyPlace
 from ops.demo.machines import Disk, Machine, make_machines
 from ops.demo.processes import MARK
 from tests.redis_server import SecureRedis
-from tests.system.live_fleet import BIN, LiveFleet, explained, wait_until
+from tests.system.commands import BIN
+from tests.system.live_fleet import LiveFleet, explained, wait_until
 
 WEB01 = Machine("web01", "ds", (Disk("scsi0:0", 8, 4, filesystem=False),))
 PROXY = ProxyPlace("proxy-1", "primary", "ds")
@@ -47,6 +48,7 @@ SECRET_FIELDS = {"id_key", "metadata_key", "writer_private_key"}
 class SecureFleet(LiveFleet):
     """A fleet on Debian's Redis, each of its parts with the kit of its own user."""
 
+    forks_commands = False
     redis: SecureRedis
 
     def _write_files(self) -> None:

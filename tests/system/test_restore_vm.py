@@ -7,7 +7,6 @@ import json
 import os
 import random
 import socket
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -27,7 +26,7 @@ from proxy_worker.vsphere.session import Session
 from proxy_worker.vsphere.tasks import finish
 from tests.export.nfs_client import Client
 from tests.simulators.vsphere.simulator import vsphere_program
-from tests.system.live_fleet import BIN, SCHEDULER, wait_until
+from tests.system.live_fleet import SCHEDULER, wait_until
 from tests.system.vsphere_fleet import NFS, VMFS, VsphereFleet, snapshots_of_ours, vsphere_fleet
 from tests.vsphere.machines import MIB, make_vm
 
@@ -123,14 +122,7 @@ def restore(fleet: VsphereFleet, *words: str) -> dict[str, Any]:
 
 def refused(fleet: VsphereFleet, *words: str) -> tuple[int, str]:
     """The exit code and what a command that fails says."""
-    done = subprocess.run(
-        [str(BIN / "scheduler"), "restore", *words],
-        env=fleet.environment(),
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    done = fleet.attempt("scheduler", "restore", *words)
     assert done.returncode != 0, done.stdout
     assert "Traceback" not in done.stderr
     return done.returncode, done.stdout + done.stderr

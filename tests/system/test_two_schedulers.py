@@ -18,7 +18,8 @@ from scheduler.state.lock import servers_of
 from scheduler.state.models import DiskTask, DiskTaskState, Run, RunState
 from scheduler.state.store import reach_state
 from tests.postgresql_server import PASSWORD, PostgresqlServer
-from tests.system.live_fleet import BIN, SCHEDULER, LiveFleet, explained, wait_until
+from tests.system.commands import BIN
+from tests.system.live_fleet import SCHEDULER, LiveFleet, explained, wait_until
 
 OTHER = "scheduler-b"
 MACHINES = tuple(

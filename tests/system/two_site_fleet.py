@@ -38,6 +38,8 @@ PLACES: Final = (ProxyPlace("proxy-1", "primary", "ds"), ProxyPlace("remote-1", 
 class TwoSiteFleet(FarFleet):
     """What is at the remote site reaches Redis, and what is at the primary the gateway, over the link alone."""
 
+    forks_commands = False
+
     def __init__(
         self,
         state: Path,
