@@ -150,7 +150,13 @@ def _show(report: ProofReport) -> None:
     if report.overdue:
         typer.echo(f"overdue: {report.overdue} packs and fragments; give it more time, or run it more often")
     if not report.findings:
-        typer.echo(f"no damage found; everything was proven since {_moment(report.oldest) or 'never'}")
+        typer.echo(f"no damage found; {_how_far(report.oldest)}")
+
+
+def _how_far(oldest: int | None) -> str:
+    if oldest is None:
+        return "there is nothing to read yet"
+    return f"everything was proven since {_moment(oldest)}" if oldest else "not everything has been read yet"
 
 
 def _moment(seconds: int | None) -> str | None:

@@ -153,15 +153,16 @@ def _examined(access: Access, chunks: ChunkReader, pack_id: bytes, description: 
 
 def _checksums(access: Access, pack_id: bytes) -> tuple[dict[int, bytes], str | None]:
     """The checksums of a pack's chunks by offset, as far as its ends are whole, and what is wrong with those."""
+    problem = None
     try:
-        footer = read_footer(access.store, pack_id)
+        footer = read_footer(access.store, pack_id, with_header=False)
     except ObjectNotFoundError:
         return {}, "it is not there"
     except PackLayoutError as error:
         return {}, str(error)
     try:
+        read_footer(access.store, pack_id)
         require_table_checksum(access.store, pack_id, footer)
-        problem = None
     except PackLayoutError as error:
         problem = str(error)
     return {offset: checksum for offset, _, checksum in footer}, problem
@@ -214,7 +215,8 @@ def _chunks_of(records: Iterable[_Record]) -> Iterator[Chunk]:
 
 def _described_by_itself(access: Access, pack_id: bytes) -> _Description | None:
     try:
-        table, signer = read_table(access.store, access.sealer, pack_id, read_footer(access.store, pack_id))
+        footer = read_footer(access.store, pack_id, with_header=False)
+        table, signer = read_table(access.store, access.sealer, pack_id, footer)
     except (ObjectNotFoundError, PackLayoutError, DamageError):
         return None
     return _Description(signer.group, table.data_keys, tuple(table))

@@ -206,8 +206,11 @@ def unreadable_as_damage() -> Iterator[None]:
 
 
 @unreadable_as_damage()
-def read_footer(store: PackBytes, pack_id: bytes) -> Footer:
-    """What a pack says in clear, verified; raises `PackLayoutError`, `ObjectNotFoundError`."""
+def read_footer(store: PackBytes, pack_id: bytes, *, with_header: bool = True) -> Footer:
+    """What a pack says in clear, verified; raises `PackLayoutError`, `ObjectNotFoundError`.
+
+    Its header says no more than its name: without it, a pack passes of which only that is damaged.
+    """
     name = pack_name(pack_id)
     size_bytes = store.size(name)
     if size_bytes < HEADER_BYTES + TRAILER_BYTES:
@@ -217,7 +220,8 @@ def read_footer(store: PackBytes, pack_id: bytes) -> Footer:
     if size_bytes < HEADER_BYTES + TRAILER_BYTES + length:
         raise PackLayoutError("it is cut short")
     entries = store.get(name, size_bytes - TRAILER_BYTES - length, length)
-    return parse_footer(pack_id, store.get(name, 0, HEADER_BYTES), entries, trailer, size_bytes)
+    header = store.get(name, 0, HEADER_BYTES) if with_header else header_of(pack_id)
+    return parse_footer(pack_id, header, entries, trailer, size_bytes)
 
 
 def read_table(

@@ -65,7 +65,7 @@ def describe_packs(access: Access, packs: Iterable[bytes]) -> Described:
     batch: _Described = []
     for pack_id in packs:
         try:
-            footer = read_footer(access.store, pack_id)
+            footer = read_footer(access.store, pack_id, with_header=False)
             table, signer = read_table(access.store, access.sealer, pack_id, footer)
         except (ObjectNotFoundError, ShutOutError):
             continue  # what a writer that was shut out has left is nobody's: a collection deletes it

@@ -6,13 +6,15 @@ import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
 from proxy_worker.contract.errors import DamageError, ProxyfleetError
 from proxy_worker.repository.check import check
+from proxy_worker.repository.collector import collect
 from proxy_worker.repository.config import decode_config
-from proxy_worker.repository.credentials import load_credential, make_key_file, save_key_file
+from proxy_worker.repository.credentials import Credential, load_credential, make_key_file, save_key_file
 from proxy_worker.repository.errors import RepositoryDamageError, RepositoryVersionError
 from proxy_worker.repository.fragments import decode_fragment
 from proxy_worker.repository.pack_layout import Footer
@@ -20,6 +22,7 @@ from proxy_worker.repository.pack_scan import pack_ids, scan_pack
 from proxy_worker.repository.packs import read_table
 from proxy_worker.repository.passphrases import unlock
 from proxy_worker.repository.points import StoredDisk, decode_outcome
+from proxy_worker.repository.proving import ProofSettings, prove
 from proxy_worker.repository.registration import condemned_packs, encode_condemned
 from proxy_worker.repository.repository import Repository
 from proxy_worker.repository.scrub import scrub
@@ -258,3 +261,32 @@ def test_a_file_among_the_points_that_is_none_is_no_damage(tmp_path: Path) -> No
 
         assert [point.run for point in repository.points()] == ["run-1"]
         assert check(repository.access).findings == ()
+
+
+@pytest.mark.parametrize("key", ["read", "write"])
+def test_a_pack_whose_header_and_only_fragment_are_damaged_is_described_anew_and_loses_nothing(
+    tmp_path: Path, key: Literal["read", "write"]
+) -> None:
+    """The header says no more than the name: whatever else a pack says of itself still counts."""
+    repository = make_repository(tmp_path)
+    store, unlocked = repository.access.store, repository.unlocked
+    assert unlocked is not None
+    issued = make_key_file(unlocked, kind=key, repository_id=repository.id, generation=1, label="p1", group="site")
+    proxy = Repository.open(LocalStore(tmp_path), Credential(key=issued))
+    point = back_up(proxy, CONTENT, run="run-1")
+    [fragment], [pack] = list(store.list("index/")), list(store.list("packs/"))
+    for name, at in ((fragment, 50), (pack, 3)):
+        altered = bytearray(store.get(name))
+        altered[at] ^= 1
+        (tmp_path / name).write_bytes(altered)
+
+    report = prove(proxy, ProofSettings(everything=True))
+
+    assert (report.repaired.rebuilt, report.repaired.mended) == ((fragment,), [pack])
+    assert [finding.name for finding in report.findings] == [pack]
+    assert not report.points[0].damaged
+    with Repository.open(LocalStore(tmp_path), CREDENTIAL) as whole:
+        collect(whole)
+        assert check(whole.access).findings == ()
+        assert restore(whole, point) == CONTENT
+        assert pack not in store.list("packs/")
