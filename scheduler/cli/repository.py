@@ -168,6 +168,8 @@ def show(name: RepositoryName, as_json: AsJson = False) -> None:
         ("last collection", _last_check(shown["last_collection"])),
     ]
     print_view(facts(rows))
+    for kept in (shown["last_collection"] or {}).get("kept", ()):
+        print_view(Text(f"the last collection kept {kept}"))
     for point in waiting:
         print_view(Text(f"waits for repair: {point['vm']} {point['point']}", style="red"))
 
@@ -305,9 +307,11 @@ def _last(session: Session, repository: str, *kinds: RequestKind) -> dict[str, A
     request = session.scalars(newest.order_by(Request.created_at.desc(), Request.id.desc()).limit(1)).first()
     if request is None:
         return None
+    record = upkeep_record(session, request, Live())
     return {
-        "kind": request.kind.value,
+        "kind": record.kind,
         "at": iso(request.created_at),
-        "state": request.state.value,
-        "outcome": upkeep_record(session, request, Live()).outcome,
+        "state": record.state,
+        "outcome": record.outcome,
+        "kept": list(record.kept),
     }

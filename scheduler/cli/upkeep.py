@@ -94,7 +94,7 @@ def upkeep_record(session: Session, request: Request, live: Live) -> UpkeepRecor
         said=booted.last_lines if booted is not None else (),
         mended=(*(f"mended {name}" for name in found.mended), *found.notes)
         if isinstance(found, RepositoryProveResult)
-        else (),
+        else (collected.notes if collected is not None else ()),
         packs=found.packs if found is not None else None,
         read_bytes=found.read_bytes if found is not None else None,
         duration_seconds=found.duration_seconds if found is not None else None,

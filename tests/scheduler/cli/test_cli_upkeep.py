@@ -160,3 +160,7 @@ def test_a_repository_is_collected(backed_up: Program, world: World) -> None:
     assert "kept 1 pack, 1 B: restore points need all of them" in collected.out
     assert (as_json["state"], as_json["freed_bytes"]) == ("succeeded", 0)
     assert backed_up("repository", "list", "--json").json[0]["last_collection"]["state"] == "succeeded"
+    assert (
+        "the last collection kept 1 pack, 1 B: restore points need all"
+        in backed_up("repository", "show", "main").out
+    )
