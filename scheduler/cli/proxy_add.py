@@ -61,6 +61,14 @@ def add(
     encryption_to_host: Annotated[
         bool, typer.Option(help="Whether network mode must be encrypted up to the host.")
     ] = False,
+    instant_restore: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NETWORK",
+            help="A network of hosts' NFS traffic, 10.1.2.0/24, to serve restore points to for VMs to run from; "
+            "may be repeated.",
+        ),
+    ] = None,
     credential: Annotated[
         list[str] | None,
         typer.Option(metavar="NAME", help="A secret that it gets; may be repeated. Those it needs unless told."),
@@ -119,6 +127,8 @@ def add(
     with opened_for_deploying() as opened:
         if asking:
             plan = _asked(opened, plan, host, has_key=ssh_key is not None)
+        if instant_restore:
+            plan = plan.on(instant_restore={"host": plan.server.host, "clients": instant_restore})
         _add(opened, plan, datastore, ssh_key, asking=asking, wait=wait, as_json=as_json)
 
 

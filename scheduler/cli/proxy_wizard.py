@@ -219,6 +219,8 @@ def review(plan: ProxyPlan, system: str, secrets: Sequence[str]) -> None:
         ("encryption to host", "required" if server.encryption_to_host else "where the host allows it"),
         ("secrets", ", ".join(secrets) or "none"),
     ]
+    if (instant := server.instant_restore) is not None:
+        rows.append(("instant restore", f"serves {', '.join(map(str, instant.clients))} as {instant.host}"))
     show(facts(rows))
     typer.confirm("Put the proxy there", default=True, abort=True, err=True)
     heading("Finish")

@@ -10,6 +10,7 @@ from typing import Annotated, Final, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from proxy_worker.contract.specification import Name
+from proxy_worker.program.instant_restore import InstantRestoreSettings
 
 _PREFIX: Final = "SHA256:"
 _DIGEST_BYTES: Final = 32
@@ -103,6 +104,8 @@ class ProxyServer(_Declared):
     """Whether disks that another mode can't read are read over the network there; a job can forbid it too."""
     encryption_to_host: bool = False
     """Whether network mode must be encrypted up to the host. Otherwise it is where the host allows it."""
+    instant_restore: InstantRestoreSettings | None = None
+    """Has it serve restore points to hosts, for VMs to run from, as in its `proxy.toml`; else it serves none."""
 
     @property
     def address(self) -> str:

@@ -19,6 +19,8 @@ from scheduler.deployment.server import ProxyServer
 SECRET_MODE: Final = 0o600
 _READABLE, _OPEN = 0o640, 0o644
 _PRIVATE_FOLDER, _READABLE_FOLDER = 0o700, 0o750
+_LOW_PORTS: Final = "CAP_NET_BIND_SERVICE"
+"""What the portmapper's port takes, which hosts ask where restore points are served."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,9 @@ def proxy_toml(settings: Settings, layout: Layout) -> str:
         document["failover_to_network"] = False
     if settings.server.encryption_to_host:
         document["encryption_to_host"] = True
+    if settings.server.instant_restore is not None:
+        table = settings.server.instant_restore.model_dump(mode="json", exclude_defaults=True)
+        document["instant_restore"] = table
     document["redis"] = _redis(settings.redis, layout)
     document["datastores"] = {
         name: store.model_dump(mode="json", exclude_defaults=True)
@@ -136,12 +141,21 @@ def _unit(settings: Settings, layout: Layout) -> list[RemoteFile]:
         software=layout.software,
         config=layout.config,
         state=layout.state,
-        writes=" ".join(f"-{path}" for path in settings.writes),
+        writes=" ".join(f"-{path}" for path in _written(settings)),
+        capabilities="" if settings.server.instant_restore is None else _LOW_PORTS,
     )
     return [
         RemoteFile(layout.unit_file, _text("proxyfleet-proxy.service").encode(), _OPEN),
         RemoteFile(f"{layout.unit_file}.d/deployed.conf", special.encode(), _OPEN),
     ]
+
+
+def _written(settings: Settings) -> Sequence[str]:
+    """Folders beside its own; that of what VMs write may be one."""
+    instant = settings.server.instant_restore
+    if instant is None or not instant.folder.is_absolute():
+        return settings.writes
+    return (*settings.writes, str(instant.folder))
 
 
 def _supervisor(layout: Layout) -> list[RemoteFile]:

@@ -165,6 +165,8 @@ def test_the_public_key_is_printed_once_there_is_one(applied: Program, configure
         ("restore disk --vm a --disk scsi0:0 --to x --proxy p", 3, "so it has to be an absolute path"),
         ("restore show 2026", 4, "restore '2026': no restore has that id"),
         ("restore cancel 2026", 4, "restore '2026': no restore has that id"),
+        ("restore cancel 2026 --force", 4, "restore '2026': no restore of a VM has that id"),
+        ("proxy add p --host h --instant-restore x --yes", 2, "--instant-restore.clients.0: value is not a valid"),
         ("repository check x", 4, "repository 'x': no repository has that name"),
         ("repository rescan x", 4, "repository 'x': no repository has that name"),
         ("repository rescan main", 9, "no `scheduler serve` is running"),

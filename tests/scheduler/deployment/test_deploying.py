@@ -188,9 +188,11 @@ def test_a_server_is_declared_exported_and_applied_again(applied: Program, confi
     text += "[proxy.server]\n" + "".join(
         f"{key} = {json.dumps(value)}\n" for key, value in server.items() if key != "datastores"
     )
+    text += 'instant_restore = { host = "10.1.2.9", clients = ["10.1.2.0/24"] }\n'
     (configured / "fleet.toml").write_text(f'{text}[proxy.server.datastores.ds1]\npath = "/mnt/ds1"\n')
     assert applied("apply", "-f", str(configured / "fleet.toml")).code == 0
     exported = applied("export").out
+    assert 'clients = ["10.1.2.0/24"]' in exported
     (configured / "fleet.toml").write_text(exported)
     assert applied("apply", "-f", str(configured / "fleet.toml"), "--json").json["changes"] == []
     assert applied("proxy", "show", "p1", "--json").json["server"]["state"] == "declared"

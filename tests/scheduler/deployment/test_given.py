@@ -10,13 +10,14 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
+from proxy_worker.program.instant_restore import InstantRestoreSettings
 from scheduler.configuration import DeploymentSettings, SchedulerConfiguration
 from scheduler.deployment import wheelhouse
 from scheduler.deployment.errors import MissingSecretError
-from scheduler.deployment.given import Reached, credential_files, redis_login
+from scheduler.deployment.given import Reached, RedisLogin, credential_files, redis_login
 from scheduler.deployment.layout import Layout
 from scheduler.deployment.server import ConnectedDatastore, ProxyServer
-from scheduler.deployment.settings import Settings, proxy_toml
+from scheduler.deployment.settings import Settings, files, proxy_toml
 from scheduler.deployment.survey import Found
 from scheduler.deployment.wheelhouse import Kind, needed
 from scheduler.pki.authority import Authority
@@ -24,6 +25,25 @@ from scheduler.redis_setup.configuring import RedisPlan, configure
 
 SERVER = ProxyServer(host="10.0.0.5", redis_url=None, datastores={"ds1": ConnectedDatastore(path="/mnt/ds1")})
 REACHED = Reached(writes=("/backup/main",), credentials=("main", "vc1"))
+
+
+def test_one_that_serves_restore_points_may_listen_at_low_ports_and_write_what_vms_do() -> None:
+    instant = InstantRestoreSettings.model_validate(
+        {"host": "10.1.2.9", "clients": ["10.1.2.0/24"], "folder": "/fast/served"}
+    )
+    server = SERVER.model_copy(update={"instant_restore": instant})
+    layout = Layout.of("p1", server, privileged=True)
+    settings = Settings(
+        "p1", "remote", 2, None, "key", server, RedisLogin("redis://127.0.0.1", None, {}, certified=False), ()
+    )
+    written = {
+        one.path.rpartition("/")[2]: (one.content or b"").decode()
+        for one in files(settings, layout, {}, systemd=True)
+    }
+    table = tomllib.loads(written["proxy.toml"])["instant_restore"]
+    assert InstantRestoreSettings.model_validate(table) == instant
+    assert "\nReadWritePaths=/var/lib/proxyfleet-proxy -/fast/served\n" in written["deployed.conf"]
+    assert "\nAmbientCapabilities=CAP_NET_BIND_SERVICE\n" in written["deployed.conf"]
 
 
 @pytest.fixture
