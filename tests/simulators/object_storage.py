@@ -21,6 +21,7 @@ from typing import Any
 from botocore.session import Session
 
 from ops.demo.valkey import free_port
+from proxy_worker.contract.errors import StoreError
 from proxy_worker.repository.store.objects import ObjectStore
 
 LOCKING_BUCKET = "locking"
@@ -98,7 +99,8 @@ def _wait_until_ready(process: subprocess.Popen[bytes], port: int, log: Path) ->
     store = ObjectStore(f"s3://backup/ready?endpoint=http://127.0.0.1:{port}", access_key=ACCESS_KEY)
     deadline = time.monotonic() + _DEADLINE_S
     while True:
-        with contextlib.suppress(urllib.error.URLError):
+        # What listens already may answer late, or not yet, on a machine that is busy.
+        with contextlib.suppress(OSError, StoreError):
             try:
                 urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=5).close()
             except urllib.error.HTTPError:
