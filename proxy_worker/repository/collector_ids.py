@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -15,6 +16,7 @@ _REPEATED_BYTES: Final = 256 * 1024
 """A part that has grown by so much, and twofold, is rid of what it holds twice."""
 _ID: Final = struct.Struct(f"{ID_BYTES}s")
 _ZEROS: Final = ZERO_ID * 64
+_MANY_ZEROS: Final = _ZEROS * 8
 """So many ids of zeros are passed over at once: a disk may consist of little else."""
 
 
@@ -31,11 +33,18 @@ def without_zeros(ids: bytes) -> bytes:
     if ZERO_ID not in ids:
         return ids
     kept: list[bytes] = []
-    for at in range(0, len(ids), len(_ZEROS)):
-        piece = ids[at : at + len(_ZEROS)]
-        if piece != _ZEROS:
+    for many in _but(_MANY_ZEROS, ids):
+        for piece in _but(_ZEROS, many):
             kept += [one for (one,) in _ID.iter_unpack(piece) if one != ZERO_ID]
     return b"".join(kept)
+
+
+def _but(zeros: bytes, ids: bytes) -> Iterator[bytes]:
+    """Ids in pieces as long as `zeros`, without those pieces that are the same."""
+    for at in range(0, len(ids), len(zeros)):
+        piece = ids[at : at + len(zeros)]
+        if piece != zeros:
+            yield piece
 
 
 class IdSet:
@@ -53,10 +62,8 @@ class IdSet:
 
     def add(self, ids: bytes) -> None:
         """Add ids, 32 bytes each; those of zeros don't count."""
-        for at in range(0, len(ids), len(_ZEROS)):
-            piece = ids[at : at + len(_ZEROS)]
-            if piece != _ZEROS:
-                self._add(piece)
+        for piece in _but(_ZEROS, ids):
+            self._add(piece)
         if self._held_bytes > _HELD_BYTES:
             self._flush()
 

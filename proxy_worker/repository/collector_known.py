@@ -76,10 +76,11 @@ class KnownNames:
         named = self._known(content_id)
         if named is None:
             named = read(content_id)
-        self._keep(content_id, named)
+            self._keep(content_id, self._checksum(content_id, named), named)
         return named
 
     def _known(self, content_id: bytes) -> bytes | None:
+        """What the last collection has left, which is then left to the next one."""
         try:
             while self._old and self._head and self._head[0] < content_id:
                 self._old.seek(self._head[2], 1)
@@ -92,7 +93,10 @@ class KnownNames:
         except OSError:
             self._head = None
             return None
-        return named if self._checksum(content_id, named) == checksum else None
+        if self._checksum(content_id, named) != checksum:
+            return None
+        self._keep(content_id, checksum, named)
+        return named
 
     def _next_head(self) -> tuple[bytes, bytes, int] | None:
         """Id, checksum and length of the next entry; None at the end of all that looks like one."""
@@ -102,8 +106,8 @@ class KnownNames:
         head: tuple[bytes, bytes, int] = _ENTRY.unpack(data)
         return head if head[2] <= _MOST_NAMED_BYTES else None
 
-    def _keep(self, content_id: bytes, named: bytes) -> None:
-        entry = _ENTRY.pack(content_id, self._checksum(content_id, named), len(named)) + named
+    def _keep(self, content_id: bytes, checksum: bytes, named: bytes) -> None:
+        entry = _ENTRY.pack(content_id, checksum, len(named)) + named
         if self._new is None or self._written + len(entry) > _MOST_BYTES:
             return
         self._written += len(entry)

@@ -49,9 +49,13 @@ def test_what_was_added_is_in_it_once(
         assert parts_of(ids) == {id_of(number) for segment in segments for number in segment} - {ZERO_ID}
 
 
-@given(segment=SOME)
-def test_ids_of_zeros_are_left_out_and_no_others(segment: list[int]) -> None:
-    ids = [id_of(number) for number in segment]
+@given(
+    runs=st.lists(
+        st.tuples(st.integers(min_value=0, max_value=3), st.sampled_from((1, 63, 64, 511, 512, 513))), max_size=8
+    )
+)
+def test_ids_of_zeros_are_left_out_and_no_others(runs: list[tuple[int, int]]) -> None:
+    ids = [id_of(number) for number, count in runs for _ in range(count)]
 
     assert without_zeros(b"".join(ids)) == b"".join(one for one in ids if one != ZERO_ID)
 
