@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 from proxy_worker.contract.names import TaskKind, TransportMode
@@ -30,10 +32,13 @@ def proxy(name: str, *datastores: str, used: int = 0, receives: bool = True) -> 
     )
 
 
+NEAR = Placement(
+    TaskKind.DISK_REPLICATE, datastore="near", target=Placement(TaskKind.DISK_RECEIVE, datastore="far")
+)
+
+
 def disk(task_id: str = "disk") -> PendingTask:
-    target = Placement(TaskKind.DISK_RECEIVE, datastore="far")
-    placement = Placement(TaskKind.DISK_REPLICATE, datastore="near", target=target)
-    return PendingTask(task_id, placement, "away", Urgency.REGULAR, NOW)
+    return PendingTask(task_id, NEAR, "away", Urgency.REGULAR, NOW)
 
 
 def decided(*proxies: FleetProxy, limits: Limits | None = None) -> Release | str:
@@ -59,6 +64,17 @@ def test_only_as_many_go_as_both_sides_have_slots_for() -> None:
     decision = decide([disk("a"), disk("b")], Fleet(proxies, {}), Limits(), NOW)
     assert [release.task_id for release in decision.releases] == ["a"]
     assert decision.waiting["b"] == "waiting: of its replica: proxy p3 is full (1 of 1 slots)"
+
+
+def test_a_pair_counts_with_both_its_slots_where_jobs_share_what_there_is() -> None:
+    proxies = (
+        *(proxy(f"near{number}", "near") for number in range(6)),
+        *(proxy(f"far{n}", "far") for n in range(6)),
+    )
+    backups = [replace(disk(f"b{n}"), job="nightly", placement=replace(NEAR, target=None)) for n in range(9)]
+    decision = decide([*(disk(f"r{n}") for n in range(9)), *backups], Fleet(proxies, {}), Limits(), NOW)
+    released = Counter(release.task_id[0] for release in decision.releases)
+    assert released == {"r": 2, "b": 4}, "four slots each, of the six near and the six far ones"
 
 
 def test_what_is_missing_is_said() -> None:
