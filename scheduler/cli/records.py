@@ -23,6 +23,7 @@ from scheduler.dispatch.reading import reading_of
 from scheduler.reports.shown import Moment, Rate, Seconds, Shown
 from scheduler.runs.waiting import waiting_scans, waiting_vms
 from scheduler.state.models import DiskTask, DiskTaskState, LedgerTask, Run, RunState, VmRun, VmRunState, WorkState
+from scheduler.state.run_kind import RunKind
 from scheduler.vcenters.choice import Reading
 
 
@@ -110,12 +111,13 @@ class RunRecord(Shown):
     state: str
     reason: str | None
     trigger: str
+    kind: RunKind
     repository: str
     """Empty for a replication."""
     target: str | None
     """The datastore that a replication writes to; None for other runs, and for one that fails back."""
     copied_from: str | None
-    """The repository that is copied from; None: VMs are backed up."""
+    """The repository that is copied from; None: it is no copy."""
     created: Moment
     started: Moment | None
     ended: Moment | None
@@ -160,14 +162,16 @@ def run_record(session: Session, run: Run, live: Live, *, now: float) -> RunReco
     processed = sum(disk.processed_bytes for disk in records)
     freezing = any(vm_run.state is VmRunState.SNAPSHOTTING for vm_run in vm_runs)
     unfrozen = waiting_vms(session, now, _reading(session, live)) if freezing else {}
+    kind = RunKind.of(run)
     return RunRecord(
         run=run.id,
         job=run.job,
         state=run.state.value,
         reason=run.reason or _scanning(session, run, now),
         trigger=run.trigger.value,
+        kind=kind,
         repository=run.repository,
-        target=run.replica.datastore if run.replica is not None and run.failback_of is None else None,
+        target=run.replica.datastore if run.replica is not None and kind is RunKind.REPLICATION else None,
         copied_from=run.copy_from.repository if run.copy_from is not None else None,
         created=run.created_at,
         started=run.started_at,
@@ -181,7 +185,8 @@ def run_record(session: Session, run: Run, live: Live, *, now: float) -> RunReco
         rate=processed / duration if duration else None,
         bottleneck=_bottleneck(records),
         vms=tuple(
-            _vm_record(vm_run, unfrozen.get(vm_run.id), makes_point=run.failback_of is None) for vm_run in vm_runs
+            _vm_record(vm_run, unfrozen.get(vm_run.id), makes_point=kind is not RunKind.FAILBACK)
+            for vm_run in vm_runs
         ),
         disks=tuple(sorted(records, key=lambda disk: (disk.of, disk.disk))),
     )

@@ -102,9 +102,10 @@ def _progress_table(disks: Sequence[DiskRecord], *, mode: bool) -> Table:
 
 
 def _disk_table(run: RunRecord) -> RenderableType:
+    delivered = run.kind.delivered.upper()
     made = table(
-        "VM", "DISK", "STATE", "SIZE", "READ", "STORED", "TIME", "RATE", "PROXY",
-        right=("SIZE", "READ", "STORED", "TIME", "RATE"),
+        "VM", "DISK", "STATE", "SIZE", "READ", delivered, "TIME", "RATE", "PROXY",
+        right=("SIZE", "READ", delivered, "TIME", "RATE"),
         keep=("DISK", "STATE"),
     )  # fmt: skip
     for disk in run.disks:
@@ -133,9 +134,9 @@ def _figures(run: RunRecord) -> list[tuple[str, str | Text]]:
         ("processed", size(run.processed_bytes)),
         ("read", compared(run.read_bytes, run.processed_bytes, "processed")),
         ("unchanged", size(unchanged)),
-        ("already stored", size(reused)),
+        *([("already stored", size(reused))] if run.kind.to_repository else []),
         ("transferred", compared(run.transferred_bytes, run.read_bytes, "read")),
-        ("stored", compared(run.stored_bytes, run.processed_bytes, "processed")),
+        (run.kind.delivered, compared(run.stored_bytes, run.processed_bytes, "processed")),
         ("rate", rate(run.rate)),
         ("bottleneck", run.bottleneck or "-"),
         ("modes", ", ".join(f"{mode} ({plural(count, 'disk')})" for mode, count in modes.most_common()) or "-"),

@@ -58,8 +58,11 @@ def _with(session: Session, kind: str, keys: Mapping[str, Any]) -> tuple[Declara
     (declared,) = declarations(added, kind).values()
     current = stored_fleet(session)
     if declared.name in declarations(current, kind):
+        goes_on = f"; `scheduler proxy deploy {declared.name}` goes on with that one" if kind == "proxy" else ""
         raise AlreadyDeclaredError(
-            f"{what} can't be created", why="that name is taken", remedy="Choose another, or change it with a file."
+            f"{what} can't be created",
+            why="that name is taken",
+            remedy=f"Choose another, or change it with a file{goes_on}.",
         )
     update: dict[str, Any] = {kind: (*getattr(current, kind), declared)}
     if not current.site and "site" in given:

@@ -23,6 +23,7 @@ from scheduler.cli.printing import clock, compared, duration, size
 from scheduler.cli.records import DiskRecord, RunRecord, VmRecord
 from scheduler.cli.run_view import live_view, summary
 from scheduler.cli.watching import LINE_EVERY_S, Told, news_of_run
+from scheduler.state.run_kind import RunKind
 from scheduler.state.store import open_state
 from tests.scheduler.cli.conftest import Program
 from tests.scheduler.conftest import World
@@ -53,6 +54,7 @@ def run(*disks: DiskRecord, **changes: Any) -> RunRecord:
         "job": "nightly",
         "state": "running",
         "trigger": "manual",
+        "kind": RunKind.BACKUP,
         "repository": "main",
         "duration_seconds": 63.0,
         "size_bytes": GIB * len(disks),
