@@ -64,7 +64,7 @@ class CredentialError(ProxyfleetError):
 
 
 class StoreError(ProxyfleetError):
-    """A repository can't be reached, read or written: full, read-only, broken, or its storage or gateway forbids it."""
+    """A repository can't be reached, read or written: full, read-only, broken, or whoever keeps it forbids it."""
 
     exit_code = 7
     retryable = True

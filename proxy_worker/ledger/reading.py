@@ -82,7 +82,7 @@ def task_view(row: list[Any]) -> TaskView:
 
 def proxy_view(row: list[Any]) -> ProxyView | None:
     """A row of `view.lua`'s proxies; None when its registration can't be read."""
-    name, text, live, draining, age_s, used, lanes, enabled, limit, lost, note = row
+    name, text, live, draining, age_s, used, lanes, enabled, limit, lost, note, left = row
     try:
         registration = _registration(text)
     except ValidationError as error:
@@ -98,6 +98,7 @@ def proxy_view(row: list[Any]) -> ProxyView | None:
         slots_used=int(used),
         lost_leases=int(lost),
         note=note,
+        left=bool(left),
         refusal=why_not_served(registration.contract_version),
     )
 

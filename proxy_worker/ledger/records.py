@@ -161,6 +161,8 @@ class ProxyView:
     """How often a task of its was given up without a word from it, since Redis last lost its data."""
     note: str = ""
     """Why it takes nothing new although nobody told it so, e.g. that its disk is full."""
+    left: bool = False
+    """Whether it has ended in order."""
     refusal: str = ""
     """Why this version gives it no tasks: it speaks another version of the contract."""
 

@@ -154,8 +154,15 @@ class Dispatcher:
         self.traffic.forget()
 
     def give_orders(self, view: FleetView, declared: DeclaredFleet) -> None:
-        """Tell registered proxies which lanes to pull from, and whether they may, where that has changed."""
+        """Tell registered proxies which lanes to pull from, and whether they may, where that has changed.
+
+        One that nobody declared, as a replica of a container, is forgotten once it has ended in order.
+        """
         for name, seen in view.proxies.items():
+            if seen.left and name not in declared.proxies:
+                if self.ledger.forget_proxy(name):
+                    self.orders.pop(name, None)
+                continue
             proxy = declared.proxy(seen)
             limit = declared.proxies[name].max_concurrent_tasks if name in declared.proxies else None
             # What the policy doesn't count on must not pull from lanes that others share, only to refuse.

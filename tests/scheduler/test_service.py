@@ -342,6 +342,22 @@ class _AnswersLost(State):
             raise StateError("database", why="the connection was lost")
 
 
+def test_a_proxy_that_nobody_declared_is_forgotten_when_it_ends_in_order_and_may_come_back(world: World) -> None:
+    world.declare()
+    service = world.start()
+    for name in ("declared", "replica-1"):
+        world.fleet.join(name)
+    with service.state.write() as session:
+        session.add(Proxy(name="declared", site="primary"))
+    world.turn_until(service, lambda: bool(service.ledger.view().proxies["replica-1"].orders.lanes))
+    for name in ("declared", "replica-1"):
+        service.ledger.depart(world.fleet.identities.pop(name))
+    world.turn_until(service, lambda: service.ledger.view().proxies.keys() == {"declared"})
+
+    world.fleet.join("replica-1")
+    world.turn_until(service, lambda: bool(service.ledger.view().proxies["replica-1"].orders.lanes))
+
+
 def test_the_service_forgets_what_ended_long_ago(world: World) -> None:
     world.declare()
     state = open_state(world.url)

@@ -16,7 +16,7 @@ for _, name in ipairs(redis.call('SMEMBERS', PROXIES)) do
   local age = stamp(now - tonumber(proxy.heartbeat))
   proxies[#proxies + 1] = {
     name, proxy.registration, live, proxy.draining, age, slots_used(name, clock), orders[1], orders[2], orders[3],
-    tonumber(proxy.lost_leases or 0), proxy.note or '',
+    tonumber(proxy.lost_leases or 0), proxy.note or '', proxy.left == '1' and 1 or 0,
   }
 end
 for _, cap in ipairs(redis.call('SMEMBERS', CAPS)) do
