@@ -18,7 +18,7 @@ from scheduler.cli.opening import configuration, open_ledger, opened_state
 from scheduler.cli.printing import console, duration, note
 from scheduler.configuration import SchedulerConfiguration
 from scheduler.deployment.deploying import Deployed, Deployment, Waiting
-from scheduler.deployment.errors import TooFewRunningError
+from scheduler.deployment.errors import TooFewRunningError, UndeclaredRunsError
 from scheduler.deployment.fleet_watch import FleetWatch
 from scheduler.deployment.progress import Step, Steps, StepState
 from scheduler.deployment.recording import record, record_failure, record_step
@@ -42,6 +42,23 @@ class Opened:
             if found is None:
                 raise no_such_proxy(name, [proxy.name for proxy in session.query(Proxy)])
             return found
+
+    def forget_undeclared(self, name: str) -> bool:
+        """Forget a proxy that joined by itself and is away; False where it is declared, or nobody knows it.
+
+        Raises `UndeclaredRunsError`.
+        """
+        with self.watch.state.read() as session:
+            declared = session.get(Proxy, name) is not None
+        if declared or self.watch.proxy(name) is None:
+            return False
+        if not self.watch.ledger.forget_proxy(name):
+            raise UndeclaredRunsError(
+                f"proxy {name!r} can't be removed",
+                why="it still runs, and it wasn't put on its machine from here",
+                remedy="End it there: it is forgotten by itself then.",
+            )
+        return True
 
 
 @contextmanager

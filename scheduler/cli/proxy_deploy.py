@@ -16,6 +16,7 @@ from scheduler.state.models import Proxy, ProxyDeployment
 
 if TYPE_CHECKING:
     from scheduler.cli.deploying import Opened
+    from scheduler.deployment.progress import Steps
 
 DEFAULT_WAIT_S = 60.0
 DEFAULT_DRAIN_MINUTES = 60.0
@@ -122,16 +123,18 @@ def remove(
         StepPrinter,
         asks,
         opened_for_deploying,
-        steps_as_json,
     )
     from scheduler.deployment.progress import Steps  # noqa: PLC0415 - as above
     from scheduler.deployment.removing import quiet, uninstall, withdrawn  # noqa: PLC0415 - as above
 
     with opened_for_deploying() as opened:
+        steps = Steps(name, StepPrinter())
+        if opened.forget_undeclared(name):
+            _tell_removed(name, steps, as_json=as_json)
+            return
         declared = opened.declared(name)
         if not yes and asks():
             typer.confirm(f"Remove proxy {name} and all that it keeps on its machine", abort=True, err=True)
-        steps = Steps(name, StepPrinter())
         if leave_server or declared.server is None:
             quiet(opened.watch, name, steps, drain_minutes * 60)
             withdrawn(opened.configuration, opened.watch, name, steps)
@@ -139,6 +142,12 @@ def remove(
             uninstall(opened.configuration, opened.watch, declared, steps, drain_s=drain_minutes * 60)
         with opened.watch.state.write() as session:
             withdraw(session, "proxy", name)
+    _tell_removed(name, steps, as_json=as_json)
+
+
+def _tell_removed(name: str, steps: Steps, *, as_json: bool) -> None:
+    from scheduler.cli.deploying import steps_as_json  # noqa: PLC0415 - SSH's library is slow to load
+
     if as_json:
         print_json({"proxy": name, "removed": True, "steps": steps_as_json(steps)})
     note(f"Removed proxy {name}.")

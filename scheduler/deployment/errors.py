@@ -61,6 +61,10 @@ class ServerTakenError(ConflictError):
     """The machine has another proxy already, or another machine has this one."""
 
 
+class UndeclaredRunsError(ConflictError):
+    """A proxy that was put on its machine by somebody else runs, and so can't be forgotten."""
+
+
 class TooFewRunningError(ConflictError):
     """With this proxy away, fewer would run than were to be kept running."""
 

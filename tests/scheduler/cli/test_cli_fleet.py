@@ -77,7 +77,7 @@ def test_an_undeclared_proxy_is_warned_of_and_applied(scheduler: Program, config
     (configured / "fleet.toml").write_text(text)
     applied = scheduler("apply", "-f", str(configured / "fleet.toml"))
     assert applied.code == 0
-    assert "warning: repository 'main': proxy 'far' is not declared" in " ".join(applied.err.split())
+    assert "warning: repository 'main', key 'proxies': no proxy 'far' is declared" in " ".join(applied.err.split())
 
 
 def test_a_locked_database_exits_9(applied: Program, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -113,3 +113,14 @@ def test_a_missing_configuration_names_the_file(scheduler: Program) -> None:
     refused = scheduler("--config", "/nowhere/scheduler.toml", "job", "list")
     assert refused.code == 3
     assert "/nowhere/scheduler.toml: No such file or directory" in refused.err
+
+
+def test_a_proxy_that_nobody_declared_is_removed_once_it_is_away(applied: Program, world: World) -> None:
+    world.start()
+    world.fleet.join("replica-1")
+    refused = applied("proxy", "remove", "replica-1", "--yes")
+    assert (refused.code, "it still runs" in refused.err) == (9, True), refused.err
+
+    world.fleet.ledger.depart(world.fleet.identities["replica-1"])
+    assert applied("proxy", "remove", "replica-1", "--yes").err.endswith("Removed proxy replica-1.\n")
+    assert applied("proxy", "remove", "replica-1", "--yes").code == 4
