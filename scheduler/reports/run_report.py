@@ -15,8 +15,10 @@ from sqlalchemy.orm import Session
 
 from proxy_worker.contract.outcome import AttemptOutcome, StageTimes
 from proxy_worker.contract.requests import StoreRequests
+from scheduler.reports.figures import moment, plural
 from scheduler.reports.shown import Moment, Rate, Seconds, Shown
 from scheduler.state.models import DiskTask, Run, RunState, VmRun
+from scheduler.state.proven import proof_figures
 from scheduler.state.run_kind import RunKind
 
 
@@ -92,6 +94,23 @@ class VmReport(Shown):
     """From the end of its last disk to its own: the restore point, mostly."""
 
 
+class ProofReport(Shown):
+    """How well the restore points of a run's repository are proven, now."""
+
+    points: int
+    unproven: int
+    """Those of which not everything has been read yet."""
+    damaged: int
+    """Those that wait for repair."""
+    oldest: Moment | None
+    """Since when everything that the proven ones need has been read."""
+
+    def __str__(self) -> str:
+        since = f", since {moment(self.oldest)}" if self.oldest is not None else ""
+        waiting = f"; {self.damaged} damaged" if self.damaged else ""
+        return f"{self.points - self.unproven} of {plural(self.points, 'restore point')}{since}{waiting}"
+
+
 class RunReport(Shown):
     """A whole run."""
 
@@ -124,6 +143,8 @@ class RunReport(Shown):
     rate: Rate | None
     bottleneck: str | None
     """The stage that set the pace of most of the disks' time."""
+    proof: ProofReport | None = None
+    """Of the repository; None where none was written to."""
     warnings: tuple[str, ...]
     errors: tuple[str, ...]
     vms: tuple[VmReport, ...]
@@ -181,10 +202,18 @@ def run_report(session: Session, run: Run) -> RunReport:
         requests=_requests(stored),
         rate=size_bytes / duration if duration else None,
         bottleneck=_bottleneck(stored),
+        proof=_proof(session, run.repository) if kind.to_repository else None,
         warnings=warnings,
         errors=tuple(_errors(vms, disks.values())),
         vms=vms,
         disks=tuple(sorted(disks.values(), key=lambda disk: (disk.vm, disk.disk))),
+    )
+
+
+def _proof(session: Session, repository: str) -> ProofReport:
+    found = proof_figures(session, repository)
+    return ProofReport(
+        points=found.points, unproven=found.unproven, damaged=found.damaged, oldest=found.oldest_proof_at
     )
 
 

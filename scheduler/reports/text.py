@@ -41,6 +41,7 @@ def _figures(report: RunReport) -> Iterator[str]:
         ("rate", rate(report.rate)),
         ("bottleneck", report.bottleneck or "-"),
         *((("requests", str(report.requests)),) if report.requests is not None else ()),
+        *((("proven", str(report.proof)),) if report.proof is not None else ()),
         *((("moved", ways),) if (ways := _ways(report)) else ()),
     )
     width = max(len(name) for name, _ in figures)

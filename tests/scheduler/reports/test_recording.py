@@ -50,6 +50,7 @@ def test_attempts_of_lost_and_failed_holders_are_told_beside_the_last(world: Wor
     report = report_of_a_run(world, service, state, killed=KILLED)
 
     state.close()
+    assert str(report.proof) == "0 of 2 restore points", "nothing has been read yet"
     outcomes = {(one.vm, one.disk): [each.outcome for each in one.attempts] for one in report.disks}
     assert outcomes == {
         ("app01", "scsi0:0"): [AttemptOutcome.FAILED, AttemptOutcome.DONE],

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from proxy_worker.contract.outcome import AttemptOutcome, StageTimes
 from scheduler.reports.drawing import LEFT, RIGHT, draw
+from scheduler.reports.figures import moment
 from scheduler.reports.html import mail, page
-from scheduler.reports.run_report import AttemptReport, DiskReport, RunReport, Severity, VmReport
+from scheduler.reports.run_report import AttemptReport, DiskReport, ProofReport, RunReport, Severity, VmReport
 from scheduler.reports.text import plain
 from scheduler.reports.timeline import lanes, pace, time_shares
 from scheduler.state.run_kind import RunKind
@@ -181,6 +182,17 @@ def test_the_text_says_the_same_in_lines_for_terminals(told: RunReport) -> None:
         assert line in text
     assert re.search(r"proxy-1 +█+·*█+ +2 disks", text)
     assert re.search(r"waiting +15 s \(11%\)", text)
+
+
+@pytest.mark.parametrize("write", [page, mail, plain])
+def test_how_well_a_repository_is_proven_is_told_with_what_was_added_to_it(
+    told: RunReport, write: Callable[[RunReport], str]
+) -> None:
+    proof = ProofReport(points=14, unproven=2, damaged=1, oldest=NOW)
+    assert f"12 of 14 restore points, since {moment(NOW)}; 1 damaged" in write(
+        told.model_copy(update={"proof": proof})
+    )
+    assert "proven" not in write(told)
 
 
 KINDS: list[tuple[dict[str, object], list[str]]] = [
