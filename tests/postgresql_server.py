@@ -57,7 +57,7 @@ class PostgresqlServer:
             self._process = subprocess.Popen(
                 [*command, *options], stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
             )
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 120
         while True:
             try:
                 self._connect().close()
@@ -71,7 +71,7 @@ class PostgresqlServer:
         """End it: SIGINT breaks off what its clients do, SIGQUIT doesn't even write what it holds."""
         if self._process is not None:
             self._process.send_signal(how)
-            self._process.wait(30)
+            self._process.wait(120)
             self._process = None
 
     def new_database(self) -> str:

@@ -122,7 +122,7 @@ class SecureRedis:
                 stderr=log,
                 start_new_session=True,
             )
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 120
         while not self._answers():
             assert self.process.poll() is None, (self.folder / "redis.log").read_text()
             assert time.monotonic() < deadline, (self.folder / "redis.log").read_text()
@@ -141,7 +141,7 @@ class SecureRedis:
     def stop(self) -> None:
         if self.process is not None:
             self.process.terminate()
-            self.process.wait(20)
+            self.process.wait(60)
             self.process = None
 
     def __enter__(self) -> Self:

@@ -172,13 +172,13 @@ def test_an_interrupted_backup_leaves_a_tombstone_and_a_repository_that_goes_on(
          "--disk", "scsi0:0", "--level", "extreme"],
         cwd=shell.folder, env=shell.environment, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 120
     while not list((shell.folder / "repo" / "writers").glob("*/*/*")):
         assert time.monotonic() < deadline, "the backup did not start"
         assert process.poll() is None, process.communicate()
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=30)
+    _, errors = process.communicate(timeout=120)
 
     assert process.returncode == 130
     assert errors == "interrupted: nothing is left half done\n"

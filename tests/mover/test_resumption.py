@@ -58,7 +58,7 @@ class WatchedSource:
         self.offsets.append(offset)
         if self._hold_at is not None and offset >= self._hold_at:
             self.held.set()
-            assert self.release.wait(30)
+            assert self.release.wait(120)
         if self._fail_at is not None and offset >= self._fail_at:
             raise DiskUnreadableError("disk.raw can't be read", offset=offset, why="Input/output error")
         self._source.read_into(offset, view)
@@ -147,7 +147,7 @@ def test_a_disk_that_shrinks_in_mid_read_is_named(repository: Repository, disk: 
     source = WatchedSource(open_path(str(disk)), hold_at=2 * SEGMENT)
 
     def shrink() -> None:
-        assert source.held.wait(30)
+        assert source.held.wait(120)
         os.truncate(disk, SEGMENT)
         source.release.set()
 
@@ -219,7 +219,7 @@ def test_durable_segments_are_checkpointed_while_the_disk_is_read(
     control = RecordingControl()
 
     def release() -> None:
-        assert control.checkpointed.wait(30), "no checkpoint was made while reading went on"
+        assert control.checkpointed.wait(120), "no checkpoint was made while reading went on"
         source.release.set()
 
     thread = threading.Thread(target=release)

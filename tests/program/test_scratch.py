@@ -15,7 +15,7 @@ from proxy_worker.program.scratch import ScratchError, ScratchFolder
 from proxy_worker.repository.repository import Repository
 from proxy_worker.repository.store.local import LocalStore
 
-DEADLINE_S = 30.0
+DEADLINE_S = 120.0
 FRAGMENT = "index/" + 32 * "0"
 
 

@@ -50,7 +50,7 @@ def store_garbage(repository: Repository, block: bytes) -> None:
     """Publish a pack that holds something else under the block's id."""
     with repository.begin_disk(vm_id="vm-9", run="evil", disk_key=KEY, fence=1) as writer:
         writer.store_block(writer.identify(block), Codec.PLAIN, bytes(len(block)), len(block))
-        assert writer.wait_durable(writer.mark(), timeout_s=30)
+        assert writer.wait_durable(writer.mark(), timeout_s=120)
 
 
 def put_raw_fragment(repository: Repository, fragment: Fragment) -> str:
@@ -190,7 +190,7 @@ def test_a_delivery_that_breaks_ends_those_who_wait(
     with repository.begin_disk(vm_id="vm-1", run="run-1", disk_key=KEY, fence=1) as writer:
         writer.store_block(writer.identify(noise(1)), Codec.PLAIN, noise(1), BLOCK)
         with pytest.raises(StoreError, match="delivery of packs broke"):
-            writer.wait_durable(writer.mark(), timeout_s=30)
+            writer.wait_durable(writer.mark(), timeout_s=120)
         with pytest.raises(StoreError, match="delivery of packs broke"):
             writer.store_block(writer.identify(noise(1, 2)), Codec.PLAIN, noise(1, 2), BLOCK)
 

@@ -139,7 +139,7 @@ def test_a_checkpoint_is_durable_and_taken_up_by_the_next_attempt(tmp_path: Path
         first, second = noise(4, 1), noise(4, 2)
         with repository.begin_disk(vm_id=VM.vm_id, run="run-1", disk_key=KEY, fence=1) as writer:
             [segment] = store_content(writer, first)
-            assert writer.wait_durable(writer.mark(), timeout_s=30)
+            assert writer.wait_durable(writer.mark(), timeout_s=120)
             sealed = writer.seal_checkpoint(segment)
             store_content(writer, second)  # never becomes durable
 
@@ -162,5 +162,5 @@ def test_marks_become_durable_in_order(tmp_path: Path) -> None:
         early = writer.mark()
         store_content(writer, noise(2, 2))
         assert early < writer.mark()
-        assert writer.wait_durable(early, timeout_s=30)
+        assert writer.wait_durable(early, timeout_s=120)
         assert writer.durable_mark >= early

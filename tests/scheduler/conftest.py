@@ -16,11 +16,13 @@ from ops.demo.valkey import EmbeddedValkey
 from proxy_worker.contract.specification import DiskAddress, DiskIdentity, InventoryVm, VmIdentity
 from proxy_worker.ledger import Ledger, Timings
 from scheduler.service import Service
+from scheduler.state import store
 from scheduler.state.access import DatabaseAccess
 from scheduler.state.models import Datastore, Job, Repository, Site, VmRun
 from scheduler.state.store import State, open_state
 from scheduler.vcenters.executor import Executor
 from tests.postgresql_server import PASSWORD, PostgresqlServer
+from tests.scheduler.databases import engine_of_tests, set_up
 from tests.simulators.proxies import Lanes, SimulatedFleet
 
 QUICK = Timings(lease_s=0.5)
@@ -67,7 +69,7 @@ class World:
 
     def turn_until(self, service: Service, reached: Callable[[], bool], *, wait_out_retries: bool = True) -> None:
         """Let scheduler and proxies take turns until `reached`; skips the waits between retries."""
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 120
         idle = 0
         while not reached():
             assert time.monotonic() < deadline, f"the scheduler did not get there: {self._standstill(service)}"
@@ -113,9 +115,18 @@ def vm(name: str, *keys: str, datastore: str = "ds1", problem: str | None = None
     return InventoryVm(identity=VmIdentity(vm_id=f"id-{name}", name=name), disks=disks, problem=problem)
 
 
+@pytest.fixture(autouse=True)
+def quick_databases(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Elsewhere than in the tests of the database itself, begin with what migrations lead to."""
+    if "state" not in request.path.parts:
+        monkeypatch.setattr(store, "migrate_schema", set_up)
+        monkeypatch.setattr(store, "sqlite_engine", engine_of_tests)
+
+
 @pytest.fixture(scope="session")
 def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedValkey]:
-    with EmbeddedValkey(tmp_path_factory.mktemp("valkey"), "secret") as server:
+    folder = tmp_path_factory.mktemp("valkey")
+    with EmbeddedValkey(folder, "secret", extra_settings=("appendfsync no",)) as server:  # nothing loses power
         yield server
 
 

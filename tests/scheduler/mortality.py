@@ -115,5 +115,5 @@ def bury() -> None:
     """Wait until no step of a former life goes on."""
     for thread in threading.enumerate():
         if thread.name.startswith(STEPS):
-            thread.join(20)
+            thread.join(120)
             assert not thread.is_alive()

@@ -36,7 +36,7 @@ def test_an_answer_that_nobody_foresaw_ends_neither_the_look_nor_the_thread(
     watch = LatencyWatch(watched, recorded.put, tmp_path, every_s=0.01)
     watch.start()
     try:
-        seen = [recorded.get(timeout=30) for _ in range(2)]
+        seen = [recorded.get(timeout=120) for _ in range(2)]
     finally:
         watch.close()
 

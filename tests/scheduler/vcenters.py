@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
-import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +27,6 @@ from tests.scheduler.conftest import World
 from tests.simulators.vsphere.simulator import PASSWORD, USER, VsphereSimulator
 from tests.vsphere.conftest import IMPATIENT, certificate_of
 
-_COMPILED: dict[object, object] = {}
 OFFER = VsphereOffer(modes=(TransportMode.NETWORK,), passwords=("vc1",))
 
 
@@ -76,10 +73,8 @@ class VsphereWorld:
         return run_id
 
     def open(self) -> State:
-        """The scheduler's database, for another life; what one life has compiled, the next has, too."""
-        opened = open_state(self.world.url)
-        opened.engine = opened.engine.execution_options(compiled_cache=_COMPILED)
-        return opened
+        """The scheduler's database, for another life."""
+        return open_state(self.world.url)
 
     def read(self) -> Database:
         """The scheduler's database."""
@@ -118,15 +113,6 @@ class VsphereWorld:
         return read_vm(self.session, vm.ref)
 
 
-@functools.cache
-def _migrated_database() -> bytes:
-    """An empty database to begin with: making one takes longer than a run."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "scheduler.db"
-        open_state(f"sqlite:///{path}", migrate=True).close()
-        return path.read_bytes()
-
-
 @pytest.fixture
 def new_vsphere_world(
     new_world: Callable[[], World],
@@ -146,7 +132,6 @@ def new_vsphere_world(
 
     def make() -> VsphereWorld:
         world = new_world()
-        Path(world.url.removeprefix("sqlite:///")).write_bytes(_migrated_database())
         world.new_executor = executor
         return VsphereWorld(world, vsphere, session)
 

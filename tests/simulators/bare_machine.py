@@ -83,7 +83,7 @@ class BareMachine:
                 stderr=log,
                 start_new_session=True,
             )
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 120
         while not self._answers():
             assert self._process.poll() is None, (self.folder / "sshd.log").read_text()
             assert time.monotonic() < deadline, (self.folder / "sshd.log").read_text()
@@ -95,7 +95,7 @@ class BareMachine:
         if self._process is not None:
             if self._process.poll() is None:
                 os.kill(self._init(), signal.SIGKILL)
-            self._process.wait(20)
+            self._process.wait(60)
             self._process = None
 
     def __enter__(self) -> Self:

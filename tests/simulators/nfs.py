@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 HOST = "127.0.0.1"
-_DEADLINE_S = 30.0
+_DEADLINE_S = 120.0
 _CONFIGURATION = """
 NFS_CORE_PARAM {{ NFS_Protocols = 3; Enable_NLM = false; Enable_RQUOTA = false; }}
 EXPORT {{ Export_Id = 1; Path = {export}; Pseudo = /export; Protocols = 3; Transports = TCP; SecType = sys;

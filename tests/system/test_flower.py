@@ -63,7 +63,7 @@ def test_a_browser_shows_a_running_disk_by_name_with_its_progress(fleet: LiveFle
                 seen.append(found[1])
             return len(seen) == 2
 
-        wait_until(two_stages, "two different stages of progress", timeout_s=45, every_s=0.5)
+        wait_until(two_stages, "two different stages of progress", timeout_s=120, every_s=0.5)
 
         assert int(seen[0]) < int(seen[1]) <= 100
         assert "proxy@proxy-1" in re.sub(r"\s", "", row())

@@ -132,7 +132,7 @@ def test_a_second_scheduler_is_refused_by_name(fleet: LiveFleet) -> None:
         env=fleet.environment(),
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=120,
         check=False,
     )
 
@@ -158,7 +158,7 @@ def test_told_to_stop_it_ends_its_own_proxy_and_leaves_no_process(fleet: LiveFle
 
     scheduler.send_signal(number)
 
-    _, alive = psutil.wait_procs([scheduler, *family], timeout=40)
+    _, alive = psutil.wait_procs([scheduler, *family], timeout=120)
     assert alive == []
     fleet.start(SCHEDULER)
     wait_until(fleet.all_up, "the server's own proxy to be back", timeout_s=60)

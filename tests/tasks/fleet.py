@@ -27,7 +27,7 @@ from proxy_worker.ledger.broker import publish, publisher
 QUICK = Timings(
     lease_s=3, dispatch_deadline_s=4, heartbeat_s=0.3, proxy_timeout_s=2, reap_grace_s=2, tick_s=0.5, progress_s=0.2
 )
-DEADLINE_S = 30.0
+DEADLINE_S = 120.0
 
 
 def wait_until(condition: Callable[[], object], what: str, deadline_s: float = DEADLINE_S) -> None:

@@ -16,7 +16,7 @@ import pytest
 from proxy_worker.transport.datastore import Datastore
 from proxy_worker.transport.source import DiskSource
 
-DEADLINE_S = 30.0
+DEADLINE_S = 120.0
 KIB = 1 << 10
 MIB = 1 << 20
 

@@ -124,12 +124,12 @@ def serving(world: World, before_each_turn: Callable[[SimulatedFleet], None] = l
     started = threading.Event()
     thread = threading.Thread(target=turn)
     thread.start()
-    assert started.wait(20)
+    assert started.wait(120)
     try:
         yield
     finally:
         stop.set()
-        thread.join(20)
+        thread.join(120)
     assert not failures
 
 

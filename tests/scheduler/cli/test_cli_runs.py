@@ -200,7 +200,7 @@ def _claim_first_disk_of_a_run(applied: Program, world: World) -> Claim:
 
 def _claim_first_disk(world: World, service: Service) -> Claim:
     """Take turns until a disk is announced, and have its proxy begin it."""
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 120
     while time.monotonic() < deadline:
         service.turn()
         disks = [message for message in world.lanes.messages if message.kind is TaskKind.DISK_BACKUP]
@@ -223,7 +223,7 @@ def test_ctrl_c_leaves_the_run_running_and_says_how_to_go_on(
         assert waiting.stdout is not None
         assert "of job nightly" in waiting.stdout.readline()
         waiting.send_signal(signal.SIGINT)
-        _, said = waiting.communicate(timeout=20)
+        _, said = waiting.communicate(timeout=120)
         run = applied("run", "list", "--json").json[0]
     assert waiting.returncode == 130
     assert f"Run {run['run']} goes on." in said

@@ -23,7 +23,7 @@ def backed_up(applied: Program, world: World) -> Program:
 
 
 def until(reached: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 120
     while not reached():
         assert time.monotonic() < deadline
 

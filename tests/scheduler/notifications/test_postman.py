@@ -46,7 +46,7 @@ def rounds(postman: Postman, count: int = 1) -> None:
     """Let the postman go round, and wait for those who are on their way."""
     for _ in range(count):
         for thread in postman.round():
-            thread.join(30)
+            thread.join(120)
 
 
 def deliveries(state: State) -> list[Delivery]:
@@ -121,19 +121,19 @@ def test_one_that_does_not_answer_holds_up_nobody(state: State, postman: Postman
     declare(state, "dead", endpoint.url, when=NotifyWhen.ALWAYS)
     end_run(state)
     (stuck,) = postman.round()
-    assert endpoint.reached.wait(30)
+    assert endpoint.reached.wait(120)
     endpoint.hold, hold = None, endpoint.hold
     declare(state, "alive", endpoint.url, when=NotifyWhen.ALWAYS)
     end_run(state, "run-2")
 
     for thread in postman.round():
         if thread is not stuck:
-            thread.join(30)
+            thread.join(120)
 
     assert endpoint.requests.qsize() == 1
     assert {one.notification for one in deliveries(state) if one.state is DeliveryState.DELIVERED} == {"alive"}
     hold.set()
-    stuck.join(30)
+    stuck.join(120)
 
 
 def test_a_report_that_can_not_be_made_holds_up_nobody(
@@ -179,7 +179,7 @@ def test_a_round_that_fails_unforeseen_is_logged_and_followed_by_others(
     declare(state, "tickets", endpoint.url, when=NotifyWhen.ALWAYS)
     end_run(state)
     with postman:
-        endpoint.requests.get(timeout=30)
+        endpoint.requests.get(timeout=120)
 
     assert "KeyError: 'news'" in caplog.text
 

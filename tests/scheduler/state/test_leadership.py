@@ -85,7 +85,7 @@ def test_the_first_leads_and_the_second_takes_over_when_it_resigns(
     wait_until(lambda: servers_of(state) == Servers(True, "first", ("second",)), "the second to stand by")
 
     first.resign()
-    waiting.join(20)
+    waiting.join(120)
 
     assert servers_of(state) == Servers(True, "second")
     assert (first.term, second.term) == (1, 2)
@@ -172,7 +172,7 @@ def test_a_leader_whose_server_became_a_replica_gives_up_and_the_next_waits_for_
     waiting.start()
     wait_until(lambda: "it is a replica, or read-only" in caplog.text, "the second to stand by")
     _set_read_only(shared_database, "off")
-    waiting.join(30)
+    waiting.join(120)
     state = open_state(shared_database)
     assert servers_of(state) == Servers(True, "second")
     state.close()
@@ -213,7 +213,7 @@ def test_tls_is_asked_for_without_an_authority_too() -> None:
         state = reach_state(f"postgresql+pg8000://somebody@127.0.0.1:{server.getsockname()[1]}/fleet")
         with pytest.raises(StateUnreachableError), state.read() as session:
             session.get(Site, "primary")
-        answering.join(30)
+        answering.join(120)
         state.close()
     assert asked == [struct.pack("!ii", 8, 80_877_103)], "this is PostgreSQL's SSLRequest"
 
