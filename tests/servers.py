@@ -16,7 +16,8 @@ PASSWORD = "a password, with punctuation: @/#?%"
 @pytest.fixture(scope="session")
 def valkey_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedValkey]:
     """One server for the session; take `valkey` to find it empty."""
-    with EmbeddedValkey(tmp_path_factory.mktemp("valkey"), PASSWORD).start() as server:
+    folder = tmp_path_factory.mktemp("valkey")
+    with EmbeddedValkey(folder, PASSWORD, extra_settings=("appendfsync no",)).start() as server:  # loses no power
         yield server
 
 

@@ -41,7 +41,7 @@ class Service:
 
 
 class Supervisor:
-    """Starts the fleet's processes, watches them, and ends them: last started, first ended."""
+    """Starts the fleet's processes, watches them, and ends them: all at once but the first, which others need."""
 
     def __init__(self, state: Path, *, term_timeout_s: float = 20.0) -> None:
         self._state = state
@@ -103,8 +103,9 @@ class Supervisor:
 
     def stop(self) -> None:
         """End every service, then whatever else carries the mark. Safe to call twice."""
-        for service in reversed(self._services):
-            _terminate(service.process, self._term_timeout_s)
+        first, others = self._services[:1], self._services[1:]
+        for together in (others, first):
+            _terminate([service.process for service in together], self._term_timeout_s)
         self._services.clear()
         end_marked(self._state)
         self._dismiss_guard()
@@ -118,15 +119,16 @@ class Supervisor:
         self._guard.wait()
 
 
-def _terminate(process: subprocess.Popen[bytes], timeout_s: float) -> None:
-    if process.poll() is not None:
-        return
-    process.send_signal(signal.SIGTERM)
-    try:
-        process.wait(timeout_s)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
+def _terminate(processes: Sequence[subprocess.Popen[bytes]], timeout_s: float) -> None:
+    deadline = time.monotonic() + timeout_s
+    for process in processes:
+        process.send_signal(signal.SIGTERM)  # nothing to one that has ended
+    for process in processes:
+        try:
+            process.wait(max(0.0, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
 
 
 def marked(state: Path) -> list[psutil.Process]:

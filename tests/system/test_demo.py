@@ -26,9 +26,9 @@ def state(tmp_path: Path) -> Iterator[Path]:
     end_marked(folder)
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(900)
 def test_the_whole_story_and_a_fleet_that_runs_on(state: Path) -> None:
-    told = subprocess.run([*DEMO, str(state), "--keep"], capture_output=True, text=True, check=False, timeout=360)
+    told = subprocess.run([*DEMO, str(state), "--keep"], capture_output=True, text=True, check=False, timeout=800)
 
     assert told.returncode == 0, told.stdout + told.stderr
     assert told.stdout.count("  equal  ") == 10
@@ -47,10 +47,11 @@ def test_the_whole_story_and_a_fleet_that_runs_on(state: Path) -> None:
     )
     assert "primary-1" in status.stdout
 
-    subprocess.run([*DEMO, str(state), "--stop"], check=True, timeout=60)
+    subprocess.run([*DEMO, str(state), "--stop"], check=True, timeout=180)
     assert marked(state) == []
 
 
+@pytest.mark.timeout(600)
 def test_ctrl_c_in_the_middle_of_a_backup_leaves_no_process(state: Path) -> None:
     output = state.with_name("output")
     with output.open("w") as file:
@@ -63,9 +64,9 @@ def test_ctrl_c_in_the_middle_of_a_backup_leaves_no_process(state: Path) -> None
             assert demo.poll() is None, output.read_text()
             return "disks done" in output.read_text()
 
-        wait_until(backing_up, "the backup to run", timeout_s=150)
+        wait_until(backing_up, "the backup to run", timeout_s=300)
         os.killpg(demo.pid, signal.SIGINT)  # what a terminal does: the foreground group, which services aren't in
-        assert demo.wait(90) == 130
+        assert demo.wait(180) == 130
     finally:
         demo.kill()
         demo.wait()

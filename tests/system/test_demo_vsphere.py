@@ -21,9 +21,9 @@ def state(tmp_path: Path) -> Iterator[Path]:
     end_marked(folder)
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(900)
 def test_the_whole_story(state: Path) -> None:
-    told = subprocess.run([*DEMO, str(state)], capture_output=True, text=True, check=False, timeout=360)
+    told = subprocess.run([*DEMO, str(state)], capture_output=True, text=True, check=False, timeout=800)
 
     assert told.returncode == 0, told.stdout + told.stderr
     assert told.stdout.count("  equal  ") == 4
