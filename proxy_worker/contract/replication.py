@@ -21,6 +21,7 @@ from proxy_worker.contract.subjects import (
     Name,
     RepositoryReference,
     TransportPreference,
+    VcenterReference,
     VmIdentity,
 )
 
@@ -42,11 +43,37 @@ class ReplicaCondition(StrEnum):
     """It is a VM of its own, for good."""
 
 
+class VsphereHome(Frozen):
+    """The vCenter that has a replica's datastore, and what the replica is known by there."""
+
+    vcenter: VcenterReference
+    datastore: str
+    """As the vCenter calls it."""
+    uuid: str
+    """The replica's instance uuid."""
+    mark: Annotated[str, Field(min_length=1)]
+    """What it carries; a VM without just this is another's, and isn't touched."""
+
+
 class ReplicaPlace(Frozen):
     """Where a replica lies."""
 
     datastore: Name
     folder: Folder
+    """In a vCenter's datastore: what the VM is called."""
+    vsphere: VsphereHome | None = None
+    """None: the datastore is a folder on its proxies."""
+
+
+class ReplicaMachine(Frozen):
+    """What a replica in a vCenter is made of, where it isn't there yet."""
+
+    hardware: str
+    """As `InventoryVm.machine` has it."""
+    networks: dict[str, str] = Field(default_factory=dict)
+    """Names of networks: the original's to the target's; others keep their names."""
+    disks: Annotated[tuple[DiskIdentity, ...], Field(min_length=1)]
+    """With the sizes of the original's."""
 
 
 class ReplicaSeed(Frozen):
@@ -143,6 +170,8 @@ class ReplicaOpen(Frozen):
     """Whether runs have written it before: it isn't made then, but has to be there."""
     disks: tuple[DiskIdentity, ...] = ()
     """What a failback will write: the VMX in the folder has to name just these files."""
+    machine: ReplicaMachine | None = None
+    """Of a replica in a vCenter."""
 
 
 class ReplicaPoint(Frozen):

@@ -60,6 +60,7 @@ class ReplicaOpenResult(Frozen):
     condition: ReplicaCondition
     points: tuple[ReplicaPointSummary, ...]
     """Oldest first."""
+    warnings: tuple[str, ...] = ()
     free_bytes: int
 
 

@@ -174,6 +174,8 @@ class InventoryScan(Frozen):
 
     kind: Literal[TaskKind.INVENTORY_SCAN] = TaskKind.INVENTORY_SCAN
     datastore: Name
+    machines: bool = False
+    """Whether to tell what each VM is made of, too."""
 
 
 class FinishedDisk(Frozen):

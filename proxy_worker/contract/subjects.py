@@ -124,6 +124,8 @@ class InventoryVm(Frozen):
     """The files of its configuration that belong in a restore point: VMX, NVRAM."""
     problem: str | None = None
     """Why this VM can't be protected as it stands, e.g. its VMX is truncated."""
+    machine: str | None = None
+    """What it is made of, its disks apart: what proxies make a replica of it from. Only where it was asked for."""
 
 
 class RepositoryReference(Frozen):

@@ -31,7 +31,7 @@ SINCE: Final[Mapping[TaskKind, int]] = {
     TaskKind.REPLICA_MARK: 3,
 }
 """Kinds of tasks that a version brought: a proxy of an older one isn't given any."""
-BROUGHT: Final = {2: frozenset({"areas_in_use", "authorities"}), 3: frozenset({"preferred_networks"})}
+BROUGHT: Final = {2: frozenset({"areas_in_use", "authorities"}), 3: frozenset({"machines", "preferred_networks"})}
 """Keys of specifications that a version brought: a proxy of an older one refuses them, and does without."""
 INSTEAD: Final = {3: {("level", "auto"): "optimal"}}
 """Values of keys that a version brought, and what older ones are told in their place."""

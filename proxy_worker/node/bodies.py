@@ -115,7 +115,7 @@ def _scan(body: InventoryScan, bench: Bench, *_: object) -> InventoryScanResult:
             why=f"proxy {bench.identity.name} has no path to it",
             remedy=f"Set `path` under [datastores.{body.datastore}] in its proxy.toml.",
         )
-    return InventoryScanResult(vms=scan_datastore(body.datastore, connection.path))
+    return InventoryScanResult(vms=scan_datastore(body.datastore, connection.path, machines=body.machines))
 
 
 def _commit(body: RepositoryCommit, bench: Bench, *_: object) -> RepositoryCommitResult:

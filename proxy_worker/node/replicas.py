@@ -29,7 +29,8 @@ from proxy_worker.ledger import Claim
 from proxy_worker.mover.control import Control, Verdict
 from proxy_worker.node.bench import Bench
 from proxy_worker.replication.durable import put
-from proxy_worker.replication.folder import Marker, ReplicaFolder
+from proxy_worker.replication.folder import ReplicaFolder
+from proxy_worker.replication.home import Marker
 from proxy_worker.replication.original import require_disks
 from proxy_worker.replication.points import Points
 from proxy_worker.replication.table import TableFolder
@@ -38,6 +39,10 @@ from proxy_worker.replication.vmx_rewriting import Changes, rewritten
 
 def open_replica(body: ReplicaOpen, bench: Bench, claim: Claim, keeper: Control) -> ReplicaOpenResult:
     """Say what there is, once nothing speaks against writing it."""
+    if body.replica.vsphere is not None:
+        from proxy_worker.node import vsphere_replicas  # noqa: PLC0415 - pyvmomi, slow to load
+
+        return vsphere_replicas.open_replica(body, body.replica.vsphere, bench, keeper)
     folder = _folder(body.replica, bench)
     folder.require_free_for(body.vm.vm_id, mapped=body.mapped, expected=body.expected)
     require_disks(folder, body.disks)
@@ -55,6 +60,10 @@ def open_replica(body: ReplicaOpen, bench: Bench, claim: Claim, keeper: Control)
 
 def make_replica_point(body: ReplicaPoint, bench: Bench, claim: Claim, keeper: Control) -> ReplicaPointResult:
     """Keep the replica as it is, its VMX written anew from what its source sent."""
+    if body.replica.vsphere is not None:
+        from proxy_worker.node import vsphere_replicas  # noqa: PLC0415 - pyvmomi, slow to load
+
+        return vsphere_replicas.make_replica_point(body, body.replica.vsphere, bench, keeper)
     folder = _folder(body.replica, bench)
     folder.prepare()
     folder.require_original(body.vm.vm_id)
@@ -75,12 +84,20 @@ def remove_replica_point(
     body: ReplicaRemovePoint, bench: Bench, claim: Claim, keeper: Control
 ) -> ReplicaRemovePointResult:
     """Remove one."""
+    if body.replica.vsphere is not None:
+        from proxy_worker.node import vsphere_replicas  # noqa: PLC0415 - pyvmomi, slow to load
+
+        return vsphere_replicas.remove_replica_point(body, body.replica.vsphere, bench, keeper)
     points = Points(_folder(body.replica, bench), _go_on(claim, keeper))
     return ReplicaRemovePointResult(found=points.remove(body.run))
 
 
 def revert_replica(body: ReplicaRevert, bench: Bench, claim: Claim, keeper: Control) -> ReplicaRevertResult:
     """Go back to a restore point: to run from it, or to be written again."""
+    if body.replica.vsphere is not None:
+        from proxy_worker.node import vsphere_replicas  # noqa: PLC0415 - pyvmomi, slow to load
+
+        return vsphere_replicas.revert_replica(body, body.replica.vsphere, bench, keeper)
     points = Points(_folder(body.replica, bench), _go_on(claim, keeper))
     points.revert(body.run, body.condition)
     return ReplicaRevertResult(condition=body.condition)
@@ -88,6 +105,10 @@ def revert_replica(body: ReplicaRevert, bench: Bench, claim: Claim, keeper: Cont
 
 def mark_replica(body: ReplicaMark, bench: Bench, claim: Claim, keeper: Control) -> ReplicaMarkResult:
     """Note what it is; one that is a VM of its own from now on has no restore points any more."""
+    if body.replica.vsphere is not None:
+        from proxy_worker.node import vsphere_replicas  # noqa: PLC0415 - pyvmomi, slow to load
+
+        return vsphere_replicas.mark_replica(body, body.replica.vsphere, bench, keeper)
     folder = _folder(body.replica, bench)
     folder.prepare()
     before = folder.require_whole()

@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 from proxy_worker.contract.errors import CancelledError, CredentialError
 from proxy_worker.contract.names import TrafficKind
-from proxy_worker.contract.replication import DiskReceive, DiskReplicate, Receiver, ReplicaSeed, ReplicaTarget
+from proxy_worker.contract.replication import (
+    DiskReceive,
+    DiskReplicate,
+    Receiver,
+    ReplicaSeed,
+    ReplicaTarget,
+    VsphereHome,
+)
 from proxy_worker.contract.replication_outcome import DiskReceiveResult, DiskReplicateResult
 from proxy_worker.contract.specification import DiskRestore
 from proxy_worker.ledger import Claim, Flow
@@ -26,7 +33,7 @@ from proxy_worker.node.configuration_files import read_configuration_file
 from proxy_worker.node.traffic import kept_to_flow, kept_to_share
 from proxy_worker.replication.disk import ReplicaDisk
 from proxy_worker.replication.durable import put, remove
-from proxy_worker.replication.errors import ReplicaIsSourceError
+from proxy_worker.replication.errors import ReplicaIsSourceError, ReplicaUnwritableError
 from proxy_worker.replication.folder import ReplicaFolder
 from proxy_worker.replication.near_end import NearEnd
 from proxy_worker.replication.reception import Reception
@@ -160,16 +167,15 @@ def _write_here(
 @contextmanager
 def _reception(target: ReplicaTarget, job: str, bench: Bench, claim: Claim, keeper: Control) -> Iterator[_Begun]:
     """Hold the disk for this task's fence, once no other session writes it, and begin it from its seed."""
-
-    def go_on() -> None:
-        if keeper.verdict() is Verdict.STOP:
-            raise CancelledError(claim.title, why="it was told to stop")
-
+    if target.place.vsphere is not None:
+        with _reception_in_vcenter(target, target.place.vsphere, bench, claim, keeper) as begun:
+            yield begun
+        return
     folder = ReplicaFolder.reached(target.place, bench.configuration.connections)
     folder.prepare()
     disk = ReplicaDisk(folder, target.disk)
     session = folder.session_file(target.disk.key)
-    with writing(session, disk.name, claim.fence.number, patience_s=claim.lease_s, go_on=go_on):
+    with writing(session, disk.name, claim.fence.number, patience_s=claim.lease_s, go_on=_go_on(claim, keeper)):
         folder.require_original(target.original)
         folder.require_standby()
         seeded = target.seed is not None and _seed(
@@ -182,6 +188,31 @@ def _reception(target: ReplicaTarget, job: str, bench: Bench, claim: Claim, keep
         reception = Reception(folder, disk, table, keeper)
         try:
             yield _Begun(reception, table.key, target.seed.run if target.seed and seeded else None)
+        finally:
+            reception.close()
+
+
+@contextmanager
+def _reception_in_vcenter(
+    target: ReplicaTarget, home: VsphereHome, bench: Bench, claim: Claim, keeper: Control
+) -> Iterator[_Begun]:
+    """The same where a vCenter has the replica: VDDK's lock keeps other proxies away from its disk."""
+    from proxy_worker.node.vsphere_replicas import replica_in  # noqa: PLC0415 - pyvmomi, slow to load
+    from proxy_worker.replication.vsphere_disk import VsphereReplicaDisk  # noqa: PLC0415 - as above
+
+    replica = replica_in(target.place, home, bench, keeper)
+    disk = VsphereReplicaDisk(replica, target.disk)
+    tables = TableFolder(bench.configuration.state_dir)
+    try:
+        table = tables.table(target.disk.address)
+    except OSError as error:
+        raise ReplicaUnwritableError(disk.name, why=str(error)) from error
+    session = tables.session_file(target.disk.address)
+    with writing(session, disk.name, claim.fence.number, patience_s=claim.lease_s, go_on=_go_on(claim, keeper)):
+        replica.require_standby()
+        reception = Reception(replica, disk, table, keeper)
+        try:
+            yield _Begun(reception, table.key, None)
         finally:
             reception.close()
 
@@ -224,6 +255,14 @@ def _seed(
     except OSError as error:
         raise folder.unwritable(error) from error
     return True
+
+
+def _go_on(claim: Claim, keeper: Control) -> Callable[[], None]:
+    def go_on() -> None:
+        if keeper.verdict() is Verdict.STOP:
+            raise CancelledError(claim.title, why="it was told to stop")
+
+    return go_on
 
 
 def _identity(bench: Bench) -> Identity:

@@ -23,7 +23,7 @@ class NoConfigurationError(NotFoundError):
     """A restore point doesn't have the VMX that making its VM takes."""
 
 
-class _ToldToStop(threading.Event):
+class ToldToStop(threading.Event):
     """Set as soon as the control says stop."""
 
     def __init__(self, control: Control) -> None:
@@ -73,7 +73,7 @@ def create_vm(body: VmCreate, bench: Bench, claim: Claim, keeper: Control) -> Vm
         disk_format=body.disk_format,
         networks=body.networks,
     )
-    stopped = _ToldToStop(keeper)
+    stopped = ToldToStop(keeper)
     if stopped.is_set():
         raise CancelledError(claim.title, why="it was told to stop before the VM was made")
     with bench.vsphere.sessions(body.vcenter).borrow() as session:

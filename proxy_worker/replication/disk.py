@@ -12,6 +12,7 @@ from proxy_worker.contract.subjects import DiskIdentity
 from proxy_worker.replication.durable import put
 from proxy_worker.replication.errors import ReplicaDiskSizeError, ReplicaUnwritableError
 from proxy_worker.replication.folder import ReplicaFolder
+from proxy_worker.replication.home import Seen
 from proxy_worker.replication.table import Looks
 from proxy_worker.transport.datastore import DiskNotFoundError
 from proxy_worker.transport.direct import DirectSource
@@ -61,6 +62,13 @@ class ReplicaDisk:
         except DiskNotFoundError:
             return False
         return True
+
+    def look(self) -> Seen | None:
+        """What it looks like, None where there is none. Raises as `open` does."""
+        if not self.exists:
+            return None
+        with self.open() as found:
+            return Seen(found.looks_after(None), found.size_bytes, found.allocated_bytes)
 
     def make(self, size_bytes: int) -> None:
         """Make it: a sparse flat VMDK, or a raw image. What a killed making has left is taken over.
@@ -136,9 +144,8 @@ class OpenDisk:
         self.source = DirectSource(self._image, reason="direct_storage")
         self.size_bytes = self._image.size_bytes
 
-    @property
-    def looks(self) -> Looks:
-        """What its file looks like now."""
+    def looks_after(self, _kept: str | None) -> Looks:
+        """What its file looks like now: whoever writes to it changes that."""
         return Looks.of(self._file)
 
     @property

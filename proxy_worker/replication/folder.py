@@ -28,6 +28,7 @@ from proxy_worker.replication.errors import (
     ReplicaUnreachableError,
     ReplicaUnwritableError,
 )
+from proxy_worker.replication.home import Marker
 from proxy_worker.transport.connections import Connections
 from proxy_worker.transport.datastore import Datastore
 from proxy_worker.transport.storage_snapshot.shelf import sync_folder
@@ -37,18 +38,6 @@ _OWN: Final = ".replica"
 _POINTS: Final = ".points"
 _RUNNING: Final = (".lck", ".vswp")
 """Endings of what ESXi and hosted products keep beside a VM for as long as it runs."""
-
-
-class Marker(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What a replica is, as noted beside it."""
-
-    condition: ReplicaCondition = ReplicaCondition.STANDBY
-    run: str | None = None
-    """The restore point that its disks were reverted to, until they are written again."""
-    reverting: bool = False
-    """Whether that has begun and not ended."""
-    original: str | None = None
-    """The id of the VM that it is a replica of, or, during a failback, that it is itself."""
 
 
 class ReplicaFolder:
@@ -229,6 +218,14 @@ class ReplicaFolder:
                 why=f"it takes {needed_bytes} bytes, and {free} are free",
                 remedy="Free some, or replicate to another datastore.",
             )
+
+    def keep_file(self, name: str, content: bytes) -> None:
+        """Keep a file of the original's configuration. Raises `ReplicaUnwritableError`."""
+        try:
+            self.incoming.mkdir(exist_ok=True)
+            put(self.incoming / name, content)
+        except OSError as error:
+            raise self.unwritable(error) from error
 
     def unwritable(self, error: OSError) -> ReplicaUnwritableError:
         """The error for a file of it that can't be written."""

@@ -33,8 +33,6 @@ from proxy_worker.replication.blocks import (
     digest_of,
     root_bytes,
 )
-from proxy_worker.replication.disk import OpenDisk, ReplicaDisk
-from proxy_worker.replication.durable import put
 from proxy_worker.replication.errors import (
     ReplicaDiffersError,
     ReplicaDiskSizeError,
@@ -42,10 +40,11 @@ from proxy_worker.replication.errors import (
     ReplicaUnwritableError,
     SessionEndedError,
 )
-from proxy_worker.replication.folder import LARGEST_CONFIGURATION_BYTES, ReplicaFolder
+from proxy_worker.replication.folder import LARGEST_CONFIGURATION_BYTES
 from proxy_worker.replication.gate import Gate
+from proxy_worker.replication.home import Home, HomeDisk, OpenHomeDisk, Seen
 from proxy_worker.replication.messages import Open, Opened, Seal, Sealed
-from proxy_worker.replication.table import Looks, Table, Trust
+from proxy_worker.replication.table import Table, Trust
 from proxy_worker.transport.writing import NoRoomError
 
 log = logging.getLogger(__name__)
@@ -69,7 +68,7 @@ class Written:
 class Reception:
     """One session on one disk, which the caller holds the lock of. Thread-safe."""
 
-    def __init__(self, folder: ReplicaFolder, disk: ReplicaDisk, table: Table, control: Control) -> None:
+    def __init__(self, folder: Home, disk: HomeDisk, table: Table, control: Control) -> None:
         self.name = disk.name
         self.done = Written(disk.identity.size_bytes or 0)
         self.note = ""
@@ -80,7 +79,7 @@ class Reception:
         self._control = control
         self._lock = threading.Lock()
         self._gate = Gate()
-        self._open: OpenDisk | None = None
+        self._open: OpenHomeDisk | None = None
         self._opened: Opened | None = None
         self._trust = Trust()
         self._sealed: Sealed | None = None
@@ -156,11 +155,7 @@ class Reception:
                 raise ReplicaDiskSizeError(
                     f"file {name}", why=f"it has more than {LARGEST_CONFIGURATION_BYTES} bytes"
                 )
-            try:
-                self._folder.incoming.mkdir(exist_ok=True)
-                put(self._folder.incoming / name, content)
-            except OSError as error:
-                raise self._folder.unwritable(error) from error
+            self._folder.keep_file(name, content)
 
     def seal(self, asked: Seal) -> Sealed:
         """Make the disk durable, if it is what its source has. Raises `ReplicaDiffersError`, TargetError."""
@@ -201,8 +196,8 @@ class Reception:
             try:
                 with disk:
                     disk.sink.flush()
-                    looks = disk.looks
-                if not self._doubtful:
+                    looks = disk.looks_after(self._trust.basis if self._sealed is not None else None)
+                if looks is not None and not self._doubtful:
                     self._table.close(looks, basis=self._trust.basis)
             except (TargetError, OSError) as error:
                 log.warning("%s: its next run compares it, since nothing could be noted: %s", self.name, error)
@@ -210,22 +205,18 @@ class Reception:
                 self._table.abandon()
 
     def _begin(self, asked: Open) -> Opened:
-        exists = self._disk.exists
-        self._require_fits(asked, exists=exists)
+        seen = self._disk.look()
+        self._require_fits(asked, seen)
         marker = self._folder.require_standby()
         if marker.run is not None:
             self._folder.note(msgspec.structs.replace(marker, run=None))
-        looks: Looks | None = None
-        if exists:
-            with self._disk.open() as found:
-                looks, size = found.looks, found.size_bytes
-            if size < asked.size_bytes:
-                self._disk.grow(asked.size_bytes)
-        else:
+        if seen is None:
             self._disk.make(asked.size_bytes)
+        elif seen.size_bytes < asked.size_bytes:
+            self._disk.grow(asked.size_bytes)
         disk = self._disk.open()
         try:
-            self._trust = self._table.open(asked.size_bytes, looks)
+            self._trust = self._table.open(asked.size_bytes, seen.looks if seen is not None else None)
         except OSError as error:
             disk.close()
             raise ReplicaUnwritableError(
@@ -238,27 +229,24 @@ class Reception:
         known = asked.parent is not None and self._trust.basis == asked.parent
         if known:
             return Opened(self._table.key, root_bytes(self._table.root()))
-        self.note = self._trust.why if exists else ""
+        self.note = self._trust.why if seen is not None and not seen.blank else ""
         return Opened(self._table.key, None, self._trust.why or "the replica isn't of the run that they are since")
 
-    def _require_fits(self, asked: Open, *, exists: bool) -> None:
+    def _require_fits(self, asked: Open, seen: Seen | None) -> None:
         if not 0 <= asked.size_bytes <= _LARGEST_DISK_BYTES:
             raise ReplicaDiskSizeError(
                 self._disk.name, why=f"no disk of a VM has {asked.size_bytes} bytes: 62 TiB at most"
             )
-        allocated = 0
-        if exists:
-            with self._disk.open() as found:
-                allocated = found.allocated_bytes
-                if found.size_bytes > asked.size_bytes:
-                    raise ReplicaDiskSizeError(
-                        self._disk.name,
-                        why=f"it has {found.size_bytes} bytes, and its source only {asked.size_bytes}",
-                        remedy="Begin a new replica: a disk isn't made smaller.",
-                    )
+        if seen is not None and seen.size_bytes > asked.size_bytes:
+            raise ReplicaDiskSizeError(
+                self._disk.name,
+                why=f"it has {seen.size_bytes} bytes, and its source only {asked.size_bytes}",
+                remedy="Begin a new replica: a disk isn't made smaller.",
+            )
+        allocated = seen.allocated_bytes if seen is not None else 0
         self._folder.require_room(self._disk.name, asked.needed_bytes - allocated)
 
-    def _compare(self, disk: OpenDisk, unknown: list[int]) -> None:
+    def _compare(self, disk: OpenHomeDisk, unknown: list[int]) -> None:
         """Learn the digests of blocks by reading them; holes need no reading."""
         buffer = memoryview(bytearray(BLOCK_BYTES))
         for index in unknown:
@@ -274,7 +262,7 @@ class Reception:
                 self.done.compared_bytes += length
             self._table.learn(index, digest_of(self._table.key, view) if view.tobytes() != ZEROS[:length] else ZERO)
 
-    def _require_open(self) -> OpenDisk:
+    def _require_open(self) -> OpenHomeDisk:
         if self._open is None:
             raise SessionEndedError(f"{self._disk.name} isn't open", why="its session hasn't begun, or has ended")
         return self._open

@@ -84,8 +84,11 @@ class TableFolder:
 
     def table(self, address: DiskAddress) -> Table:
         """The table of a replica's disk. Raises OSError."""
-        name = blake3.blake3(f"{address.datastore}\0{address.path}".encode()).hexdigest(16)
-        return Table(self._folder / name, address, self.key())
+        return Table(self._place(address), address, self.key())
+
+    def session_file(self, address: DiskAddress) -> Path:
+        """What the writers of a disk lock that lies in no folder of this machine."""
+        return self._place(address).with_suffix(".session")
 
     def forget(self, datastore: str, folder: str) -> None:
         """Remove the tables of the disks in a folder. Raises OSError."""
@@ -95,6 +98,9 @@ class TableFolder:
                 if note.datastore == datastore and note.path.startswith(f"{folder}/"):
                     remove(path)
                     remove(path.with_suffix(_DIGESTS))
+
+    def _place(self, address: DiskAddress) -> Path:
+        return self._folder / blake3.blake3(f"{address.datastore}\0{address.path}".encode()).hexdigest(16)
 
 
 class Table:

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Final
 
+import msgspec
+
 from proxy_worker.contract.errors import NotFoundError, ProxyfleetError, SourceError
 from proxy_worker.contract.specification import DiskAddress, DiskIdentity, InventoryVm, VmIdentity
 from proxy_worker.transport.connections import Connections
@@ -18,6 +20,7 @@ from proxy_worker.transport.datastore import Datastore, DiskNotFoundError
 from proxy_worker.transport.image import open_image
 from proxy_worker.transport.nbd.uri import is_nbd_uri, parse_uri
 from proxy_worker.transport.vmx import VMX_LIMIT_BYTES, Vmx, VmxDisk, parse_vmx
+from proxy_worker.transport.vmx_hardware import parse_hardware
 
 _LONGEST_NAME: Final = 255
 
@@ -34,12 +37,12 @@ class _Found:
     vm: InventoryVm
 
 
-def scan_datastore(name: str, root: Path) -> tuple[InventoryVm, ...]:
+def scan_datastore(name: str, root: Path, *, machines: bool = False) -> tuple[InventoryVm, ...]:
     """The VMs whose folders lie directly in `root`, by the path of their VMX.
 
     Raises DatastoreUnreadableError, also for a folder with nothing at all in it: a mount point that nothing is
     mounted on looks so, and its VMs would drop out of every `*` in silence. What is wrong with a single VM is in
-    its `problem`.
+    its `problem`. With `machines`, each comes with what it is made of.
     """
     try:
         entries = list(root.iterdir())
@@ -63,7 +66,7 @@ def scan_datastore(name: str, root: Path) -> tuple[InventoryVm, ...]:
         except OSError as error:
             found.append(_broken(datastore, f"{folder.name}/", f"can't list its folder: {error.strerror}"))
             continue
-        found += [_read_vm(datastore, f"{folder.name}/{vmx}") for vmx in names]
+        found += [_read_vm(datastore, f"{folder.name}/{vmx}", machines=machines) for vmx in names]
     return tuple(_with_duplicates_marked(found))
 
 
@@ -78,11 +81,13 @@ def read_configuration(address: DiskAddress, connections: Connections) -> bytes:
     return datastore.read_file(address.path or "", limit_bytes=VMX_LIMIT_BYTES)
 
 
-def _read_vm(datastore: Datastore, vmx_path: str) -> _Found:
+def _read_vm(datastore: Datastore, vmx_path: str, *, machines: bool) -> _Found:
     if not vmx_path.isprintable():  # also what Python makes of bytes that aren't UTF-8
         return _broken(datastore, vmx_path, "its path isn't printable UTF-8; rename it")
     try:
-        vmx = parse_vmx(datastore.read_file(vmx_path, limit_bytes=VMX_LIMIT_BYTES), vmx_path)
+        content = datastore.read_file(vmx_path, limit_bytes=VMX_LIMIT_BYTES)
+        vmx = parse_vmx(content, vmx_path)
+        machine = msgspec.json.encode(parse_hardware(content, vmx_path)).decode() if machines else None
     except (SourceError, NotFoundError) as error:
         return _broken(datastore, vmx_path, str(error))
     identity = VmIdentity(vm_id=vmx.uuid, name=vmx.name) if vmx.uuid else VmIdentity.of_name(vmx.name)
@@ -111,6 +116,7 @@ def _read_vm(datastore: Datastore, vmx_path: str) -> _Found:
             disks=tuple(disks),
             configuration=_configuration(datastore, vmx_path, vmx),
             problem="; ".join(problems) or None,
+            machine=machine,
         ),
     )
 

@@ -35,6 +35,10 @@ class ServedSink:
         """Write all of `view` from `offset` on. Raises TargetError."""
         self._call(lambda: self._disk.write_from(offset, view))
 
+    def read_into(self, offset: int, view: memoryview) -> None:
+        """Fill `view` with what the disk holds now. Raises SourceError, TargetError."""
+        self._call(lambda: self._disk.read_into(offset, view))
+
     def zero(self, offset: int, length: int) -> None:
         """Let a range read as zeros. Raises TargetError."""
         self._call(lambda: self._disk.zero(offset, length))

@@ -20,7 +20,7 @@ TargetDatastore = Annotated[
     typer.Option(
         "--target-datastore",
         metavar="NAME",
-        help="Kind replication: the datastore, of kind directory, that the replicas go to.",
+        help="Kind replication: the datastore, a folder's or a vCenter's, that the replicas go to.",
         autocompletion=completion.datastores,
     ),
 ]

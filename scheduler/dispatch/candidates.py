@@ -205,7 +205,7 @@ def _sieve_by_source(left: _Sieve, placement: Placement) -> Mapping[str, Transpo
     if placement.restores_to is not None:
         _sieve_by_vcenter(left, placement, placement.restores_to)
     datastore = placement.datastore
-    if placement.kind in _AT_REPLICAS:
+    if placement.kind in _AT_REPLICAS and placement.restores_to is None:
         left.keep(
             lambda proxy: TransportMode.DIRECT_STORAGE in _offers(proxy, placement),
             f"no proxy {left.such} has datastore {datastore} as a folder, with direct_storage",
@@ -245,8 +245,8 @@ def _sieve_by_source(left: _Sieve, placement: Placement) -> Mapping[str, Transpo
 
 
 def _sieve_by_vcenter(left: _Sieve, placement: Placement, credential: str) -> None:
-    """Keep those that may restore to a vCenter, and reach the disk there that is to be written."""
-    writes = placement.kind is TaskKind.DISK_RESTORE
+    """Keep those that may restore or replicate to a vCenter, and reach the disk there that is to be written."""
+    writes = placement.kind in {TaskKind.DISK_RESTORE, TaskKind.DISK_RECEIVE}
 
     def by_network(proxy: FleetProxy) -> bool:
         offer = proxy.vsphere
@@ -261,12 +261,17 @@ def _sieve_by_vcenter(left: _Sieve, placement: Placement, credential: str) -> No
         modes = proxy.datastores.get(placement.datastore or "", ())
         mounted = proxy.vsphere.mounted if proxy.vsphere is not None else ()
         return (
-            writes
+            placement.kind is TaskKind.DISK_RESTORE
             and placement.datastore in mounted
             and TransportMode.DIRECT_STORAGE in modes
             and TransportMode.DIRECT_STORAGE not in proxy.left_out
         )
 
+    if placement.kind in _AT_REPLICAS:
+        what = f"has {credential}.password" + (" and VDDK, to write replicas to the vCenter" if writes else "")
+        left.keep(by_network, f"no proxy {left.such} {what}")
+        left.described = "that can write replicas to the vCenter"
+        return
     where = f"datastore {placement.datastore}" if placement.datastore else "a declared datastore"
     what = f"has {credential}.password and VDDK, or {where} mounted, to write its disks"
     left.keep(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from proxy_worker.contract.copying import CopyPlan, DiskCopy
 from proxy_worker.contract.names import TaskKind, TransportMode
@@ -11,6 +11,7 @@ from proxy_worker.contract.replication import (
     DiskReplicate,
     ReplicaMark,
     ReplicaOpen,
+    ReplicaPlace,
     ReplicaPoint,
     ReplicaRemovePoint,
     ReplicaRevert,
@@ -191,7 +192,7 @@ def _placement_of_replication(body: OfReplication) -> Placement:
     if isinstance(body, DiskReceive):
         return _placement_of_target(body.target)
     if not isinstance(body, DiskReplicate):
-        return Placement(body.kind, datastore=body.replica.datastore)
+        return _placement_at(body.kind, body.replica)
     address = body.disk.address
     return Placement(
         body.kind,
@@ -206,9 +207,16 @@ def _placement_of_replication(body: OfReplication) -> Placement:
 def _placement_of_target(target: ReplicaTarget) -> Placement:
     """Where a replica's disk can be written; one that begins with a restore point has to be read from there."""
     seed = target.seed
+    at = _placement_at(TaskKind.DISK_RECEIVE, target.place)
+    repository = seed.repository.name if seed is not None else None
+    return replace(at, repository=repository, needs_read_key=seed is not None)
+
+
+def _placement_at(kind: TaskKind, place: ReplicaPlace) -> Placement:
+    """Where a replica can be reached: by its datastore's folder, or by its vCenter."""
+    home = place.vsphere
     return Placement(
-        TaskKind.DISK_RECEIVE,
-        repository=seed.repository.name if seed is not None else None,
-        needs_read_key=seed is not None,
-        datastore=target.place.datastore,
+        kind,
+        datastore=place.datastore if home is None else None,
+        restores_to=home.vcenter.credential if home is not None else None,
     )

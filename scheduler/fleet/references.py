@@ -124,13 +124,16 @@ def _broken_references_of_replicas(
 ) -> Iterator[str]:
     if job.replica is None:
         return
-    folders = [store.name for store in datastores if store.kind is DatastoreKind.DIRECTORY]
+    kinds = {store.name: store.kind for store in datastores}
     wanted, seed = job.replica.datastore, job.replica.seed
-    if wanted not in folders:
-        wrong = _undeclared("datastore", wanted, folders)
-        if any(store.name == wanted for store in datastores):
-            wrong = f"datastore {wanted!r} is a vCenter's; replicas lie in one of kind 'directory'"
-        yield f"job {job.name!r}, key 'replica.datastore': {wrong}"
+    if wanted not in kinds:
+        yield f"job {job.name!r}, key 'replica.datastore': {_undeclared('datastore', wanted, kinds)}"
+    for key in ("mapped", "seed") if kinds.get(wanted) is DatastoreKind.VSPHERE else ():
+        if getattr(job.replica, key):
+            yield (
+                f"job {job.name!r}, key 'replica.{key}': datastore {wanted!r} is a vCenter's, where replicas are "
+                "made anew; expected no such key"
+            )
     if seed is not None and seed not in repositories:
         yield f"job {job.name!r}, key 'replica.seed': {_undeclared('repository', seed, repositories)}"
 

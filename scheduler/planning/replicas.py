@@ -29,7 +29,7 @@ class ReplicaTerms(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     datastore: Name
-    """The datastore that they lie on, each in a folder of its own."""
+    """The datastore that they lie on, each in a folder of its own; or, where a vCenter has it, as VMs of that."""
     suffix: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{1,40}$")] = "_replica"
     """What their names have after the originals'."""
     networks: dict[str, str] = Field(default_factory=dict)

@@ -87,6 +87,12 @@ def ask_for(session: Session, kind: Kind, name: str, *, now: float, point: str |
             why=f"it is {replica.state.value}" + (", and has no restore point yet" if _is_new(replica) else ""),
             remedy=_INSTEAD[replica.state],
         )
+    if kind is Kind.FAILBACK and replica.machine is not None:
+        raise ReplicaStateError(
+            f"failback of replica {replica.name}",
+            why=f"it is a VM of a vCenter, and nothing is brought back from there to {replica.vm_name}",
+            remedy="Make it permanent, and restore a backup of it in the original's place; or undo the failover.",
+        )
     if kind is Kind.FAILBACK and not replica.returnable:
         raise ReplicaStateError(
             f"failback of replica {replica.name}",

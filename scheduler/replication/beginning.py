@@ -15,6 +15,7 @@ from scheduler.planning.replicas import PlannedReplica, ReplicaTerms, by_place, 
 from scheduler.planning.selection import Plan, PlannedVm, Unplanned
 from scheduler.replication import tasks
 from scheduler.replication.operating import active_operations
+from scheduler.replication.places import is_in_vcenter, machine_of, reached
 from scheduler.runs.completion import end_vm_run, settle_run
 from scheduler.runs.journal import Journal
 from scheduler.state.asking import new_id
@@ -36,8 +37,12 @@ from scheduler.state.models import (
 
 def without_replicas(session: Session, run: Run, candidates: Sequence[Candidate]) -> list[Candidate]:
     """The VMs that a job may replicate: its own replicas, which may match its patterns, are none of them."""
-    own = {replica.place for replica in session.scalars(select(Replica).where(Replica.job == run.job))}
-    return [vm for vm in candidates if place_of(vm.configuration) not in own]
+    replicas = session.scalars(select(Replica).where(Replica.job == run.job)).all()
+    own = {replica.place for replica in replicas}
+    in_vcenters = {replica.uuid for replica in replicas if replica.machine is not None}
+    return [
+        vm for vm in candidates if place_of(vm.configuration) not in own and vm.identity.vm_id not in in_vcenters
+    ]
 
 
 def with_replicas(
@@ -48,6 +53,9 @@ def with_replicas(
     With it come the job's replicas by the ids of their VMs, in the database as they are to be.
     """
     session = journal.session
+    there = tuple(there)
+    in_vcenter = is_in_vcenter(session, terms.datastore)
+    machines = {vm.identity.vm_id: vm.machine for vm in there if in_vcenter}
     rows = session.scalars(select(Replica).order_by(Replica.created_at, Replica.id)).all()
     replicas = {replica.vm_id: replica for replica in rows if replica.job == job}
     holders = {replica.place: replica for replica in reversed(rows)}
@@ -60,6 +68,9 @@ def with_replicas(
         known = replicas.get(vm.identity.vm_id)
         made = planned_replica(vm, terms, at_target, _as_it_is(known) if known is not None else None)
         refusal = made if isinstance(made, str) else _refusal(known, made, holders, operations)
+        machine = machines.get(vm.identity.vm_id)
+        if in_vcenter and machine is None:
+            refusal = refusal or "what it is made of isn't known: upgrade the proxies that have its datastore"
         if isinstance(made, str) or refusal is not None:
             unplanned.append(Unplanned(vm.identity.name, refusal or "", vm.identity.vm_id))
             continue
@@ -70,6 +81,7 @@ def with_replicas(
                 del holders[known.place]
             known.state, known.changed_at, moved = ReplicaState.NEW, journal.now, True
         _describe(replica, vm, made)
+        replica.machine, replica.returnable = machine, replica.returnable and not in_vcenter
         holders[made.place] = replicas[vm.identity.vm_id] = replica
     session.flush()
     if moved:  # what lies in their former places stays there
@@ -89,7 +101,7 @@ def open_vm_run(
     seeds = _seeds(session, terms, replica)
     for disk in vm.disks:
         target = ReplicaTarget(
-            place=replica.place, disk=targets[disk.key], seed=seeds.get(disk.key), original=replica.vm_id
+            place=reached(replica), disk=targets[disk.key], seed=seeds.get(disk.key), original=replica.vm_id
         )
         _add_disk(session, vm_run, disk, target)
     ask_whether_writable(journal, run, vm_run)
@@ -138,7 +150,7 @@ def begin_again(journal: Journal, run: Run) -> None:
 
 def place_written(run: Run, replica: Replica) -> ReplicaPlace:
     """What a run writes of a replica: the replica, or its original."""
-    return replica.place if run.failback_of is None else replica.original_place
+    return reached(replica) if run.failback_of is None else replica.original_place
 
 
 def ask_whether_writable(journal: Journal, run: Run, vm_run: VmRun) -> None:
@@ -153,6 +165,7 @@ def ask_whether_writable(journal: Journal, run: Run, vm_run: VmRun) -> None:
         mapped=replica.mapped or back,
         expected=not back and replica.state is not ReplicaState.NEW,
         disks=replica.original_disks if back else (),
+        machine=machine_of(replica, run.replica) if not back else None,
     )
     journal.open(tasks.open_task(run, vm_run, body, journal.now))
 

@@ -21,6 +21,7 @@ from proxy_worker.contract.specification import TaskBody
 from scheduler.planning.replicas import ReplicaTerms
 from scheduler.replication import tasks
 from scheduler.replication.cancelling import FAILOVERS, cancelled, owed, stop
+from scheduler.replication.places import reached
 from scheduler.replication.points import add_point, newest_point, remove_surplus
 from scheduler.runs.journal import Journal
 from scheduler.runs.outcome import Outcome
@@ -52,15 +53,15 @@ Step = Callable[[Replica, ReplicaOperation], TaskBody | None]
 
 
 def _to_point(replica: Replica, operation: ReplicaOperation) -> TaskBody:
-    return tasks.revert(replica.place, operation.point or "", ReplicaCondition.FAILED_OVER)
+    return tasks.revert(reached(replica), operation.point or "", ReplicaCondition.FAILED_OVER)
 
 
 def _to_standby(replica: Replica, operation: ReplicaOperation) -> TaskBody:
-    return tasks.revert(replica.place, operation.point or "", ReplicaCondition.STANDBY)
+    return tasks.revert(reached(replica), operation.point or "", ReplicaCondition.STANDBY)
 
 
 def _make_permanent(replica: Replica, _: ReplicaOperation) -> TaskBody:
-    return tasks.mark(replica.place, ReplicaCondition.PERMANENT)
+    return tasks.mark(reached(replica), ReplicaCondition.PERMANENT)
 
 
 def _mark_standby(replica: Replica, _: ReplicaOperation) -> TaskBody:
@@ -306,7 +307,7 @@ def _drop_points_of_commits(journal: Journal, replica: Replica) -> None:
     )
     of_commits = select(ReplicaPoint).where(ReplicaPoint.replica_id == replica.id, ReplicaPoint.point.in_(commits))
     for point in session.scalars(of_commits).all():
-        journal.open(tasks.remove_task(replica, replica.place, point.point, journal.now))
+        journal.open(tasks.remove_task(replica, reached(replica), point.point, journal.now))
         session.delete(point)
 
 

@@ -86,6 +86,8 @@ def _record_open(journal: Journal, row: LedgerTask, outcome: Outcome) -> None:
     if not isinstance(outcome.result, ReplicaOpenResult) or run.cancel_requested:
         _end_before(journal, run, vm_run, outcome.failure or row.failure)
         return
+    for text in outcome.result.warnings:
+        warn(vm_run, text)
     if run.failback_of is None:
         _know_points(journal, replica, outcome.result.points)
         _queue_disks(journal, run, vm_run)

@@ -9,6 +9,7 @@ from proxy_worker.contract.replication import ReplicaRemovePoint
 from proxy_worker.contract.replication_outcome import ReplicaPointSummary
 from scheduler.planning.replicas import surplus
 from scheduler.replication import tasks
+from scheduler.replication.places import reached
 from scheduler.runs.journal import Journal
 from scheduler.state.models import LedgerTask, Replica, ReplicaPoint
 
@@ -40,4 +41,4 @@ def remove_surplus(journal: Journal, replica: Replica, keep: int) -> None:
     }
     for point in surplus(points, keep):
         if point not in leaving:
-            journal.open(tasks.remove_task(replica, replica.place, point, journal.now))
+            journal.open(tasks.remove_task(replica, reached(replica), point, journal.now))

@@ -20,6 +20,7 @@ from proxy_worker.contract.replication import (
 from proxy_worker.contract.specification import DiskIdentity, TaskBody, TransportPreference, VmIdentity
 from scheduler.dispatch.fleet import Urgency
 from scheduler.dispatch.pairs import UNKNOWN
+from scheduler.replication.places import reached
 from scheduler.state.models import DiskTask, LedgerTask, Priority, Replica, ReplicaOperation, Run, VmRun
 
 _URGENCY: Final = {Priority.HIGH: Urgency.HIGH, Priority.REGULAR: Urgency.REGULAR}
@@ -54,7 +55,7 @@ def replica_point(replica: Replica, name: str, run: Run | None) -> ReplicaPoint:
     """A restore point of a replica; with the run that made it, its VMX is made anew from the original's."""
     renamed = run is not None and not replica.mapped
     return ReplicaPoint(
-        replica=replica.place,
+        replica=reached(replica),
         vm=original_of(replica),
         run=name,
         disks=replica.disks,

@@ -28,6 +28,7 @@ from scheduler.replication.beginning import (
     with_replicas,
     without_replicas,
 )
+from scheduler.replication.places import is_in_vcenter
 from scheduler.runs import tasks
 from scheduler.runs.completion import settle_run
 from scheduler.runs.copying import begin_copies, plan_copies
@@ -82,8 +83,9 @@ def begin_run(journal: Journal, run: Run) -> None:
     declared = journal.session.scalars(select(Vm.name))
     if needs_datastores(run.vms, run.criteria, declared):
         folders = select(Datastore.name).where(Datastore.kind == DatastoreKind.DIRECTORY).order_by(Datastore.name)
+        machines = run.replica is not None and is_in_vcenter(journal.session, run.replica.datastore)
         for datastore in journal.session.scalars(folders):
-            journal.open(tasks.scan_task(run, datastore, journal.now))
+            journal.open(tasks.scan_task(run, datastore, journal.now, machines=machines))
     run.scanned_after = journal.now - FRESH_S
     for vcenter in vcenters_of(journal.session, run):
         want_scan(journal, vcenter, since=run.scanned_after)

@@ -74,15 +74,15 @@ def repository_of(session: Session, run: Run) -> RepositoryReference:
     return reference(session.get(Repository, run.repository), run.repository)
 
 
-def scan_task(run: Run, datastore: str, now: float) -> LedgerTask:
-    """Find the VMs of a datastore for a run."""
+def scan_task(run: Run, datastore: str, now: float, *, machines: bool = False) -> LedgerTask:
+    """Find the VMs of a datastore for a run; with `machines`, also what they are made of."""
     return LedgerTask(
         id=f"{run.id}.scan.{datastore}.{now:.0f}.1",
         kind=TaskKind.INVENTORY_SCAN,
         title=f"{TaskKind.INVENTORY_SCAN} {datastore}",
         job=run.job,
         priority=Urgency.UPKEEP,
-        body=InventoryScan(datastore=datastore),
+        body=InventoryScan(datastore=datastore, machines=machines),
         created_at=now,
         run_id=run.id,
     )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 
-from sqlalchemy import Index, String, UniqueConstraint
+from sqlalchemy import Index, String, Text, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column
 
 from proxy_worker.contract.outcome import TaskFailure
@@ -62,6 +62,8 @@ class Replica(Record):
     uuid: Mapped[str | None] = mapped_column(String(36), default=None)
     """The `uuid.bios` of its own that it gets."""
     disks: Mapped[tuple[DiskIdentity, ...]] = mapped_column(Json(tuple[DiskIdentity, ...]), default=())
+    machine: Mapped[str | None] = mapped_column(Text, default=None)
+    """What its original was made of when it was last planned, as proxies tell each other; only in a vCenter."""
     original_place: Mapped[ReplicaPlace] = mapped_column(Json(ReplicaPlace))
     """The original's folder."""
     returnable: Mapped[bool] = mapped_column(default=True)

@@ -33,7 +33,8 @@ from proxy_worker.replication.errors import (
     ReplicaPoweredOnError,
     ReplicaRevertingError,
 )
-from proxy_worker.replication.folder import Marker, ReplicaFolder
+from proxy_worker.replication.folder import ReplicaFolder
+from proxy_worker.replication.home import Marker
 from proxy_worker.transport.connections import DatastoreConnection
 
 MIB = 1 << 20

@@ -16,7 +16,7 @@ from proxy_worker.replication.errors import (
     ReplicaRevertingError,
     ReplicaTooLargeError,
 )
-from proxy_worker.replication.folder import Marker
+from proxy_worker.replication.home import Marker
 from proxy_worker.replication.points import GoOn, Points
 from proxy_worker.replication.session_lock import writing
 from proxy_worker.replication.vmx_rewriting import Changes, rewritten

@@ -26,7 +26,7 @@ from proxy_worker.replication.errors import (
     ReplicaUnwritableError,
     StaleSessionError,
 )
-from proxy_worker.replication.folder import Marker
+from proxy_worker.replication.home import Marker
 from proxy_worker.replication.messages import Open
 from proxy_worker.replication.near_end import NearEnd
 from proxy_worker.replication.replicating import SEND_BYTES

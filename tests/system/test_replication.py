@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+import os
 import random
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from ops.demo.layout import ProxyPlace
 from ops.demo.machines import MIB, Disk, Machine, flat_path, make_machines
 from ops.demo.valkey import free_port
+from proxy_worker.vsphere.inventory import read_inventory
+from proxy_worker.vsphere.model import Vm
+from proxy_worker.vsphere.session import Session
+from tests.simulators.vsphere.program import NBDKIT, PASSWORD, USER, VsphereSimulator, running
+from tests.simulators.vsphere.simulator import vsphere_program
 from tests.system.live_fleet import LiveFleet, explained, wait_until
+from tests.system.vsphere_fleet import NFS, VCENTER
+from tests.vsphere.conftest import endpoint_of
+
+__all__ = ["vsphere_program"]
 
 WEB01 = Machine("web01", "ds", (Disk("scsi0:0", 16, 12, filesystem=False), Disk("scsi0:1", 8, 2, filesystem=False)))
 PLACES = (ProxyPlace("near", "primary", "ds"), ProxyPlace("far", "remote", "ds-far"))
@@ -26,6 +37,17 @@ vms = ["web*"]
 [job.replica]
 datastore = "ds-far"
 points = 2
+"""
+TO_VCENTER = """
+[[site]]
+name = "remote"
+[[job]]
+name = "to-vcenter"
+kind = "replication"
+vms = ["web*"]
+[job.replica]
+datastore = "LocalDS_1"
+points = 1
 """
 BLOCK = 256 << 10
 
@@ -54,9 +76,9 @@ class TwoSites(LiveFleet):
             f'[replication]\nhost = "127.0.0.1"\nports = [{port}, {min(port + 50, 65_535)}]\n'
         )
 
-    def run(self) -> dict[str, Any]:
-        """Run the job to its end."""
-        ended: dict[str, Any] = self.read_json("scheduler", "job", "start", "away", "--wait", "--json")
+    def run(self, job: str = "away") -> dict[str, Any]:
+        """Run a job to its end."""
+        ended: dict[str, Any] = self.read_json("scheduler", "job", "start", job, "--wait", "--json")
         return ended
 
     def replica(self) -> dict[str, Any]:
@@ -98,6 +120,59 @@ def test_a_vm_is_replicated_fails_over_and_comes_back_with_what_was_changed(tmp_
         assert fleet.operate("commit", "web01") == "standby"
         wait_until(lambda: len(fleet.replica()["points"]) == 2, "the oldest point to go", timeout_s=60)
         assert list((tmp_path / "datastores/ds/web01/.points").iterdir()) == []
+
+
+class ToVcenter(TwoSites):
+    """The same, where the second site has a vCenter."""
+
+    def __init__(self, state: Path, simulator: VsphereSimulator) -> None:
+        endpoint = endpoint_of(simulator)
+        declared = VCENTER.format(
+            host=endpoint.host, port=endpoint.port, user=USER, thumbprint=endpoint.trust.thumbprint, nfs=NFS
+        )
+        super().__init__(state, PLACES, declared + TO_VCENTER)
+        self.extra = {
+            "PATH": f"{NBDKIT.parent}:{os.environ['PATH']}",
+            "SIMULATED_VDDK_DISKS": str(simulator.frozen),
+            "SIMULATED_VDDK_PASSWORD": PASSWORD,
+        }
+
+    def _write_files(self) -> None:
+        super()._write_files()
+        for holder in ("server", "proxies"):
+            self.layout.write_secret(self.layout.secrets(holder) / "vc1.password", PASSWORD)
+
+
+def test_a_vm_is_replicated_to_a_vcenter_and_runs_there(tmp_path: Path, vsphere_program: Path) -> None:
+    make_machines([WEB01], tmp_path / "datastores", tmp_path / "scratch")
+    with ExitStack() as stack:
+        simulator = stack.enter_context(running(vsphere_program, tmp_path / "vcenter", "-vms", "0"))
+        session = stack.enter_context(Session(endpoint_of(simulator), PASSWORD))
+        fleet = stack.enter_context(ToVcenter(tmp_path, simulator))
+        stack.enter_context(explained(fleet))
+        original = [flat_path(tmp_path / "datastores/ds/web01", disk) for disk in WEB01.disks]
+
+        def replica() -> Vm:
+            return next(vm for vm in read_inventory(session).vms.values() if vm.name == "web01_replica")
+
+        def content() -> list[bytes]:
+            paths = [(disk.path or "").partition("] ")[2] for disk in replica().disks]
+            return _content([simulator.datastores[NFS] / path.replace(".vmdk", "-flat.vmdk") for path in paths])
+
+        first = fleet.run("to-vcenter")
+        assert first["state"] == "succeeded", first
+        assert content() == _content(original)
+        _change(original[0], seed=1)
+        second = fleet.run("to-vcenter")
+        assert sum(disk["stored_bytes"] for disk in second["disks"]) <= 2 * BLOCK
+        wait_until(lambda: len(replica().snapshots) == 1, "the oldest point to go", timeout_s=60)
+        assert content() == _content(original)
+
+        assert fleet.operate("failover", "web01") == "failed over"
+        assert replica().powered_on
+        assert fleet.operate("undo", "web01") == "standby"
+        assert not replica().powered_on
+        assert content() == _content(original)
 
 
 def _content(disks: list[Path]) -> list[bytes]:

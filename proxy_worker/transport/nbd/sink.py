@@ -36,6 +36,11 @@ class NbdSink:
         require_within(str(self._uri), self.size_bytes, offset, len(view))
         self._call(lambda: self._connection.write_from(offset, view))
 
+    def read_into(self, offset: int, view: memoryview) -> None:
+        """Fill `view` from `offset` on, over the same connection. Raises SourceError, TargetError."""
+        require_within(str(self._uri), self.size_bytes, offset, len(view))
+        self._call(lambda: self._connection.read_into(offset, view))
+
     def zero(self, offset: int, length: int) -> None:
         """Let a range read as zeros. Raises TargetError."""
         require_within(str(self._uri), self.size_bytes, offset, length)

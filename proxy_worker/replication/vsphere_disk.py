@@ -1,0 +1,144 @@
+"""A disk of a replica in a vCenter, written over the network by VDDK: one connection, which reads, too."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from types import TracebackType
+from typing import Self
+
+import blake3
+
+from proxy_worker.contract.errors import CredentialError, NotFoundError
+from proxy_worker.contract.names import TransportMode
+from proxy_worker.contract.subjects import DiskAddress, DiskIdentity, Extent, VsphereDisk
+from proxy_worker.mover.vm_disk import AreaMap
+from proxy_worker.replication.errors import ReplicaBusyError, ReplicaDiskSizeError, ReplicaUnwritableError
+from proxy_worker.replication.home import Seen
+from proxy_worker.replication.table import Looks
+from proxy_worker.replication.vsphere_home import AtVcenter, VsphereReplica
+from proxy_worker.transport.vddk import network_transports, open_vddk
+from proxy_worker.transport.writing_network import ServedSink, open_vddk_sink
+from proxy_worker.vsphere import replica_vm
+from proxy_worker.vsphere.devices import VirtualDisk
+from proxy_worker.vsphere.faults import DiskLockedError
+from proxy_worker.vsphere.identity import split_path
+
+_REASON = "network: a replica's disk has snapshots"
+
+
+class VsphereReplicaDisk:
+    """A disk of a replica, by its key."""
+
+    def __init__(self, replica: VsphereReplica, identity: DiskIdentity) -> None:
+        self.identity = identity
+        self.name = f"disk {identity.key} of {replica.name}"
+        self._replica = replica
+
+    def look(self) -> Seen | None:
+        """What it looks like; a replica in a vCenter is made with its disks. Raises `ReplicaDiskSizeError`."""
+        with self._replica.there() as at:
+            disk = self._found(at)
+            points = list(replica_vm.points_of(at.vm, self._replica.home.mark))
+        looks = _looks(disk.uuid, disk.size_bytes, points[-1]) if points else None
+        return Seen(looks, disk.size_bytes, disk.size_bytes if points else 0, blank=not points)
+
+    def make(self, size_bytes: int) -> None:
+        """It is made with its VM only."""
+        raise self._fixed(f"it isn't there, and its source has {size_bytes} bytes")
+
+    def grow(self, size_bytes: int) -> None:
+        """Beneath snapshots it can't become larger."""
+        raise self._fixed(f"its source has {size_bytes} bytes by now")
+
+    def open(self) -> OpenVsphereDisk:
+        """Open it for one session. Raises `ReplicaBusyError`, SourceError, TargetError."""
+        with self._replica.there() as at:
+            disk = self._found(at)
+            datastore, path = split_path(disk.path or "")
+            kind = replica_vm.datastore_type(at.session, at.vm, datastore)
+            address = VsphereDisk(
+                vcenter=self._replica.home.vcenter,
+                vm=at.vm.ref,
+                key=disk.key,
+                path=disk.path or "",
+                uuid=disk.uuid,
+                controller=disk.controller,
+                datastore_type=kind,
+                earlier_snapshots=bool(at.vm.snapshots),
+            )
+        access = self._replica.access
+        try:
+            # What was ever written: the connection that writes can't tell.
+            with open_vddk(
+                DiskAddress(path=path, vsphere=address),
+                access,
+                transports=network_transports(access),
+                mode=TransportMode.NETWORK,
+                reason=_REASON,
+            ) as source:
+                areas = tuple(source.allocated(0, source.size_bytes))
+            sink = open_vddk_sink(address, access, reason=_REASON)
+        except DiskLockedError as error:
+            raise ReplicaBusyError(error.what, why=error.why, remedy=error.remedy) from error
+        except (CredentialError, NotFoundError) as error:
+            raise ReplicaUnwritableError(error.what, why=error.why, remedy=error.remedy) from error
+        return OpenVsphereDisk(sink, disk.uuid, areas)
+
+    def _found(self, at: AtVcenter) -> VirtualDisk:
+        disk = next((disk for disk in at.vm.disks if disk.place == self.identity.key), None)
+        if disk is None:
+            raise self._fixed("its VM doesn't have it")
+        return disk
+
+    def _fixed(self, why: str) -> ReplicaDiskSizeError:
+        return ReplicaDiskSizeError(
+            self.name,
+            why=why,
+            remedy="Delete the replica in vCenter: the next run makes it anew, with its original's disks.",
+        )
+
+
+class OpenVsphereDisk:
+    """Such a disk, open to read and to write."""
+
+    def __init__(self, sink: ServedSink, uuid: str | None, areas: Sequence[Extent]) -> None:
+        """Take over `sink`; `areas`: all that may hold something other than zeros, ascending."""
+        self.sink = sink
+        self.size_bytes = sink.size_bytes
+        self._uuid = uuid
+        self._areas = AreaMap(areas)
+
+    @property
+    def source(self) -> Self:
+        """Itself."""
+        return self
+
+    def allocated(self, offset: int, length: int) -> Iterator[Extent]:
+        """The range, if something was written in it before this session."""
+        if self._areas.touches(offset, length):
+            yield Extent(offset=offset, length=length)
+
+    def read_into(self, offset: int, view: memoryview) -> None:
+        """Fill `view` with what it holds now. Raises SourceError, TargetError."""
+        self.sink.read_into(offset, view)
+
+    def looks_after(self, kept: str | None) -> Looks | None:
+        """As its restore point `kept` has it, to which each run reverts; None without."""
+        return _looks(self._uuid, self.size_bytes, kept) if kept is not None else None
+
+    def close(self) -> None:
+        """Hang up. May be called again."""
+        self.sink.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _looks(uuid: str | None, size_bytes: int, point: str) -> Looks:
+    told = blake3.blake3(f"{uuid}\0{point}".encode()).digest(7)
+    return Looks(int.from_bytes(told, "big"), size_bytes, 0, 0)
