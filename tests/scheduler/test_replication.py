@@ -309,3 +309,13 @@ def test_schedulers_that_die_after_every_commit_or_two_get_there_all_the_same(wo
     assert list(sites.folders[REPLICA].points) == sites.points
     assert sites.folders[ORIGINAL].points == {}
     watched.close()
+
+
+def test_a_replica_in_a_vcenter_is_not_failed_back_and_it_is_said_what_to_do_instead(sites: Sites) -> None:
+    assert sites.run() is RunState.SUCCEEDED
+    with sites.state.write() as session:
+        replica = session.scalars(select(Replica)).one()
+        replica.state, replica.machine = ReplicaState.FAILED_OVER, "{}"
+
+    with pytest.raises(ReplicaStateError, match=r"it is a VM of a vCenter.*Make it permanent"):
+        sites.ask(Kind.FAILBACK)
