@@ -236,6 +236,34 @@ def test_names_and_patterns_that_fit_no_proxy_are_told_and_allowed() -> None:
     ]
 
 
+def test_what_replicas_in_a_vcenter_cannot_begin_with_is_a_problem() -> None:
+    named = (
+        COMPLETE
+        + """
+        [[datastore]]
+        name = "dr"
+        kind = "vsphere"
+        vcenter = "vc-dr"
+        site = "primary"
+        [[vcenter]]
+        name = "vc-dr"
+        host = "vc.example.org"
+        user = "u"
+        credential = "vc"
+        site = "primary"
+        [[job]]
+        name = "away"
+        kind = "replication"
+        vms = ["web*"]
+        replica = { datastore = "dr", seed = "main", mapped = { web01 = "web01-standby" } }
+    """
+    )
+    told = "datastore 'dr' is a vCenter's, where replicas are made anew; expected no such key"
+    problems = problem_of(named)
+    assert f"job 'away', key 'replica.mapped': {told}" in problems
+    assert f"job 'away', key 'replica.seed': {told}" in problems
+
+
 @pytest.mark.parametrize("mode", ["automatic", "virtual_appliance", "network"])
 @pytest.mark.parametrize("host", ["vault.example.org", "VAULT.example.org", "10.0.0.9", "elsewhere"])
 def test_the_machine_of_a_hardened_repository_is_a_proxy_in_network_mode_only(mode: str, host: str) -> None:
