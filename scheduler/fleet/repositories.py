@@ -20,6 +20,8 @@ class Collection(Declared):
     """Five cron fields: minute, hour, day, month, weekday."""
     timezone: TimezoneName = "UTC"
     """The time zone that the fields are meant in."""
+    hours: Annotated[int, Field(ge=1, le=168)] | None = None
+    """How long after it was asked for it may go on; the next does what is left. Without this key, to its end."""
     mib_per_second: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
     """How fast it may read what it moves, in MiB per second; without this key, as fast as it goes."""
 

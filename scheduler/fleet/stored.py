@@ -66,6 +66,7 @@ def stored_fleet(session: Session) -> models.Fleet:
                 collect=models.Collection(
                     cron=row.collect_cron,
                     timezone=row.collect_timezone,
+                    hours=row.collect_hours,
                     mib_per_second=row.collect_mib_per_s,
                 )
                 if row.collect_cron is not None
@@ -242,6 +243,7 @@ def _columns(declared: models.Declaration | Dispatch) -> dict[str, Any]:
         collect = columns.pop("collect")
         columns["collect_cron"] = collect.cron if collect is not None else None
         columns["collect_timezone"] = collect.timezone if collect is not None else "UTC"
+        columns["collect_hours"] = collect.hours if collect is not None else None
         columns["collect_mib_per_s"] = collect.mib_per_second if collect is not None else None
         columns["collect_at"] = None
         proof = columns.pop("prove")

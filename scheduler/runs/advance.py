@@ -20,7 +20,14 @@ from scheduler.runs.copy_tasks import copy_task
 from scheduler.runs.freezing import cancel_freezing
 from scheduler.runs.journal import Journal
 from scheduler.runs.proving import linked_to, proof_is_due, prove_when_due
-from scheduler.runs.retention import apply_retention, collect_when_due, collection_is_due, retention_is_due
+from scheduler.runs.retention import (
+    apply_retention,
+    collect_when_due,
+    collection_is_due,
+    collection_is_overdue,
+    end_overdue_collections,
+    retention_is_due,
+)
 from scheduler.runs.scanned import begin_scans
 from scheduler.runs.waiting import SNAPSHOT
 from scheduler.state.errors import NoSuchRepositoryError
@@ -72,6 +79,7 @@ def is_due(session: Session, now: float) -> bool:
         replicas.due(),
         exists().where(retention_is_due()),
         exists().where(collection_is_due(now)),
+        exists().where(collection_is_overdue(now)),
         exists().where(proof_is_due(now)),
     )
     return bool(session.scalar(select(or_(*questions))))
@@ -84,6 +92,7 @@ def advance(journal: Journal) -> None:
         begin_run(journal, run)
     apply_retention(journal)
     collect_when_due(journal)
+    end_overdue_collections(journal)
     prove_when_due(journal)
     session.flush()
     _begin_restores(journal)

@@ -7,6 +7,8 @@ knows the point.
 
 from __future__ import annotations
 
+from typing import Final
+
 from sqlalchemy import ColumnElement, and_, or_, select
 from sqlalchemy.orm import Session
 
@@ -17,6 +19,7 @@ from scheduler.runs.turns import next_turn
 from scheduler.state.asking import ask_to_delete, points_in_use
 from scheduler.state.models import (
     Job,
+    LedgerTask,
     Point,
     Repository,
     Request,
@@ -25,7 +28,10 @@ from scheduler.state.models import (
     RunState,
     VmRun,
     VmRunState,
+    WorkState,
 )
+
+_HOUR_S: Final = 3600.0
 
 
 def retention_is_due() -> ColumnElement[bool]:
@@ -39,6 +45,15 @@ def collection_is_due(now: float) -> ColumnElement[bool]:
     return and_(
         Repository.collect_cron.is_not(None), or_(Repository.collect_at.is_(None), Repository.collect_at <= now)
     )
+
+
+def collection_is_overdue(now: float) -> ColumnElement[bool]:
+    """Whether the hours of a repository's collection are over, which hasn't been told so."""
+    running = and_(
+        Request.state == WorkState.RUNNING, Request.kind == RequestKind.COLLECT, Request.summary.is_(None)
+    )
+    over = Request.created_at + Repository.collect_hours * _HOUR_S <= now
+    return and_(running, Repository.name == Request.repository, over)
 
 
 def apply_retention(journal: Journal) -> None:
@@ -88,6 +103,15 @@ def collect_when_due(journal: Journal) -> None:
             timezone=repository.collect_timezone,
             due_at=repository.collect_at,
         )
+
+
+def end_overdue_collections(journal: Journal) -> None:
+    """Stop collections whose hours are over; whatever they leave, the next one completes."""
+    session = journal.session
+    for request in session.scalars(select(Request).where(collection_is_overdue(journal.now))).all():
+        request.summary = "its hours were over; the next one goes on"
+        for row in session.scalars(select(LedgerTask).where(LedgerTask.request_id == request.id)).all():
+            journal.cancel(row)
 
 
 def forget_point(session: Session, request: Request, result: PointDeleteResult) -> None:

@@ -135,6 +135,8 @@ class Repository(Record):
     """When it is collected by itself; None: only when asked to."""
     collect_timezone: Mapped[str] = mapped_column(default="UTC")
     """The IANA time zone that `collect_cron` is meant in."""
+    collect_hours: Mapped[int | None] = mapped_column(default=None)
+    """How long a collection may go on; None: to its end."""
     collect_mib_per_s: Mapped[int | None] = mapped_column(default=None)
     """How fast a collection may move chunks; None: no limit."""
     collect_at: Mapped[float | None] = mapped_column(default=None)

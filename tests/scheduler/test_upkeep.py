@@ -12,9 +12,10 @@ from sqlalchemy.orm import Session
 from proxy_worker.contract.errors import SourceError
 from proxy_worker.contract.outcome import TaskFailure
 from proxy_worker.contract.specification import PointDelete
+from proxy_worker.ledger import RenewAnswer
 from scheduler.planning.retention import Retention
 from scheduler.runs.retention import verdicts
-from scheduler.state.asking import ask_for_run, ask_to_delete, pin
+from scheduler.state.asking import ask_for_run, ask_for_upkeep, ask_to_delete, pin
 from scheduler.state.errors import PointLeavingError, PointPinnedError
 from scheduler.state.models import Job, LedgerTask, Point, Repository, Request, RequestKind, Run, WorkState
 from scheduler.state.store import open_state
@@ -172,3 +173,32 @@ def test_a_repository_is_collected_when_it_is_time(
 def _marked(world: World) -> bool:
     with writing(world) as session:
         return session.get_one(Repository, "main").collect_at is not None
+
+
+def test_a_collection_ends_with_its_hours(world: World) -> None:
+    world.declare()
+    world.fleet.join("proxy-1")
+    with writing(world) as session:
+        session.get_one(Repository, "main").collect_hours = 2
+        asked = ask_for_upkeep(session, RequestKind.COLLECT, "main", now=world.clock()).id
+    service = world.start()
+    while not world.lanes.messages:
+        service.turn()
+    claimed = world.fleet.claim(world.lanes.messages.pop())
+    assert claimed is not None
+    fence = claimed[1].fence
+
+    service.turn()
+    assert world.fleet.ledger.renew(fence, None, None) is RenewAnswer.OK
+    world.clock.ahead_s += 2 * 3600
+    service.turn()
+    assert world.fleet.ledger.renew(fence, None, None) is RenewAnswer.CANCEL
+    world.fleet.ledger.release(fence, None, "it was told to stop")
+    service.turn()
+
+    with writing(world) as session:
+        request = session.get_one(Request, asked)
+        assert (request.state, request.summary) == (
+            WorkState.CANCELLED,
+            "its hours were over; the next one goes on",
+        )
