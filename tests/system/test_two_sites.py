@@ -7,6 +7,7 @@ import os
 import random
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -80,8 +81,16 @@ def whole_bytes(fleet: TwoSiteFleet) -> int:
     return sum(stored_bytes(fleet.far, part) for part in ("packs", "index", "points", "writers"))
 
 
-def succeeded(fleet: TwoSiteFleet) -> bool:
-    return bool(fleet.newest_run()["state"] == "succeeded")
+def succeeded(fleet: TwoSiteFleet) -> dict[str, Any]:
+    """The newest run, when it has."""
+    looked: list[dict[str, Any]] = []
+
+    def look() -> bool:
+        looked[:] = [fleet.newest_run()]
+        return bool(looked[0]["state"] == "succeeded")
+
+    wait_until(look, "the run to end", timeout_s=120)
+    return looked[0]
 
 
 def test_a_backup_and_a_restore_outlive_a_link_that_is_cut_and_send_little_twice(
@@ -96,12 +105,12 @@ def test_a_backup_and_a_restore_outlive_a_link_that_is_cut_and_send_little_twice
     arrived = {path: path.stat().st_ino for path in packs.glob("*/*")}
     whole_before, sent_before = whole_bytes(fleet), sites.primary.sent_bytes()
     sites.mend()
-    wait_until(lambda: succeeded(fleet), "the run to end", timeout_s=120)
+    run = succeeded(fleet)
 
     missing = whole_bytes(fleet) - whole_before
     assert sites.primary.sent_bytes() - sent_before < OVERHEAD * missing + WORDS_BYTES
     assert {path: path.stat().st_ino for path in packs.glob("*/*")}.items() >= arrived.items()
-    assert fleet.newest_run()["disks"][0]["attempts"] == 1
+    assert run["disks"][0]["attempts"] == 1
 
     target = tmp_path / "restored.img"
     sent_before = sites.remote.sent_bytes()
@@ -135,9 +144,9 @@ def test_a_replica_outlives_a_link_that_is_cut_while_it_is_made_failed_over_to_a
     middle = Checkpoint.after_bytes(fleet.replicas["remote"], HALFWAY_BYTES)
     fleet.command("scheduler", "job", "start", "away")
     sent_bytes = sent_after_a_cut(fleet, middle, sites.primary)
-    wait_until(lambda: succeeded(fleet), "the run to end", timeout_s=120)
+    run = succeeded(fleet)
     assert sent_bytes() < OVERHEAD * (APP_MIB * MIB - HALFWAY_BYTES) + WORDS_BYTES
-    assert fleet.newest_run()["disks"][0]["attempts"] == 1
+    assert run["disks"][0]["attempts"] == 1
     assert replica.read_bytes() == original.read_bytes()
 
     unsaid = Checkpoint(fleet.redis, lambda _: not is_in_use(folder))
@@ -152,7 +161,6 @@ def test_a_replica_outlives_a_link_that_is_cut_while_it_is_made_failed_over_to_a
     sent_bytes = sent_after_a_cut(fleet, middle, sites.remote)
     wait_until(lambda: state() == "failed back", "the failback to end", timeout_s=120)
     assert sent_bytes() < OVERHEAD * (APP_MIB * MIB - HALFWAY_BYTES) + WORDS_BYTES
-    assert fleet.newest_run()["disks"][0]["attempts"] == 1
     assert original.read_bytes() == replica.read_bytes() == random.Random(3).randbytes(APP_MIB * MIB)
 
 
@@ -196,6 +204,5 @@ def test_a_site_works_on_what_it_holds_while_redis_is_out_of_reach_for_less_than
     wait_until(lambda: near_bytes() >= more, "it to go on", timeout_s=60, every_s=0.02)
     fleet.sites.mend()
 
-    wait_until(lambda: succeeded(fleet), "the run to end", timeout_s=120)
-    assert fleet.newest_run()["disks"][0]["attempts"] == 1
+    assert succeeded(fleet)["disks"][0]["attempts"] == 1
     assert "paused" not in fleet.log("remote-1")
