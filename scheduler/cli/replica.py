@@ -225,7 +225,7 @@ def forget(replica: ReplicaName, as_json: AsJson = False) -> None:
         print_json(record.model_dump(mode="json"))
     else:
         typer.echo(f"Replica {record.name} is forgotten.")
-        kept = f", its restore points ({len(record.points)}) in .points there" if record.points else ""
+        kept = f", with its restore points ({len(record.points)})" if record.points else ""
         note(f"Its files stay: folder {record.folder} of datastore {record.datastore}{kept}.")
 
 

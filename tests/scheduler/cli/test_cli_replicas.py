@@ -119,5 +119,5 @@ def test_a_replica_is_failed_over_to_and_back(two_sites: Program, world: World) 
     assert two_sites("job", "delete", "away").code == 0
     forgotten = two_sites("replica", "forget", "app01")
     assert forgotten.out == "Replica app01_replica is forgotten.\n"
-    assert "folder app01_replica of datastore ds2, its restore points (2) in .points there" in forgotten.err
+    assert "folder app01_replica of datastore ds2, with its restore points (2)" in forgotten.err
     assert two_sites("replica", "list", "--json").json == []
