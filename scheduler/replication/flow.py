@@ -145,7 +145,8 @@ def record_step(journal: Journal, row: LedgerTask, outcome: Outcome) -> None:
     operation = session.get_one(ReplicaOperation, row.operation_id)
     failure = outcome.failure or row.failure
     if outcome.failure is not None and outcome.failure.retryable and row.tries < TRIES:
-        row.state, row.failure, row.retry_at = WorkState.WAITING, outcome.failure, journal.now + RETRY_S
+        row.state, row.failure, row.cancelling = WorkState.WAITING, outcome.failure, False
+        row.retry_at = journal.now + RETRY_S
         operation.failure = outcome.failure
         journal.keep(row)
         return
@@ -175,16 +176,16 @@ def _cancel(journal: Journal, operation: ReplicaOperation) -> None:
         return
     waiting = stop(journal, operation)
     if waiting is not None:
-        journal.close(waiting)
-        _take_back(journal, operation, begun=True)
+        _after_cancel(journal, operation, waiting, begun=True)
 
 
 def _after_cancel(journal: Journal, operation: ReplicaOperation, row: LedgerTask, *, begun: bool) -> None:
     """A step was stopped: it is taken back, or else done again if anything of it may have been done."""
     if begun and operation.kind not in FAILOVERS:
         operation.cancel_requested, row.cancelling = False, False
-        row.state, row.retry_at = WorkState.WAITING, journal.now
-        journal.keep(row)
+        if row.state is not WorkState.WAITING:
+            row.state, row.retry_at = WorkState.WAITING, journal.now
+            journal.keep(row)
         return
     journal.close(row)
     _take_back(journal, operation, begun=begun)

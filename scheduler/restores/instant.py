@@ -196,7 +196,8 @@ def record_unmount(journal: Journal, step: VcenterStep, outcome: StepOutcome) ->
 
 
 def go_on_unmounted(journal: Journal, step: VcenterStep, restore: VmRestore) -> None:
-    """Have the proxy let go, now that no host is waited for any more."""
+    """Have the proxy let go, now that no host is waited for any more; it is waited for until told otherwise."""
+    restore.given_up = False
     journal.close_step(step)
     _release(journal, restore)
 

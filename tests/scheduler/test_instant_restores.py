@@ -25,7 +25,9 @@ from proxy_worker.export.nfs.share import Share
 from proxy_worker.vsphere.inventory import read_inventory, read_vm
 from proxy_worker.vsphere.new_machine import NewDisk, NewMachine, make
 from proxy_worker.vsphere.nfs_datastore import unmount
+from proxy_worker.vsphere.session import Session
 from scheduler.planning.retention import HeldPoint, Retention
+from scheduler.restores import instant_steps
 from scheduler.restores.asking import NotInstantError, WishConflictError, ask_to_move
 from scheduler.restores.giving_up import NothingToGiveUpError, ask_to_give_up
 from scheduler.restores.instant_steps import UNMOUNT
@@ -386,6 +388,22 @@ def test_a_host_and_a_proxy_that_fail_again_and_again_are_given_up_one_by_one(
     place = asked.row.place
     assert place is not None
     unmount(asked.one.session, place.host or "", mounts(asked)[0])
+
+
+def test_a_host_that_unmounts_just_as_it_is_given_up_leaves_the_rest_to_the_proxy(
+    asked: Restoring, proxy: Serving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def given_up_meanwhile(session: Session, host: str, datastore: str) -> None:
+        give_up(asked)
+        unmount(session, host, datastore)
+
+    world, service = asked.one.world, running(asked)
+    monkeypatch.setattr(instant_steps, "unmount", given_up_meanwhile)
+    move(asked)
+    world.turn_until(service, asked.settled)
+
+    assert (asked.row.state, asked.row.warnings) == (VmRestoreState.SUCCEEDED, ())
+    assert nothing_is_left(proxy, asked)
 
 
 def test_what_can_not_be_is_refused_at_once(asked: Restoring) -> None:

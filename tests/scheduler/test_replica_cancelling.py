@@ -103,9 +103,27 @@ def test_a_failback_is_taken_out_of_the_original(sites: Sites) -> None:
     assert sites.ask(Kind.FAILBACK) is WorkState.SUCCEEDED
 
 
-def test_what_can_not_be_taken_back_is_finished(sites: Sites) -> None:
+def stopped_as_it_fails(sites: Sites) -> None:
+    """Cancel when the proxy has just failed, which the ledger knows and the scheduler doesn't yet."""
+    sites.world.fleet.failures[REVERT] = 1
+    sites.world.fleet.when_handled[REVERT] = lambda: (sites.world.fleet.when_handled.pop(REVERT), cancel(sites))
+
+
+def test_a_failover_that_fails_as_it_is_cancelled_is_taken_back(sites: Sites) -> None:
+    stopped_as_it_fails(sites)
+
+    assert sites.ask(Kind.FAILOVER) is WorkState.CANCELLED
+
+    assert sites.replica.state is ReplicaState.STANDBY
+    assert sites.folders[REPLICA].condition is ReplicaCondition.STANDBY
+
+
+@pytest.mark.parametrize(
+    "stop", [lambda sites: stopped_in_the_middle(sites, REVERT), stop_while_it_waits, stopped_as_it_fails]
+)
+def test_what_can_not_be_taken_back_is_finished(sites: Sites, stop: Callable[[Sites], None]) -> None:
     sites.ask(Kind.FAILOVER)
-    stopped_in_the_middle(sites, REVERT)
+    stop(sites)
     assert sites.ask(Kind.UNDO) is WorkState.SUCCEEDED
     assert sites.folders[REPLICA].condition is ReplicaCondition.STANDBY
 
