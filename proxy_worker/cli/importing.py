@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import time
 from collections.abc import Sequence
@@ -11,10 +10,9 @@ from contextlib import ExitStack
 import typer
 from pydantic import ValidationError
 
-from proxy_worker.cli.opening import Opening, OptionError
+from proxy_worker.cli.opening import Opening, OptionError, abandon
 from proxy_worker.cli.progress import TerminalControl
 from proxy_worker.cli.standalone_backup import FENCE, JOB, disk_request, vm_identity
-from proxy_worker.contract.errors import StoreError
 from proxy_worker.contract.names import CompressionLevel
 from proxy_worker.contract.specification import DiskIdentity, VmIdentity
 from proxy_worker.mover.backup import back_up_disk
@@ -67,8 +65,7 @@ def import_all(
             committed = True
         finally:
             if not committed:
-                with contextlib.suppress(StoreError):  # what ended the import is the error to show
-                    opened.abandon(vm_id=vm.vm_id, run=run, reason="the import did not finish")
+                abandon(opened, vm_id=vm.vm_id, run=run, reason="the import did not finish")
     disks = [
         {
             "disk": disk.key,

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from proxy_worker.contract.errors import ConfigurationError
+from proxy_worker.contract.errors import ConfigurationError, StoreError
 from proxy_worker.repository.credentials import load_credential
 from proxy_worker.repository.errors import PointNotFoundError
 from proxy_worker.repository.store import Interruptible
@@ -75,6 +77,13 @@ def open_repository(
 ) -> Repository:
     """Open a repository with one credential, or with none when it isn't encrypted."""
     return Opening(location, passphrase_file=passphrase_file, key_file=key_file).repository()
+
+
+def abandon(repository: Repository, *, vm_id: str, run: str, reason: str) -> None:
+    """Leave nothing of a run that didn't finish in the way of the next one, as far as the repository lets it."""
+    with contextlib.suppress(StoreError):  # what ended the run is the error to show
+        if repository.abandon(vm_id=vm_id, run=run, reason=reason):
+            print(f"its restore point {run} was committed all the same", file=sys.stderr)
 
 
 def find_point(repository: Repository, vm: str, run: str | None) -> Point:

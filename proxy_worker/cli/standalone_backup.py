@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import time
 from pathlib import Path
@@ -11,9 +10,8 @@ import msgspec
 import typer
 from pydantic import ValidationError
 
-from proxy_worker.cli.opening import Opening, OptionError
+from proxy_worker.cli.opening import Opening, OptionError, abandon
 from proxy_worker.cli.progress import TerminalControl, pace
-from proxy_worker.contract.errors import StoreError
 from proxy_worker.contract.names import CompressionLevel
 from proxy_worker.contract.outcome import DiskBackupResult
 from proxy_worker.contract.specification import (
@@ -71,8 +69,7 @@ def back_up(
             committed = True
         finally:
             if not committed:
-                with contextlib.suppress(StoreError):  # what ended the backup is the error to show
-                    opened.abandon(vm_id=identity.vm_id, run=request.run, reason="the command did not finish")
+                abandon(opened, vm_id=identity.vm_id, run=request.run, reason="the command did not finish")
     _show(result, point, as_json=as_json)
 
 

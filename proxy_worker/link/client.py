@@ -184,11 +184,12 @@ class Link:
         self._heard_s = time.monotonic()
 
     def give_up(self) -> None:
-        """Nothing is tried again from now on, and what is under way may last some seconds yet.
+        """Nothing is tried again from now on, and what is under way may last, or be silent, for some seconds yet.
 
         No lock is taken, for it may come from a signal's handler while the same thread waits here.
         """
         self._given_up = True
+        self._silence.shorten(_LAST_S)
 
     def close(self) -> None:
         """End its connections; they are opened anew when it is used again."""
@@ -243,7 +244,7 @@ class Link:
 
     def _explain(self, code: grpc.StatusCode, details: str, error: grpc.RpcError) -> NoReturn:
         if code in _TRANSIENT:
-            raise self._other.unavailable(details) from error
+            raise self._other.unavailable(_ENDED if code is grpc.StatusCode.CANCELLED else details) from error
         if code is grpc.StatusCode.UNAUTHENTICATED:
             raise LinkCertificateError(
                 f"{self._other} refuses {self._identity.certificate}",

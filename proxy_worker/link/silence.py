@@ -10,6 +10,8 @@ from typing import Any, Final
 
 LONGEST_SILENCE_S: Final = 300.0
 """Five streams whose frames of a MiB share 150 kbit/s are within it."""
+_LOOK_S: Final = 0.5
+"""As soon as this it is seen that less is to be borne."""
 
 
 class Crossing:
@@ -49,6 +51,11 @@ class SilenceWatch:
             with self._lock:
                 self._watched.pop(crossing, None)
 
+    def shorten(self, longest_s: float) -> None:
+        """Bear no longer silence from now on, also in calls that are watched already. Takes no lock: it may come
+        from a signal's handler."""
+        self._longest_s = min(self._longest_s, longest_s)
+
     def _watch(self) -> None:
         while True:
             with self._lock:
@@ -61,4 +68,4 @@ class SilenceWatch:
                 oldest_s = min((crossing.heard_at_s for crossing in self._watched), default=limit_s)
             for end in ends:
                 end()
-            time.sleep(oldest_s - limit_s)
+            time.sleep(min(oldest_s - limit_s, _LOOK_S))

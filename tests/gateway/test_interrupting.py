@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +17,7 @@ from proxy_worker.link.identity import CERTIFICATE_VARIABLE
 from proxy_worker.program.commands import INTERRUPTED
 from proxy_worker.repository.repository import Repository
 from proxy_worker.repository.store.local import LocalStore
+from proxy_worker.repository.store.remote import RemoteStore
 from tests.gateway.serving import Fleet, serving
 from tests.gateway.test_hardened import Vault, ext4, vault
 from tests.repository.making import CREDENTIAL, KEY, PASSPHRASE, make_repository, noise, restore
@@ -54,7 +55,17 @@ def test_a_signal_ends_a_backup_that_waits_and_the_next_one_is_whole(
         assert restore(repository, repository.points()[-1]) == CONTENT
 
 
-def test_a_call_that_nobody_answers_is_given_up_soon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+CALLS: tuple[Callable[[RemoteStore], object], ...] = (
+    lambda store: store.exists("config/1"),
+    lambda store: store.get("config/1"),
+    lambda store: list(store.list("packs/")),
+)
+
+
+@pytest.mark.parametrize("call", CALLS, ids=["exists", "get", "list"])
+def test_a_call_that_nobody_answers_is_given_up_soon(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: Callable[[RemoteStore], object]
+) -> None:
     monkeypatch.setattr("proxy_worker.link.client._LAST_S", 0.1)
     with serving(Fleet.made(tmp_path / "fleet"), {"main": LocalStore(tmp_path)}) as served:
         relay = Relay(served.port)
@@ -62,7 +73,7 @@ def test_a_call_that_nobody_answers_is_given_up_soon(tmp_path: Path, monkeypatch
         assert not store.exists("config/1")
         relay.wire = Wire.HUNG
         with ThreadPoolExecutor(1) as thread:
-            answer = thread.submit(store.exists, "config/1")
+            answer = thread.submit(call, store)
             store.give_up()
             with pytest.raises(LinkUnavailableError, match="it was given up"):
                 answer.result(60)
