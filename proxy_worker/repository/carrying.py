@@ -102,7 +102,7 @@ class Carrier:
         pack: PackEntry = location.pack
         known = self._checksums.get(pack.pack_id)
         if known is None:
-            footer = read_footer(self._source.access.store, pack.pack_id)
+            footer = read_footer(self._source.access.store, pack.pack_id, with_header=False)
             known = {offset: checksum for offset, _, checksum in footer}
             if len(self._checksums) >= _PACKS_AT_HAND:
                 self._checksums.pop(next(iter(self._checksums)))

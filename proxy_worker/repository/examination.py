@@ -156,15 +156,15 @@ def _checksums(access: Access, pack_id: bytes) -> tuple[dict[int, bytes], str | 
     problem = None
     try:
         footer = read_footer(access.store, pack_id, with_header=False)
+        try:
+            read_footer(access.store, pack_id)
+            require_table_checksum(access.store, pack_id, footer)
+        except PackLayoutError as error:
+            problem = str(error)
     except ObjectNotFoundError:
         return {}, "it is not there"
     except PackLayoutError as error:
         return {}, str(error)
-    try:
-        read_footer(access.store, pack_id)
-        require_table_checksum(access.store, pack_id, footer)
-    except PackLayoutError as error:
-        problem = str(error)
     return {offset: checksum for offset, _, checksum in footer}, problem
 
 

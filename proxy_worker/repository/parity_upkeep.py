@@ -23,7 +23,7 @@ def has_parity(store: Store, pack_id: bytes) -> bool:
         return not _problem(store, pack_id) and load_parity(store, pack_id).pack_bytes == store.size(
             pack_name(pack_id)
         )
-    except (ObjectNotFoundError, PackLayoutError):
+    except (ObjectNotFoundError, ObjectUnreadableError, PackLayoutError):
         return False
 
 
@@ -49,6 +49,7 @@ def scan_parity(store: Store, config: Config | None, after_pack: Callable[[], No
     findings, missing, read_bytes = [], 0, 0
     for pack_id in pack_ids(store):
         name = parity_name(pack_id)
+        after_pack()
         try:
             problem = _problem(store, pack_id)
             read_bytes += store.size(name)
@@ -57,7 +58,6 @@ def scan_parity(store: Store, config: Config | None, after_pack: Callable[[], No
             continue
         if problem:
             findings.append(Finding("parity", name, problem, ()))
-        after_pack()
     return ParityScan(tuple(findings), missing, read_bytes)
 
 

@@ -118,14 +118,18 @@ class LocalStoreWriter:
         except StoreError as error:
             self._failure = error
             raise
+        except BaseException:
+            what = f"can't write {self._name} in {self._store.location}"
+            self._failure = StoreError(what, why="it was interrupted in the middle")
+            raise
 
     def _hand_over(self) -> None:
         """Have the piece that is full written, and gather the next one."""
-        if self._writer is None:
-            self._writer = ThreadPoolExecutor(1, thread_name_prefix="store")
-        self._under_way.append((self._writer.submit(self._write_piece, self._gathered), self._gathered))
-        self._used = 0
         with self._writing():
+            if self._writer is None:
+                self._writer = ThreadPoolExecutor(1, thread_name_prefix="store")
+            self._under_way.append((self._writer.submit(self._write_piece, self._gathered), self._gathered))
+            self._used = 0
             if len(self._under_way) == _PIECES:
                 self._gathered = self._await_piece()
             else:
