@@ -59,6 +59,8 @@ class ReplicaRecord(Shown):
     job: str
     datastore: str
     folder: str
+    in_vcenter: bool
+    """Whether it is a VM of a vCenter, and its restore points snapshots, not files of a datastore folder."""
     mapped: bool
     """Whether it was a VM before."""
     runs_from: str | None
@@ -86,6 +88,7 @@ def replica_record(session: Session, replica: Replica, live: Live) -> ReplicaRec
         job=replica.job,
         datastore=replica.place.datastore,
         folder=replica.place.folder,
+        in_vcenter=replica.machine is not None,
         mapped=replica.mapped,
         runs_from=replica.point,
         since=replica.changed_at,
@@ -128,12 +131,14 @@ def replica_summary(record: ReplicaRecord) -> RenderableType:
         rows.append(("last asked for", operation_line(record)))
     points = table("POINT", "MADE", "SIZE", "KEPT AS", right=("SIZE",), keep=("POINT",))
     for point in record.points:
-        points.add_row(point.point, moment(point.created), size(point.size_bytes), _kept_as(point))
+        points.add_row(point.point, moment(point.created), size(point.size_bytes), _kept_as(record, point))
     none = Text("It has no restore point.", style="yellow")
     return Group(facts(rows), "", points if record.points else none)
 
 
-def _kept_as(point: ReplicaPointRecord) -> str:
+def _kept_as(record: ReplicaRecord, point: ReplicaPointRecord) -> str:
+    if record.in_vcenter:
+        return "snapshot"
     return "reflink" if point.reflinked else "copy"
 
 
