@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from proxy_worker.program.settings import SecretError, SettingsError
 
 PUBLIC_KEY = encode_public_key(Ed25519PrivateKey.generate().public_key())
 MINIMAL = f'name = "proxy-1"\nstate_dir = "state"\nscheduler_public_keys = ["{PUBLIC_KEY}"]\n'
+RUN_PROXY = Path(__file__).parents[1] / "ops" / "docker" / "run-proxy"
 
 
 def written(folder: Path, text: str = MINIMAL) -> Path:
@@ -50,6 +52,15 @@ def test_environment_overrides_every_key(tmp_path: Path) -> None:
     assert (read.name, read.max_concurrent_tasks) == ("proxy-9", 4)
     assert read.transport_modes == (TransportMode.NETWORK,)
     assert read.redis.url == "rediss://redis.example:6380/0"
+
+
+def test_a_containers_name_that_reads_as_a_number_is_its_proxys_name(tmp_path: Path) -> None:
+    """As `ops/docker/run-proxy` hands it over: one container in hundreds is called so."""
+    line = next(line for line in RUN_PROXY.read_text().splitlines() if line.startswith("PROXY_WORKER_NAME="))
+    script = f'hostname() {{ echo 66829628e391; }}; {line}; printf %s "$PROXY_WORKER_NAME"'
+    name = subprocess.run(["sh", "-c", script], check=True, capture_output=True, text=True).stdout
+
+    assert load_configuration(written(tmp_path), {"PROXY_WORKER_NAME": name}).name == "66829628e391"
 
 
 @pytest.mark.parametrize(
