@@ -33,7 +33,7 @@ def back_up(supervisor: Supervisor, shell: Shell, layout: Layout, job: str, titl
     before = folder_size_bytes(layout.repository)
     shell.run("scheduler", "job", "start", job, "--wait")
     supervisor.check()
-    newest = max(shell.read_json("scheduler", "run", "list", "--json"), key=lambda run: run["run"])
+    (newest,) = shell.read_json("scheduler", "run", "list", "--limit", "1", "--json")
     run = shell.read_json("scheduler", "run", "show", newest["run"], "--json")
     return RunFigures(title, run, folder_size_bytes(layout.repository) - before)
 

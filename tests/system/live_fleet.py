@@ -203,7 +203,7 @@ class LiveFleet:
 
     def newest_run(self) -> dict[str, Any]:
         """The newest run, as `scheduler run show` tells it."""
-        newest = max(self.read_json("scheduler", "run", "list", "--json"), key=lambda run: run["run"])
+        (newest,) = self.read_json("scheduler", "run", "list", "--limit", "1", "--json")
         shown: dict[str, Any] = self.read_json("scheduler", "run", "show", newest["run"], "--json")
         return shown
 
