@@ -24,6 +24,7 @@ from scheduler.reports.shown import Moment, Rate, Seconds, Shown
 from scheduler.runs.waiting import waiting_scans, waiting_vms
 from scheduler.state.models import DiskTask, DiskTaskState, LedgerTask, Run, RunState, VmRun, VmRunState, WorkState
 from scheduler.state.run_kind import RunKind
+from scheduler.state.vm_runs import vm_runs_of
 from scheduler.vcenters.choice import Reading
 
 
@@ -148,15 +149,16 @@ class RunRecord(Shown):
 
 def run_record(session: Session, run: Run, live: Live, *, now: float) -> RunRecord:
     """What the database and, where it answers, the ledger say of a run at `now`."""
-    vm_runs = session.scalars(select(VmRun).where(VmRun.run_id == run.id).order_by(VmRun.name, VmRun.id)).all()
+    vm_runs = vm_runs_of(session, run.id)
     by_id = {vm_run.id: vm_run for vm_run in vm_runs}
+    places = {vm_run.id: place for place, vm_run in enumerate(vm_runs)}
     disks = session.scalars(select(DiskTask).where(DiskTask.run_id == run.id)).all()
     tasks, receivers = _ledger_tasks(session, run) if not run.state.final else ({}, {})
     records = [
         _disk_record(
             by_id[disk.vm_run_id], disk, tasks.get(disk.id, ()), live, receivers=receivers.get(disk.id, ()), now=now
         )
-        for disk in disks
+        for disk in sorted(disks, key=lambda disk: (places[disk.vm_run_id], disk.disk_key))
     ]
     duration = _span(run.started_at, run.ended_at, now)
     processed = sum(disk.processed_bytes for disk in records)
@@ -188,7 +190,7 @@ def run_record(session: Session, run: Run, live: Live, *, now: float) -> RunReco
             _vm_record(vm_run, unfrozen.get(vm_run.id), makes_point=kind is not RunKind.FAILBACK)
             for vm_run in vm_runs
         ),
-        disks=tuple(sorted(records, key=lambda disk: (disk.of, disk.disk))),
+        disks=tuple(records),
     )
 
 

@@ -20,6 +20,7 @@ from scheduler.reports.shown import Moment, Rate, Seconds, Shown
 from scheduler.state.models import DiskTask, Run, RunState, VmRun
 from scheduler.state.proven import proof_figures
 from scheduler.state.run_kind import RunKind
+from scheduler.state.vm_runs import vm_runs_of
 
 
 class Severity(StrEnum):
@@ -167,9 +168,11 @@ class RunReport(Shown):
 
 def run_report(session: Session, run: Run) -> RunReport:
     """What the database says of a run, best when it has ended."""
-    vm_runs = session.scalars(select(VmRun).where(VmRun.run_id == run.id).order_by(VmRun.name, VmRun.id)).all()
+    vm_runs = vm_runs_of(session, run.id)
     names = {vm_run.id: vm_run.name for vm_run in vm_runs}
-    tasks = session.scalars(select(DiskTask).where(DiskTask.run_id == run.id).order_by(DiskTask.disk_key)).all()
+    places = {vm_run.id: place for place, vm_run in enumerate(vm_runs)}
+    found = session.scalars(select(DiskTask).where(DiskTask.run_id == run.id)).all()
+    tasks = sorted(found, key=lambda task: (places[task.vm_run_id], task.disk_key))
     disks = {task.id: _disk(names[task.vm_run_id], task) for task in tasks}
     by_vm = {vm_run.id: [task for task in tasks if task.vm_run_id == vm_run.id] for vm_run in vm_runs}
     kind = RunKind.of(run)
@@ -206,7 +209,7 @@ def run_report(session: Session, run: Run) -> RunReport:
         warnings=warnings,
         errors=tuple(_errors(vms, disks.values())),
         vms=vms,
-        disks=tuple(sorted(disks.values(), key=lambda disk: (disk.vm, disk.disk))),
+        disks=tuple(disks.values()),
     )
 
 

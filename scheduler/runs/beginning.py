@@ -47,6 +47,7 @@ from scheduler.state.models import (
     Repository,
     Run,
     RunState,
+    RunTrigger,
     Vcenter,
     Vm,
     VmRun,
@@ -86,7 +87,8 @@ def begin_run(journal: Journal, run: Run) -> None:
         machines = run.replica is not None and is_in_vcenter(journal.session, run.replica.datastore)
         for datastore in journal.session.scalars(folders):
             journal.open(tasks.scan_task(run, datastore, journal.now, machines=machines))
-    run.scanned_after = journal.now - FRESH_S
+    # Who starts a run by hand may just have made the VM.
+    run.scanned_after = journal.now if run.trigger is RunTrigger.MANUAL else journal.now - FRESH_S
     for vcenter in vcenters_of(journal.session, run):
         want_scan(journal, vcenter, since=run.scanned_after)
     plan_if_scanned(journal, run)

@@ -111,3 +111,20 @@ def test_a_vm_that_moved_to_another_folder_is_found_there_and_its_datastore_by_i
     assert (backup.disk.address.datastore, backup.disk.address.path) == ("fast", f"{name}-a/d0.vmdk")
     assert backup.disk.address.vsphere is not None
     assert backup.disk.address.vsphere.snapshot is not None
+
+
+def test_a_vm_made_a_moment_ago_is_in_a_run_that_is_started_by_hand(vsphere_world: VsphereWorld) -> None:
+    one, name = vsphere_world, next(_names)
+    make_vm(one.session, MIB, name=f"{name}-a")
+    one.declare(f"{name}-*")
+    service = one.world.start()
+
+    found = []
+    for letter in "bc":
+        run_id = one.ask()
+        one.world.turn_until(service, lambda run_id=run_id: one.settled(run_id))
+        with one.read() as database:
+            found.append(sorted(database.scalars(select(VmRun.name).where(VmRun.run_id == run_id))))
+        make_vm(one.session, MIB, name=f"{name}-{letter}")
+
+    assert found == [[f"{name}-a"], [f"{name}-a", f"{name}-b"]]
