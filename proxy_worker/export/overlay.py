@@ -6,11 +6,11 @@ import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from types import TracebackType
-from typing import Final, Self
+from typing import Final
 
 from proxy_worker.contract.errors import TargetError
 from proxy_worker.export.disk import Disk, Extent
+from proxy_worker.program.closing import Closing
 
 GRAIN: Final = 64 * 1024
 """Bytes that are copied together before the first write to any of them."""
@@ -22,7 +22,7 @@ class OverlayError(TargetError):
     """There is no room for what is written to an exported disk."""
 
 
-class Layer:
+class Layer(Closing):
     """A disk of which some has been written. Implements `Disk`; thread-safe, writers one at a time."""
 
     def __init__(self, below: Disk, file: int, states: bytearray) -> None:
@@ -38,14 +38,6 @@ class Layer:
         if self._file >= 0:
             os.close(self._file)
             self._file = -1
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def read_into(self, offset: int, view: memoryview) -> None:
         """Fill `view` from `offset` on: what was written where it was, else what is below."""

@@ -5,12 +5,12 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator
-from types import TracebackType
-from typing import Final, Self
+from typing import Final
 
 from proxy_worker.contract.errors import DamageError
 from proxy_worker.contract.names import TransportMode
 from proxy_worker.contract.specification import Extent
+from proxy_worker.program.closing import Closing
 from proxy_worker.repository.errors import RepositoryDamageError
 from proxy_worker.repository.keyring import ID_BYTES, ZERO_ID
 from proxy_worker.repository.points import Point
@@ -34,7 +34,7 @@ def damaged_original(point: Point, disk_key: str, where: str, why: str) -> Damag
     )
 
 
-class PointSource:
+class PointSource(Closing):
     """Reads a disk block by block, each verified against its id. Closing it leaves the reader open."""
 
     mode = TransportMode.DIRECT_STORAGE
@@ -87,14 +87,6 @@ class PointSource:
 
     def close(self) -> None:
         """Nothing to let go of."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        return None
 
     def _block_id(self, block: int) -> bytes:
         number, place = divmod(block, self._map.blocks_per_segment)

@@ -15,11 +15,11 @@ import os
 import stat
 import threading
 from pathlib import Path
-from types import TracebackType
-from typing import Final, Protocol, Self
+from typing import Final, Protocol
 
 from proxy_worker.contract.errors import ConflictError, TargetError
 from proxy_worker.contract.names import TransportMode
+from proxy_worker.program.closing import Closing
 
 PIECE_BYTES: Final = 128 << 10
 """Larger writes cost the kernel up to twice as much: measured on ext4, between 64 KiB and 1 MiB."""
@@ -74,7 +74,7 @@ class TargetFullError(TargetError):
     """There is not enough room for the disk."""
 
 
-class Target:
+class Target(Closing):
     """A file or block device of this machine. Left early, it removes what it made."""
 
     mode = TransportMode.DIRECT_STORAGE
@@ -170,14 +170,6 @@ class Target:
         if not self._finished and not self.is_device:
             self._written_path.unlink(missing_ok=True)
         self._release()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _refuse_what_exists(self) -> None:
         if self.path.is_dir():

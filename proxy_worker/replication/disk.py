@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import re
-from types import TracebackType
-from typing import Final, Self
+from typing import Final
 
 from proxy_worker.contract.errors import NotFoundError
 from proxy_worker.contract.subjects import DiskIdentity
+from proxy_worker.program.closing import Closing
 from proxy_worker.replication.durable import put
 from proxy_worker.replication.errors import ReplicaDiskSizeError, ReplicaUnwritableError
 from proxy_worker.replication.folder import ReplicaFolder
@@ -130,7 +130,7 @@ class ReplicaDisk:
         return OpenDisk(self, self._folder)
 
 
-class OpenDisk:
+class OpenDisk(Closing):
     """A replica's disk, open to read and to write."""
 
     def __init__(self, disk: ReplicaDisk, folder: ReplicaFolder) -> None:
@@ -157,14 +157,6 @@ class OpenDisk:
         """Close its files. May be called again."""
         self.sink.close()
         self.source.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     @property
     def _file(self) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from types import TracebackType
 from typing import Self
 
 import blake3
@@ -12,6 +11,7 @@ from proxy_worker.contract.errors import CredentialError, NotFoundError
 from proxy_worker.contract.names import TransportMode
 from proxy_worker.contract.subjects import DiskAddress, DiskIdentity, Extent, VsphereDisk
 from proxy_worker.mover.vm_disk import AreaMap
+from proxy_worker.program.closing import Closing
 from proxy_worker.replication.errors import ReplicaBusyError, ReplicaDiskSizeError, ReplicaUnwritableError
 from proxy_worker.replication.home import Seen
 from proxy_worker.replication.table import Looks
@@ -98,7 +98,7 @@ class VsphereReplicaDisk:
         )
 
 
-class OpenVsphereDisk:
+class OpenVsphereDisk(Closing):
     """Such a disk, open to read and to write."""
 
     def __init__(self, sink: ServedSink, uuid: str | None, areas: Sequence[Extent]) -> None:
@@ -129,14 +129,6 @@ class OpenVsphereDisk:
     def close(self) -> None:
         """Hang up. May be called again."""
         self.sink.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def _looks(uuid: str | None, size_bytes: int, point: str) -> Looks:

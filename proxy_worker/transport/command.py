@@ -20,13 +20,13 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from types import TracebackType
-from typing import Final, Protocol, Self, TypeVar
+from typing import Final, Protocol, TypeVar
 from urllib.parse import quote
 
 from proxy_worker.contract.errors import SourceError, TargetError
 from proxy_worker.contract.names import TransportMode
 from proxy_worker.contract.specification import Extent
+from proxy_worker.program.closing import Closing
 from proxy_worker.program.scratch import ScratchFolder
 from proxy_worker.transport.nbd.handshake import NbdConnectError
 from proxy_worker.transport.nbd.source import NbdSource
@@ -226,7 +226,7 @@ class NbdServer:
             os.killpg(self._process.pid, number)
 
 
-class ServedSource:
+class ServedSource(Closing):
     """A `DiskSource` that a command serves; closing it ends the command."""
 
     def __init__(
@@ -267,11 +267,3 @@ class ServedSource:
         self._server.close()
         if self._closing is not None:
             self._closing()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()

@@ -12,11 +12,11 @@ import os
 from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Final, Self
+from typing import Final
 
 from proxy_worker.contract.names import TransportMode
 from proxy_worker.contract.specification import Extent
+from proxy_worker.program.closing import Closing
 from proxy_worker.transport.image import DiskImage
 from proxy_worker.transport.source import DiskShrunkError, DiskUnreadableError, require_range
 from proxy_worker.transport.vmdk import SECTOR_BYTES
@@ -48,7 +48,7 @@ class _Part:
         return file_offset - self.file_offset + self.start
 
 
-class DirectSource:
+class DirectSource(Closing):
     """A `DiskSource` over the files of a flat disk."""
 
     parallel_reads = PARALLEL_READS
@@ -101,14 +101,6 @@ class DirectSource:
     def close(self) -> None:
         """Close the files. May be called again."""
         self._image.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def _layout(image: DiskImage) -> Iterator[_Part]:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from types import TracebackType
-from typing import Self
 
 from proxy_worker.contract.errors import ProxyfleetError, SourceError
 from proxy_worker.contract.names import TransportMode
 from proxy_worker.contract.specification import Extent
+from proxy_worker.program.closing import Closing
 from proxy_worker.transport.source import DiskSource, DiskUnreadableError, WrongDiskServedError
 
 
@@ -17,7 +16,7 @@ class FailoverFailedError(DiskUnreadableError):
     """A disk can be read neither by its first mode nor in network mode."""
 
 
-class FailoverSource:
+class FailoverSource(Closing):
     """A `DiskSource` that goes on with another when the first fails.
 
     Both have the same bytes, so that a read is done again as a whole, and a listing of allocated ranges goes
@@ -106,14 +105,6 @@ class FailoverSource:
         # The first source stays open until here: other threads may still be reading from it.
         for source in self._sources:
             source.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def both_failed(

@@ -7,11 +7,11 @@ import ctypes
 import errno
 import fcntl
 import os
-from types import TracebackType
-from typing import Final, Self
+from typing import Final
 
 from proxy_worker.contract.errors import ConflictError, TargetError
 from proxy_worker.contract.names import TransportMode
+from proxy_worker.program.closing import Closing
 from proxy_worker.transport.image import DiskImage
 from proxy_worker.transport.vmdk import SECTOR_BYTES, ExtentKind
 from proxy_worker.transport.writing import DiskUnwritableError, NoRoomError, require_within
@@ -30,7 +30,7 @@ class DiskHeldError(ConflictError):
     retryable = True
 
 
-class DirectSink:
+class DirectSink(Closing):
     """A `DiskSink` over the one file of a flat disk."""
 
     mode = TransportMode.DIRECT_STORAGE
@@ -88,14 +88,6 @@ class DirectSink:
             os.close(self._descriptor)
             self._descriptor = -1
         self._image.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _open(self, descriptor: int) -> None:
         try:

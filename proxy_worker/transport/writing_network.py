@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from types import TracebackType
-from typing import Self
 
 from proxy_worker.contract.errors import TargetError
 from proxy_worker.contract.names import TransportMode
 from proxy_worker.contract.specification import VsphereDisk
+from proxy_worker.program.closing import Closing
 from proxy_worker.transport.command import NbdServer, ServerFailedError
 from proxy_worker.transport.nbd.sink import NbdSink
 from proxy_worker.transport.vddk import named, network_transports, serve_vddk
@@ -16,7 +15,7 @@ from proxy_worker.transport.vsphere_access import VsphereAccess
 from proxy_worker.transport.writing import SinkLostError
 
 
-class ServedSink:
+class ServedSink(Closing):
     """A `DiskSink` that a command serves; closing it ends the command."""
 
     def __init__(self, server: NbdServer, *, mode: TransportMode, reason: str) -> None:
@@ -51,14 +50,6 @@ class ServedSink:
         """Hang up and end the command. May be called again."""
         self._disk.close()
         self._server.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _call(self, request: Callable[[], None]) -> None:
         try:

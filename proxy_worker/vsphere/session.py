@@ -12,13 +12,13 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Final, Self, TypeVar
+from typing import Any, Final, TypeVar
 
 from pyVmomi import vim, vmodl
 from pyVmomi.SoapAdapter import SoapStubAdapter
 
 from proxy_worker.contract.errors import CredentialError, SourceError
+from proxy_worker.program.closing import Closing
 from proxy_worker.vsphere.faults import FAULTS, UNREACHABLE, VcenterUnreachableError, translate, words_of
 from proxy_worker.vsphere.trust import Trust, checked_connection
 
@@ -87,7 +87,7 @@ def read_password(endpoint: Endpoint, secrets_dir: Path) -> str:
     return password
 
 
-class Session:
+class Session(Closing):
     """One login. Several threads may use it; managed objects made from its stub outlive a renewal."""
 
     def __init__(self, endpoint: Endpoint, password: str) -> None:
@@ -144,14 +144,6 @@ class Session:
             self.content.sessionManager.Logout()
         self.stub.DropConnections()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
     def _renew(self, generation: int, what: str, deadline: float) -> None:
         with self._renewal:
             if generation != self._generation:
@@ -194,7 +186,7 @@ class Session:
         self._generation += 1
 
 
-class Sessions:
+class Sessions(Closing):
     """At most `max_sessions` logins to one vCenter, lent to one borrower each and kept for the next."""
 
     def __init__(self, endpoint: Endpoint, password: str) -> None:
@@ -232,14 +224,6 @@ class Sessions:
             idle, self._idle = self._idle, []
         for session in idle:
             session.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _put_back(self, session: Session) -> None:
         with self._lock:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from types import TracebackType
-from typing import Self, TypeVar
+from typing import TypeVar
 
 from proxy_worker.contract.names import TransportMode
+from proxy_worker.program.closing import Closing
 from proxy_worker.transport.nbd.connection import NbdConnection
 from proxy_worker.transport.nbd.handshake import CONNECT_TIMEOUT_S, NbdRefusedError, connect
 from proxy_worker.transport.nbd.uri import NbdUri
@@ -16,7 +16,7 @@ from proxy_worker.transport.writing import SinkLostError, require_within
 T = TypeVar("T")
 
 
-class NbdSink:
+class NbdSink(Closing):
     """A `DiskSink` over one connection: a disk that is locked for its writer can be opened once."""
 
     def __init__(self, uri: NbdUri, *, reason: str, mode: TransportMode = TransportMode.NETWORK) -> None:
@@ -59,14 +59,6 @@ class NbdSink:
     def close(self) -> None:
         """Hang up. May be called again."""
         self._connection.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _call(self, request: Callable[[], T]) -> T:
         try:

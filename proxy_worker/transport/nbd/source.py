@@ -5,11 +5,11 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import TracebackType
-from typing import Final, Self
+from typing import Final
 
 from proxy_worker.contract.names import TransportMode
 from proxy_worker.contract.specification import Extent
+from proxy_worker.program.closing import Closing
 from proxy_worker.transport.nbd.connection import NbdConnection
 from proxy_worker.transport.nbd.handshake import CONNECT_TIMEOUT_S, NbdConnectError, connect
 from proxy_worker.transport.nbd.uri import NbdUri
@@ -22,7 +22,7 @@ _STATUS_BYTES: Final = 1 << 30
 _READS_AS_ZEROS: Final = 2
 
 
-class NbdSource:
+class NbdSource(Closing):
     """A `DiskSource` over one connection, or several if the server says that they see one disk."""
 
     def __init__(self, uri: NbdUri, *, reason: str, mode: TransportMode = TransportMode.NETWORK) -> None:
@@ -123,11 +123,3 @@ class NbdSource:
         """Close every connection. May be called again."""
         for connection in self._connections:
             connection.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
