@@ -1,16 +1,10 @@
-"""The tasks on a replica as a whole: may it be written, its restore points, and what it is at the moment."""
+"""The tasks on a replica as a whole, wherever it lies: in a folder of a datastore, or in a vCenter."""
 
 from __future__ import annotations
 
-import posixpath
-import shutil
-from collections.abc import Callable
+from typing import Protocol
 
-import msgspec
-
-from proxy_worker.contract.errors import CancelledError
 from proxy_worker.contract.replication import (
-    ReplicaCondition,
     ReplicaMark,
     ReplicaOpen,
     ReplicaPlace,
@@ -26,128 +20,60 @@ from proxy_worker.contract.replication_outcome import (
     ReplicaRevertResult,
 )
 from proxy_worker.ledger import Claim
-from proxy_worker.mover.control import Control, Verdict
+from proxy_worker.mover.control import Control
 from proxy_worker.node.bench import Bench
-from proxy_worker.replication.durable import put
-from proxy_worker.replication.folder import ReplicaFolder
-from proxy_worker.replication.home import Marker
-from proxy_worker.replication.original import require_disks
-from proxy_worker.replication.points import Points
-from proxy_worker.replication.table import TableFolder
-from proxy_worker.replication.vmx_rewriting import Changes, rewritten
+from proxy_worker.node.folder_replicas import InFolder
+
+
+class _Where(Protocol):
+    """A replica, as the tasks see it."""
+
+    def open(self, body: ReplicaOpen) -> ReplicaOpenResult:
+        """Say what there is, once nothing speaks against writing it."""
+
+    def make_point(self, body: ReplicaPoint) -> ReplicaPointResult:
+        """Keep it as it is."""
+
+    def remove_point(self, body: ReplicaRemovePoint) -> ReplicaRemovePointResult:
+        """Remove a restore point."""
+
+    def revert(self, body: ReplicaRevert) -> ReplicaRevertResult:
+        """Go back to a restore point: to run from it, or to be written again."""
+
+    def mark(self, body: ReplicaMark) -> ReplicaMarkResult:
+        """Note what it is; one that is a VM of its own from now on has no restore points any more."""
 
 
 def open_replica(body: ReplicaOpen, bench: Bench, claim: Claim, keeper: Control) -> ReplicaOpenResult:
-    """Say what there is, once nothing speaks against writing it."""
-    if body.replica.vsphere is not None:
-        from proxy_worker.node import vsphere_replicas  # noqa: PLC0415 - pyvmomi, slow to load
-
-        return vsphere_replicas.open_replica(body, body.replica.vsphere, bench, keeper)
-    folder = _folder(body.replica, bench)
-    folder.require_free_for(body.vm.vm_id, mapped=body.mapped, expected=body.expected)
-    require_disks(folder, body.disks)
-    folder.prepare(new=True)
-    if body.mapped and folder.marker().condition is ReplicaCondition.PERMANENT:
-        folder.note(Marker())  # a VM of its own is what a replica may be mapped to
-    marker = folder.require_standby()
-    folder.require_room(folder.name, body.needed_bytes)
-    if marker.original != body.vm.vm_id:
-        folder.note(msgspec.structs.replace(marker, original=body.vm.vm_id))
-    shutil.rmtree(folder.incoming, ignore_errors=True)  # its run sends what there is now
-    points = Points(folder, _go_on(claim, keeper)).all()
-    return ReplicaOpenResult(condition=marker.condition, points=points, free_bytes=folder.free_bytes)
+    """As `_Where.open`."""
+    return _reached(body.replica, bench, claim, keeper).open(body)
 
 
 def make_replica_point(body: ReplicaPoint, bench: Bench, claim: Claim, keeper: Control) -> ReplicaPointResult:
-    """Keep the replica as it is, its VMX written anew from what its source sent."""
-    if body.replica.vsphere is not None:
-        from proxy_worker.node import vsphere_replicas  # noqa: PLC0415 - pyvmomi, slow to load
-
-        return vsphere_replicas.make_replica_point(body, body.replica.vsphere, bench, keeper)
-    folder = _folder(body.replica, bench)
-    folder.prepare()
-    folder.require_original(body.vm.vm_id)
-    folder.require_standby()
-    points = Points(folder, _go_on(claim, keeper))
-    warnings: list[str] = []
-
-    def write_configuration() -> None:
-        if body.name is not None:
-            warnings.extend(_write_configuration(folder, body, body.name))
-
-    points.make(body.run, body.disks, write_configuration)
-    made = next(point for point in points.all() if point.run == body.run)
-    return ReplicaPointResult(point=made, warnings=tuple(warnings))
+    """As `_Where.make_point`."""
+    return _reached(body.replica, bench, claim, keeper).make_point(body)
 
 
 def remove_replica_point(
     body: ReplicaRemovePoint, bench: Bench, claim: Claim, keeper: Control
 ) -> ReplicaRemovePointResult:
-    """Remove one."""
-    if body.replica.vsphere is not None:
-        from proxy_worker.node import vsphere_replicas  # noqa: PLC0415 - pyvmomi, slow to load
-
-        return vsphere_replicas.remove_replica_point(body, body.replica.vsphere, bench, keeper)
-    points = Points(_folder(body.replica, bench), _go_on(claim, keeper))
-    return ReplicaRemovePointResult(found=points.remove(body.run))
+    """As `_Where.remove_point`."""
+    return _reached(body.replica, bench, claim, keeper).remove_point(body)
 
 
 def revert_replica(body: ReplicaRevert, bench: Bench, claim: Claim, keeper: Control) -> ReplicaRevertResult:
-    """Go back to a restore point: to run from it, or to be written again."""
-    if body.replica.vsphere is not None:
-        from proxy_worker.node import vsphere_replicas  # noqa: PLC0415 - pyvmomi, slow to load
-
-        return vsphere_replicas.revert_replica(body, body.replica.vsphere, bench, keeper)
-    points = Points(_folder(body.replica, bench), _go_on(claim, keeper))
-    points.revert(body.run, body.condition)
-    return ReplicaRevertResult(condition=body.condition)
+    """As `_Where.revert`."""
+    return _reached(body.replica, bench, claim, keeper).revert(body)
 
 
 def mark_replica(body: ReplicaMark, bench: Bench, claim: Claim, keeper: Control) -> ReplicaMarkResult:
-    """Note what it is; one that is a VM of its own from now on has no restore points any more."""
-    if body.replica.vsphere is not None:
-        from proxy_worker.node import vsphere_replicas  # noqa: PLC0415 - pyvmomi, slow to load
-
-        return vsphere_replicas.mark_replica(body, body.replica.vsphere, bench, keeper)
-    folder = _folder(body.replica, bench)
-    folder.prepare()
-    before = folder.require_whole()
-    folder.note(msgspec.structs.replace(before, condition=body.condition, run=body.run))
-    if body.condition is ReplicaCondition.PERMANENT:
-        Points(folder, _go_on(claim, keeper)).remove_all()
-        shutil.rmtree(folder.incoming, ignore_errors=True)
-        TableFolder(bench.configuration.state_dir).forget(body.replica.datastore, body.replica.folder)
-    return ReplicaMarkResult(before=before.condition)
+    """As `_Where.mark`."""
+    return _reached(body.replica, bench, claim, keeper).mark(body)
 
 
-def _write_configuration(folder: ReplicaFolder, body: ReplicaPoint, name: str) -> tuple[str, ...]:
-    """The replica's VMX and NVRAM from those that its source sent; what they lack. Raises OSError, SourceError."""
-    sent = {path.suffix.lower(): path for path in sorted(folder.incoming.glob("*"))}
-    vmx, nvram = sent.get(".vmx"), sent.get(".nvram")
-    stem = folder.path.name
-    if vmx is None:
-        return ("its source sent no VMX, so that the replica has disks only",)
-    changes = Changes(
-        name=name,
-        uuid=body.uuid,
-        networks=body.networks,
-        disks={disk.key: posixpath.relpath(disk.address.path or "", stem) for disk in body.disks},
-        nvram=f"{stem}.nvram" if nvram is not None else None,
-    )
-    content, warnings = rewritten(vmx.read_bytes(), vmx.name, changes)
-    if nvram is not None:
-        put(folder.path / f"{stem}.nvram", nvram.read_bytes())
-    put(folder.path / f"{stem}.vmx", content)
-    return warnings
+def _reached(place: ReplicaPlace, bench: Bench, claim: Claim, keeper: Control) -> _Where:
+    if place.vsphere is None:
+        return InFolder(place, bench, claim, keeper)
+    from proxy_worker.node.vsphere_replicas import InVcenter  # noqa: PLC0415 - pyvmomi, slow to load
 
-
-def _folder(place: ReplicaPlace, bench: Bench) -> ReplicaFolder:
-    return ReplicaFolder.reached(place, bench.configuration.connections)
-
-
-def _go_on(claim: Claim, keeper: Control) -> Callable[[], None]:
-    def go_on() -> None:
-        if keeper.verdict() is Verdict.STOP:
-            raise CancelledError(claim.title, why="it was told to stop; done again, it is finished")
-
-    return go_on
+    return InVcenter(place, place.vsphere, bench, keeper)

@@ -1,4 +1,4 @@
-"""The tasks on a replica in a vCenter, as `proxy_worker.node.replicas` has them for one in a folder.
+"""The tasks on a replica in a vCenter, as `proxy_worker.node.folder_replicas` has them for one in a folder.
 
 pyvmomi takes half a second to load, and few tasks need it: this module is imported where one does.
 """
@@ -40,43 +40,45 @@ def replica_in(place: ReplicaPlace, home: VsphereHome, bench: Bench, keeper: Con
     return VsphereReplica(place, home, bench.vsphere, Waiting(cancelled=ToldToStop(keeper)))
 
 
-def open_replica(body: ReplicaOpen, home: VsphereHome, bench: Bench, keeper: Control) -> ReplicaOpenResult:
-    """Make it unless it is there, and say what there is, once nothing speaks against writing it."""
-    replica = replica_in(body.replica, home, bench, keeper)
-    if body.machine is None:
-        raise NoMachineError(replica.name, why="its original's hardware isn't known", remedy="Run its job anew.")
-    warnings = replica.open(body.machine)
-    return ReplicaOpenResult(
-        condition=ReplicaCondition.STANDBY,
-        points=replica.points(),
-        free_bytes=replica.free_bytes(),
-        warnings=warnings,
-    )
+class InVcenter:
+    """A replica in a vCenter, as one task gets at it."""
 
+    def __init__(self, place: ReplicaPlace, home: VsphereHome, bench: Bench, keeper: Control) -> None:
+        self._replica = replica_in(place, home, bench, keeper)
+        self._tables = TableFolder(bench.configuration.state_dir)
 
-def make_replica_point(body: ReplicaPoint, home: VsphereHome, bench: Bench, keeper: Control) -> ReplicaPointResult:
-    """Keep it as it is, by a snapshot."""
-    replica = replica_in(body.replica, home, bench, keeper)
-    replica.make_point(body.run)
-    return ReplicaPointResult(point=next(point for point in replica.points() if point.run == body.run))
+    def open(self, body: ReplicaOpen) -> ReplicaOpenResult:
+        """Make it unless it is there, and say what there is, once nothing speaks against writing it."""
+        replica = self._replica
+        if body.machine is None:
+            raise NoMachineError(
+                replica.name, why="its original's hardware isn't known", remedy="Run its job anew."
+            )
+        warnings = replica.open(body.machine)
+        return ReplicaOpenResult(
+            condition=ReplicaCondition.STANDBY,
+            points=replica.points(),
+            free_bytes=replica.free_bytes(),
+            warnings=warnings,
+        )
 
+    def make_point(self, body: ReplicaPoint) -> ReplicaPointResult:
+        """Keep it as it is, by a snapshot."""
+        self._replica.make_point(body.run)
+        return ReplicaPointResult(point=next(point for point in self._replica.points() if point.run == body.run))
 
-def remove_replica_point(
-    body: ReplicaRemovePoint, home: VsphereHome, bench: Bench, keeper: Control
-) -> ReplicaRemovePointResult:
-    """Remove one."""
-    return ReplicaRemovePointResult(found=replica_in(body.replica, home, bench, keeper).remove_point(body.run))
+    def remove_point(self, body: ReplicaRemovePoint) -> ReplicaRemovePointResult:
+        """Remove a restore point."""
+        return ReplicaRemovePointResult(found=self._replica.remove_point(body.run))
 
+    def revert(self, body: ReplicaRevert) -> ReplicaRevertResult:
+        """Go back to a restore point: to run from it, or to be written again."""
+        self._replica.revert(body.run, body.condition)
+        return ReplicaRevertResult(condition=body.condition)
 
-def revert_replica(body: ReplicaRevert, home: VsphereHome, bench: Bench, keeper: Control) -> ReplicaRevertResult:
-    """Go back to a restore point: to run from it, or to be written again."""
-    replica_in(body.replica, home, bench, keeper).revert(body.run, body.condition)
-    return ReplicaRevertResult(condition=body.condition)
-
-
-def mark_replica(body: ReplicaMark, home: VsphereHome, bench: Bench, keeper: Control) -> ReplicaMarkResult:
-    """Note what it is."""
-    before = replica_in(body.replica, home, bench, keeper).mark(body.condition, body.run)
-    if body.condition is ReplicaCondition.PERMANENT:
-        TableFolder(bench.configuration.state_dir).forget(body.replica.datastore, body.replica.folder)
-    return ReplicaMarkResult(before=before)
+    def mark(self, body: ReplicaMark) -> ReplicaMarkResult:
+        """Note what it is; one that is a VM of its own from now on has no restore points any more."""
+        before = self._replica.mark(body.condition, body.run)
+        if body.condition is ReplicaCondition.PERMANENT:
+            self._tables.forget(body.replica.datastore, body.replica.folder)
+        return ReplicaMarkResult(before=before)

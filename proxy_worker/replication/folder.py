@@ -18,12 +18,9 @@ from proxy_worker.contract.subjects import DiskAddress
 from proxy_worker.replication.durable import put
 from proxy_worker.replication.errors import (
     ReplicaAbsentError,
-    ReplicaFailedOverError,
     ReplicaFolderTakenError,
     ReplicaMissingError,
-    ReplicaPermanentError,
     ReplicaPoweredOnError,
-    ReplicaRevertingError,
     ReplicaTooLargeError,
     ReplicaUnreachableError,
     ReplicaUnwritableError,
@@ -157,28 +154,18 @@ class ReplicaFolder:
     def require_standby(self) -> Marker:
         """Raise unless runs may write the replica: `ReplicaFailedOverError` and others that say why not."""
         marker = self.require_whole()
-        if marker.condition is ReplicaCondition.FAILED_OVER:
-            raise ReplicaFailedOverError(
-                self.name,
-                why=f"it has failed over to restore point {marker.run}",
-                remedy="Undo the failover, fail back, or make it permanent.",
-            )
-        if marker.condition is ReplicaCondition.PERMANENT:
-            raise ReplicaPermanentError(
-                self.name, why="it has become a VM of its own", remedy="Replicate to another folder."
-            )
+        marker.require_standby(
+            self.name,
+            ways_out="Undo the failover, fail back, or make it permanent.",
+            elsewhere="Replicate to another folder.",
+        )
         self.require_off()
         return marker
 
     def require_whole(self) -> Marker:
         """Raise `ReplicaRevertingError` while it is half reverted to a restore point."""
         marker = self.marker()
-        if marker.reverting:
-            raise ReplicaRevertingError(
-                self.name,
-                why=f"it is half reverted to restore point {marker.run}",
-                remedy="Let that be finished: ask for what failed, a failover or its undoing, again.",
-            )
+        marker.require_whole(self.name)
         return marker
 
     def require_sendable(self, vm: str) -> None:

@@ -11,6 +11,7 @@ import msgspec
 
 from proxy_worker.contract.replication import ReplicaCondition
 from proxy_worker.contract.subjects import DiskIdentity, Extent
+from proxy_worker.replication.errors import ReplicaFailedOverError, ReplicaPermanentError, ReplicaRevertingError
 from proxy_worker.replication.table import Looks
 from proxy_worker.transport.writing import DiskSink
 
@@ -25,6 +26,27 @@ class Marker(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Whether that has begun and not ended."""
     original: str | None = None
     """The id of the VM that it is a replica of, or, during a failback, that it is itself."""
+
+    def require_whole(self, name: str) -> None:
+        """Raise `ReplicaRevertingError` while the replica of that name is half reverted to a restore point."""
+        if self.reverting:
+            raise ReplicaRevertingError(
+                name,
+                why=f"it is half reverted to restore point {self.run}",
+                remedy="Let that be finished: ask for what failed, a failover or its undoing, again.",
+            )
+
+    def require_standby(self, name: str, *, ways_out: str, elsewhere: str) -> None:
+        """Raise `ReplicaFailedOverError` or `ReplicaPermanentError`, unless runs may write it by what it is.
+
+        `ways_out` says how a failover ends, `elsewhere` where else to replicate to.
+        """
+        if self.condition is ReplicaCondition.FAILED_OVER:
+            raise ReplicaFailedOverError(
+                name, why=f"it has failed over to restore point {self.run}", remedy=ways_out
+            )
+        if self.condition is ReplicaCondition.PERMANENT:
+            raise ReplicaPermanentError(name, why="it has become a VM of its own", remedy=elsewhere)
 
 
 @dataclass(frozen=True, slots=True)

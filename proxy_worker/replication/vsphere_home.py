@@ -20,12 +20,9 @@ from proxy_worker.replication.errors import (
     ReplicaAbsentError,
     ReplicaBusyError,
     ReplicaDiskSizeError,
-    ReplicaFailedOverError,
     ReplicaFolderTakenError,
-    ReplicaPermanentError,
     ReplicaPointMissingError,
     ReplicaPoweredOnError,
-    ReplicaRevertingError,
     ReplicaTooLargeError,
     ReplicaUnwritableError,
 )
@@ -111,29 +108,15 @@ class VsphereReplica:
         """Raise unless runs may write it: errors that say why not."""
         with self.there() as at:
             marker = self.marker(at)
-            self.require_whole(marker)
-            if marker.condition is ReplicaCondition.FAILED_OVER:
-                raise ReplicaFailedOverError(
-                    self.name,
-                    why=f"it has failed over to restore point {marker.run}",
-                    remedy="Undo the failover, or make it permanent.",
-                )
-            if marker.condition is ReplicaCondition.PERMANENT:
-                raise ReplicaPermanentError(
-                    self.name, why="it has become a VM of its own", remedy="Replicate under another suffix."
-                )
+            marker.require_whole(self.name)
+            marker.require_standby(
+                self.name,
+                ways_out="Undo the failover, or make it permanent.",
+                elsewhere="Replicate under another suffix.",
+            )
             self._require_off(at.vm)
             self._require_own_snapshots(at.vm)
             return marker
-
-    def require_whole(self, marker: Marker) -> None:
-        """Raise `ReplicaRevertingError` while it is half reverted to a restore point."""
-        if marker.reverting:
-            raise ReplicaRevertingError(
-                self.name,
-                why=f"it is half reverted to restore point {marker.run}",
-                remedy="Let that be finished: ask for what failed, a failover or its undoing, again.",
-            )
 
     def note(self, marker: Marker) -> None:
         """Note something else in it."""
@@ -224,7 +207,7 @@ class VsphereReplica:
         """Note what it is; one that is a VM of its own has no restore points any more. Answers what it was."""
         with self.there() as at:
             before = self.marker(at)
-            self.require_whole(before)
+            before.require_whole(self.name)
             self._note(at, msgspec.structs.replace(before, condition=condition, run=run))
             if condition is ReplicaCondition.PERMANENT:
                 for point in reversed(replica_vm.points_of(at.vm, self.home.mark).values()):
