@@ -38,6 +38,11 @@ retries = { count = 20, wait_minutes = 0.02 }
 NBD_MIB_S = 0.5
 """So slow that disks wait for a slot for minutes, until all has happened that is to."""
 
+TAKE_OVER_S = 15
+"""What is promised: a lease that has just been renewed, a look a second, and the answers of the database."""
+BUSY = 2
+"""How much longer it may take while the whole suite keeps the machine busy."""
+
 
 class SharedFleet(LiveFleet):
     """A fleet whose database is PostgreSQL, with a second scheduler that has the same signing key."""
@@ -138,5 +143,5 @@ def test_a_run_goes_on_whatever_becomes_of_the_scheduler_that_leads(tmp_path: Pa
 def _take_over(fleet: SharedFleet, successor: int, happen: Callable[[], None]) -> None:
     began = time.monotonic()
     happen()
-    wait_until(lambda: fleet.leads(successor), "the other to take over")
+    wait_until(lambda: fleet.leads(successor), "the other to take over", timeout_s=BUSY * TAKE_OVER_S)
     print(f"taken over within {time.monotonic() - began:.1f} s")
