@@ -28,6 +28,10 @@ _HEAD_BYTES: Final = len(MAGIC) + PACK_ID_BYTES
 PARITY_PREFIX: Final = "parity/"
 
 
+class OtherPackSizeError(PackLayoutError):
+    """Parity and pack don't fit each other: either may be to blame."""
+
+
 def parity_name(pack_id: bytes) -> str:
     """Where the parity of a pack lies."""
     return PARITY_PREFIX + pack_name(pack_id).partition("/")[2]
@@ -140,7 +144,8 @@ class PackParity:
 def load_parity(store: Store, pack_id: bytes) -> PackParity:
     """How a pack's parity is laid out, verified; raises `PackLayoutError`, `ObjectNotFoundError`.
 
-    Whoever may write can have put anything there: nothing is read by what it says before that can be so.
+    `OtherPackSizeError` where its pack may be what is wrong. Whoever may write can have put anything there: nothing
+    is read by what it says before that can be so.
     """
     name = parity_name(pack_id)
     size = store.size(name)
@@ -154,7 +159,7 @@ def load_parity(store: Store, pack_id: bytes) -> PackParity:
         raise PackLayoutError("its parity is of no possible size")
     # A pack that was cut short by more can't be mended.
     if not 0 <= pack_bytes - store.size(pack_name(pack_id)) <= parity_shares * share_bytes:
-        raise PackLayoutError("its parity is of a pack of another size")
+        raise OtherPackSizeError("its parity is of a pack of another size")
     sums_bytes = parity.group_count(pack_bytes) * (data_shares + parity_shares) * SUM_BYTES
     if size != _HEAD_BYTES + _shares_bytes(parity, pack_bytes) + sums_bytes + _TRAILER.size:
         raise PackLayoutError("its parity is of another size than it says")

@@ -11,8 +11,9 @@ from proxy_worker.repository.config import Config
 from proxy_worker.repository.findings import Finding
 from proxy_worker.repository.pack_layout import PackLayoutError, pack_name
 from proxy_worker.repository.pack_scan import pack_id_of, pack_ids
+from proxy_worker.repository.packs import read_footer
 from proxy_worker.repository.parity import Parity
-from proxy_worker.repository.parity_object import ParityWriter, load_parity, parity_name
+from proxy_worker.repository.parity_object import OtherPackSizeError, ParityWriter, load_parity, parity_name
 from proxy_worker.repository.store import ObjectNotFoundError, ObjectUnreadableError, Store
 from proxy_worker.repository.store.terms import delete_if_free
 
@@ -62,13 +63,15 @@ def scan_parity(store: Store, config: Config | None, after_pack: Callable[[], No
 
 
 def _problem(store: Store, pack_id: bytes) -> str | None:
-    """What is wrong with the parity of a pack; raises `ObjectNotFoundError`."""
+    """What is wrong with the parity of a pack that may be damaged itself; raises `ObjectNotFoundError`."""
     try:
         pack = load_parity(store, pack_id)
         groups, count = pack.parity.group_count(pack.pack_bytes), pack.parity.parity_shares
         shares = store.get(pack.name, pack.shares_at(0), pack.shares_at(groups) - pack.shares_at(0))
     except ObjectUnreadableError as error:
         return f"it can't be read: {error.why}"
+    except OtherPackSizeError as error:
+        return str(error) if _ends_as_a_pack(store, pack_id) else None
     except PackLayoutError as error:
         return str(error)
     at = 0
@@ -79,6 +82,15 @@ def _problem(store: Store, pack_id: bytes) -> str | None:
                 return f"the share at {pack.shares_at(0) + at} has a wrong checksum"
             at += length
     return None
+
+
+def _ends_as_a_pack(store: Store, pack_id: bytes) -> bool:
+    """Whether nothing was cut off a pack or added to it."""
+    try:
+        read_footer(store, pack_id)
+    except PackLayoutError:
+        return False
+    return True
 
 
 def remove_strays(store: Store, is_listed: Callable[[bytes], bool]) -> None:

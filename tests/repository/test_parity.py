@@ -209,6 +209,38 @@ def test_parity_that_is_lost_or_damaged_is_made_anew(tmp_path: Path) -> None:
         assert (check(repository.access).findings, scrub(repository.access.store).findings) == ((), ())
 
 
+def test_a_pack_of_another_size_is_to_blame_and_not_its_parity(tmp_path: Path) -> None:
+    with make(tmp_path) as repository:
+        point = back_up(repository, noise(6), run="r1")
+        (damaged, *_) = sorted(packs(repository))
+        path = tmp_path / pack_name(damaged)
+        whole = path.read_bytes()
+        for other in (whole + b"more", whole[:10]):
+            path.write_bytes(other)
+            for report in (check(repository.access), scrub(repository.access.store)):
+                assert [finding.name for finding in report.findings] == [pack_name(damaged)]
+
+        path.write_bytes(whole + b"more")
+        assert prove(repository, EVERYTHING).repaired.mended == [pack_name(damaged)]
+        assert restore(repository, point) == noise(6)
+
+
+def test_parity_of_another_size_is_to_blame_where_its_pack_is_whole(tmp_path: Path) -> None:
+    with make(tmp_path) as repository:
+        back_up(repository, noise(6), run="r1")
+        (pack, *_) = sorted(packs(repository))
+        name = parity_name(pack)
+        (tmp_path / name).unlink()
+        out = repository.access.store.create(name)
+        writer = ParityWriter(out, pack, Parity(parity_shares=2))
+        writer.write((tmp_path / pack_name(pack)).read_bytes()[:-1])
+        writer.end()
+        assert out.finish()
+
+        for report in (check(repository.access), scrub(repository.access.store)):
+            assert [finding.name for finding in report.findings] == [name]
+
+
 def crafted(pack_bytes: int, share_bytes: int, data_shares: int, parity_shares: int) -> bytes:
     """Parity that anybody can make who may write: its checksum is right, and it says what they like."""
     head = b"PFPARI\0\1" + PACK
