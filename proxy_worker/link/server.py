@@ -23,6 +23,7 @@ import msgspec
 
 from proxy_worker.contract.errors import ConfigurationError, ProxyfleetError
 from proxy_worker.link.admission import Admission, Peer, PeerRefusedError
+from proxy_worker.link.certificates import ShownCertificates
 from proxy_worker.link.errors import LinkRefusedError
 from proxy_worker.link.frames import OPTIONS, FrameError
 from proxy_worker.link.identity import Identity
@@ -102,7 +103,7 @@ class LinkServer:
         self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
         where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         try:
-            self.port = self._server.add_secure_port(where, _credentials(identity))
+            self.port = self._server.add_secure_port(where, ShownCertificates(identity).credentials)
         except RuntimeError as error:
             raise ListenError(
                 f"can't listen on {where}",
@@ -197,23 +198,3 @@ class _Door:
 
 def _refusal(error: ProxyfleetError) -> str:
     return msgspec.json.encode(Refusal.of(error)).decode()
-
-
-def _credentials(identity: Identity) -> grpc.ServerCredentials:
-    """Certificates as they are in their files at each connection."""
-    last = _configuration(identity.read())
-
-    def renewed() -> grpc.ServerCertificateConfiguration:
-        nonlocal last
-        try:
-            last = _configuration(identity.read())
-        except ProxyfleetError as error:
-            log.warning("certificates stay as they were: %s", error)
-        return last
-
-    return grpc.dynamic_ssl_server_credentials(last, renewed, require_client_authentication=True)
-
-
-def _configuration(files: tuple[bytes, bytes, bytes]) -> grpc.ServerCertificateConfiguration:
-    key, certificate, authority = files
-    return grpc.ssl_server_certificate_configuration([(key, certificate)], authority)
