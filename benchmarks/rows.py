@@ -66,6 +66,7 @@ def _check(limit: float) -> Row:
 _RESTORES = (
     _told("restore to memory: time / restic --sparse", "restore_s", "restic_sparse_restore_s"),
     _told("restore to a disk, durable: time / restic", "durable_restore_s", "restic_durable_restore_s"),
+    _told("restore to a disk: durable / restic's own exit", "durable_restore_s", "restic_disk_restore_s"),
 )
 
 ROWS: tuple[Row, ...] = (
