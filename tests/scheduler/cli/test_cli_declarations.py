@@ -97,6 +97,21 @@ def test_proxies_are_listed_without_redis_and_it_says_so(applied: Program, monke
     assert "warning: what proxies do is not known: ledger in Redis at redis://127.0.0.1:1/0" in listed.err
 
 
+def test_what_is_declared_is_said_to_be_so_where_nobody_can_look_who_has_registered(
+    applied: Program, configured: Path
+) -> None:
+    (configured / "redis").unlink()
+    added = applied(
+        "repository", "add", "second", "--location", "/s", "--credential", "second", "--proxy", "nobody"
+    )
+    absent = "repository 'second', key 'proxies': no proxy 'nobody' is declared or has registered"
+    assert (added.code, absent in added.err, "Added repository second." in added.err) == (0, True, True), added.err
+    exported = applied("export")
+    (configured / "exported.toml").write_text(exported.out)
+    again = applied("apply", "-f", str(configured / "exported.toml"))
+    assert (again.code, again.out, absent in again.err) == (0, "Nothing to change.\n", True), again.err
+
+
 def test_the_public_key_is_printed_once_there_is_one(applied: Program, configured: Path) -> None:
     refused = applied("proxy", "key")
     assert refused.code == 4
