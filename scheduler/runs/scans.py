@@ -17,8 +17,8 @@ from scheduler.state.models import Run, StepState, VcenterStep
 from scheduler.vcenters.scanning import ScanRequest
 
 FRESH_S: Final = 5.0
-"""A scan that began at most so long before a run of a schedule is new enough for it: those that begin together share
-one."""
+"""A scan that began at most so long before a run of a schedule is new enough for it: those that begin together
+share one."""
 
 
 def want_scan(journal: Journal, vcenter: str, *, since: float) -> None:
