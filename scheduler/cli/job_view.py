@@ -144,7 +144,7 @@ def _reading(job: Job) -> list[tuple[str, str | Text]]:
         return [("priority", "after all others")]
     return [
         ("transport mode", job.transport_mode + (", failover to network" if job.failover_to_network else "")),
-        *((("quiesce", job.quiesce.value),) if job.kind is JobKind.BACKUP else ()),
+        ("quiesce", job.quiesce.value),
         ("priority", job.priority.value),
     ]
 

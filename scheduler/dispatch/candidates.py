@@ -19,8 +19,8 @@ _UPKEEP: Final = frozenset(
     {TaskKind.POINT_DELETE, TaskKind.REPOSITORY_CHECK, TaskKind.REPOSITORY_COLLECT, TaskKind.REPOSITORY_PROVE}
 )
 """What removes objects, or records what is wrong with them."""
-_READS_DISKS: Final = frozenset({TaskKind.DISK_BACKUP, TaskKind.DISK_REPLICATE})
-MADE_BY_JOBS: Final = frozenset({*_READS_DISKS, TaskKind.DISK_COPY})
+READS_DISKS: Final = frozenset({TaskKind.DISK_BACKUP, TaskKind.DISK_REPLICATE})
+MADE_BY_JOBS: Final = frozenset({*READS_DISKS, TaskKind.DISK_COPY})
 """Disks of runs, for which jobs have terms: windows, and proxies."""
 _AT_REPLICAS: Final = frozenset(
     {
@@ -212,7 +212,7 @@ def _sieve_by_source(left: _Sieve, placement: Placement) -> Mapping[str, Transpo
         )
         left.described = f"that reach datastore {datastore} in place"
         return {}
-    if placement.kind not in _READS_DISKS and placement.kind is not TaskKind.INVENTORY_SCAN:
+    if placement.kind not in READS_DISKS and placement.kind is not TaskKind.INVENTORY_SCAN:
         return {}
     if datastore is not None and placement.vsphere is None:
         left.keep(

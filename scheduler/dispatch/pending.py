@@ -135,18 +135,7 @@ def placement_of(body: TaskBody, pinned_proxy: str | None) -> Placement:
     if isinstance(body, OfReplication):
         return _placement_of_replication(body)
     if isinstance(body, DiskBackup):
-        # A disk that is frozen in a storage snapshot only can't be had in any other way.
-        kept = body.disk.address.storage_snapshot is not None
-        address = body.disk.address
-        return Placement(
-            body.kind,
-            repository=body.repository.name,
-            datastore=address.datastore,
-            preference=str(TransportMode.STORAGE_SNAPSHOT if kept else body.transport.mode),
-            failover_to_network=body.transport.failover_to_network and not kept,
-            pinned_proxy=pinned_proxy,
-            vsphere=traits_of(address, body.disk.size_bytes) if address.vsphere is not None else None,
-        )
+        return replace(_placement_of_source(body), repository=body.repository.name, pinned_proxy=pinned_proxy)
     if isinstance(body, VmCreate | DiskRestore):
         return _placement_of_restore(body, pinned_proxy)
     if isinstance(body, CopyPlan | DiskCopy):
@@ -172,6 +161,19 @@ def placement_of(body: TaskBody, pinned_proxy: str | None) -> Placement:
     )
 
 
+def _placement_of_source(body: DiskBackup | DiskReplicate) -> Placement:
+    """Where a disk can be read; one that is frozen in a storage snapshot only can't be had in any other way."""
+    address, transport = body.disk.address, body.transport
+    kept = address.storage_snapshot is not None
+    return Placement(
+        body.kind,
+        datastore=address.datastore,
+        preference=str(TransportMode.STORAGE_SNAPSHOT if kept else transport.mode),
+        failover_to_network=transport.failover_to_network and not kept,
+        vsphere=traits_of(address, body.disk.size_bytes) if address.vsphere is not None else None,
+    )
+
+
 def _placement_of_restore(body: VmCreate | DiskRestore, pinned_proxy: str | None) -> Placement:
     datastore = restores_to = None
     if isinstance(body, VmCreate):
@@ -193,15 +195,8 @@ def _placement_of_replication(body: OfReplication) -> Placement:
         return _placement_of_target(body.target)
     if not isinstance(body, DiskReplicate):
         return _placement_at(body.kind, body.replica)
-    address = body.disk.address
-    return Placement(
-        body.kind,
-        datastore=address.datastore,
-        preference=str(body.transport.mode),
-        failover_to_network=body.transport.failover_to_network,
-        vsphere=traits_of(address, body.disk.size_bytes) if address.vsphere is not None else None,
-        target=_placement_of_target(body.target) if body.target is not None else None,
-    )
+    target = _placement_of_target(body.target) if body.target is not None else None
+    return replace(_placement_of_source(body), target=target)
 
 
 def _placement_of_target(target: ReplicaTarget) -> Placement:

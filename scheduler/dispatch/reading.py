@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from proxy_worker.contract.names import TaskKind
-from scheduler.dispatch.candidates import candidates
+from scheduler.dispatch.candidates import READS_DISKS, candidates
 from scheduler.dispatch.fleet import Fleet, Placement
 from scheduler.vcenters.choice import Reading
 
@@ -19,7 +18,7 @@ def reading_of(placements: Mapping[Placement, int], fleet: Fleet) -> Reading:
     disks = sum(
         count
         for placement, count in placements.items()
-        if placement.kind is TaskKind.DISK_BACKUP
+        if placement.kind in READS_DISKS
         and placement.vsphere is not None
         and not placement.vsphere.kept
         and not isinstance(candidates(placement, fleet), str)

@@ -34,7 +34,7 @@ _NOT_FOR_COPIES: Final = (
 """Keys that are about reading VMs, or that copies have no choice of."""
 
 
-_NOT_FOR_REPLICAS: Final = ("repository", "retention", "quiesce", "templates")
+_NOT_FOR_REPLICAS: Final = ("repository", "retention", "templates")
 
 
 class Schedule(Declared):

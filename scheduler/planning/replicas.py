@@ -61,6 +61,7 @@ class PlannedReplica:
     disks: tuple[DiskIdentity, ...]
     """In the order of the original's."""
     original_place: ReplicaPlace
+    """Of an original in a vCenter, which has no folder here: its vCenter, and its id."""
     replaced_uuid: str | None
     """The `uuid.bios` that it gets; None where it was a VM before."""
 
@@ -75,9 +76,10 @@ def planned_replica(
 
     `there` are the VMs of the target's datastore by their folders, `known` is the replica that the VM has already.
     """
-    original = place_of(vm.configuration)
     if vm.vcenter is not None:
-        return f"vCenter {vm.vcenter} has it: VMs of datastores of kind 'directory' can be replicated"
+        original: ReplicaPlace | None = ReplicaPlace(datastore=vm.vcenter, folder=vm.identity.vm_id)
+    else:
+        original = place_of(vm.configuration)
     if original is None:
         return "it has no VMX in a datastore, which its replica's would be made from"
     name, folder, mapped = _named(vm.identity.name, terms, known)

@@ -93,6 +93,13 @@ def ask_for(session: Session, kind: Kind, name: str, *, now: float, point: str |
             why=f"it is a VM of a vCenter, and nothing is brought back from there to {replica.vm_name}",
             remedy="Make it permanent, and restore a backup of it in the original's place; or undo the failover.",
         )
+    vcenter = _vcenter_of_original(replica)
+    if kind is Kind.FAILBACK and vcenter is not None:
+        raise ReplicaStateError(
+            f"failback of replica {replica.name}",
+            why=f"its original {replica.vm_name} is in vCenter {vcenter}, and nothing is brought back there",
+            remedy="Make the replica permanent, back it up, and restore that in vCenter; or undo the failover.",
+        )
     if kind is Kind.FAILBACK and not replica.returnable:
         raise ReplicaStateError(
             f"failback of replica {replica.name}",
@@ -108,6 +115,12 @@ def ask_for(session: Session, kind: Kind, name: str, *, now: float, point: str |
     )
     session.add(operation)
     return operation
+
+
+def _vcenter_of_original(replica: Replica) -> str | None:
+    """The vCenter that has a replica's original; None: it lies in a folder."""
+    found = (disk.address.vsphere for disk in replica.original_disks)
+    return next((vsphere.vcenter.name for vsphere in found if vsphere is not None), None)
 
 
 def _is_new(replica: Replica) -> bool:

@@ -8,26 +8,26 @@ from dataclasses import replace
 from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
-from proxy_worker.contract.replication import ReplicaOpen, ReplicaPlace, ReplicaSeed, ReplicaTarget
-from proxy_worker.contract.specification import DiskIdentity, InventoryVm, RepositoryReference, VmIdentity
+from proxy_worker.contract.replication import ReplicaOpen, ReplicaPlace, ReplicaTarget
+from proxy_worker.contract.specification import DiskIdentity, InventoryVm, VmIdentity
 from scheduler.planning.candidates import Candidate
 from scheduler.planning.replicas import PlannedReplica, ReplicaTerms, by_place, elsewhere, place_of, planned_replica
 from scheduler.planning.selection import Plan, PlannedVm, Unplanned
 from scheduler.replication import tasks
 from scheduler.replication.operating import active_operations
 from scheduler.replication.places import is_in_vcenter, machine_of, reached
+from scheduler.replication.targets import targets_of
 from scheduler.runs.completion import end_vm_run, settle_run
+from scheduler.runs.freezing import place_of as place_in_vcenter
 from scheduler.runs.journal import Journal
 from scheduler.state.asking import new_id
 from scheduler.state.models import (
     DiskTask,
     DiskTaskState,
-    Point,
     Replica,
     ReplicaOperation,
     ReplicaPoint,
     ReplicaState,
-    Repository,
     Run,
     RunState,
     VmRun,
@@ -69,7 +69,9 @@ def with_replicas(
         made = planned_replica(vm, terms, at_target, _as_it_is(known) if known is not None else None)
         refusal = made if isinstance(made, str) else _refusal(known, made, holders, operations)
         machine = machines.get(vm.identity.vm_id)
-        if in_vcenter and machine is None:
+        if in_vcenter and vm.vcenter is not None:
+            refusal = f"vCenter {vm.vcenter} has it: its replica can only lie in a datastore of kind 'directory'"
+        elif in_vcenter and machine is None:
             refusal = refusal or "what it is made of isn't known: upgrade the proxies that have its datastore"
         if isinstance(made, str) or refusal is not None:
             unplanned.append(Unplanned(vm.identity.name, refusal or "", vm.identity.vm_id))
@@ -97,13 +99,11 @@ def open_vm_run(
     session = journal.session
     vm_run = _vm_run(journal, run, vm.identity, vm_run_id, replica)
     vm_run.configuration, vm_run.warning = vm.configuration, vm.warning
-    targets = {disk.key: disk for disk in replica.disks}
-    seeds = _seeds(session, terms, replica)
-    for disk in vm.disks:
-        target = ReplicaTarget(
-            place=reached(replica), disk=targets[disk.key], seed=seeds.get(disk.key), original=replica.vm_id
-        )
-        _add_disk(session, vm_run, disk, target)
+    vm_run.place = place_in_vcenter(journal, vm)
+    if vm_run.place is None:  # of a vCenter's VM, which disks there are is known once it is frozen
+        targets = targets_of(session, terms, replica)
+        for disk in vm.disks:
+            _add_disk(session, vm_run, disk, targets[disk.key])
     ask_whether_writable(journal, run, vm_run)
 
 
@@ -234,7 +234,7 @@ def _describe(replica: Replica, vm: PlannedVm, made: PlannedReplica) -> None:
     replica.place, replica.mapped, replica.uuid = made.place, made.mapped, made.replaced_uuid
     replica.disks, replica.original_disks = made.disks, vm.disks
     replica.original_place = made.original_place
-    replica.returnable = not elsewhere(made.original_place, vm.disks)
+    replica.returnable = vm.vcenter is None and not elsewhere(made.original_place, vm.disks)
 
 
 def _vm_run(journal: Journal, run: Run, vm: VmIdentity, vm_run_id: str, replica: Replica) -> VmRun:
@@ -267,23 +267,6 @@ def _add_disk(session: Session, vm_run: VmRun, disk: DiskIdentity, target: Repli
         attempts=0,
     )
     session.add(row)
-
-
-def _seeds(session: Session, terms: ReplicaTerms, replica: Replica) -> dict[str, ReplicaSeed]:
-    """What a new replica's disks begin with, by key: the newest restore point in the job's seed."""
-    if terms.seed is None or replica.state is not ReplicaState.NEW or replica.mapped:
-        return {}
-    declared = session.get(Repository, terms.seed)
-    of_vm = select(Point).where(Point.repository == terms.seed, Point.vm_id == replica.vm_id)
-    newest = session.scalars(of_vm.order_by(Point.created_at.desc())).first()
-    if declared is None or newest is None:
-        return {}
-    reference = RepositoryReference(name=declared.name, location=declared.location, credential=declared.credential)
-    vm = tasks.original_of(replica)
-    return {
-        disk.key: ReplicaSeed(repository=reference, vm=vm, run=newest.point, disk_key=disk.key)
-        for disk in newest.disks
-    }
 
 
 def fail_before_it_began(

@@ -23,6 +23,7 @@ from scheduler.replication.disks import queue_disk, record_disk
 from scheduler.replication.flow import record_step
 from scheduler.replication.points import add_point, remove_surplus
 from scheduler.runs.completion import end_vm_run
+from scheduler.runs.freezing import freeze
 from scheduler.runs.journal import Journal
 from scheduler.runs.outcome import Outcome
 from scheduler.runs.warnings import warn
@@ -75,7 +76,7 @@ def record_task(journal: Journal, row: LedgerTask, outcome: Outcome) -> tuple[st
 
 
 def _record_open(journal: Journal, row: LedgerTask, outcome: Outcome) -> None:
-    """OPENING -> PROTECTING, or RUNNING; or the end."""
+    """OPENING -> SNAPSHOTTING, PROTECTING, or RUNNING; or the end."""
     session = journal.session
     vm_run = session.get_one(VmRun, row.vm_run_id)
     run = session.get_one(Run, vm_run.run_id)
@@ -90,7 +91,10 @@ def _record_open(journal: Journal, row: LedgerTask, outcome: Outcome) -> None:
         warn(vm_run, text)
     if run.failback_of is None:
         _know_points(journal, replica, outcome.result.points)
-        _queue_disks(journal, run, vm_run)
+        if vm_run.place is not None:
+            freeze(journal, run, vm_run, vm_run.place)
+        else:
+            _queue_disks(journal, run, vm_run)
         return
     if replica.before in {point.run for point in outcome.result.points}:
         # An earlier failback that failed couldn't be undone: what lies there now is not what is to be kept.

@@ -100,6 +100,9 @@ def pair_tasks(
         target=target,
         level=run.level,
         streams=streams,
+        changed_areas=disk.changed_areas if disk.parent is not None else None,
+        areas_in_use=disk.changed_areas if disk.parent is None else None,
+        parent=disk.parent,
         full_read_reason=disk.full_read_reason,
         configuration=vm_run.configuration if configuration else (),
     )

@@ -15,8 +15,9 @@ from sqlalchemy import delete
 from proxy_worker.contract.outcome import TaskFailure
 from scheduler.planning.places import VcenterPlace
 from scheduler.planning.selection import PlannedVm
+from scheduler.replication.targets import with_targets
 from scheduler.runs import tasks
-from scheduler.runs.bases import bases_of, disks_of_newest_point
+from scheduler.runs.bases import former_disks
 from scheduler.runs.completion import end_vm_run
 from scheduler.runs.freezing_storage import cancel_on_storage, freeze_on_storage
 from scheduler.runs.journal import Journal
@@ -87,6 +88,7 @@ def freeze(journal: Journal, run: Run, vm_run: VmRun, place: VcenterPlace) -> No
         tries=0,
     )
     session.add(entry)
+    former = former_disks(session, run, vm_run)
     open_step(
         journal,
         SNAPSHOT,
@@ -103,8 +105,8 @@ def freeze(journal: Journal, run: Run, vm_run: VmRun, place: VcenterPlace) -> No
             excluded_disks=place.excluded_disks,
             windows=place.windows,
             declared=declared_datastores(session, place.vcenter, place.datacenter),
-            bases=bases_of(session, run.repository, vm_id),
-            former_disks=disks_of_newest_point(session, run.repository, vm_id),
+            bases=former.bases,
+            former_disks=former.keys,
         ),
         vm_ref=place.ref,
         priority=_SOONER.get(run.priority),
@@ -170,7 +172,7 @@ def _record(journal: Journal, step: VcenterStep, outcome: StepOutcome) -> None:
 def _frozen(journal: Journal, run: Run, vm_run: VmRun, made: SnapshotMade) -> None:
     """SNAPSHOTTING -> RUNNING, unless storage snapshots come between: the disks are as they stand still."""
     try:
-        repository = tasks.repository_of(journal.session, run)
+        repository = tasks.repository_if_any(journal.session, run)
     except NoSuchRepositoryError as error:
         thaw(journal, vm_run.repository_run)
         end_vm_run(journal, vm_run, VmRunState.FAILED, str(error))
@@ -181,6 +183,14 @@ def _frozen(journal: Journal, run: Run, vm_run: VmRun, made: SnapshotMade) -> No
     if vm_run.place is not None:
         vm_run.place = vm_run.place.model_copy(update={"ref": made.vm_ref})
     disks = [_opened(disk) for disk in made.disks]
+    if vm_run.replica_id is not None:
+        disks = with_targets(journal.session, run, vm_run, disks)
+        if not disks:
+            thaw(journal, vm_run.repository_run)
+            end_vm_run(
+                journal, vm_run, VmRunState.FAILED, "it has other disks by now than when the run was planned"
+            )
+            return
     if made.snapshot is not None and freeze_on_storage(journal, run, vm_run, disks):
         return
     vm_run.state = VmRunState.RUNNING

@@ -22,7 +22,7 @@ from scheduler.dispatch.fleet import Urgency
 from scheduler.runs import tasks
 from scheduler.runs.completion import end_vm_run
 from scheduler.runs.journal import Journal
-from scheduler.runs.opening import Opened, hold_disks
+from scheduler.runs.opening import Opened, hold_disks, open_disk
 from scheduler.runs.outcome import Outcome
 from scheduler.runs.removing import thaw
 from scheduler.runs.thawing_storage import mark_of, open_removal
@@ -146,7 +146,7 @@ def _open_held_disks(journal: Journal, vm_run: VmRun, *, frozen: bool) -> None:
     for disk in disks:
         disk.address = disk.address.model_copy(update={"storage_snapshot": mark})
     try:
-        repository = tasks.repository_of(session, run)
+        repository = tasks.repository_if_any(session, run)
     except NoSuchRepositoryError as error:
         thaw(journal, vm_run.repository_run)
         for disk in disks:
@@ -157,5 +157,4 @@ def _open_held_disks(journal: Journal, vm_run: VmRun, *, frozen: bool) -> None:
         return
     vm_run.state = VmRunState.RUNNING
     for number, disk in enumerate(disks):
-        disk.state = DiskTaskState.QUEUED
-        journal.open(tasks.backup_task(run, vm_run, disk, repository, journal.now, configuration=number == 0))
+        open_disk(journal, run, vm_run, disk, repository, configuration=number == 0)

@@ -1,12 +1,17 @@
-"""Opening a VM run's disks: a row and a task for each, the first one with the VM's configuration files."""
+"""Opening a VM run's disks: a row for each, and a task, or the pair of a replication.
+
+The first disk has the VM's configuration files with it.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from proxy_worker.contract.replication import ReplicaTarget
 from proxy_worker.contract.specification import DiskAddress, Extent, RepositoryReference
 from scheduler.planning.places import TrackingMark
+from scheduler.replication.disks import queue_disk
 from scheduler.runs import tasks
 from scheduler.runs.journal import Journal
 from scheduler.state.models import DiskTask, DiskTaskState, Run, VmRun
@@ -24,14 +29,33 @@ class Opened:
     parent: str | None = None
     full_read_reason: str | None = None
     tracking: TrackingMark | None = None
+    target: ReplicaTarget | None = None
+    """Of a replication: what is written."""
 
 
 def open_disks(
-    journal: Journal, run: Run, vm_run: VmRun, disks: Iterable[Opened], repository: RepositoryReference
+    journal: Journal, run: Run, vm_run: VmRun, disks: Iterable[Opened], repository: RepositoryReference | None
 ) -> None:
-    """Open a task per disk, in order of key, as retries find them."""
+    """Open the tasks of each disk, in order of key, as retries find them; a replication has no repository."""
     for number, row in enumerate(_add(journal, run, vm_run, disks, DiskTaskState.QUEUED)):
-        journal.open(tasks.backup_task(run, vm_run, row, repository, journal.now, configuration=number == 0))
+        open_disk(journal, run, vm_run, row, repository, configuration=number == 0)
+
+
+def open_disk(
+    journal: Journal,
+    run: Run,
+    vm_run: VmRun,
+    row: DiskTask,
+    repository: RepositoryReference | None,
+    *,
+    configuration: bool,
+) -> None:
+    """Have a disk backed up, or brought to its replica."""
+    if repository is None:
+        queue_disk(journal, run, vm_run, row, configuration=configuration)
+        return
+    row.state = DiskTaskState.QUEUED
+    journal.open(tasks.backup_task(run, vm_run, row, repository, journal.now, configuration=configuration))
 
 
 def hold_disks(journal: Journal, run: Run, vm_run: VmRun, disks: Iterable[Opened]) -> None:
@@ -54,6 +78,7 @@ def _add(
             parent=disk.parent,
             full_read_reason=disk.full_read_reason,
             tracking=disk.tracking,
+            target=disk.target,
             state=state,
             tries=1,
             attempts=0,

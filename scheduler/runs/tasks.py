@@ -74,6 +74,11 @@ def repository_of(session: Session, run: Run) -> RepositoryReference:
     return reference(session.get(Repository, run.repository), run.repository)
 
 
+def repository_if_any(session: Session, run: Run) -> RepositoryReference | None:
+    """The same; None for a run that replicates, which has none."""
+    return repository_of(session, run) if run.replica is None else None
+
+
 def scan_task(run: Run, datastore: str, now: float, *, machines: bool = False) -> LedgerTask:
     """Find the VMs of a datastore for a run; with `machines`, also what they are made of."""
     return LedgerTask(

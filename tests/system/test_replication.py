@@ -4,25 +4,32 @@ from __future__ import annotations
 
 import os
 import random
+from collections.abc import Iterator
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from ops.demo.layout import ProxyPlace
 from ops.demo.machines import MIB, Disk, Machine, flat_path, make_machines
 from ops.demo.valkey import free_port
+from proxy_worker.transport.inventory import scan_datastore
 from proxy_worker.vsphere.inventory import read_inventory
 from proxy_worker.vsphere.model import Vm
 from proxy_worker.vsphere.session import Session
 from tests.simulators.vsphere.program import NBDKIT, PASSWORD, USER, VsphereSimulator, running
 from tests.simulators.vsphere.simulator import vsphere_program
 from tests.system.live_fleet import LiveFleet, explained, wait_until
-from tests.system.vsphere_fleet import NFS, VCENTER
+from tests.system.vsphere_fleet import NFS, VCENTER, VMFS
 from tests.vsphere.conftest import endpoint_of
+from tests.vsphere.machines import make_vm
 
 __all__ = ["vsphere_program"]
 
 WEB01 = Machine("web01", "ds", (Disk("scsi0:0", 16, 12, filesystem=False), Disk("scsi0:1", 8, 2, filesystem=False)))
+IDLE = Machine("idle", "ds-far", (Disk("scsi0:0", 1, 0, filesystem=False),))
 PLACES = (ProxyPlace("near", "primary", "ds"), ProxyPlace("far", "remote", "ds-far"))
 AWAY = """
 [[site]]
@@ -48,6 +55,17 @@ vms = ["web*"]
 [job.replica]
 datastore = "LocalDS_1"
 points = 1
+[[datastore]]
+name = "ds-far"
+site = "remote"
+[[job]]
+name = "from-vcenter"
+kind = "replication"
+vms = ["app*"]
+[job.replica]
+datastore = "ds-far"
+networks = { production = "Remote" }
+points = 2
 """
 BLOCK = 256 << 10
 
@@ -143,36 +161,96 @@ class ToVcenter(TwoSites):
             self.layout.write_secret(self.layout.secrets(holder) / "vc1.password", PASSWORD)
 
 
-def test_a_vm_is_replicated_to_a_vcenter_and_runs_there(tmp_path: Path, vsphere_program: Path) -> None:
-    make_machines([WEB01], tmp_path / "datastores", tmp_path / "scratch")
+@dataclass(frozen=True)
+class WithVcenter:
+    """A fleet of two sites, and its vCenter."""
+
+    fleet: ToVcenter
+    simulator: VsphereSimulator
+    session: Session
+    root: Path
+
+    def vm(self, name: str) -> Vm:
+        """A VM of the vCenter as it is now."""
+        return next(vm for vm in read_inventory(self.session).vms.values() if vm.name == name)
+
+    def content(self, name: str) -> list[bytes]:
+        """What its disks hold."""
+        places = [(disk.path or "").removeprefix("[").partition("] ") for disk in self.vm(name).disks]
+        folders = self.simulator.datastores
+        return _content([folders[store] / path.replace(".vmdk", "-flat.vmdk") for store, _, path in places])
+
+
+@pytest.fixture(scope="module")
+def vcenter(tmp_path_factory: pytest.TempPathFactory, vsphere_program: Path) -> Iterator[WithVcenter]:
+    root = tmp_path_factory.mktemp("vcenter")
+    make_machines([WEB01], root / "datastores", root / "scratch")
     with ExitStack() as stack:
-        simulator = stack.enter_context(running(vsphere_program, tmp_path / "vcenter", "-vms", "0"))
+        simulator = stack.enter_context(running(vsphere_program, root / "vcenter", "-vms", "0"))
         session = stack.enter_context(Session(endpoint_of(simulator), PASSWORD))
-        fleet = stack.enter_context(ToVcenter(tmp_path, simulator))
-        stack.enter_context(explained(fleet))
-        original = [flat_path(tmp_path / "datastores/ds/web01", disk) for disk in WEB01.disks]
+        fleet = stack.enter_context(ToVcenter(root, simulator))
+        make_machines([IDLE], root / "datastores", root / "scratch")  # a datastore without VMs looks unmounted
+        yield WithVcenter(fleet, simulator, session, root)
+
+
+def test_a_vm_is_replicated_to_a_vcenter_and_runs_there(vcenter: WithVcenter) -> None:
+    fleet = vcenter.fleet
+    with explained(fleet):
+        original = [flat_path(vcenter.root / "datastores/ds/web01", disk) for disk in WEB01.disks]
 
         def replica() -> Vm:
-            return next(vm for vm in read_inventory(session).vms.values() if vm.name == "web01_replica")
-
-        def content() -> list[bytes]:
-            paths = [(disk.path or "").partition("] ")[2] for disk in replica().disks]
-            return _content([simulator.datastores[NFS] / path.replace(".vmdk", "-flat.vmdk") for path in paths])
+            return vcenter.vm("web01_replica")
 
         first = fleet.run("to-vcenter")
         assert first["state"] == "succeeded", first
-        assert content() == _content(original)
+        assert vcenter.content("web01_replica") == _content(original)
         _change(original[0], seed=1)
         second = fleet.run("to-vcenter")
         assert sum(disk["stored_bytes"] for disk in second["disks"]) <= 2 * BLOCK
         wait_until(lambda: len(replica().snapshots) == 1, "the oldest point to go", timeout_s=60)
-        assert content() == _content(original)
+        assert vcenter.content("web01_replica") == _content(original)
 
         assert fleet.operate("failover", "web01") == "failed over"
         assert replica().powered_on
         assert fleet.operate("undo", "web01") == "standby"
         assert not replica().powered_on
-        assert content() == _content(original)
+        assert vcenter.content("web01_replica") == _content(original)
+
+
+def test_a_vm_of_a_vcenter_is_replicated_to_a_folder_and_only_what_changed_is_read(vcenter: WithVcenter) -> None:
+    fleet, simulator, chance = vcenter.fleet, vcenter.simulator, random.Random(3)
+    with explained(fleet):
+        app01 = make_vm(vcenter.session, 16 * MIB, 8 * MIB, name="app01", datastore=VMFS)
+        for disk in app01.disks:
+            simulator.write(disk.path or "", (MIB, chance.randbytes(6 * MIB)))
+        with (simulator.datastores[VMFS] / "app01/app01.vmx").open("a") as vmx:
+            vmx.write('ethernet0.present = "TRUE"\nethernet0.networkName = "production"\n')
+        folder = vcenter.root / "datastores/ds-far/app01_replica"
+        replica = [folder / "app01_replica-flat.vmdk", folder / "app01_replica_1-flat.vmdk"]
+
+        first = fleet.run("from-vcenter")
+        assert first["state"] == "succeeded", first
+        assert _content(replica) == vcenter.content("app01")
+
+        simulator.write(app01.disks[0].path or "", (3 * MIB, chance.randbytes(BLOCK)))
+        second = fleet.run("from-vcenter")
+        assert second["state"] == "succeeded", second
+        read = {disk["disk"]: (disk["read_bytes"], disk["full_read_reason"]) for disk in second["disks"]}
+        assert read == {"scsi0:0": (BLOCK, None), "scsi0:1": (0, None)}
+        assert sum(disk["stored_bytes"] for disk in second["disks"]) <= 2 * BLOCK
+        kept = vcenter.content("app01")
+        assert _content(replica) == kept
+        wait_until(lambda: vcenter.vm("app01").snapshots == (), "the original's snapshot to go", timeout_s=120)
+
+        (found,) = (vm for vm in scan_datastore("ds-far", folder.parent) if vm.identity.name == "app01_replica")
+        assert [disk.key for disk in found.disks] == ["scsi0:0", "scsi0:1"]
+        assert 'ethernet0.networkname = "Remote"' in (folder / "app01_replica.vmx").read_text()
+
+        assert fleet.operate("failover", "app01") == "failed over"
+        _change(replica[0], seed=2)
+        assert _content(replica) != kept
+        assert fleet.operate("undo", "app01") == "standby"
+        assert _content(replica) == kept
 
 
 def _content(disks: list[Path]) -> list[bytes]:

@@ -47,6 +47,13 @@ def test_a_new_replica_has_a_folder_disks_and_an_id_of_its_own() -> None:
     assert planned.replaced_uuid not in {None, "id-web01"}
 
 
+def test_a_vm_of_a_vcenter_can_have_one_though_it_has_no_folder_here() -> None:
+    planned = planned_replica(replace(WEB01, vcenter="vc1", configuration=()), FAR, {})
+    assert isinstance(planned, PlannedReplica)
+    assert planned.place == ReplicaPlace(datastore="far", folder="web01_replica")
+    assert planned.original_place == ReplicaPlace(datastore="vc1", folder="id-web01")
+
+
 def known(vm: PlannedVm = WEB01, terms: ReplicaTerms = FAR, *there: InventoryVm) -> PlannedReplica:
     """A replica that an earlier run made."""
     planned = planned_replica(vm, terms, by_place(there, terms.datastore))
@@ -111,7 +118,6 @@ def test_an_existing_vm_becomes_the_replica_with_its_own_files() -> None:
 @pytest.mark.parametrize(
     ("vm", "terms", "there", "why"),
     [
-        (replace(WEB01, vcenter="vc1"), FAR, (), "vCenter vc1 has it"),
         (replace(WEB01, configuration=()), FAR, (), "it has no VMX in a datastore"),
         (WEB01, ReplicaTerms(datastore="near", mapped={"web01": "web01"}), (), "its replica would be itself"),
         (WEB01, MAPPED, (), "no VM lies in standby of datastore far"),

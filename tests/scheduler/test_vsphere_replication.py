@@ -1,0 +1,188 @@
+"""Replication of a vCenter's VM: frozen as for a backup, read by what changed since its replica's newest point."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+from sqlalchemy import select
+
+from proxy_worker.contract.names import TransportMode
+from proxy_worker.contract.replication import DiskReplicate
+from proxy_worker.contract.specification import Extent
+from proxy_worker.vsphere.changed_blocks import FullRead
+from scheduler.planning.replicas import ReplicaTerms
+from scheduler.replication.asking import ask_for
+from scheduler.service import Service
+from scheduler.state.asking import ask_to_cancel, ask_to_retry
+from scheduler.state.errors import ReplicaStateError
+from scheduler.state.models import (
+    Datastore,
+    JobKind,
+    Replica,
+    ReplicaOperationKind,
+    ReplicaPoint,
+    ReplicaState,
+    Run,
+    RunState,
+    SnapshotEntry,
+    SnapshotState,
+    VmRun,
+    VmRunState,
+)
+from tests.scheduler.vcenters import OFFER, VsphereWorld, new_vsphere_world, vsphere_world
+from tests.vsphere.conftest import endpoint, session, vsphere, vsphere_program, vsphere_server
+from tests.vsphere.machines import MIB, make_vm, write
+
+__all__ = [
+    "endpoint",
+    "new_vsphere_world",
+    "session",
+    "vsphere",
+    "vsphere_program",
+    "vsphere_server",
+    "vsphere_world",
+]
+
+_names = (f"replicated-{number}" for number in itertools.count(1))
+
+
+@pytest.fixture
+def one(vsphere_world: VsphereWorld) -> VsphereWorld:
+    """A world with a vCenter, and a datastore that is a folder, which replicas go to."""
+    return vsphere_world
+
+
+def _declare(one: VsphereWorld, name: str) -> Service:
+    terms = ReplicaTerms(datastore="ds2", points=2)
+    one.world.fleet.inventory = {"ds2": ()}
+    one.declare(name, kind=JobKind.REPLICATION, repository=None, replica=terms, retry_count=0)
+    with one.open().write() as database:
+        database.add(Datastore(name="ds2", site="primary"))
+    one.world.fleet.join(
+        "proxy-1", datastores={"ds2": (TransportMode.DIRECT_STORAGE,)}, vsphere=OFFER, receives=True
+    )
+    return one.world.start()
+
+
+def _run(one: VsphereWorld, service: Service) -> str:
+    one.world.clock.ahead_s += 2  # restore points of one second have no order
+    one.world.fleet.specifications.clear()
+    run_id = one.ask()
+    one.world.turn_until(service, lambda: one.settled(run_id))
+    return run_id
+
+
+def _sent(one: VsphereWorld) -> list[DiskReplicate]:
+    bodies = [specification.body for specification in one.world.fleet.specifications]
+    return [body for body in bodies if isinstance(body, DiskReplicate)]
+
+
+def _state(one: VsphereWorld, run_id: str) -> RunState:
+    with one.read() as database:
+        return database.get_one(Run, run_id).state
+
+
+def _nothing_is_frozen(one: VsphereWorld) -> bool:
+    with one.read() as database:
+        return {entry.state for entry in database.scalars(select(SnapshotEntry))} == {SnapshotState.GONE}
+
+
+def test_a_second_run_sends_what_changed_since_the_replicas_newest_point_and_no_snapshot_stays(
+    one: VsphereWorld,
+) -> None:
+    name = next(_names)
+    vm = make_vm(one.session, 4 * MIB, 2 * MIB, name=name)
+    service = _declare(one, name)
+    assert _state(one, _run(one, service)) is RunState.SUCCEEDED
+    first = _sent(one)
+    assert [(body.disk.key, body.full_read_reason, body.areas_in_use) for body in first] == [
+        ("scsi0:0", FullRead.FIRST, ()),
+        ("scsi0:1", FullRead.FIRST, ()),
+    ]
+    assert [len(body.configuration) > 0 for body in first] == [True, False]
+
+    write(one.simulator, vm.disks[0].path or "", MIB + 5, b"changed")
+    assert _state(one, _run(one, service)) is RunState.SUCCEEDED
+
+    second = _sent(one)
+    with one.read() as database:
+        oldest, _ = database.scalars(select(ReplicaPoint.point).order_by(ReplicaPoint.created_at))
+    assert {body.parent for body in second} == {oldest} == {body.run for body in first}
+    changed = (Extent(offset=MIB, length=256 << 10),)
+    assert {body.disk.key: body.changed_areas for body in second} == {"scsi0:0": changed, "scsi0:1": ()}
+    assert one.snapshots(vm) == ()
+    assert _nothing_is_frozen(one)
+
+
+def test_a_run_that_fails_leaves_no_snapshot_and_the_next_goes_on_from_the_newest_point(one: VsphereWorld) -> None:
+    name = next(_names)
+    vm = make_vm(one.session, 2 * MIB, name=name)
+    service = _declare(one, name)
+    _run(one, service)
+    (good,) = _sent(one)
+    write(one.simulator, vm.disks[0].path or "", MIB, b"changed")
+    one.world.fleet.failures[f"disk.replicate {name} scsi0:0"] = 1
+
+    failed = _run(one, service)
+
+    assert _state(one, failed) is RunState.FAILED
+    assert one.snapshots(vm) == ()
+    with one.open().write() as database:
+        ask_to_retry(database, failed)
+    one.world.fleet.specifications.clear()
+    one.world.turn_until(service, lambda: one.settled(failed))
+    assert _state(one, failed) is RunState.SUCCEEDED
+    (again,) = _sent(one)
+    assert (again.parent, again.changed_areas) == (good.run, (Extent(offset=MIB, length=256 << 10),))
+    assert one.snapshots(vm) == ()
+    assert _nothing_is_frozen(one)
+
+
+def test_a_run_that_is_cancelled_while_its_vm_is_frozen_leaves_no_snapshot(one: VsphereWorld) -> None:
+    name = next(_names)
+    vm = make_vm(one.session, MIB, name=name)
+    service = _declare(one, name)
+    counts: list[int] = []
+
+    def cancel() -> None:
+        counts.append(len(one.snapshots(vm)))
+        with one.open().write() as database:
+            ask_to_cancel(database, run_id)
+
+    one.world.fleet.when_handled[f"disk.replicate {name} scsi0:0"] = cancel
+    one.world.fleet.failures[f"disk.replicate {name} scsi0:0"] = 1
+    run_id = one.ask()
+    one.world.turn_until(service, lambda: one.settled(run_id))
+
+    assert counts == [1]
+    with one.read() as database:
+        assert set(database.scalars(select(VmRun.state))) == {VmRunState.CANCELLED}
+    assert one.snapshots(vm) == ()
+
+
+def test_a_replica_of_a_vcenters_vm_fails_over_and_is_not_failed_back_and_it_is_said_what_to_do(
+    one: VsphereWorld,
+) -> None:
+    name = next(_names)
+    make_vm(one.session, MIB, name=name)
+    service = _declare(one, name)
+    _run(one, service)
+
+    def ask(kind: ReplicaOperationKind) -> None:
+        with one.open().write() as database:
+            ask_for(database, kind, name, now=one.world.clock())
+
+    def state() -> ReplicaState:
+        with one.read() as database:
+            return database.scalars(select(Replica)).one().state
+
+    ask(ReplicaOperationKind.FAILOVER)
+    one.world.turn_until(service, lambda: state() is ReplicaState.FAILED_OVER)
+    with pytest.raises(ReplicaStateError, match=r"is in vCenter vc1.*Make the replica permanent"):
+        ask(ReplicaOperationKind.FAILBACK)
+    refused = _run(one, service)
+    assert _state(one, refused) is RunState.FAILED
+    assert "is failed over, and a run would write over it" in str(one.vm_run(name).reason)
+    ask(ReplicaOperationKind.PERMANENT)
+    one.world.turn_until(service, lambda: state() is ReplicaState.PERMANENT)
