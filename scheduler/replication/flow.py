@@ -165,6 +165,9 @@ def record_step(journal: Journal, row: LedgerTask, outcome: Outcome) -> None:
     replica = session.get_one(Replica, operation.replica_id)
     if isinstance(outcome.result, ReplicaPointResult):
         add_point(journal, replica, outcome.result.point)
+    if operation.cancel_requested and not operation.undoing:  # it was done before anybody could stop it
+        _take_back(journal, operation, begun=True)
+        return
     operation.step += 1
     _take(journal, operation)
 
@@ -247,7 +250,7 @@ def _start_run(journal: Journal, operation: ReplicaOperation, replica: Replica) 
 
 def _after_run(journal: Journal, operation: ReplicaOperation, run: Run) -> None:
     session = journal.session
-    if run.state is RunState.SUCCEEDED:
+    if run.state is RunState.SUCCEEDED and not operation.cancel_requested:
         if operation.kind is Kind.PLANNED_FAILOVER:
             operation.point = newest_point(session, operation.replica_id)
         operation.step += 1

@@ -65,6 +65,15 @@ def test_what_no_proxy_has_begun_is_not_begun(sites: Sites) -> None:
     assert (sites.replica.state, len(sites.points)) == (ReplicaState.STANDBY, 1)
 
 
+def test_a_planned_failover_whose_run_is_done_as_it_is_cancelled_goes_no_further(sites: Sites) -> None:
+    sites.world.fleet.when_handled["replica.point app01 in ds2"] = lambda: cancel(sites)
+
+    assert sites.ask(Kind.PLANNED_FAILOVER) is WorkState.CANCELLED
+
+    assert (sites.replica.state, len(sites.points)) == (ReplicaState.STANDBY, 2)
+    assert ("far", REVERT) not in sites.world.fleet.handled
+
+
 def stop_while_it_waits(sites: Sites) -> None:
     sites.world.fleet.failures[REVERT] = 1
 
@@ -76,7 +85,14 @@ def stop_while_it_waits(sites: Sites) -> None:
     sites.world.fleet.when_handled[REVERT] = stop_soon
 
 
-@pytest.mark.parametrize("stop", [lambda sites: stopped_in_the_middle(sites, REVERT), stop_while_it_waits])
+def stopped_as_it_is_done(sites: Sites) -> None:
+    """Cancel when the proxy has it as good as done."""
+    sites.world.fleet.when_handled[REVERT] = lambda: (sites.world.fleet.when_handled.pop(REVERT), cancel(sites))
+
+
+@pytest.mark.parametrize(
+    "stop", [lambda sites: stopped_in_the_middle(sites, REVERT), stop_while_it_waits, stopped_as_it_is_done]
+)
 def test_a_failover_that_has_begun_is_taken_back(sites: Sites, stop: Callable[[Sites], None]) -> None:
     sites.run()
     older, newest = sites.points
@@ -90,10 +106,12 @@ def test_a_failover_that_has_begun_is_taken_back(sites: Sites, stop: Callable[[S
     assert sites.ask(Kind.FAILOVER) is WorkState.SUCCEEDED
 
 
-def test_a_failback_is_taken_out_of_the_original(sites: Sites) -> None:
+@pytest.mark.parametrize("moment", ["disk.receive app01 scsi0:1", "disk.replicate app01 scsi0:1"])
+def test_a_failback_is_taken_out_of_the_original(sites: Sites, moment: str) -> None:
+    """Also if its last disk was written as it was cancelled."""
     sites.ask(Kind.FAILOVER)
     sites.folders[REPLICA].content = "changed"
-    sites.world.fleet.when_handled["disk.receive app01 scsi0:1"] = lambda: cancel(sites)
+    sites.world.fleet.when_handled[moment] = lambda: cancel(sites)
 
     assert sites.ask(Kind.FAILBACK) is WorkState.CANCELLED
 
