@@ -7,7 +7,8 @@ from rich.text import Text
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from proxy_worker.contract.errors import ProxyfleetError
+from proxy_worker.contract.errors import CancelledError, ProxyfleetError
+from proxy_worker.contract.outcome import TaskFailure
 from proxy_worker.program.units import size
 from scheduler.cli.live import Live
 from scheduler.cli.printing import facts, moment, state, table
@@ -110,7 +111,10 @@ def operation_line(record: ReplicaRecord) -> str:
     asked = record.operation
     if asked is None:
         return f"{record.name}: {record.state}"
-    line = f"{asked.kind} of {record.name}: {asked.state}"
+    what = f"{asked.kind} of {record.name}"
+    if asked.state == WorkState.CANCELLED.value:
+        return f"{what}: {asked.reason}"
+    line = f"{what}: {asked.state}"
     if asked.run is not None and not asked.final:
         line += f", run {asked.run} moves its disks"
     return f"{line}: {asked.reason}" if asked.reason else line
@@ -144,10 +148,13 @@ def _kept_as(record: ReplicaRecord, point: ReplicaPointRecord) -> str:
 
 def _operation(session: Session, operation: ReplicaOperation, live: Live) -> OperationRecord:
     failed = operation.state in {WorkState.FAILED, WorkState.CANCELLED}
-    reason = str(operation.failure) if operation.failure is not None else None
-    if reason is None and not operation.state.final:
-        tasks = select(LedgerTask.id).where(LedgerTask.operation_id == operation.id)
-        reason = live.reason(session.scalars(tasks).all())
+    reason = _why(operation.failure) if operation.failure is not None else None
+    if not operation.state.final and (reason is None or operation.undoing):
+        rows = session.scalars(select(LedgerTask).where(LedgerTask.operation_id == operation.id)).all()
+        if reason is None:
+            reason = live.reason([row.id for row in rows])
+        else:
+            reason = "; ".join([reason, *(str(row.failure) for row in rows if row.failure is not None)])
     default = ProxyfleetError.exit_code
     return OperationRecord(
         operation=operation.id,
@@ -160,3 +167,8 @@ def _operation(session: Session, operation: ReplicaOperation, live: Live) -> Ope
         ended=operation.ended_at,
         exit_code=0 if not failed else operation.failure.exit_code if operation.failure is not None else default,
     )
+
+
+def _why(failure: TaskFailure) -> str:
+    """What was asked for is named beside it: of what was cancelled, the words that don't."""
+    return failure.why if failure.code == CancelledError.code() else str(failure)

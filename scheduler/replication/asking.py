@@ -85,7 +85,7 @@ def ask_for(session: Session, kind: Kind, name: str, *, now: float, point: str |
         raise ReplicaStateError(
             f"{kind.value} of replica {replica.name}",
             why=f"it is {replica.state.value}" + (", and has no restore point yet" if _is_new(replica) else ""),
-            remedy=_INSTEAD[replica.state],
+            remedy=_instead(replica),
         )
     if kind is Kind.FAILBACK and replica.machine is not None:
         raise ReplicaStateError(
@@ -93,7 +93,7 @@ def ask_for(session: Session, kind: Kind, name: str, *, now: float, point: str |
             why=f"it is a VM of a vCenter, and nothing is brought back from there to {replica.vm_name}",
             remedy="Make it permanent, and restore a backup of it in the original's place; or undo the failover.",
         )
-    vcenter = _vcenter_of_original(replica)
+    vcenter = replica.original_vcenter
     if kind is Kind.FAILBACK and vcenter is not None:
         raise ReplicaStateError(
             f"failback of replica {replica.name}",
@@ -117,10 +117,11 @@ def ask_for(session: Session, kind: Kind, name: str, *, now: float, point: str |
     return operation
 
 
-def _vcenter_of_original(replica: Replica) -> str | None:
-    """The vCenter that has a replica's original; None: it lies in a folder."""
-    found = (disk.address.vsphere for disk in replica.original_disks)
-    return next((vsphere.vcenter.name for vsphere in found if vsphere is not None), None)
+def _instead(replica: Replica) -> str:
+    """What can be asked for it as it is."""
+    if replica.state is ReplicaState.FAILED_OVER and not replica.can_fail_back:
+        return "`undo` and `permanent` can be asked for."
+    return _INSTEAD[replica.state]
 
 
 def _is_new(replica: Replica) -> bool:

@@ -194,9 +194,10 @@ def _state_refusal(replica: Replica | None, operations: Mapping[str, ReplicaOper
     if operation is not None and not (operation.run_id is not None and operation.step == 0):
         return f"{operation.kind.value} of its replica {replica.name} is under way"
     if replica.state is ReplicaState.FAILED_OVER:
+        back = f", bring it back (`scheduler replica failback {replica.name}`)" if replica.can_fail_back else ""
         return (
-            f"its replica {replica.name} is failed over, and a run would write over it: undo that, bring it back "
-            f"(`scheduler replica failback {replica.name}`) or make it permanent"
+            f"its replica {replica.name} is failed over, and a run would write over it: undo that{back} "
+            f"or make it permanent"
         )
     if replica.state is ReplicaState.FAILED_BACK:
         return f"its replica {replica.name} is failed back: `scheduler replica commit {replica.name}` ends that"

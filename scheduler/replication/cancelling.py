@@ -73,8 +73,7 @@ def stop(journal: Journal, operation: ReplicaOperation) -> LedgerTask | None:
     return None
 
 
-def cancelled(operation: ReplicaOperation, replica: Replica) -> TaskFailure:
-    """What a command says that waited for it."""
-    return TaskFailure.of(
-        CancelledError(f"{operation.kind.value} of replica {replica.name}", why="it was cancelled")
-    )
+def cancelled(operation: ReplicaOperation, replica: Replica, failed: TaskFailure | None) -> TaskFailure:
+    """What a command says that waited for it; `failed`: what had gone wrong by then."""
+    why = "it was cancelled" if failed is None else f"it was cancelled, after it had failed: {failed}"
+    return TaskFailure.of(CancelledError(f"{operation.kind.value} of replica {replica.name}", why=why))

@@ -147,7 +147,8 @@ def record_step(journal: Journal, row: LedgerTask, outcome: Outcome) -> None:
     if outcome.failure is not None and outcome.failure.retryable and row.tries < TRIES:
         row.state, row.failure, row.cancelling = WorkState.WAITING, outcome.failure, False
         row.retry_at = journal.now + RETRY_S
-        operation.failure = outcome.failure
+        if not operation.undoing:  # why it is taken back is what matters in the end
+            operation.failure = outcome.failure
         journal.keep(row)
         return
     stopped = outcome.result is None and outcome.failure is None
@@ -175,7 +176,7 @@ def record_step(journal: Journal, row: LedgerTask, outcome: Outcome) -> None:
 def _cancel(journal: Journal, operation: ReplicaOperation) -> None:
     if operation.state is WorkState.REQUESTED:
         replica = journal.session.get_one(Replica, operation.replica_id)
-        _end(journal, operation, WorkState.CANCELLED, cancelled(operation, replica))
+        _end(journal, operation, WorkState.CANCELLED, cancelled(operation, replica, operation.failure))
         return
     waiting = stop(journal, operation)
     if waiting is not None:
@@ -196,7 +197,7 @@ def _after_cancel(journal: Journal, operation: ReplicaOperation, row: LedgerTask
 
 def _take_back(journal: Journal, operation: ReplicaOperation, *, begun: bool) -> None:
     replica = journal.session.get_one(Replica, operation.replica_id)
-    operation.failure = cancelled(operation, replica)
+    operation.failure = cancelled(operation, replica, operation.failure)
     if begun and operation.kind in FAILOVERS:
         operation.undoing, operation.step, operation.point = True, 0, newest_point(journal.session, replica.id)
         _take(journal, operation)
@@ -263,7 +264,7 @@ def _after_run(journal: Journal, operation: ReplicaOperation, run: Run) -> None:
     )
     replica = session.get_one(Replica, operation.replica_id)
     if operation.cancel_requested:
-        failure = cancelled(operation, replica)
+        failure = cancelled(operation, replica, failure if run.state is not RunState.CANCELLED else None)
     if operation.kind is Kind.FAILBACK and replica.before is not None:
         operation.failure, operation.undoing, operation.step = failure, True, 0
         _take(journal, operation)

@@ -78,6 +78,17 @@ class Replica(Record):
     changed_at: Mapped[float]
     """When its state changed last."""
 
+    @property
+    def original_vcenter(self) -> str | None:
+        """The vCenter that has its original; None: that lies in a folder."""
+        found = (disk.address.vsphere for disk in self.original_disks)
+        return next((vsphere.vcenter.name for vsphere in found if vsphere is not None), None)
+
+    @property
+    def can_fail_back(self) -> bool:
+        """Whether changes can be brought back from where it lies to where its original does."""
+        return self.machine is None and self.original_vcenter is None and self.returnable
+
 
 class ReplicaPoint(Record):
     """A restore point of a replica."""

@@ -8,6 +8,8 @@ import pytest
 from sqlalchemy import select
 
 from proxy_worker.contract.replication import ReplicaCondition
+from scheduler.cli.live import Live
+from scheduler.cli.replica_record import operation_line, replica_record
 from scheduler.replication.asking import ask_for
 from scheduler.replication.cancelling import ask_to_cancel
 from scheduler.replication.forgetting import forget_replica
@@ -30,6 +32,12 @@ def sites(world: World) -> Iterator[Sites]:
 def cancel(sites: Sites) -> None:
     with sites.state.write() as session:
         ask_to_cancel(session, "app01")
+
+
+def shown(sites: Sites) -> str:
+    """What `replica show` says of what was asked for last."""
+    with sites.state.read() as session:
+        return operation_line(replica_record(session, sites.replica, Live()))
 
 
 def stopped_in_the_middle(sites: Sites, title: str) -> None:
@@ -62,6 +70,7 @@ def test_what_no_proxy_has_begun_is_not_begun(sites: Sites) -> None:
 
     sites.world.fleet.when_handled["disk.receive app01 scsi0:1"] = lambda: cancel(sites)
     assert sites.ask(Kind.PLANNED_FAILOVER) is WorkState.CANCELLED
+    assert shown(sites) == "planned-failover of app01_replica: it was cancelled"
     assert (sites.replica.state, len(sites.points)) == (ReplicaState.STANDBY, 1)
 
 
@@ -132,6 +141,7 @@ def test_a_failover_that_fails_as_it_is_cancelled_is_taken_back(sites: Sites) ->
 
     assert sites.ask(Kind.FAILOVER) is WorkState.CANCELLED
 
+    assert shown(sites).startswith("failover of app01_replica: it was cancelled, after it had failed: ")
     assert sites.replica.state is ReplicaState.STANDBY
     assert sites.folders[REPLICA].condition is ReplicaCondition.STANDBY
 

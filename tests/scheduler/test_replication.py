@@ -121,6 +121,7 @@ def test_a_replica_that_is_failed_over_is_left_alone_until_that_is_undone(sites:
     sites.folders[REPLICA].content = "changed"
     assert sites.run() is RunState.FAILED
     assert "its replica app01_replica is failed over" in sites.reasons()[-1]
+    assert "bring it back (`scheduler replica failback app01_replica`)" in sites.reasons()[-1]
     assert sites.folders[REPLICA].content == "changed"
 
     assert sites.ask(Kind.UNDO) is WorkState.SUCCEEDED
@@ -319,3 +320,7 @@ def test_a_replica_in_a_vcenter_is_not_failed_back_and_it_is_said_what_to_do_ins
 
     with pytest.raises(ReplicaStateError, match=r"it is a VM of a vCenter.*Make it permanent"):
         sites.ask(Kind.FAILBACK)
+    with pytest.raises(ReplicaStateError, match=r"`undo` and `permanent` can be asked for"):
+        sites.ask(Kind.FAILOVER)
+    assert sites.run() is RunState.FAILED
+    assert sites.reasons()[-1].endswith("a run would write over it: undo that or make it permanent")
