@@ -11,6 +11,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 
 from proxy_worker.contract.specification import Name
 from proxy_worker.program.instant_restore import InstantRestoreSettings
+from scheduler.fleet.values import one_line
 
 _PREFIX: Final = "SHA256:"
 _DIGEST_BYTES: Final = 32
@@ -18,6 +19,7 @@ SSH_PORT: Final = 22
 ROOT: Final = "root"
 _LEAST_DEPTH: Final = 2
 """Folders right below the root are the system's."""
+_NOT_OF_PROGRAMS: Final = frozenset("\"'\\$")
 
 
 def _fingerprint(text: str) -> str:
@@ -34,14 +36,23 @@ def _fingerprint(text: str) -> str:
 def _absolute(text: str) -> str:
     if not text.startswith("/"):
         raise ValueError(f"expected an absolute path on that machine, got {text!r}")
-    return text.rstrip("/") or "/"
+    return one_line(text).rstrip("/") or "/"
 
 
 def _own_folder(text: str) -> str:
     parts = [part for part in text.split("/") if part not in {"", "."}]
     if len(parts) < _LEAST_DEPTH or ".." in parts or parts[:-1] == ["usr"]:
         raise ValueError(f"expected a folder for the proxy alone, such as /srv/proxyfleet-proxy, got {text!r}")
+    if _NOT_OF_PROGRAMS.intersection(text):
+        raise ValueError(
+            f"expected a folder without quotes, \\ and $, which systemd starts nothing from, got {text!r}"
+        )
     return "/" + "/".join(parts)
+
+
+def _folder_in_one_line(settings: InstantRestoreSettings) -> InstantRestoreSettings:
+    one_line(str(settings.folder))
+    return settings
 
 
 Fingerprint = Annotated[str, AfterValidator(_fingerprint)]
@@ -104,7 +115,7 @@ class ProxyServer(_Declared):
     """Whether disks that another mode can't read are read over the network there; a job can forbid it too."""
     encryption_to_host: bool = False
     """Whether network mode must be encrypted up to the host. Otherwise it is where the host allows it."""
-    instant_restore: InstantRestoreSettings | None = None
+    instant_restore: Annotated[InstantRestoreSettings, AfterValidator(_folder_in_one_line)] | None = None
     """Has it serve restore points to hosts, for VMs to run from, as in its `proxy.toml`; else it serves none."""
 
     @property

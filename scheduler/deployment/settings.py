@@ -138,16 +138,21 @@ def _unit(settings: Settings, layout: Layout) -> list[RemoteFile]:
     """The unit as it is for every proxy, and what is special of this one beside it."""
     special = string.Template(_text("deployed.conf")).substitute(
         account=layout.account,
-        software=layout.software,
-        config=layout.config,
-        state=layout.state,
-        writes=" ".join(f"-{path}" for path in _written(settings)),
+        program=_word(f"{layout.software}/current/bin/proxy-worker"),
+        config=_word(f"{layout.config}/proxy.toml"),
+        writes=" ".join(map(_word, [layout.state, *(f"-{path}" for path in _written(settings))])),
         capabilities="" if settings.server.instant_restore is None else _LOW_PORTS,
     )
     return [
         RemoteFile(layout.unit_file, _text("proxyfleet-proxy.service").encode(), _OPEN),
         RemoteFile(f"{layout.unit_file}.d/deployed.conf", special.encode(), _OPEN),
     ]
+
+
+def _word(path: str) -> str:
+    """A word of a unit, whatever is in it but control characters, which no path may have: systemd.syntax(7)."""
+    quoted = path.replace("\\", r"\\").replace('"', r"\"").replace("%", "%%")
+    return f'"{quoted}"'
 
 
 def _written(settings: Settings) -> Sequence[str]:

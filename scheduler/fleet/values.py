@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import zoneinfo
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Final
 
 from cronsim import CronSim, CronSimError
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
@@ -14,6 +15,7 @@ from proxy_worker.contract.gateway_address import SCHEME, GatewayAddress, Gatewa
 from proxy_worker.contract.names import TransportMode
 from proxy_worker.vsphere.trust import ThumbprintError, normalised, with_colons
 
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
 Slots = Annotated[int, Field(ge=1, le=256)]
 
 
@@ -51,10 +53,17 @@ def _timezone(text: str) -> str:
     return text
 
 
+def one_line(text: str) -> str:
+    """The text of a path; raises `ValueError` for control characters, which would begin a line of a unit's own."""
+    if _CONTROL.search(text):
+        raise ValueError(f"expected no line breaks or other control characters, got {text!r}")
+    return text
+
+
 def _absolute_path(text: str) -> str:
     if not text.startswith("/"):
         raise ValueError(f"expected an absolute path on the proxies, got {text!r}")
-    return text
+    return one_line(text)
 
 
 def _repository_location(text: str) -> str:

@@ -202,6 +202,21 @@ def test_bad_input_has_its_message_and_exit_code(applied: Program, arguments: st
     assert message in refused.err
 
 
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        ("proxy add p --host h --yes --install-dir", 2),
+        ("repository add b --credential x --location", 3),
+    ],
+)
+def test_no_path_brings_a_line_of_its_own(applied: Program, arguments: str, code: int) -> None:
+    refused = applied(*arguments.split(), "/srv/x\nExecStartPre=+/bin/touch /x")
+    said = " ".join(refused.err.replace("│", " ").split())
+    assert (refused.code, "expected no line breaks or other control characters" in said) == (code, True), (
+        refused.err
+    )
+
+
 def test_a_time_zone_that_is_none_is_refused(applied: Program) -> None:
     refused = applied(
         "job", "create", "j", "--vm", "a", "--repository", "main", "--cron", "0 0 * * *", "--timezone", "Mars"

@@ -158,7 +158,7 @@ def test_systemd_keeps_it_running_where_there_is_one(
     special = (units / "proxyfleet-proxy-p1.service.d/deployed.conf").read_text()
     assert "NoNewPrivileges=yes" in unit.read_text()
     assert "CapabilityBoundingSet=\n" in unit.read_text()
-    assert "ReadWritePaths=/var/lib/proxyfleet-proxy -/backup/main" in special
+    assert 'ReadWritePaths="/var/lib/proxyfleet-proxy" "-/backup/main"' in special
     assert {user for user, _ in with_systemd.processes()} != {0}
     light_releases(2)
     assert applied("proxy", "upgrade", "p1").code == 0

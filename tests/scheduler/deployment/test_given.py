@@ -27,22 +27,44 @@ SERVER = ProxyServer(host="10.0.0.5", redis_url=None, datastores={"ds1": Connect
 REACHED = Reached(writes=("/backup/main",), credentials=("main", "vc1"))
 
 
+def files_of(server: ProxyServer, *repositories: str) -> dict[str, str]:
+    """By its name, what a proxy beside these repositories is given."""
+    login = RedisLogin("redis://127.0.0.1", None, {}, certified=False)
+    settings = Settings("p1", "remote", 2, None, "key", server, login, (*repositories, *server.writes))
+    return {
+        one.path.rpartition("/")[2]: (one.content or b"").decode()
+        for one in files(settings, Layout.of("p1", server, privileged=True), {}, systemd=True)
+    }
+
+
+@pytest.mark.parametrize(
+    ("folder", "word"),
+    [
+        ("/fast/my served", '"-/fast/my served"'),
+        ("/fast/100%h", '"-/fast/100%%h"'),
+        ('/fast/"a\\', r'"-/fast/\"a\\"'),
+    ],
+)
+def test_whatever_a_path_has_in_it_is_one_word_of_the_unit(folder: str, word: str) -> None:
+    instant = {"host": "10.1.2.9", "clients": ["10.1.2.0/24"], "folder": folder}
+    server = ProxyServer.model_validate(
+        {"host": "h", "install_dir": "/srv/my 100%", "writes": [folder], "instant_restore": instant}
+    )
+    special = files_of(server, folder)["deployed.conf"]
+    assert f'\nReadWritePaths="/srv/my 100%%/state" {word} {word} {word}\n' in special
+    program, config = '"/srv/my 100%%/current/bin/proxy-worker"', '"/srv/my 100%%/etc/proxy.toml"'
+    assert f"\nExecStart={program} run --config {config}\n" in special
+
+
 def test_one_that_serves_restore_points_may_listen_at_low_ports_and_write_what_vms_do() -> None:
     instant = InstantRestoreSettings.model_validate(
         {"host": "10.1.2.9", "clients": ["10.1.2.0/24"], "folder": "/fast/served"}
     )
     server = SERVER.model_copy(update={"instant_restore": instant})
-    layout = Layout.of("p1", server, privileged=True)
-    settings = Settings(
-        "p1", "remote", 2, None, "key", server, RedisLogin("redis://127.0.0.1", None, {}, certified=False), ()
-    )
-    written = {
-        one.path.rpartition("/")[2]: (one.content or b"").decode()
-        for one in files(settings, layout, {}, systemd=True)
-    }
+    written = files_of(server)
     table = tomllib.loads(written["proxy.toml"])["instant_restore"]
     assert InstantRestoreSettings.model_validate(table) == instant
-    assert "\nReadWritePaths=/var/lib/proxyfleet-proxy -/fast/served\n" in written["deployed.conf"]
+    assert '\nReadWritePaths="/var/lib/proxyfleet-proxy" "-/fast/served"\n' in written["deployed.conf"]
     assert "\nAmbientCapabilities=CAP_NET_BIND_SERVICE\n" in written["deployed.conf"]
 
 

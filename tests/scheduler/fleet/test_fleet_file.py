@@ -201,6 +201,24 @@ def test_a_problem_with_vsphere_names_its_place_too(old: str, new: str, expected
     assert expected in problem_of(VSPHERE.replace(old, new, 1))
 
 
+LINES = r"/x\nExecStartPre=+/bin/touch /x"
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("install_dir", f'"/srv{LINES}"'),
+        ("writes[0]", f'["{LINES}"]'),
+        ("instant_restore", f'{{ host = "h", clients = ["10.0.0.0/8"], folder = "/fast{LINES}" }}'),
+    ],
+)
+def test_no_path_brings_a_line_of_its_own_into_what_root_installs(key: str, value: str) -> None:
+    said = "expected no line breaks or other control characters, got "
+    proxy = f'[[proxy]]\nname = "p"\n[proxy.server]\nhost = "h"\n{key.removesuffix("[0]")} = {value}\n'
+    assert f"proxy 'p', key 'server.{key}': {said}" in problem_of(COMPLETE + proxy)
+    assert f"repository 'main', key 'location': {said}" in problem_of(COMPLETE.replace("/backup/main", LINES))
+
+
 def test_all_problems_are_listed_at_once() -> None:
     text = COMPLETE.replace("count = 1", "count = true").replace('"/backup/main"', "7")
     assert problem_of(text).splitlines() == [
