@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Iterator, Sequence
 from typing import Self
 
@@ -39,7 +40,9 @@ class VsphereReplicaDisk:
         with self._replica.there() as at:
             disk = self._found(at)
             points = list(replica_vm.points_of(at.vm, self._replica.home.mark))
-        looks = _looks(disk.uuid, disk.size_bytes, points[-1]) if points else None
+            session = replica_vm.note_of(at.session, at.vm.ref, self._noted_as)
+        looks = _looks(disk.uuid, disk.size_bytes, points[-1], session) if points and session else None
+        # Once it has points, a run writes what differs to a new file: how much that is, only comparing tells.
         return Seen(looks, disk.size_bytes, disk.size_bytes if points else 0, blank=not points)
 
     def make(self, size_bytes: int) -> None:
@@ -51,9 +54,14 @@ class VsphereReplicaDisk:
         raise self._fixed(f"its source has {size_bytes} bytes by now")
 
     def open(self) -> OpenVsphereDisk:
-        """Open it for one session. Raises `ReplicaBusyError`, SourceError, TargetError."""
+        """Open it for one session, which the VM notes: what other proxies know of the disk is of an earlier one.
+
+        Raises `ReplicaBusyError`, SourceError, TargetError.
+        """
+        session = secrets.token_hex(8)
         with self._replica.there() as at:
             disk = self._found(at)
+            self._replica.note_about(at, self._noted_as, session)
             datastore, path = split_path(disk.path or "")
             kind = replica_vm.datastore_type(at.session, at.vm, datastore)
             address = VsphereDisk(
@@ -82,7 +90,11 @@ class VsphereReplicaDisk:
             raise ReplicaBusyError(error.what, why=error.why, remedy=error.remedy) from error
         except (CredentialError, NotFoundError) as error:
             raise ReplicaUnwritableError(error.what, why=error.why, remedy=error.remedy) from error
-        return OpenVsphereDisk(sink, disk.uuid, areas)
+        return OpenVsphereDisk(sink, disk.uuid, session, areas)
+
+    @property
+    def _noted_as(self) -> str:
+        return f"session.{self.identity.key}"
 
     def _found(self, at: AtVcenter) -> VirtualDisk:
         disk = next((disk for disk in at.vm.disks if disk.place == self.identity.key), None)
@@ -101,11 +113,12 @@ class VsphereReplicaDisk:
 class OpenVsphereDisk(Closing):
     """Such a disk, open to read and to write."""
 
-    def __init__(self, sink: ServedSink, uuid: str | None, areas: Sequence[Extent]) -> None:
+    def __init__(self, sink: ServedSink, uuid: str | None, session: str, areas: Sequence[Extent]) -> None:
         """Take over `sink`; `areas`: all that may hold something other than zeros, ascending."""
         self.sink = sink
         self.size_bytes = sink.size_bytes
         self._uuid = uuid
+        self._session = session
         self._areas = AreaMap(areas)
 
     @property
@@ -123,14 +136,15 @@ class OpenVsphereDisk(Closing):
         self.sink.read_into(offset, view)
 
     def looks_after(self, kept: str | None) -> Looks | None:
-        """As its restore point `kept` has it, to which each run reverts; None without."""
-        return _looks(self._uuid, self.size_bytes, kept) if kept is not None else None
+        """As its restore point `kept` has it, to which each run reverts, if no session follows; None without."""
+        return _looks(self._uuid, self.size_bytes, kept, self._session) if kept is not None else None
 
     def close(self) -> None:
         """Hang up. May be called again."""
         self.sink.close()
 
 
-def _looks(uuid: str | None, size_bytes: int, point: str) -> Looks:
-    told = blake3.blake3(f"{uuid}\0{point}".encode()).digest(7)
+def _looks(uuid: str | None, size_bytes: int, point: str, session: str) -> Looks:
+    """Of a disk that nobody has written since `session`, in a VM whose newest restore point is `point`."""
+    told = blake3.blake3(f"{uuid}\0{point}\0{session}".encode()).digest(7)
     return Looks(int.from_bytes(told, "big"), size_bytes, 0, 0)

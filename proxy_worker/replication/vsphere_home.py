@@ -7,12 +7,14 @@ point, so that what is noted of that holds, whatever was done to the VM since. W
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
 import msgspec
 
+from proxy_worker.contract.errors import CancelledError
 from proxy_worker.contract.names import DiskFormat
 from proxy_worker.contract.replication import ReplicaCondition, ReplicaMachine, ReplicaPlace, VsphereHome
 from proxy_worker.contract.replication_outcome import ReplicaPointSummary
@@ -44,6 +46,8 @@ from proxy_worker.vsphere.upload import upload
 _NVRAM: Final = ".nvram"
 _LONGEST_NAME: Final = 80
 """Of a VM, in vSphere."""
+_BUSY_S: Final = 60.0
+_BUSY_PAUSE_S: Final = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,12 +79,12 @@ class VsphereReplica:
             vm = self._found(session)
             if vm is None:
                 warnings = self._make(session, machine)
-        self.require_standby()
         with self.there() as at:
+            marker = self._require_standby(at)
             self._require_disks(at.vm, machine)
             points = replica_vm.points_of(at.vm, self.home.mark)
             if points:
-                marker = self.marker(at)
+                self._require_leave()
                 replica_vm.go_back(at.session, at.vm, list(points.values())[-1], self._waiting)
                 self._note(at, marker)  # which went back, too
         return warnings
@@ -107,21 +111,29 @@ class VsphereReplica:
     def require_standby(self) -> Marker:
         """Raise unless runs may write it: errors that say why not."""
         with self.there() as at:
-            marker = self.marker(at)
-            marker.require_whole(self.name)
-            marker.require_standby(
-                self.name,
-                ways_out="Undo the failover, or make it permanent.",
-                elsewhere="Replicate under another suffix.",
-            )
-            self._require_off(at.vm)
-            self._require_own_snapshots(at.vm)
-            return marker
+            return self._require_standby(at)
 
     def note(self, marker: Marker) -> None:
         """Note something else in it."""
         with self.there() as at:
             self._note(at, marker)
+
+    def note_about(self, at: AtVcenter, about: str, text: str) -> None:
+        """Note something else about one of its disks; waits where its other disks' notes are in the way.
+
+        Raises `ReplicaBusyError` when that lasts.
+        """
+        deadline = time.monotonic() + _BUSY_S
+        while True:
+            try:
+                replica_vm.note(at.session, at.vm.ref, text, self._waiting, about=about)
+            except VmBusyError:
+                if time.monotonic() > deadline:
+                    raise
+                self._require_leave()
+                time.sleep(_BUSY_PAUSE_S)
+            else:
+                return
 
     def keep_file(self, name: str, content: bytes) -> None:
         """Put its original's NVRAM beside it; of the VMX it was made."""
@@ -166,16 +178,24 @@ class VsphereReplica:
 
     def make_point(self, run: str) -> None:
         """Keep it as it is now; done again, it changes nothing."""
-        self.require_standby()
         with self.there() as at:
+            self._require_standby(at)
             if run not in replica_vm.points_of(at.vm, self.home.mark):
+                self._require_leave()
                 replica_vm.keep(at.session, at.vm, run, self.home.mark, self._waiting)
 
     def remove_point(self, run: str) -> bool:
-        """Remove one; returns whether it was there."""
+        """Remove one; returns whether it was there.
+
+        Raises `ReplicaRevertingError` for the one that the replica is half reverted to.
+        """
         with self.there() as at:
+            marker = self.marker(at)
+            if marker.run == run:
+                marker.require_whole(self.name)
             point = replica_vm.points_of(at.vm, self.home.mark).get(run)
             if point is not None:
+                self._require_leave()
                 replica_vm.drop(at.session, at.vm, point, self._waiting)
             return point is not None
 
@@ -196,6 +216,7 @@ class VsphereReplica:
                 if condition is ReplicaCondition.FAILED_OVER:
                     self._require_off(at.vm)
                 self._require_own_snapshots(at.vm)
+                self._require_leave()
                 self._note(at, msgspec.structs.replace(done, reverting=True))
                 switch_off(at.session, at.vm.ref, at.vm.name, self._waiting)
                 replica_vm.go_back(at.session, at.vm, point, self._waiting)
@@ -208,6 +229,7 @@ class VsphereReplica:
         with self.there() as at:
             before = self.marker(at)
             before.require_whole(self.name)
+            self._require_leave()
             self._note(at, msgspec.structs.replace(before, condition=condition, run=run))
             if condition is ReplicaCondition.PERMANENT:
                 for point in reversed(replica_vm.points_of(at.vm, self.home.mark).values()):
@@ -245,6 +267,23 @@ class VsphereReplica:
             self._waiting,
         )
         return made.warnings
+
+    def _require_standby(self, at: AtVcenter) -> Marker:
+        marker = self.marker(at)
+        marker.require_whole(self.name)
+        marker.require_standby(
+            self.name,
+            ways_out="Undo the failover, or make it permanent.",
+            elsewhere="Replicate under another suffix.",
+        )
+        self._require_off(at.vm)
+        self._require_own_snapshots(at.vm)
+        return marker
+
+    def _require_leave(self) -> None:
+        """Raise once it was told to stop: a machine that was suspended may wake up here without its lease."""
+        if self._waiting.cancelled is not None and self._waiting.cancelled.is_set():
+            raise CancelledError(self.name, why="it was told to stop")
 
     def _require_disks(self, vm: Vm, machine: ReplicaMachine) -> None:
         has = {disk.place: disk.size_bytes for disk in vm.disks}

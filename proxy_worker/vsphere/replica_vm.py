@@ -42,20 +42,21 @@ def find_replica(session: Session, uuid: str, mark: str) -> Vm | None:
     return vm
 
 
-def note_of(session: Session, vm: str) -> str | None:
-    """What is noted in a VM."""
+def note_of(session: Session, vm: str, about: str | None = None) -> str | None:
+    """What is noted in a VM: of itself, or about one of its disks."""
     found = session.call(
         f"reading what is noted in {vm}",
         lambda: read(session, [vim.VirtualMachine(vm, session.stub)], ["config.extraConfig"]),
         repeatable=True,
     )
-    noted = [entry.value for entry in found[0]["config.extraConfig"] or () if entry.key == _NOTE]
+    key = _note_key(about)
+    noted = [entry.value for entry in found[0]["config.extraConfig"] or () if entry.key == key]
     return str(noted[-1]) if noted and noted[-1] else None
 
 
-def note(session: Session, vm: str, text: str, waiting: Waiting | None = None) -> None:
-    """Note something else in a VM."""
-    spec = vim.vm.ConfigSpec(extraConfig=[vim.option.OptionValue(key=_NOTE, value=text)])
+def note(session: Session, vm: str, text: str, waiting: Waiting | None = None, *, about: str | None = None) -> None:
+    """Note something else in a VM. A snapshot keeps what is noted, and whoever reverts to it gets that back."""
+    spec = vim.vm.ConfigSpec(extraConfig=[vim.option.OptionValue(key=_note_key(about), value=text)])
     machine = vim.VirtualMachine(vm, session.stub)
     finish(session, f"noting what {vm} is", lambda: machine.ReconfigVM_Task(spec), waiting)
 
@@ -127,3 +128,7 @@ def datastore_type(session: Session, vm: Vm, datastore: str) -> str:
 
 def _is_ours(node: SnapshotNode, mark: str) -> bool:
     return node.name.startswith(f"{NAME} ") and node.description.startswith(f"[{mark}] ")
+
+
+def _note_key(about: str | None) -> str:
+    return _NOTE if about is None else f"{_NOTE}.{about}"

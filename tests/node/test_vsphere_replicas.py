@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import base64
+import copy
 import random
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from uuid import uuid4
 
@@ -12,6 +14,7 @@ import pytest
 from pyVmomi import vim
 
 from proxy_worker.config import ProxyConfiguration
+from proxy_worker.contract.errors import CancelledError
 from proxy_worker.contract.names import TransportMode
 from proxy_worker.contract.outcome import VsphereOffer
 from proxy_worker.contract.replication import (
@@ -36,7 +39,7 @@ from proxy_worker.contract.subjects import (
     VmIdentity,
 )
 from proxy_worker.ledger import Claim, Fence, ProxyIdentity
-from proxy_worker.mover.control import Unattended
+from proxy_worker.mover.control import Control, Unattended, Verdict
 from proxy_worker.node.bench import Bench
 from proxy_worker.node.draining import Draining
 from proxy_worker.node.replicas import (
@@ -54,6 +57,7 @@ from proxy_worker.replication.errors import (
     ReplicaFolderTakenError,
     ReplicaPermanentError,
     ReplicaPoweredOnError,
+    ReplicaRevertingError,
     ReplicaTooLargeError,
 )
 from proxy_worker.transport.connections import DatastoreConnection
@@ -90,6 +94,16 @@ ethernet0.networkName = "production"
 """
 
 
+RUNNING = Unattended()
+
+
+class Stopped(Unattended):
+    """A control that has lost its task."""
+
+    def verdict(self) -> Verdict:
+        return Verdict.STOP
+
+
 class Proxy:
     """One with a folder that an original lies in, and a vCenter for its replica."""
 
@@ -99,19 +113,8 @@ class Proxy:
         (near / "web01").mkdir(parents=True)
         (folder / "secrets").mkdir()
         (folder / "secrets/vc1.password").write_text(PASSWORD)
-        self.bench = Bench(
-            ProxyConfiguration(
-                name="proxy-1",
-                site="primary",
-                state_dir=folder / "state",
-                secrets_dir=folder / "secrets",
-                scheduler_public_keys=(base64.b64encode(b"k" * 32).decode(),),
-                datastores={"ds-near": DatastoreConnection(path=near)},
-            ),
-            ProxyIdentity(name="proxy-1", instance_id="1", life="1"),
-            Draining(),
-            vsphere=VsphereOffer(modes=(TransportMode.NETWORK,), passwords=("vc1",)),
-        )
+        self.root = folder
+        self.bench = self._bench("proxy-1")
         self.original = near / "web01/web01.raw"
         self.original.write_bytes(random.Random(1).randbytes(2 * MIB) + bytes(2 * MIB))
         (near / "web01/web01.vmx").write_text(VMX)
@@ -132,6 +135,29 @@ class Proxy:
         self.size = 4 * MIB
         self.fence = 0
 
+    def _bench(self, name: str) -> Bench:
+        return Bench(
+            ProxyConfiguration(
+                name=name,
+                site="primary",
+                state_dir=self.root / f"state-{name}",
+                secrets_dir=self.root / "secrets",
+                scheduler_public_keys=(base64.b64encode(b"k" * 32).decode(),),
+                datastores={"ds-near": DatastoreConnection(path=self.root / "ds-near")},
+            ),
+            ProxyIdentity(name=name, instance_id="1", life="1"),
+            Draining(),
+            vsphere=VsphereOffer(modes=(TransportMode.NETWORK,), passwords=("vc1",)),
+        )
+
+    @contextmanager
+    def another(self) -> Iterator[Proxy]:
+        """A second proxy, which gets at the same."""
+        other = copy.copy(self)
+        other.bench = self._bench("proxy-2")
+        yield other
+        other.bench.vsphere.close()
+
     @property
     def place(self) -> ReplicaPlace:
         return ReplicaPlace(datastore="vc-ds", folder=self.folder, vsphere=self.home)
@@ -151,12 +177,12 @@ class Proxy:
     def points(self) -> list[str]:
         return list(replica_vm.points_of(self.vm, self.home.mark))
 
-    def open(self) -> ReplicaOpenResult:
+    def open(self, control: Control = RUNNING) -> ReplicaOpenResult:
         disk = self.disk.model_copy(update={"size_bytes": self.size})
         networks = {"production": "VM Network", "another VM's": "VM Network"}
         machine = ReplicaMachine(hardware=self.hardware, networks=networks, disks=(disk,))
         body = ReplicaOpen(replica=self.place, vm=WEB01, machine=machine)
-        return open_replica(body, self.bench, self.claim(), Unattended())
+        return open_replica(body, self.bench, self.claim(), control)
 
     @property
     def disk(self) -> DiskIdentity:
@@ -176,9 +202,13 @@ class Proxy:
         )
         return send_disk(body, self.bench, self.claim(), Unattended())
 
-    def make_point(self, run: str) -> None:
+    def make_point(self, run: str, control: Control = RUNNING) -> None:
         body = ReplicaPoint(replica=self.place, vm=WEB01, run=run, disks=(self.disk,))
-        make_replica_point(body, self.bench, self.claim(), Unattended())
+        make_replica_point(body, self.bench, self.claim(), control)
+
+    def remove_point(self, run: str, control: Control = RUNNING) -> bool:
+        body = ReplicaRemovePoint(replica=self.place, run=run)
+        return remove_replica_point(body, self.bench, self.claim(), control).found
 
     def run(self, run: str) -> DiskReplicateResult:
         """A whole run."""
@@ -187,14 +217,14 @@ class Proxy:
         self.make_point(run)
         return sent
 
-    def revert(self, run: str, condition: ReplicaCondition) -> None:
+    def revert(self, run: str, condition: ReplicaCondition, control: Control = RUNNING) -> None:
         body = ReplicaRevert(replica=self.place, run=run, condition=condition)
-        revert_replica(body, self.bench, self.claim(), Unattended())
+        revert_replica(body, self.bench, self.claim(), control)
 
-    def change_original(self, offset: int = 0) -> None:
+    def change_original(self, offset: int = 0, content: bytes | None = None) -> None:
         with self.original.open("r+b") as file:
             file.seek(offset)
-            file.write(random.randbytes(BLOCK))
+            file.write(content or random.randbytes(BLOCK))
 
     def write(self, offset: int, content: bytes) -> None:
         """Write to the replica, as its guest does."""
@@ -237,9 +267,8 @@ def test_a_replica_is_a_vm_like_its_original_and_each_run_sends_what_changed_and
     assert proxy.content == proxy.original.read_bytes()
     assert proxy.points == ["run-1", "run-2"]
 
-    body = ReplicaRemovePoint(replica=proxy.place, run="run-1")
-    assert remove_replica_point(body, proxy.bench, proxy.claim(), Unattended()).found
-    assert not remove_replica_point(body, proxy.bench, proxy.claim(), Unattended()).found
+    assert proxy.remove_point("run-1")
+    assert not proxy.remove_point("run-1")
     assert proxy.points == ["run-2"]
     assert proxy.content == proxy.original.read_bytes()
 
@@ -258,6 +287,70 @@ def test_what_was_changed_by_hand_or_by_a_run_that_died_is_gone_at_the_next_run(
     proxy.send("run-3")  # and dies before its restore point is made
     proxy.change_original(MIB)
     proxy.run("run-4")
+    assert proxy.content == proxy.original.read_bytes()
+
+
+def test_what_a_proxy_knows_of_a_disk_is_not_trusted_once_another_one_wrote_it(proxy: Proxy) -> None:
+    before = proxy.original.read_bytes()[:BLOCK]
+    with proxy.another() as other:
+        other.run("run-1")
+        proxy.change_original()
+        proxy.open()
+        proxy.send("run-2")  # whose word is lost: the disk is tried again elsewhere
+        proxy.change_original(content=before)
+        other.send("run-2")
+        other.make_point("run-2")
+        assert proxy.content == proxy.original.read_bytes()
+
+        proxy.change_original()
+        changed = proxy.original.read_bytes()[:BLOCK]
+        proxy.open()
+        proxy.send("run-3")
+        proxy.change_original(content=before)
+        other.send("run-3")
+        other.make_point("run-3")
+        proxy.change_original(content=changed)
+        proxy.run("run-4")
+        assert proxy.content == proxy.original.read_bytes()
+
+        assert proxy.run("run-5").report.stored_bytes == 0, "what it wrote itself, it trusts"
+
+
+def test_a_proxy_that_lost_its_task_reverts_nothing(proxy: Proxy) -> None:
+    proxy.run("run-1")
+    proxy.change_original()
+    proxy.run("run-2")
+    proxy.write(0, b"written since")
+    for lost in (
+        lambda: proxy.open(Stopped()),
+        lambda: proxy.revert("run-1", ReplicaCondition.FAILED_OVER, Stopped()),
+        lambda: proxy.make_point("run-3", Stopped()),
+        lambda: proxy.remove_point("run-1", Stopped()),
+    ):
+        with pytest.raises(CancelledError, match="told to stop"):
+            lost()
+    assert proxy.content.startswith(b"written since")
+    assert (proxy.points, proxy.vm.powered_on) == (["run-1", "run-2"], False)
+
+
+def test_a_point_that_the_replica_is_half_reverted_to_is_not_removed(proxy: Proxy) -> None:
+    proxy.run("run-1")
+    proxy.run("run-2")
+    proxy.simulator.go_wrong("RevertToSnapshot_Task", "fail", "TaskInProgress", times=1)
+    with pytest.raises(ReplicaBusyError):
+        proxy.revert("run-1", ReplicaCondition.FAILED_OVER)
+
+    with pytest.raises(ReplicaRevertingError, match="half reverted to restore point run-1"):
+        proxy.remove_point("run-1")
+    proxy.revert("run-1", ReplicaCondition.FAILED_OVER)
+    assert proxy.vm.powered_on
+
+
+def test_a_vm_that_is_busy_for_a_moment_is_waited_for(proxy: Proxy) -> None:
+    proxy.run("run-1")
+    proxy.open()
+    proxy.simulator.go_wrong("ReconfigVM_Task", "fail", "TaskInProgress", times=2)
+    proxy.send("run-2")
     assert proxy.content == proxy.original.read_bytes()
 
 

@@ -120,12 +120,25 @@ func (s *diskShelf) merge(
 
 // goBack gives a VM the disks of a snapshot again; tracking starts anew.
 func (s *diskShelf) goBack(vm *simulator.VirtualMachine, snapshot ref) {
+	kept := simulator.Map.Get(snapshot).(*simulator.VirtualMachineSnapshot).Config
+	vm.Config.ExtraConfig = optionsOf(kept.ExtraConfig)
+	vm.Config.Hardware.MemoryMB, vm.Config.Hardware.NumCPU = kept.Hardware.MemoryMB, kept.Hardware.NumCPU
 	for key, backing := range covered(vm.Config.Hardware.Device) {
 		if image, known := s.images[imageKey(snapshot, key)]; known {
 			copySparse(image.path, located(vm, backing.FileName))
 			delete(s.generation, backing.Uuid)
 		}
 	}
+}
+
+// optionsOf is a copy: changes of a VM's options are made in place.
+func optionsOf(options []types.BaseOptionValue) []types.BaseOptionValue {
+	var copies []types.BaseOptionValue
+	for _, option := range options {
+		value := *option.GetOptionValue()
+		copies = append(copies, &value)
+	}
+	return copies
 }
 
 func snapshotsOf(vm *simulator.VirtualMachine) []*simulator.VirtualMachineSnapshot {

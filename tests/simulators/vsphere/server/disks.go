@@ -134,6 +134,7 @@ func (s *diskShelf) freeze(snapshot *simulator.VirtualMachineSnapshot) {
 		devices = append(devices, device)
 	}
 	snapshot.Config.Hardware.Device = devices
+	snapshot.Config.ExtraConfig = optionsOf(snapshot.Config.ExtraConfig)
 	for key, backing := range covered(devices) {
 		s.shelve(vm, snapshot.Self, key, backing)
 		s.track(vm, snapshot.Self, key, backing)
