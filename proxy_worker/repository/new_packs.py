@@ -125,8 +125,9 @@ class NewPacks:
 
     def _close(self, group: _Group) -> None:
         if group.pack:
-            closed, group.pack = group.pack.close(), None
+            closed = group.pack.close()
             closed.object.finish()
+            group.pack = None  # not sooner: what can't be finished is discarded
             group.closed.append(closed)
             self.count += 1
 
