@@ -27,13 +27,13 @@ _IDE_KEYS: Final = 200
 _NEW_KEYS: Final = {"scsi": 1000, "sata": 15000, "nvme": 31000}
 _CARD_KEYS: Final = 4000
 _device = vim.vm.device
-_SCSI: Final[Mapping[str, type]] = {
+SCSI: Final[Mapping[str, type]] = {
     "buslogic": _device.VirtualBusLogicController,
     "lsilogic": _device.VirtualLsiLogicController,
     "lsisas1068": _device.VirtualLsiLogicSASController,
     "pvscsi": _device.ParaVirtualSCSIController,
 }
-_CARDS: Final[Mapping[str, type]] = {
+CARDS: Final[Mapping[str, type]] = {
     "vlance": _device.VirtualPCNet32,
     "pcnet32": _device.VirtualPCNet32,
     "vmxnet": _device.VirtualVmxnet2,
@@ -170,7 +170,7 @@ def _controllers(known: Sequence[Controller], disks: Sequence[NewDisk]) -> tuple
             continue
         keys[name] = key = _NEW_KEYS[kind] + bus
         if kind == "scsi":
-            cls = _SCSI.get(models.get(name, ""), _device.VirtualLsiLogicController)
+            cls = SCSI.get(models.get(name, ""), _device.VirtualLsiLogicController)
             made.append(cls(key=key, busNumber=bus, sharedBus="noSharing"))
         elif kind == "sata":
             made.append(_device.VirtualAHCIController(key=key, busNumber=bus))
@@ -229,7 +229,7 @@ def _cards(session: Session, machine: NewMachine, warnings: list[str]) -> list[A
         target = _network(machine, card.network, networks)
         if target is None:
             warnings.append(f"network card {card.number} isn't connected: its distributed port group isn't known")
-        made = _CARDS.get(card.model, _device.VirtualVmxnet3)(
+        made = CARDS.get(card.model, _device.VirtualVmxnet3)(
             key=_CARD_KEYS + card.number,
             backing=backing(session, target, switches) if target else None,
             connectable=_device.VirtualDevice.ConnectInfo(

@@ -8,16 +8,17 @@ from dataclasses import replace
 from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
-from proxy_worker.contract.replication import ReplicaOpen, ReplicaPlace, ReplicaTarget
+from proxy_worker.contract.replication import ReplicaPlace, ReplicaTarget
 from proxy_worker.contract.specification import DiskIdentity, InventoryVm, VmIdentity
 from scheduler.planning.candidates import Candidate
 from scheduler.planning.replicas import PlannedReplica, ReplicaTerms, by_place, elsewhere, place_of, planned_replica
 from scheduler.planning.selection import Plan, PlannedVm, Unplanned
 from scheduler.replication import tasks
+from scheduler.replication.opening import open_replica
 from scheduler.replication.operating import active_operations
-from scheduler.replication.places import is_in_vcenter, machine_of, reached
+from scheduler.replication.places import is_in_vcenter
 from scheduler.replication.targets import targets_of
-from scheduler.runs.completion import end_vm_run, settle_run
+from scheduler.runs.completion import settle_run
 from scheduler.runs.freezing import place_of as place_in_vcenter
 from scheduler.runs.journal import Journal
 from scheduler.state.asking import new_id
@@ -70,8 +71,8 @@ def with_replicas(
         refusal = made if isinstance(made, str) else _refusal(known, made, holders, operations)
         machine = machines.get(vm.identity.vm_id)
         if in_vcenter and vm.vcenter is not None:
-            refusal = f"vCenter {vm.vcenter} has it: its replica can only lie in a datastore of kind 'directory'"
-        elif in_vcenter and machine is None:
+            machine = known.machine or "" if known is not None else ""  # its vCenter is asked before it is opened
+        if in_vcenter and machine is None:
             refusal = refusal or "what it is made of isn't known: upgrade the proxies that have its datastore"
         if isinstance(made, str) or refusal is not None:
             unplanned.append(Unplanned(vm.identity.name, refusal or "", vm.identity.vm_id))
@@ -104,7 +105,7 @@ def open_vm_run(
         targets = targets_of(session, terms, replica)
         for disk in vm.disks:
             _add_disk(session, vm_run, disk, targets[disk.key])
-    ask_whether_writable(journal, run, vm_run)
+    open_replica(journal, run, vm_run)
 
 
 def begin_failback(journal: Journal, run: Run) -> None:
@@ -122,7 +123,7 @@ def begin_failback(journal: Journal, run: Run) -> None:
         if disk.key in targets:
             target = ReplicaTarget(place=replica.original_place, disk=targets[disk.key], original=replica.vm_id)
             _add_disk(session, vm_run, disk, target)
-    ask_whether_writable(journal, run, vm_run)
+    open_replica(journal, run, vm_run)
 
 
 def begin_again(journal: Journal, run: Run) -> None:
@@ -145,29 +146,7 @@ def begin_again(journal: Journal, run: Run) -> None:
         for disk in session.scalars(select(DiskTask).where(DiskTask.vm_run_id == vm_run.id)).all():
             disk.state, disk.tries = DiskTaskState.WAITING, 1
             disk.result = disk.failure = disk.checkpoint = disk.ended_at = disk.retry_at = None
-        ask_whether_writable(journal, run, vm_run)
-
-
-def place_written(run: Run, replica: Replica) -> ReplicaPlace:
-    """What a run writes of a replica: the replica, or its original."""
-    return reached(replica) if run.failback_of is None else replica.original_place
-
-
-def ask_whether_writable(journal: Journal, run: Run, vm_run: VmRun) -> None:
-    """-> OPENING."""
-    replica = journal.session.get_one(Replica, vm_run.replica_id)
-    back = run.failback_of is not None
-    vm_run.state = VmRunState.OPENING
-    place = place_written(run, replica)
-    body = ReplicaOpen(
-        replica=place,
-        vm=tasks.original_of(replica),
-        mapped=replica.mapped or back,
-        expected=not back and replica.state is not ReplicaState.NEW,
-        disks=replica.original_disks if back else (),
-        machine=machine_of(replica, run.replica) if not back else None,
-    )
-    journal.open(tasks.open_task(run, vm_run, body, journal.now))
+        open_replica(journal, run, vm_run)
 
 
 def _refusal(
@@ -268,12 +247,3 @@ def _add_disk(session: Session, vm_run: VmRun, disk: DiskIdentity, target: Repli
         attempts=0,
     )
     session.add(row)
-
-
-def fail_before_it_began(
-    journal: Journal, vm_run: VmRun, reason: str, state: VmRunState = VmRunState.FAILED
-) -> None:
-    """End a VM run of which nothing was written."""
-    for disk in journal.session.scalars(select(DiskTask).where(DiskTask.vm_run_id == vm_run.id)):
-        disk.state = DiskTaskState.CANCELLED
-    end_vm_run(journal, vm_run, state, reason)

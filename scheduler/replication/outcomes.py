@@ -18,9 +18,9 @@ from proxy_worker.contract.replication_outcome import (
 )
 from proxy_worker.contract.specification import TaskBody
 from scheduler.replication import tasks
-from scheduler.replication.beginning import fail_before_it_began, place_written
 from scheduler.replication.disks import queue_disk, record_disk
 from scheduler.replication.flow import record_step
+from scheduler.replication.opening import fail_before_it_began, place_written
 from scheduler.replication.points import add_point, remove_surplus
 from scheduler.runs.completion import end_vm_run
 from scheduler.runs.freezing import freeze

@@ -63,7 +63,8 @@ class Replica(Record):
     """The `uuid.bios` of its own that it gets."""
     disks: Mapped[tuple[DiskIdentity, ...]] = mapped_column(Json(tuple[DiskIdentity, ...]), default=())
     machine: Mapped[str | None] = mapped_column(Text, default=None)
-    """What its original was made of when it was last planned, as proxies tell each other; only in a vCenter."""
+    """What its original was made of when a run began last, as proxies tell each other; only in a vCenter. Empty
+    until the original's own vCenter has been asked."""
     original_place: Mapped[ReplicaPlace] = mapped_column(Json(ReplicaPlace))
     """The original's folder."""
     returnable: Mapped[bool] = mapped_column(default=True)

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import itertools
 
+import msgspec
 import pytest
+from pyVmomi import vim
 from sqlalchemy import select
 
 from proxy_worker.contract.names import TransportMode
-from proxy_worker.contract.replication import DiskReplicate
+from proxy_worker.contract.replication import DiskReplicate, ReplicaOpen
 from proxy_worker.contract.specification import Extent
 from proxy_worker.vsphere.changed_blocks import FullRead
+from proxy_worker.vsphere.hardware import Hardware
+from proxy_worker.vsphere.hardware_reading import read_hardware
+from proxy_worker.vsphere.tasks import finish
 from scheduler.planning.replicas import ReplicaTerms
 from scheduler.replication.asking import ask_for
 from scheduler.service import Service
@@ -18,6 +23,7 @@ from scheduler.state.asking import ask_to_cancel, ask_to_retry
 from scheduler.state.errors import ReplicaStateError
 from scheduler.state.models import (
     Datastore,
+    DatastoreKind,
     JobKind,
     Replica,
     ReplicaOperationKind,
@@ -31,7 +37,7 @@ from scheduler.state.models import (
     VmRunState,
 )
 from tests.scheduler.vcenters import OFFER, VsphereWorld, new_vsphere_world, vsphere_world
-from tests.vsphere.conftest import endpoint, session, vsphere, vsphere_program, vsphere_server
+from tests.vsphere.conftest import IMPATIENT, endpoint, session, vsphere, vsphere_program, vsphere_server
 from tests.vsphere.machines import MIB, make_vm, write
 
 __all__ = [
@@ -53,12 +59,13 @@ def one(vsphere_world: VsphereWorld) -> VsphereWorld:
     return vsphere_world
 
 
-def _declare(one: VsphereWorld, name: str) -> Service:
-    terms = ReplicaTerms(datastore="ds2", points=2)
+def _declare(one: VsphereWorld, name: str, datastore: str = "ds2") -> Service:
+    terms = ReplicaTerms(datastore=datastore, points=2)
     one.world.fleet.inventory = {"ds2": ()}
     one.declare(name, kind=JobKind.REPLICATION, repository=None, replica=terms, retry_count=0)
     with one.open().write() as database:
         database.add(Datastore(name="ds2", site="primary"))
+        database.add(Datastore(name="LocalDS_1", kind=DatastoreKind.VSPHERE, vcenter="vc1", site="primary"))
     one.world.fleet.join(
         "proxy-1", datastores={"ds2": (TransportMode.DIRECT_STORAGE,)}, vsphere=OFFER, receives=True
     )
@@ -159,6 +166,43 @@ def test_a_run_that_is_cancelled_while_its_vm_is_frozen_leaves_no_snapshot(one: 
     with one.read() as database:
         assert set(database.scalars(select(VmRun.state))) == {VmRunState.CANCELLED}
     assert one.snapshots(vm) == ()
+
+
+def test_a_replica_in_a_vcenter_is_made_of_what_the_originals_vcenter_says_of_it(one: VsphereWorld) -> None:
+    name = next(_names)
+    vm = make_vm(one.session, MIB, name=name)
+    service = _declare(one, name, "LocalDS_1")
+
+    assert _state(one, _run(one, service)) is RunState.SUCCEEDED
+
+    bodies = [specification.body for specification in one.world.fleet.specifications]
+    (opened,) = (body for body in bodies if isinstance(body, ReplicaOpen))
+    assert opened.machine is not None
+    made_of = msgspec.json.decode(opened.machine.hardware, type=Hardware)
+    assert made_of == read_hardware(one.session, vm.ref)
+    assert [(disk.key, disk.size_bytes) for disk in opened.machine.disks] == [("scsi0:0", MIB)]
+    assert one.snapshots(vm) == ()
+
+
+def test_a_vm_that_its_vcenter_doesnt_have_any_more_fails_by_name(
+    one: VsphereWorld,
+) -> None:
+    name = next(_names)
+    vm = make_vm(one.session, MIB, name=name)
+    service = _declare(one, name, "LocalDS_1")
+    one.world.clock.ahead_s += 2
+    run_id = one.ask()
+
+    def opening() -> bool:
+        with one.read() as database:
+            return VmRunState.OPENING in set(database.scalars(select(VmRun.state)))
+
+    one.world.turn_until(service, opening)
+    machine = vim.VirtualMachine(vm.ref, one.session.stub)
+    finish(one.session, "deleting it", machine.Destroy_Task, IMPATIENT)
+    one.world.turn_until(service, lambda: one.settled(run_id))
+
+    assert "has no VM" in str(one.vm_run(name).reason)
 
 
 def test_a_replica_of_a_vcenters_vm_fails_over_and_is_not_failed_back_and_it_is_said_what_to_do(

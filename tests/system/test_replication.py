@@ -61,10 +61,18 @@ site = "remote"
 [[job]]
 name = "from-vcenter"
 kind = "replication"
-vms = ["app*"]
+vms = ["app01"]
+proxies = ["near"]
 [job.replica]
 datastore = "ds-far"
 networks = { production = "Remote" }
+points = 2
+[[job]]
+name = "within-vcenter"
+kind = "replication"
+vms = ["app02"]
+[job.replica]
+datastore = "LocalDS_1"
 points = 2
 """
 BLOCK = 256 << 10
@@ -230,6 +238,7 @@ def test_a_vm_of_a_vcenter_is_replicated_to_a_folder_and_only_what_changed_is_re
 
         first = fleet.run("from-vcenter")
         assert first["state"] == "succeeded", first
+        assert {(disk["proxy"], disk["target_proxy"]) for disk in first["disks"]} == {("near", "far")}
         assert _content(replica) == vcenter.content("app01")
 
         simulator.write(app01.disks[0].path or "", (3 * MIB, chance.randbytes(BLOCK)))
@@ -251,6 +260,34 @@ def test_a_vm_of_a_vcenter_is_replicated_to_a_folder_and_only_what_changed_is_re
         assert _content(replica) != kept
         assert fleet.operate("undo", "app01") == "standby"
         assert _content(replica) == kept
+
+
+def test_a_vm_of_a_vcenter_is_replicated_to_a_vcenter_and_runs_there(vcenter: WithVcenter) -> None:
+    fleet, chance = vcenter.fleet, random.Random(4)
+    with explained(fleet):
+        (disk,) = make_vm(vcenter.session, 16 * MIB, name="app02", datastore=VMFS).disks
+        vcenter.simulator.write(disk.path or "", (MIB, chance.randbytes(6 * MIB)))
+
+        first = fleet.run("within-vcenter")
+        assert first["state"] == "succeeded", first
+        assert vcenter.content("app02_replica") == vcenter.content("app02")
+
+        vcenter.simulator.write(disk.path or "", (3 * MIB, chance.randbytes(BLOCK)))
+        second = fleet.run("within-vcenter")
+        (moved,) = second["disks"]
+        assert (moved["read_bytes"], moved["full_read_reason"]) == (BLOCK, None)
+        kept = vcenter.content("app02")
+        assert vcenter.content("app02_replica") == kept
+        wait_until(lambda: vcenter.vm("app02").snapshots == (), "the original's snapshot to go", timeout_s=120)
+
+        assert fleet.operate("failover", "app02") == "failed over"
+        assert vcenter.vm("app02_replica").powered_on
+        assert fleet.operate("undo", "app02") == "standby"
+        assert not vcenter.vm("app02_replica").powered_on
+        assert vcenter.content("app02_replica") == kept
+        fleet.operate("failover", "app02")
+        assert fleet.operate("permanent", "app02") == "permanent"
+        assert vcenter.vm("app02_replica").snapshots == ()
 
 
 def _content(disks: list[Path]) -> list[bytes]:

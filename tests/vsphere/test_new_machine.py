@@ -12,6 +12,7 @@ from proxy_worker.contract.names import DiskFormat
 from proxy_worker.vsphere.devices import Provisioning
 from proxy_worker.vsphere.faults import DatastoreFullError, HostUnavailableError
 from proxy_worker.vsphere.hardware import Controller, Hardware, NetworkCard
+from proxy_worker.vsphere.hardware_reading import read_hardware
 from proxy_worker.vsphere.inventory import read_inventory, read_vm
 from proxy_worker.vsphere.new_machine import NewDisk, NewMachine, make
 from proxy_worker.vsphere.placing import NameTakenError, NoSuchPlaceError, Wanted, find_spot
@@ -78,6 +79,17 @@ def test_a_machine_is_made_as_it_was(session: Session) -> None:
     cards = [one for one in seen.hardware.device if isinstance(one, vim.vm.device.VirtualVmxnet3)]
     assert [card.macAddress for card in cards] == ["00:50:56:aa:bb:cc"]
     assert find(session, asked.instance_uuid) == made.ref
+
+
+def test_what_a_machine_is_made_of_is_read_as_it_was_made(session: Session) -> None:
+    made = make(session, machine(session, "made-9"), IMPATIENT)
+
+    found = read_hardware(session, made.ref)
+
+    assert (set(found.controllers), found.cards) == (set(HARDWARE.controllers), HARDWARE.cards)
+    assert (found.cpus, found.cores_per_socket, found.memory_mib, found.firmware) == (4, 2, 2048, "efi")
+    assert (found.guest_os, found.annotation) == ("debian10_64Guest", HARDWARE.annotation)
+    assert (found.bios_uuid, found.name, found.has_vtpm) == (HARDWARE.bios_uuid, "made-9", False)
 
 
 def test_done_again_it_is_adopted_by_its_mark(session: Session) -> None:
