@@ -9,6 +9,7 @@ from typing import Final
 from proxy_worker.contract.errors import NotFoundError
 from proxy_worker.contract.subjects import DiskIdentity
 from proxy_worker.program.closing import Closing
+from proxy_worker.program.durable import sync_folder
 from proxy_worker.replication.durable import put
 from proxy_worker.replication.errors import ReplicaDiskSizeError, ReplicaUnwritableError
 from proxy_worker.replication.folder import ReplicaFolder
@@ -17,7 +18,6 @@ from proxy_worker.replication.table import Looks
 from proxy_worker.transport.datastore import DiskNotFoundError
 from proxy_worker.transport.direct import DirectSource
 from proxy_worker.transport.image import DiskImage, is_raw_name, open_image
-from proxy_worker.transport.storage_snapshot.shelf import sync_folder
 from proxy_worker.transport.vmdk import DESCRIPTOR_LIMIT_BYTES, SECTOR_BYTES
 from proxy_worker.transport.writing_direct import DirectSink
 

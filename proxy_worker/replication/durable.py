@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from proxy_worker.transport.storage_snapshot.shelf import sync_folder
+from proxy_worker.program.durable import sync_folder
 
 
 def put(path: Path, content: bytes, *, mode: int = 0o600) -> None:

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from proxy_worker.contract.replication import ReplicaCondition, ReplicaPlace
 from proxy_worker.contract.subjects import DiskAddress
+from proxy_worker.program.durable import sync_folder
 from proxy_worker.replication.durable import put
 from proxy_worker.replication.errors import (
     ReplicaAbsentError,
@@ -28,7 +29,6 @@ from proxy_worker.replication.errors import (
 from proxy_worker.replication.home import Marker
 from proxy_worker.transport.connections import Connections
 from proxy_worker.transport.datastore import Datastore
-from proxy_worker.transport.storage_snapshot.shelf import sync_folder
 
 LARGEST_CONFIGURATION_BYTES: Final = 1 << 20
 _OWN: Final = ".replica"

@@ -20,6 +20,7 @@ import msgspec
 from proxy_worker.contract.replication import ReplicaCondition
 from proxy_worker.contract.replication_outcome import ReplicaPointSummary
 from proxy_worker.contract.subjects import DiskIdentity
+from proxy_worker.program.durable import sync_folder
 from proxy_worker.replication.copying_files import can_share, copy_file
 from proxy_worker.replication.durable import put
 from proxy_worker.replication.errors import ReplicaPointMissingError, ReplicaUnwritableError
@@ -27,7 +28,6 @@ from proxy_worker.replication.folder import ReplicaFolder
 from proxy_worker.replication.home import Marker
 from proxy_worker.replication.session_lock import nobody_writes
 from proxy_worker.transport.image import open_image
-from proxy_worker.transport.storage_snapshot.shelf import sync_folder
 
 _RECORD: Final = "point.json"
 _CONFIGURATION: Final = (".vmx", ".nvram")

@@ -20,9 +20,9 @@ import blake3
 import msgspec
 
 from proxy_worker.contract.subjects import DiskAddress
+from proxy_worker.program.durable import sync_folder
 from proxy_worker.replication.blocks import DIGEST_BYTES, KEY_BYTES, UNKNOWN, block_count, root_of
 from proxy_worker.replication.durable import put, remove
-from proxy_worker.transport.storage_snapshot.shelf import sync_folder
 
 _FRESH: Final = "nothing is noted of what the replica holds"
 _NOTE: Final = ".json"

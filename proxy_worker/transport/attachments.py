@@ -19,6 +19,7 @@ from pydantic import ValidationError
 
 from proxy_worker.contract.errors import ConfigurationError, ConflictError, SourceError
 from proxy_worker.contract.specification import Frozen, VcenterReference
+from proxy_worker.program.durable import sync_folder
 
 FOLDER: Final = "hot-add"
 _SUFFIX: Final = ".json"
@@ -63,7 +64,7 @@ class Entry:
         try:
             with _named(self._path.parent):
                 self._path.unlink(missing_ok=True)
-                _sync(self._path.parent)
+                sync_folder(self._path.parent)
         finally:
             self.leave()
 
@@ -127,7 +128,7 @@ class AttachmentJournal:
                 os.write(fd, attachment.model_dump_json().encode())
                 os.fsync(fd)
                 fresh.rename(path)
-                _sync(self._folder)
+                sync_folder(self._folder)
             except BaseException:
                 os.close(fd)
                 raise
@@ -197,11 +198,3 @@ def _named(folder: Path) -> Iterator[None]:
             why=error.strerror or str(error),
             remedy="Without it no disk is hot-added: make the proxy's state_dir writable.",
         ) from error
-
-
-def _sync(folder: Path) -> None:
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

@@ -11,11 +11,11 @@ import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final
 
 import asyncssh
 
+from proxy_worker.program.closing import Closing
 from scheduler.deployment.errors import (
     HostKeyChangedError,
     HostKeyNotPinnedError,
@@ -44,7 +44,7 @@ class Done:
     err: str
 
 
-class Machine:
+class Machine(Closing):
     """An open connection; leaving the `with` block closes it."""
 
     def __init__(self, server: ProxyServer, secrets_dir: Path) -> None:
@@ -84,14 +84,6 @@ class Machine:
         self._connection.close()
         self._runner.run(self._connection.wait_closed())
         self._runner.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     async def _run(self, command: str, given: bytes, timeout_s: float) -> asyncssh.SSHCompletedProcess:
         async with asyncio.timeout(timeout_s):

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass, field
-from types import TracebackType
-from typing import Self
 
 import pytest
 from hypothesis import given
@@ -18,6 +16,7 @@ from proxy_worker.contract.specification import DiskAddress, DiskRestore, Extent
 from proxy_worker.mover.control import Control, Unattended, Verdict
 from proxy_worker.mover.restore import restore_disk
 from proxy_worker.mover.vm_disk import AreaMap, DiskSizeError
+from proxy_worker.program.closing import Closing
 from proxy_worker.repository.points import Point
 from proxy_worker.repository.repository import Repository
 from tests.mover.disks import BLOCK, KEY, back_up, make_disk, new_vm, request
@@ -27,7 +26,7 @@ PIECES = ((0, b"a" * 5000), (7 * BLOCK + 3, b"b" * BLOCK), (40 * BLOCK, b"c" * 1
 
 
 @dataclass
-class MemorySink:
+class MemorySink(Closing):
     """A disk in memory that remembers what was written."""
 
     content: bytearray
@@ -56,14 +55,6 @@ class MemorySink:
 
     def close(self) -> None:
         """Nothing is held."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -19,10 +18,10 @@ from proxy_worker.transport.inventory import scan_datastore
 from proxy_worker.vsphere.inventory import read_inventory
 from proxy_worker.vsphere.model import Vm
 from proxy_worker.vsphere.session import Session
-from tests.simulators.vsphere.program import NBDKIT, PASSWORD, USER, VsphereSimulator, running
+from tests.simulators.vsphere.program import PASSWORD, VsphereSimulator, running
 from tests.simulators.vsphere.simulator import vsphere_program
 from tests.system.live_fleet import LiveFleet, explained, wait_until
-from tests.system.vsphere_fleet import NFS, VCENTER, VMFS
+from tests.system.vsphere_fleet import VMFS, declared, vddk_environment, write_password
 from tests.vsphere.conftest import endpoint_of
 from tests.vsphere.machines import make_vm
 
@@ -152,21 +151,12 @@ class ToVcenter(TwoSites):
     """The same, where the second site has a vCenter."""
 
     def __init__(self, state: Path, simulator: VsphereSimulator) -> None:
-        endpoint = endpoint_of(simulator)
-        declared = VCENTER.format(
-            host=endpoint.host, port=endpoint.port, user=USER, thumbprint=endpoint.trust.thumbprint, nfs=NFS
-        )
-        super().__init__(state, PLACES, declared + TO_VCENTER)
-        self.extra = {
-            "PATH": f"{NBDKIT.parent}:{os.environ['PATH']}",
-            "SIMULATED_VDDK_DISKS": str(simulator.frozen),
-            "SIMULATED_VDDK_PASSWORD": PASSWORD,
-        }
+        super().__init__(state, PLACES, declared(simulator) + TO_VCENTER)
+        self.extra = vddk_environment(simulator)
 
     def _write_files(self) -> None:
         super()._write_files()
-        for holder in ("server", "proxies"):
-            self.layout.write_secret(self.layout.secrets(holder) / "vc1.password", PASSWORD)
+        write_password(self.layout)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 from pyVmomi import vim
 
-from ops.demo.layout import ProxyPlace
+from ops.demo.layout import Layout, ProxyPlace
 from ops.demo.processes import marked
 from proxy_worker.vsphere.inventory import read_inventory
 from proxy_worker.vsphere.properties import read
@@ -54,6 +54,28 @@ portmapper = false
 """
 
 
+def declared(simulator: VsphereSimulator) -> str:
+    """The vCenter and its NFS datastore, in fleet.toml's words."""
+    endpoint = endpoint_of(simulator)
+    thumbprint = endpoint.trust.thumbprint or ""
+    return VCENTER.format(host=endpoint.host, port=endpoint.port, user=USER, thumbprint=thumbprint, nfs=NFS)
+
+
+def vddk_environment(simulator: VsphereSimulator) -> dict[str, str]:
+    """What proxies need to find the stand-in for VDDK, and that to find the disks."""
+    return {
+        "PATH": f"{NBDKIT.parent}:{os.environ['PATH']}",
+        "SIMULATED_VDDK_DISKS": str(simulator.frozen),
+        "SIMULATED_VDDK_PASSWORD": PASSWORD,
+    }
+
+
+def write_password(layout: Layout) -> None:
+    """The vCenter's, for the server and for the proxies."""
+    for holder in ("server", "proxies"):
+        layout.write_secret(layout.secrets(holder) / "vc1.password", PASSWORD)
+
+
 class VsphereFleet(LiveFleet):
     """Three proxies: with the NFS datastore mounted, with VDDK alone, and in a VM of the vCenter."""
 
@@ -77,25 +99,16 @@ class VsphereFleet(LiveFleet):
         """
         self._provider = provider
         self._nfs_port = nfs_port
-        endpoint = endpoint_of(simulator)
         self.simulator = simulator
         self._guest = guest
         self._own_uuid = own_uuid
-        self.thumbprint = endpoint.trust.thumbprint or ""
-        declared = VCENTER.format(
-            host=endpoint.host, port=endpoint.port, user=USER, thumbprint=self.thumbprint, nfs=NFS
-        )
-        super().__init__(state, PROXIES, declared + jobs)
-        self.extra = {
-            "PATH": f"{NBDKIT.parent}:{os.environ['PATH']}",
-            "SIMULATED_VDDK_DISKS": str(simulator.frozen),
-            "SIMULATED_VDDK_PASSWORD": PASSWORD,
-        }
+        self.thumbprint = endpoint_of(simulator).trust.thumbprint or ""
+        super().__init__(state, PROXIES, declared(simulator) + jobs)
+        self.extra = vddk_environment(simulator)
 
     def _write_files(self) -> None:
         super()._write_files()
-        for holder in ("server", "proxies"):
-            self.layout.write_secret(self.layout.secrets(holder) / "vc1.password", PASSWORD)
+        write_password(self.layout)
         if self._nfs_port is not None:
             with self.layout.scheduler_config.open("a") as file:
                 file.write(SERVING.format(port=self._nfs_port))

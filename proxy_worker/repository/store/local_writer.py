@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from proxy_worker.contract.errors import StoreError
+from proxy_worker.program.durable import sync_folder
 from proxy_worker.repository.store import Buffer
 
 if TYPE_CHECKING:
@@ -200,11 +201,3 @@ def make_folders(folder: Path) -> None:
     with suppress(FileExistsError):
         folder.mkdir(_FOLDER_MODE)
     sync_folder(folder.parent)
-
-
-def sync_folder(folder: Path) -> None:
-    file = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(file)
-    finally:
-        os.close(file)

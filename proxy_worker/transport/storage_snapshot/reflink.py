@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Final
 
 from proxy_worker.contract.specification import StorageSnapshotMark
+from proxy_worker.program.durable import sync_folder
 from proxy_worker.transport.datastore import Datastore
 from proxy_worker.transport.image import DiskImage, open_image
 from proxy_worker.transport.storage_snapshot.provider import FOLDER, StorageSnapshotSettings
-from proxy_worker.transport.storage_snapshot.shelf import Shelf, failed, sync_folder
+from proxy_worker.transport.storage_snapshot.shelf import Shelf, failed
 from proxy_worker.transport.vmdk import DESCRIPTOR_LIMIT_BYTES
 
 _FICLONE: Final = 0x40049409  # linux/fs.h

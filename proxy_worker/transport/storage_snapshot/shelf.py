@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import os
 import secrets
 from collections.abc import Callable
 from pathlib import Path
 
 from proxy_worker.contract.specification import StorageSnapshotMark
+from proxy_worker.program.durable import sync_folder
 from proxy_worker.transport.storage_snapshot.provider import (
     StorageFullError,
     StorageSnapshotError,
@@ -108,15 +108,6 @@ class Shelf:
 
     def _entries(self) -> tuple[Path, ...]:
         return tuple(self.folder.iterdir()) if self.folder.is_dir() else ()
-
-
-def sync_folder(path: Path) -> None:
-    """Have a folder's names on stable storage. Raises OSError."""
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 def failed(what: str, error: OSError, *, unsuitable: str = "") -> StorageSnapshotError:
