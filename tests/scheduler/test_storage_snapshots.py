@@ -18,6 +18,7 @@ from proxy_worker.contract.outcome import (
     TaskFailure,
     TaskResult,
 )
+from proxy_worker.contract.replication import DiskReplicate
 from proxy_worker.contract.specification import (
     DiskBackup,
     StorageSnapshotCreate,
@@ -26,9 +27,11 @@ from proxy_worker.contract.specification import (
     StorageSnapshotRemove,
 )
 from proxy_worker.vsphere.model import Vm
+from scheduler.planning.replicas import ReplicaTerms
 from scheduler.state.models import (
     Datastore,
     DatastoreKind,
+    JobKind,
     Run,
     RunState,
     ServiceMark,
@@ -258,3 +261,27 @@ def _live(one: VsphereWorld, vm: Vm, calls: Calls, life: Life) -> None:
     assert storage.kept == set(), life.last
     assert one.snapshots(vm) == ()
     assert all(storage.kept_when_read), "what is read from is there"
+
+
+def test_a_replication_reads_storage_snapshots_too_and_leaves_none(vsphere_world: VsphereWorld, vm: Vm) -> None:
+    one = vsphere_world
+    terms = ReplicaTerms(datastore="ds2")
+    storage = declare(one, vm, kind=JobKind.REPLICATION, repository=None, replica=terms)
+    with open_state(one.world.url).write() as database:
+        database.add(Datastore(name="ds2", site="primary"))
+    one.world.fleet.inventory = {"ds2": ()}
+    reached = {"ds1": MODES, "ds2": (TransportMode.DIRECT_STORAGE,)}
+    one.world.fleet.join("proxy-1", datastores=reached, vsphere=OFFER)
+    frozen: list[bool] = []
+    one.world.fleet.when_handled[f"disk.replicate {vm.name} scsi0:0"] = lambda: frozen.append(bool(storage.kept))
+
+    assert back_up(one) is RunState.SUCCEEDED
+
+    bodies = [specification.body for specification in one.world.fleet.specifications]
+    sent = [body for body in bodies if isinstance(body, DiskReplicate)]
+    marks = [body.disk.address.storage_snapshot for body in sent]
+    assert (len(marks), None in marks) == (2, False)
+    assert storage.frozen_when_made == [True]
+    assert frozen == [True]
+    assert storage.kept == set()
+    assert one.snapshots(vm) == ()
