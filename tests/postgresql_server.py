@@ -85,7 +85,7 @@ class PostgresqlServer:
         return f"postgresql+pg8000://{USER}@127.0.0.1:{self.port}/{name}"
 
     def _connect(self) -> pg8000.dbapi.Connection:
-        return pg8000.dbapi.connect(USER, "127.0.0.1", "postgres", self.port, PASSWORD, timeout=10)
+        return pg8000.dbapi.connect(USER, "127.0.0.1", "postgres", self.port, PASSWORD, timeout=120)
 
     def _as_user(self) -> list[str]:
         if os.geteuid() != 0:

@@ -58,7 +58,7 @@ class SecureRedis:
             capture_output=True,
             text=True,
             check=False,
-            timeout=60,
+            timeout=120,
         )
         assert done.returncode == fails_with, done.stdout + done.stderr
         return done.stderr if fails_with else done.stdout
@@ -141,7 +141,7 @@ class SecureRedis:
     def stop(self) -> None:
         if self.process is not None:
             self.process.terminate()
-            self.process.wait(60)
+            self.process.wait(120)
             self.process = None
 
     def __enter__(self) -> Self:

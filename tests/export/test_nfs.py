@@ -92,7 +92,7 @@ def served(tmp_path: Path) -> Iterator[Served]:
 
 
 def tool(*words: str | Path) -> bytes:
-    done = subprocess.run(words, capture_output=True, check=False, timeout=60)
+    done = subprocess.run(words, capture_output=True, check=False, timeout=120)
     assert done.returncode == 0, done.stderr.decode()
     return done.stdout
 

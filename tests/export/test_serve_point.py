@@ -30,7 +30,7 @@ DATA_BLOCKS, HOLE_BLOCKS = 70, 60
 CONTENT = (
     random.Random(1).randbytes(DATA_BLOCKS * BLOCK) + bytes(HOLE_BLOCKS * BLOCK) + b"the end, not on a boundary"
 )
-_DEADLINE_S = 60.0
+_DEADLINE_S = 120.0
 
 
 @dataclass

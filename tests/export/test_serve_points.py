@@ -20,7 +20,7 @@ from proxy_worker.repository.repository import Repository, open_store
 from tests.export.test_serve_point import BIN, CONTENT, World
 
 SHARE = "0123456789abcdef" * 2
-_DEADLINE_S = 60.0
+_DEADLINE_S = 120.0
 _PROXY = """
 name = "proxy-1"
 state_dir = "state"

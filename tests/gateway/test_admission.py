@@ -116,7 +116,7 @@ def _call_under_way(channel: grpc.Channel, unnamed: Path) -> Iterator[None]:
     before = set(unnamed.glob("*"))
     call: grpc.StreamUnaryMultiCallable[bytes, bytes] = channel.stream_unary(f"/{SERVICE}/Put")
     under_way = call.future(half(), timeout=600)
-    wait_until(lambda: set(unnamed.glob("*")) - before, "the gateway to write to a file", timeout_s=60)
+    wait_until(lambda: set(unnamed.glob("*")) - before, "the gateway to write to a file")
     try:
         yield
     finally:

@@ -41,7 +41,7 @@ def test_a_signal_ends_a_backup_that_waits_and_the_next_one_is_whole(
         assert waiting.stderr is not None
         why = waiting.stderr.readline()
         waiting.terminate()
-        _, told = waiting.communicate(timeout=60)
+        _, told = waiting.communicate(timeout=120)
     assert "the warden doesn't answer" in why
     assert "trying again for 1800 s" in why
     assert waiting.returncode == INTERRUPTED
@@ -76,7 +76,7 @@ def test_a_call_that_nobody_answers_is_given_up_soon(
             answer = thread.submit(call, store)
             store.give_up()
             with pytest.raises(LinkUnavailableError, match="it was given up"):
-                answer.result(60)
+                answer.result(120)
         relay.close()
 
 

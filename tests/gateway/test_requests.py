@@ -190,7 +190,7 @@ def test_a_peer_that_says_nothing_more_loses_its_place_and_leaves_nothing(
                 call(half(), timeout=timeout_s)
             silent.set()
         assert refusal(error) is code
-        wait_until(lambda: files_of(folder) == {}, "what it sent to be dropped", timeout_s=60)
+        wait_until(lambda: files_of(folder) == {}, "what it sent to be dropped")
         assert served.store().put_if_absent(POINT, [b"a point"])
 
 

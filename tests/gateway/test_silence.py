@@ -27,7 +27,7 @@ def test_a_silent_call_is_ended_and_one_that_moves_is_not() -> None:
     moves = Crossing()
     moves.heard_at_s = time.monotonic() + 3600
     with watch.over(moves, pytest.fail), watch.over(Crossing(), ended.set):
-        assert ended.wait(60)
+        assert ended.wait(120)
 
 
 def test_a_message_is_heard_when_the_next_is_asked_for() -> None:
@@ -48,7 +48,7 @@ def test_a_gateway_that_says_nothing_is_asked_again(tmp_path: Path) -> None:
     def silent_at_first(name: str) -> None:
         asked.append(name)
         if len(asked) == 1:
-            assert silent.wait(60)
+            assert silent.wait(120)
 
     folder.in_the_middle, folder.afterwards = silent_at_first, lambda _: silent.set()
     patience = Patience(first_pause_s=0.05, longest_pause_s=0.2, in_all_s=120, longest_silence_s=0.5)
@@ -79,6 +79,6 @@ def test_who_never_finishes_a_handshake_loses_the_place_and_the_others_go_on(tmp
     ):
         slow.sendall(b"\x16\x03\x01\x02\x00")  # as TLS begins: the rest is announced and never comes
         for one in (silent, slow):
-            one.settimeout(60)
+            one.settimeout(120)
             assert one.recv(1024) == b""
         assert not served.store().exists("config/1")

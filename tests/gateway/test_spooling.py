@@ -51,7 +51,7 @@ def test_what_may_not_be_sent_now_can_be_given_up(served: Served, folder: Path) 
 
     with pytest.raises(StoreError):
         writer.finish()
-    wait_until(lambda: files_of(folder) == {}, "nothing to be left at the gateway", timeout_s=60)
+    wait_until(lambda: files_of(folder) == {}, "nothing to be left at the gateway")
 
 
 def test_a_writer_that_stops_does_not_wait_for_a_link_that_hangs(tmp_path: Path) -> None:
@@ -67,7 +67,7 @@ def test_a_writer_that_stops_does_not_wait_for_a_link_that_hangs(tmp_path: Path)
             assert not writer.delivery.caught_up(0.1)
             ending = threading.Thread(target=writer.abort)
             ending.start()
-            ending.join(60)
+            ending.join(120)
             assert not ending.is_alive()
             relay.wire = Wire.WHOLE
         relay.close()

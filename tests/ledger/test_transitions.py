@@ -90,5 +90,5 @@ def test_bell_rings_for_what_a_dispatcher_may_act_on(ledger: Ledger) -> None:
 
     ledger.complete(claimed.fence, RESULT)
 
-    assert ledger.wait(1)
+    assert ledger.wait(60)
     assert not ledger.wait(0.01)

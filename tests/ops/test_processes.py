@@ -59,7 +59,7 @@ def test_nothing_is_left_when_the_demo_itself_is_ended(tmp_path: Path, number: s
     demo.send_signal(number)
     demo.wait()
 
-    _wait(lambda: marked(tmp_path) == [], timeout_s=30)
+    _wait(lambda: marked(tmp_path) == [])
 
 
 def test_a_kept_fleet_runs_on_until_it_is_stopped(tmp_path: Path) -> None:
@@ -91,12 +91,12 @@ def test_a_service_that_ends_by_itself_is_reported_with_the_end_of_its_log(tmp_p
     try:
         supervisor.start("broken", [sys.executable, "-c", "import sys; sys.exit('no such thing')"])
         with pytest.raises(DemoError, match=r"broken ended with code 1(?s:.*)no such thing"):
-            supervisor.wait_until("it to be ready", lambda: False, timeout_s=10)
+            supervisor.wait_until("it to be ready", lambda: False, timeout_s=120)
     finally:
         supervisor.stop()
 
 
-def _wait(condition: Callable[[], bool], *, timeout_s: float = 10) -> None:
+def _wait(condition: Callable[[], bool], *, timeout_s: float = 120) -> None:
     deadline = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < deadline, "waited in vain"

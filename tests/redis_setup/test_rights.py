@@ -63,7 +63,7 @@ def test_proxies_of_both_sites_work_and_nothing_they_do_is_refused(fleet: Secure
     task_id = fleet.submit(SCAN)
     fleet.dispatch(task_id, SCAN, lane="repository.main")
     assert fleet.outcome(task_id).state is TaskState.DONE
-    answers: list[dict[str, Any]] = fleet.celery.control.ping(timeout=5, limit=2)
+    answers: list[dict[str, Any]] = fleet.celery.control.ping(timeout=120, limit=2)
     assert {name for answer in answers for name in answer} == {"proxy@p1", "proxy@r1"}
 
     assert server.refused() == []

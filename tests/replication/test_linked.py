@@ -63,7 +63,7 @@ def test_a_replica_is_equal_and_both_ends_agree_on_its_root(
 
     result = send(disk, listening.end(), request("run-1"), configuration=[vmx])
 
-    listening.received.result(60)
+    listening.received.result(120)
     assert target.flat.read_bytes() == disk.read_bytes()
     assert listening.reception.sealed_root == result.root
     assert (target.folder.incoming / "web01.vmx").read_bytes() == vmx.content
@@ -112,7 +112,7 @@ def test_a_cut_in_the_middle_is_waited_out_and_nothing_is_sent_twice_but_what_wa
     monkeypatch.setattr(end, "write", cut_in_the_middle)
     result = send(disk, end, request("run-1", streams=2))
 
-    listening.received.result(60)
+    listening.received.result(120)
     assert target.flat.read_bytes() == disk.read_bytes()
     assert listening.reception.sealed_root == result.root
     in_flight = 2 * 2 * 64 * BLOCK_BYTES
@@ -150,7 +150,7 @@ def test_a_source_that_stays_away_ends_the_session_by_name(target: Target, fleet
         listens(fleet, target, absent_after_s=0.1) as listening,
         pytest.raises(SourceAbsentError, match="nothing was heard of its source"),
     ):
-        listening.received.result(60)
+        listening.received.result(120)
 
 
 def test_a_refusal_reaches_the_source_by_name_and_ends_the_target(
@@ -161,7 +161,7 @@ def test_a_refusal_reaches_the_source_by_name_and_ends_the_target(
     with pytest.raises(ReplicaTooLargeError, match="doesn't fit into datastore ds-dr"):
         send(disk, listening.end(), request("run-1"))
     with pytest.raises(ReplicaTooLargeError):
-        listening.received.result(60)
+        listening.received.result(120)
 
 
 def test_only_the_source_gets_in_and_only_in_its_session(listening: Listening, fleet: Fleet) -> None:

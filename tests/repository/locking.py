@@ -16,7 +16,7 @@ from tests.simulators.object_storage import ACCESS_KEY, LOCKING_BUCKET, ObjectSt
 
 DAYS: Final = 30
 _DAY_S: Final = 24 * 3600
-DEADLINE_S: Final = 60.0
+DEADLINE_S: Final = 120.0
 GOVERNANCE: Final = ObjectLock("governance", DAYS)
 
 

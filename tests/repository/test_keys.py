@@ -306,4 +306,4 @@ def test_passphrases_can_be_tried_at_the_same_time(tmp_path: Path) -> None:
     made = Repository.create(store, passphrase=PASSPHRASE, kdf_cost=cost)
     with ThreadPoolExecutor(2) as threads:
         tries = [threads.submit(passphrases.unlock, store, PASSPHRASE, made.id) for _ in range(100)]
-        assert all(attempt.result(timeout=60)[0] == made.unlocked for attempt in tries)
+        assert all(attempt.result(timeout=120)[0] == made.unlocked for attempt in tries)

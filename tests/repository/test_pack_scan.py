@@ -65,7 +65,7 @@ def test_each_chunk_is_tested_once_and_each_pack_told_of_once(store: LocalStore)
 
 def test_threads_share_a_large_pack(store: LocalStore) -> None:
     pack_id, _ = large_pack(store)
-    both = threading.Barrier(2, timeout=60)
+    both = threading.Barrier(2, timeout=120)
     seen: set[int] = set()
 
     def prepare(scanned: bytes, _footer: Footer) -> ChunkTest | None:

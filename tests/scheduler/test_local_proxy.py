@@ -73,7 +73,7 @@ def test_it_is_started_again_when_it_ends_and_ended_with_all_it_started(
         return [[int(pid) for pid in line.split()] for line in text.splitlines()]
 
     def wait_for_life(number: int) -> list[int]:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 120
         while len(lives()) < number:
             assert time.monotonic() < deadline
         return lives()[number - 1]
@@ -83,6 +83,6 @@ def test_it_is_started_again_when_it_ends_and_ended_with_all_it_started(
     second = wait_for_life(2)
     proxy.stop(threading.Event())
 
-    gone = time.monotonic() + 60
+    gone = time.monotonic() + 120
     while any(_alive(pid) for pid in first + second):
         assert time.monotonic() < gone

@@ -25,7 +25,7 @@ def serve(tmp_path: Path, valkey: EmbeddedValkey) -> Serve:
             f'state_dir = "state"\nsecrets_dir = "secrets"\n{extra}\n[redis]\nurl = "{url}"\ncredential = "redis"\n'
         )
         command = [str(Path(sys.executable).with_name("scheduler")), "serve", "--config", str(file)]
-        return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
 
     return run
 
@@ -88,5 +88,5 @@ print("goes on as if it led")
 @pytest.mark.parametrize(("doing", "then"), [("serving", "stands by\n"), ("stopping", "")])
 def test_one_that_loses_its_leadership_stands_by_unless_it_was_told_to_stop(doing: str, then: str) -> None:
     command = [sys.executable, "-c", _LEADERSHIP_LOST, doing]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert (done.returncode, done.stdout) == (0, f"the proxy is told to end\n{then}"), done.stderr

@@ -95,7 +95,7 @@ class BareMachine:
         if self._process is not None:
             if self._process.poll() is None:
                 os.kill(self._init(), signal.SIGKILL)
-            self._process.wait(60)
+            self._process.wait(120)
             self._process = None
 
     def __enter__(self) -> Self:

@@ -26,7 +26,7 @@ from proxy_worker.repository.store.objects import ObjectStore
 
 LOCKING_BUCKET = "locking"
 ACCESS_KEY = ("proxyfleet", "a secret of the tests")
-_DEADLINE_S = 60.0
+_DEADLINE_S = 120.0
 
 
 @dataclass(frozen=True)

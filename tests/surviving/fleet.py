@@ -172,7 +172,7 @@ class HurtFleet(LiveFleet):
         """End a proxy in order, and wait for it."""
         service = self._services[name]
         service.process.send_signal(signal.SIGTERM)
-        service.process.wait(60)
+        service.process.wait(120)
         self.supervisor.forget(service)
 
     def crowd_state(self, proxy: str) -> None:
@@ -190,7 +190,7 @@ class HurtFleet(LiveFleet):
 
     def fill_database(self) -> Path:
         """Take the room of the scheduler's database; returns the file to remove."""
-        with contextlib.closing(sqlite3.connect(self._server_state / "scheduler.db", timeout=30)) as database:
+        with contextlib.closing(sqlite3.connect(self._server_state / "scheduler.db", timeout=120)) as database:
             # The log of changes is reused from its start otherwise, and wants no room for minutes.
             database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         return _balloon(self._server_state, 0)
@@ -267,14 +267,14 @@ class HurtFleet(LiveFleet):
                 assert not row.state.final, f"run {run} has ended: {row.reason}"
             return {task.proxy for task in self.running() if task.progress} >= set(proxies)
 
-        wait_until(moving, f"disks to move on {proxies}", timeout_s=60)
+        wait_until(moving, f"disks to move on {proxies}")
         return run
 
     def end_run(
         self,
         run: str,
         *,
-        timeout_s: float = 90,
+        timeout_s: float = 120,
         each_look: Callable[[], None] = lambda: None,
         from_final: bool = False,
     ) -> RunState:
@@ -297,7 +297,7 @@ class HurtFleet(LiveFleet):
             with self.database.read() as session:
                 return not session.get_one(Run, run).state.final
 
-        wait_until(begun, f"the retry of run {run}", timeout_s=60, every_s=0.02)
+        wait_until(begun, f"the retry of run {run}", every_s=0.02)
 
     def disks_of(self, run: str) -> list[DiskTask]:
         """The disks of a run as they were recorded."""
@@ -309,7 +309,7 @@ class HurtFleet(LiveFleet):
 
         `points` are how many restore points each VM has to have.
         """
-        wait_until(lambda: not self._held(), "every slot and cap to be free", timeout_s=60)
+        wait_until(lambda: not self._held(), "every slot and cap to be free")
         credential = load_credential(passphrase_file=self.layout.passphrase)
         store = open_store(str(self.real_repository))
         with tempfile.TemporaryDirectory() as folder, Repository.open(store, credential) as repository:

@@ -67,7 +67,7 @@ def test_a_redis_that_takes_no_writes_is_waited_out(fleet: HurtFleet) -> None:
         client.config_set("min-replicas-to-write", 0)
 
     assert fleet.end_run(run) is RunState.SUCCEEDED
-    wait_until(fleet.all_up, "every proxy to go on", timeout_s=60)
+    wait_until(fleet.all_up, "every proxy to go on")
     fleet.assert_safe()
 
 

@@ -84,7 +84,7 @@ class FarFleet(LiveFleet):
         super()._end()
         if hasattr(self, "gateway"):
             self.gateway.terminate()
-            self.gateway.communicate(timeout=60)
+            self.gateway.communicate(timeout=120)
         if hasattr(self, "relay"):
             self.relay.close()
 

@@ -89,7 +89,7 @@ class LiveFleet:
             self._configure(proxy)
             self.start(proxy.name)
         self.command("scheduler", "apply", "-f", str(layout.fleet_file))
-        wait_until(self.all_up, "all proxies to be up", timeout_s=120)
+        wait_until(self.all_up, "all proxies to be up")
 
     def _end(self) -> None:
         self.supervisor.stop()

@@ -62,7 +62,7 @@ def test_a_copy_survives_its_proxy_and_what_it_stored_is_restored_equal(tmp_path
         fleet.command("scheduler", "job", "start", "nightly", "--wait")
 
         fleet.command("scheduler", "job", "start", "offsite")
-        wait_until(lambda: any((fleet.far / "writers").glob("*/*/*")), "the copy to have begun", timeout_s=90)
+        wait_until(lambda: any((fleet.far / "writers").glob("*/*/*")), "the copy to have begun")
         fleet.kill("proxy-1", whole_group=True)
         fleet.command("scheduler", "traffic-rule", "remove", "wan")
         fleet.start("proxy-1")

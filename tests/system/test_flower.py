@@ -63,7 +63,7 @@ def test_a_browser_shows_a_running_disk_by_name_with_its_progress(fleet: LiveFle
                 seen.append(found[1])
             return len(seen) == 2
 
-        wait_until(two_stages, "two different stages of progress", timeout_s=120, every_s=0.5)
+        wait_until(two_stages, "two different stages of progress", every_s=0.5)
 
         assert int(seen[0]) < int(seen[1]) <= 100
         assert "proxy@proxy-1" in re.sub(r"\s", "", row())
@@ -71,7 +71,7 @@ def test_a_browser_shows_a_running_disk_by_name_with_its_progress(fleet: LiveFle
 
 def test_nobody_gets_in_without_the_password(fleet: LiveFleet) -> None:
     with pytest.raises(urllib.error.HTTPError) as refused:
-        urllib.request.urlopen(_page(fleet, "/tasks"), timeout=10)
+        urllib.request.urlopen(_page(fleet, "/tasks"), timeout=60)
     assert refused.value.code == 401
 
 
@@ -105,7 +105,7 @@ def test_flower_says_which_secret_is_missing(fleet: LiveFleet, tmp_path: Path) -
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=120,
     )
     assert done.returncode == 1
     assert f"secret file {tmp_path / 'redis'}: No such file or directory" in done.stderr
@@ -119,7 +119,7 @@ def _page(fleet: LiveFleet, path: str, *, with_user: bool = False) -> str:
 def _read(fleet: LiveFleet, path: str, *, method: str = "GET") -> str:
     user = base64.b64encode(fleet.layout.flower_user.read_bytes().strip()).decode()
     request = urllib.request.Request(_page(fleet, path), method=method, headers={"Authorization": f"Basic {user}"})
-    with urllib.request.urlopen(request, timeout=10) as reply:
+    with urllib.request.urlopen(request, timeout=60) as reply:
         return str(reply.read(), "utf-8")
 
 

@@ -39,12 +39,10 @@ def test_a_job_backs_up_over_a_link_that_is_cut_and_only_the_gateways_own_proxy_
     with far_fleet(tmp_path) as fleet:
         disk = flat_path(fleet.layout.datastores / "ds" / "web01", MACHINE.disks[0])
         fleet.command("scheduler", "job", "start", "nightly")
-        wait_until(
-            lambda: any((tmp_path / "far" / "writers").glob("*/*/*")), "the backup to have begun", timeout_s=90
-        )
+        wait_until(lambda: any((tmp_path / "far" / "writers").glob("*/*/*")), "the backup to have begun")
         fleet.relay.wire = Wire.CUT
         fleet.relay.wire = Wire.WHOLE
-        wait_until(lambda: _ended(fleet), "the run to end", timeout_s=120)
+        wait_until(lambda: _ended(fleet), "the run to end")
 
         fleet.command("scheduler", "job", "start", "nightly", "--wait")
         again = fleet.newest_run()
@@ -57,7 +55,7 @@ def test_a_job_backs_up_over_a_link_that_is_cut_and_only_the_gateways_own_proxy_
         assert target.read_bytes() == disk.read_bytes()
 
         fleet.command("scheduler", "point", "delete", "web01", again["vms"][0]["point"])
-        wait_until(lambda: len(_points(fleet)) == 1, "the point to be removed", timeout_s=90)
+        wait_until(lambda: len(_points(fleet)) == 1, "the point to be removed")
         assert len(list((tmp_path / "far" / "ended").glob("*/*"))) == 1
 
 

@@ -96,7 +96,7 @@ def test_a_deleted_point_gives_its_room_back_and_takes_nothing_from_the_others(
     before = _stored_bytes(fleet)
     for point in older:
         fleet.command("scheduler", "point", "delete", "web01", point)
-    wait_until(lambda: points() == [newest], "the points to be gone", timeout_s=60)
+    wait_until(lambda: points() == [newest], "the points to be gone")
     fleet.command("scheduler", "repository", "collect", "main", "--wait")
 
     assert _stored_bytes(fleet) < before
@@ -146,7 +146,7 @@ def test_the_scheduler_goes_on_with_what_runs_after_it_was_killed(fleet: LiveFle
     fleet.kill(SCHEDULER, whole_group=False)
     fleet.start(SCHEDULER)
 
-    wait_until(lambda: fleet.newest_run()["state"] == "succeeded", "the run to end", timeout_s=60)
+    wait_until(lambda: fleet.newest_run()["state"] == "succeeded", "the run to end")
     assert {disk["attempts"] for disk in fleet.newest_run()["disks"]} == {1}
 
 
@@ -161,4 +161,4 @@ def test_told_to_stop_it_ends_its_own_proxy_and_leaves_no_process(fleet: LiveFle
     _, alive = psutil.wait_procs([scheduler, *family], timeout=120)
     assert alive == []
     fleet.start(SCHEDULER)
-    wait_until(fleet.all_up, "the server's own proxy to be back", timeout_s=60)
+    wait_until(fleet.all_up, "the server's own proxy to be back")

@@ -73,7 +73,7 @@ def test_the_whole_life_of_backups_in_object_storage(tmp_path: Path) -> None:
         assert _digest(target) == _digest(disk)
 
         fleet.command("scheduler", "point", "delete", "web01", first["vms"][0]["point"])
-        wait_until(lambda: first["vms"][0]["point"] not in _points(fleet), "the point to be removed", timeout_s=90)
+        wait_until(lambda: first["vms"][0]["point"] not in _points(fleet), "the point to be removed")
         collected = fleet.read_json("scheduler", "repository", "collect", "cloud", "--wait", "--json")
         assert collected["freed_bytes"] > 0
         assert collected["requests"]["deletes"] > 0

@@ -139,11 +139,11 @@ def test_a_vm_is_replicated_fails_over_and_comes_back_with_what_was_changed(tmp_
         fleet.command("scheduler", "replica", "failback", "web01")
         fleet.kill("scheduler", whole_group=True)
         fleet.start("scheduler")
-        wait_until(lambda: fleet.replica()["state"] == "failed back", "the failback to go on", timeout_s=120)
+        wait_until(lambda: fleet.replica()["state"] == "failed back", "the failback to go on")
         assert _content(original) == _content(replica) != kept
 
         assert fleet.operate("commit", "web01") == "standby"
-        wait_until(lambda: len(fleet.replica()["points"]) == 2, "the oldest point to go", timeout_s=60)
+        wait_until(lambda: len(fleet.replica()["points"]) == 2, "the oldest point to go")
         assert list((tmp_path / "datastores/ds/web01/.points").iterdir()) == []
 
 
@@ -205,7 +205,7 @@ def test_a_vm_is_replicated_to_a_vcenter_and_runs_there(vcenter: WithVcenter) ->
         _change(original[0], seed=1)
         second = fleet.run("to-vcenter")
         assert sum(disk["stored_bytes"] for disk in second["disks"]) <= 2 * BLOCK
-        wait_until(lambda: len(replica().snapshots) == 1, "the oldest point to go", timeout_s=60)
+        wait_until(lambda: len(replica().snapshots) == 1, "the oldest point to go")
         assert vcenter.content("web01_replica") == _content(original)
 
         assert fleet.operate("failover", "web01") == "failed over"
@@ -239,7 +239,7 @@ def test_a_vm_of_a_vcenter_is_replicated_to_a_folder_and_only_what_changed_is_re
         assert sum(disk["stored_bytes"] for disk in second["disks"]) <= 2 * BLOCK
         kept = vcenter.content("app01")
         assert _content(replica) == kept
-        wait_until(lambda: vcenter.vm("app01").snapshots == (), "the original's snapshot to go", timeout_s=120)
+        wait_until(lambda: vcenter.vm("app01").snapshots == (), "the original's snapshot to go")
 
         (found,) = (vm for vm in scan_datastore("ds-far", folder.parent) if vm.identity.name == "app01_replica")
         assert [disk.key for disk in found.disks] == ["scsi0:0", "scsi0:1"]

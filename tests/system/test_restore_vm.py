@@ -212,7 +212,7 @@ def test_cancelled_in_the_middle_no_half_vm_is_left(fleet: VsphereFleet, session
 
     wait_until(lambda: any(disk["state"] == "running" for disk in show()["disks"]), "a disk to be written")
     fleet.command("scheduler", "restore", "cancel", asked["restore"])
-    wait_until(lambda: show()["state"] == "cancelled", "the restore to end", timeout_s=60)
+    wait_until(lambda: show()["state"] == "cancelled", "the restore to end")
 
     assert show()["exit_code"] == 11
     assert vm_named(session, "half") is None
@@ -236,7 +236,7 @@ def test_scheduler_and_proxy_killed_while_disks_are_written_finish_it(
     (fleet.simulator.frozen / "slow").unlink()
     fleet.start(SCHEDULER)
 
-    wait_until(lambda: show()["state"] == "succeeded", "the restore to be finished", timeout_s=90)
+    wait_until(lambda: show()["state"] == "succeeded", "the restore to be finished")
     revived = read_vm(session, show()["target_ref"])
     assert contents(fleet, revived) == images
     assert mark_of(session, revived.ref) is None
@@ -296,7 +296,7 @@ def test_at_once_from_the_repository_with_all_that_it_writes_meanwhile(
         assert client.write(disk, 12_345, b"while it ran from the repository")[0] is Status.OK
     (server,) = [one for one in marked(fleet.layout.state) if "serve-points" in one.cmdline()]
     server.kill()
-    wait_until(lambda: _answers(NFS_PORT, after=server), "the next server", timeout_s=60)
+    wait_until(lambda: _answers(NFS_PORT, after=server), "the next server")
     left = marks()
     with Client(NFS_PORT, served.name) as client:
         disk = client.look_up("scsi0-0-flat.vmdk")
@@ -312,7 +312,7 @@ def test_at_once_from_the_repository_with_all_that_it_writes_meanwhile(
     assert {(disk.path or "").partition("]")[0][1:] for disk in moved.disks} == {VMFS}
     assert (moved.powered_on, mark_of(session, now.ref)) == (True, None)
     assert list(served.parent.iterdir()) == []
-    wait_until(lambda: marks() == left, "the server to let go of the restore point", timeout_s=60)
+    wait_until(lambda: marks() == left, "the server to let go of the restore point")
     assert contents(fleet, vm) == images
 
 

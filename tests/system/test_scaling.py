@@ -53,7 +53,7 @@ def _held(fleet: LiveFleet, ledger: Ledger, name: str, disks: int) -> Iterator[N
     def reading() -> bool:
         return ledger.view().proxies[name].slots_used == disks == len(servers())
 
-    wait_until(reading, f"{name} to read {disks} disks", timeout_s=60, every_s=0.05)
+    wait_until(reading, f"{name} to read {disks} disks", every_s=0.05)
     stopped = servers()
     for server in stopped:
         server.suspend()
@@ -81,9 +81,7 @@ def test_a_run_goes_on_while_proxies_leave_and_join(tmp_path: Path) -> None:
         with _held(fleet, ledger, "proxy-2", 1):
             fleet.command("scheduler", "proxy", "resume", "proxy-1")
             wait_until(lambda: ledger.view().proxies["proxy-1"].slots_used == 1, "proxy-1 to take the last disk")
-        wait_until(
-            lambda: fleet.newest_run()["state"] not in {"running", "scanning"}, "the run to end", timeout_s=60
-        )
+        wait_until(lambda: fleet.newest_run()["state"] not in {"running", "scanning"}, "the run to end")
         run = fleet.newest_run()
 
     assert (draining["state"], len(draining["tasks"])) == ("draining", 2)

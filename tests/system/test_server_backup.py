@@ -49,7 +49,7 @@ def test_a_server_that_was_lost_goes_on_after_one_command(tmp_path: Path) -> Non
         shutil.copy(server / "scheduler.toml", config)  # where the fleet's commands look for it
         fleet.start(SCHEDULER)
 
-        wait_until(fleet.all_up, "the proxies to be accepted again", timeout_s=90)
+        wait_until(fleet.all_up, "the proxies to be accepted again")
         change(MACHINE, MACHINE.disks[0], layout.datastores, tmp_path / "scratch", day=1)
         fleet.command("scheduler", "job", "start", "nightly", "--wait")
         run = fleet.newest_run()

@@ -122,9 +122,7 @@ class Story:
     def end(self, *runs: str) -> None:
         """Wait until runs have ended, and keep what they say."""
         for run in runs:
-            wait_until(
-                lambda run=run: self.show(run)["ended"] is not None, f"run {run} to end", timeout_s=90, every_s=1
-            )
+            wait_until(lambda run=run: self.show(run)["ended"] is not None, f"run {run} to end", every_s=1)
             shown = self.show(run)
             self.runs[shown["job"]] = shown
 

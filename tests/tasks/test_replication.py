@@ -119,7 +119,7 @@ class TwoSites(DiskFleet):
         """Dispatch a receiving and wait until it listens; its task, and what its source is to be told."""
         task_id = self.submit(body)
         assert self.dispatch(task_id, body, proxy="proxy-dr") is not None
-        wait_until(lambda: self.ready(task_id) is not None, "the target listens", 60)
+        wait_until(lambda: self.ready(task_id) is not None, "the target listens")
         return task_id, self.replicate(body.run, session=body.session, receiver=self.ready(task_id))
 
     def ready(self, task_id: str) -> object:
@@ -130,8 +130,8 @@ class TwoSites(DiskFleet):
     def replicated(self, run: str, **receive: ReplicaSeed) -> tuple[DiskReceiveResult, DiskReplicateResult]:
         """A whole run of one disk."""
         receiving, body = self.begin(self.receive(run, **receive))
-        sent = self.run(body, proxy="proxy-1", deadline_s=120).result
-        received = self.outcome(receiving, 120).result
+        sent = self.run(body, proxy="proxy-1").result
+        received = self.outcome(receiving).result
         assert isinstance(sent, DiskReplicateResult)
         assert isinstance(received, DiskReceiveResult)
         assert sent.root == received.root
@@ -151,7 +151,7 @@ class TwoSites(DiskFleet):
         self.done(point)
 
     def done(self, body: ReplicaOpen | ReplicaPoint | ReplicaRevert | ReplicaRemovePoint | ReplicaMark) -> object:
-        ended = self.run(body, proxy="proxy-dr", deadline_s=60)
+        ended = self.run(body, proxy="proxy-dr")
         assert ended.state is TaskState.DONE, ended.failure
         return ended.result
 
@@ -235,14 +235,14 @@ def test_a_target_and_a_source_that_are_killed_cost_a_session_and_nothing_is_sen
     receiving, body = sites.begin(sites.receive("run-1"))
     sending = sites.submit(body)
     assert sites.dispatch(sending, body, proxy="proxy-1") is not None
-    wait_until(lambda: sites.written_bytes > 2 * MIB, "some of the disk is written", 60)
+    wait_until(lambda: sites.written_bytes > 2 * MIB, "some of the disk is written")
 
     for name, task_id in (("proxy-1", sending), ("proxy-dr", receiving)):
         for process in sites.proxies[name].children():
             process.kill()
-        wait_until(lambda task_id=task_id: sites.is_ready_again(task_id), f"{name} gives its task up", 60)
+        wait_until(lambda task_id=task_id: sites.is_ready_again(task_id), f"{name} gives its task up")
         sites.ledger.cancel(task_id)
-        sites.outcome(task_id, 60)
+        sites.outcome(task_id)
     written = sites.written_bytes
     assert written < 24 * MIB
     sites.ledger.set_traffic(Traffic({}, {}))
@@ -258,7 +258,7 @@ def test_one_proxy_that_is_both_needs_no_network_and_a_seed_spares_the_rest(site
     backup = sites.backup(
         DiskIdentity(key="scsi0:0", address=DiskAddress(datastore="ds1", path="web01/web01.raw")), WEB01
     )
-    sites.commit(backup, sites.run(backup, proxy="proxy-dr", deadline_s=60), proxy="proxy-dr")
+    sites.commit(backup, sites.run(backup, proxy="proxy-dr"), proxy="proxy-dr")
     change(sites.source, 5 * MIB, b"changed since")
     seed = ReplicaSeed(repository=sites.repository, vm=WEB01, run=backup.run, disk_key="scsi0:0")
 

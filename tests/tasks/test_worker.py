@@ -243,10 +243,10 @@ def test_nobody_commands_a_proxy_through_celery(running: Fleet) -> None:
         "add_consumer": {"queue": "disk.elsewhere"},
         "revoke": {"task_id": "t", "terminate": True},
     }.items():
-        [answer] = control.broadcast(name, arguments=arguments, reply=True, limit=1, timeout=10)
+        [answer] = control.broadcast(name, arguments=arguments, reply=True, limit=1, timeout=120)
         assert "error" in answer["proxy@proxy-1"], name
 
-    assert control.inspect(timeout=10, limit=1).ping() == {"proxy@proxy-1": {"ok": "pong"}}
+    assert control.inspect(timeout=120, limit=1).ping() == {"proxy@proxy-1": {"ok": "pong"}}
     assert running.run(SCAN, proxy="proxy-1").failure is None
 
 

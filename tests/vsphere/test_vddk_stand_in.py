@@ -31,7 +31,7 @@ def serve(server: VsphereSimulator, command: str, *arguments: str) -> subprocess
         env=environment,
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=120,
         check=False,
     )
 

@@ -79,7 +79,7 @@ def test_what_it_said_was_locked_is_locked_after_a_kill_and_for_no_less(root: Pa
 
         locking = threading.Thread(target=lock_all)
         locking.start()
-        wait_until(lambda: len(locked) >= 20, "some to be locked", timeout_s=60)
+        wait_until(lambda: len(locked) >= 20, "some to be locked")
         warden.process.kill()
         locking.join()
 
@@ -129,7 +129,7 @@ def test_a_term_ends_by_the_real_clock(root: Path, place: Path) -> None:
     with program(place) as warden:
         client = warden.client
         client.connect()
-        wait_until(lambda: next(client.left_s(["points/vm/run"])) == 0, "a second to pass", timeout_s=60)
+        wait_until(lambda: next(client.left_s(["points/vm/run"])) == 0, "a second to pass")
         client.release("points/vm/run")
         (root / "points/vm/run").unlink()
         assert list(client.left_s(["config/1"])) == [math.inf]

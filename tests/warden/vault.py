@@ -175,12 +175,12 @@ def program(folder: Path) -> Iterator[Program]:
     with log.open("w") as out:
         process = subprocess.Popen(command(folder), stdout=out, stderr=out, text=True)
     try:
-        wait_until(lambda: process.poll() is not None or "immutable" in log.read_text(), "the warden", timeout_s=60)
+        wait_until(lambda: process.poll() is not None or "immutable" in log.read_text(), "the warden")
         assert process.poll() is None, log.read_text()
         yield Program(process, folder)
     finally:
         process.terminate()
-        assert process.wait(60) in {0, -signal.SIGKILL}, log.read_text()
+        assert process.wait(120) in {0, -signal.SIGKILL}, log.read_text()
 
 
 AS_GATEWAY = (

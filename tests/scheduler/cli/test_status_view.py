@@ -130,5 +130,5 @@ def test_keys_that_come_together_all_count(applied: Program, together: bytes) ->
                 pass
         except OSError:  # nobody has the terminal open any more
             pass
-        assert program.wait(60) == 0
+        assert program.wait(120) == 0
     os.close(keyboard)

@@ -165,12 +165,12 @@ def test_two_deployments_at_once_download_packages_once(tmp_path: Path, monkeypa
         (folder / ".complete").touch()
 
     def deployed() -> str:
-        both.wait(60)
+        both.wait(120)
         return wheelhouse.packed(tmp_path / "wheelhouse", kind).release
 
     monkeypatch.setattr(wheelhouse, "_download", download)
     with ThreadPoolExecutor() as pool:
-        first, second = [one.result(60) for one in [pool.submit(deployed), pool.submit(deployed)]]
+        first, second = [one.result(120) for one in [pool.submit(deployed), pool.submit(deployed)]]
     assert (first == second, len(downloads)) == (True, 1)
 
 

@@ -155,22 +155,22 @@ def test_a_worker_counts_what_it_was_told_and_what_the_report_adds(worker_regist
 def test_metrics_are_offered_where_the_configuration_says(worker_registry: CollectorRegistry) -> None:
     settings = MetricsSettings(listen=f"127.0.0.1:{free_port()}")
     with exposed(worker_registry, settings) as port:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=60) as answer:
             assert "proxyfleet_worker_info" in Exposition(answer.read().decode()).labels
         with pytest.raises(ListenError, match="Address already in use"), exposed(worker_registry, settings):
             pass
     with pytest.raises(URLError):
-        urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10)
+        urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=60)
 
 
 @pytest.mark.parametrize("path", ["", "/", "/metric", "/metrics/more", "/favicon.ico"])
 def test_they_are_at_their_path_alone(worker_registry: CollectorRegistry, path: str) -> None:
     with exposed(worker_registry, MetricsSettings(listen="127.0.0.1:0")) as port:
         with pytest.raises(HTTPError, match="404") as refused:
-            urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=10)
+            urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=60)
         with refused.value as answer:
             assert answer.read() == b"Metrics are at /metrics.\n"
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics?name[]=x", timeout=10) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics?name[]=x", timeout=60) as answer:
             assert answer.status == 200
 
 

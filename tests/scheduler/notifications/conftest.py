@@ -104,7 +104,7 @@ def endpoint() -> Iterator[Endpoint]:
             hold = made.hold
             made.reached.set()
             if hold is not None:
-                hold.wait(30)
+                hold.wait(120)
             made.requests.put((dict(self.headers), body))
             self.send_response(made.status)
             self.send_header("Location", "/elsewhere")

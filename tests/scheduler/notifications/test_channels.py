@@ -40,7 +40,7 @@ def target(port: int, **changes: object) -> EmailTarget:
 def test_a_webhook_gets_the_report_as_json(endpoint: Endpoint, letter: Letter, tmp_path: Path) -> None:
     post(WebhookTarget(url=endpoint.url), letter, tmp_path)
 
-    headers, body = endpoint.requests.get(timeout=60)
+    headers, body = endpoint.requests.get(timeout=120)
     told = json.loads(body)
     assert (told["event"], told["delivery"], told["notification"]) == ("run.ended", "delivery-1", "admins")
     assert told["subject"] == "[proxyfleet] nightly succeeded: 1 VM backed up, 0 B stored, 1 min 3 s"
@@ -58,7 +58,7 @@ def test_what_is_signed_can_be_verified_with_the_secret_alone(
 
     post(WebhookTarget(url=endpoint.url, signing_credential="tickets"), letter, tmp_path)
 
-    headers, body = endpoint.requests.get(timeout=60)
+    headers, body = endpoint.requests.get(timeout=120)
     timestamp = headers["X-Proxyfleet-Timestamp"]
     assert headers["X-Proxyfleet-Signature"] == signature("a shared secret", timestamp, body)
     assert abs(int(timestamp) - time.time()) < 60
@@ -93,7 +93,7 @@ def test_a_server_that_is_away_and_a_secret_that_is_missing_are_named(letter: Le
 def test_a_mail_can_be_read_as_text_as_html_and_has_the_page_attached(letter: Letter, tmp_path: Path) -> None:
     with mail_server() as server:
         send(target(server.port), letter, tmp_path)
-        mail = server.mails.get(timeout=60)
+        mail = server.mails.get(timeout=120)
 
     assert mail["Subject"] == letter.subject
     assert (mail["From"], mail["To"]) == ("backup@example.com", "admins@example.com")
@@ -115,7 +115,7 @@ def test_a_warning_of_several_lines_makes_a_subject_of_one(state: State, tmp_pat
 
     with mail_server() as server:
         send(target(server.port), Letter("delivery-1", "admins", warned), tmp_path)
-        mail = server.mails.get(timeout=60)
+        mail = server.mails.get(timeout=120)
 
     assert mail["Subject"] == (
         "[proxyfleet] nightly succeeded with warnings: web01 <b>: its snapshot stays: the disk is locked"
@@ -134,7 +134,7 @@ def test_mail_goes_over_verified_tls_with_a_login(letter: Letter, tmp_path: Path
 
         trusting = target(server.port, **keys, ca_file=str(tmp_path / "ca-cert.pem"))
         send(trusting, letter, tmp_path)
-        assert server.mails.get(timeout=60)["Subject"] == letter.subject
+        assert server.mails.get(timeout=120)["Subject"] == letter.subject
         assert server.logins == [b"backup"]
 
         (tmp_path / "mail.password").write_text("another one")

@@ -212,7 +212,7 @@ def test_a_second_scheduler_is_refused_by_name(url: str) -> None:
         with pytest.raises(SchedulerRunningError, match=refused), only_scheduler(state):
             pass
         first.stdin.close()
-        first.wait(10)
+        first.wait(120)
         assert not is_served(state)
         with only_scheduler(state):
             assert is_served(state)

@@ -162,7 +162,7 @@ class VsphereSimulator:
         self._ask("/reset")
 
     def _ask(self, path: str, body: Any = None) -> Any:
-        with urllib.request.urlopen(self.control + path, json.dumps(body).encode(), timeout=30) as answer:
+        with urllib.request.urlopen(self.control + path, json.dumps(body).encode(), timeout=120) as answer:
             return json.load(answer)
 
 
@@ -180,5 +180,5 @@ def running(program: Path, root: Path, *options: str) -> Iterator[VsphereSimulat
         yield VsphereSimulator.described(told)
     finally:
         process.stdin.close()
-        process.wait(timeout=30)
+        process.wait(timeout=120)
         process.stdout.close()
