@@ -18,6 +18,7 @@ class Purpose(StrEnum):
     HOT_ADD = "virtual appliance mode"
     RESTORE = "restore"
     INSTANT_RESTORE = "instant restore"
+    REPLICA = "replicas"
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +95,10 @@ ROLE: Final[tuple[Privilege, ...]] = (
         ("Host.Config.Storage", "Host > Configuration > Storage partition configuration"),
         ("Resource.ColdMigrate", "Resource > Migrate powered off virtual machine"),
         ("Resource.HotMigrate", "Resource > Migrate powered on virtual machine"),
+    ),
+    *_of(
+        Purpose.REPLICA,
+        ("VirtualMachine.State.RevertToSnapshot", "Virtual machine > Snapshot management > Revert to snapshot"),
     ),
 )
 

@@ -39,6 +39,7 @@ class Purpose(StrEnum):
     HOT_ADD = "hot-add"
     RESTORE = "restore"
     INSTANT_RESTORE = "instant-restore"
+    REPLICA = "replica"
 
 
 @app.command()
@@ -144,7 +145,9 @@ def check(
     purposes: Annotated[
         list[Purpose] | None,
         typer.Option(
-            "--for", metavar="PURPOSE", help="Only for backup, hot-add, restore or instant-restore. Repeatable."
+            "--for",
+            metavar="PURPOSE",
+            help="Only for backup, hot-add, restore, instant-restore or replica. Repeatable.",
         ),
     ] = None,
     as_json: AsJson = False,

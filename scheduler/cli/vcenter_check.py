@@ -22,6 +22,7 @@ _PURPOSES: Final = {
     "hot-add": Purpose.HOT_ADD,
     "restore": Purpose.RESTORE,
     "instant-restore": Purpose.INSTANT_RESTORE,
+    "replica": Purpose.REPLICA,
 }
 
 
