@@ -8,7 +8,7 @@ import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 from proxy_worker.mover.control import Control, Verdict, stopped
 from proxy_worker.mover.plan import ID_BYTES, ZERO_ID, BlockRange, Geometry, ParentSegments
@@ -36,10 +36,19 @@ class SampleOutcome:
     """Offset of a block that has changed although no area names it."""
 
 
+class Comparing(Protocol):
+    """Compares single blocks of a source with what they should be."""
+
+    parallel_reads: int
+
+    def compare(self, block: int) -> tuple[bool, int]:
+        """Whether the source has what is expected, and how many bytes were read for that."""
+
+
 def check_sample(
-    reader: BlockComparison, changed: Sequence[BlockRange], geometry: Geometry, control: Control, *, tracked: bool
+    reader: Comparing, changed: Sequence[BlockRange], geometry: Geometry, control: Control, *, tracked: bool
 ) -> SampleOutcome:
-    """Compare a random sample of the blocks outside `changed` with the parent's; `tracked` by vSphere, or told.
+    """Compare a random sample of the blocks outside `changed`; `tracked` by vSphere, or told.
 
     Raises `SourceError`, and `CancelledError` when the control says stop.
     """

@@ -42,6 +42,7 @@ from proxy_worker.replication.blocks import (
 from proxy_worker.replication.far_end import FarEnd, Packed
 from proxy_worker.replication.messages import BLOCKS_AT_ONCE, Open, Opened, Seal
 from proxy_worker.replication.reading import PieceReader
+from proxy_worker.replication.sampling import check_areas
 from proxy_worker.transport.source import DiskSource
 
 POLL_S: Final = 0.2
@@ -107,6 +108,7 @@ class _Replication:
         self._counters = Counters()
         self._root = 0
         self._opened = Opened(b"", None)
+        self._alarm: str | None = None
         self._verdict = Verdict.RUN
         self._rate = RateMeter()
         self._reported_s = time.monotonic()
@@ -146,9 +148,34 @@ class _Replication:
         needed = sum(area.length for area in (self._source.allocated(0, size) if in_use is None else in_use))
         parent = request.parent if request.changed_areas is not None else None
         self._opened = self._end.open(Open(request.session, size, needed, parent))
+        self._look_beyond()
         if self._known:
             self._root = int.from_bytes(self._opened.root or b"")
             self._counters.processed_bytes = self._counters.unchanged_bytes = size - self._considered_bytes()
+
+    def _look_beyond(self) -> None:
+        """Rely on areas only where what they leave out is as they say."""
+        request, known = self._request, self._known
+        areas = request.changed_areas if known else request.areas_in_use
+        if areas is None:
+            return
+        sample = check_areas(
+            self._source,
+            areas,
+            (lambda block: self._end.haves(block, 1)) if known else (lambda _: ZERO),
+            self._opened.key,
+            self._control,
+            tracked=request.disk.address.vsphere is not None,
+        )
+        self._counters.read_bytes += sample.read_bytes
+        if sample.changed_at is None:
+            return
+        if known:
+            self._alarm = f"the block at {sample.changed_at} has changed although no changed area names it"
+            self._opened = Opened(self._opened.key, None, f"{self._alarm}, so the areas can't be trusted")
+        else:
+            self._alarm = f"the block at {sample.changed_at} isn't zeros although no area in use names it"
+            self._reader = PieceReader(self._source, None)
 
     def _stretches(self) -> Iterator[Stretch]:
         areas = sorted(self._request.changed_areas or (), key=lambda area: area.offset) if self._known else None
@@ -307,8 +334,9 @@ class _Replication:
             full_read_reason=(
                 f"changed areas weren't used: {self._opened.why}"
                 if expected and not self._known
-                else request.full_read_reason
+                else "; ".join(filter(None, (request.full_read_reason, self._alarm))) or None
             ),
+            alarm=self._alarm,
             bottleneck=name_bottleneck(stages, readers=threads, transformers=threads, mode=self._source.mode),
             stages=stages,
         )

@@ -51,7 +51,7 @@ class _Note(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     size_bytes: int
     looks: Looks
     basis: str | None
-    """The run that the whole disk is known to be of, what was written since included."""
+    """The run that the whole disk is known to be of."""
     checksum: str = ""
 
 

@@ -121,7 +121,7 @@ class VsphereReplica:
     def note_about(self, at: AtVcenter, about: str, text: str) -> None:
         """Note something else about one of its disks; waits where its other disks' notes are in the way.
 
-        Raises `ReplicaBusyError` when that lasts.
+        Raises `VmBusyError` when that lasts.
         """
         deadline = time.monotonic() + _BUSY_S
         while True:

@@ -162,7 +162,7 @@ def run_record(session: Session, run: Run, live: Live, *, now: float) -> RunReco
     ]
     duration = _span(run.started_at, run.ended_at, now)
     processed = sum(disk.processed_bytes for disk in records)
-    freezing = any(vm_run.state is VmRunState.SNAPSHOTTING for vm_run in vm_runs)
+    freezing = any(vm_run.state in {VmRunState.SNAPSHOTTING, VmRunState.OPENING} for vm_run in vm_runs)
     unfrozen = waiting_vms(session, now, _reading(session, live)) if freezing else {}
     kind = RunKind.of(run)
     return RunRecord(

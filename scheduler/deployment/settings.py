@@ -15,6 +15,7 @@ import tomlkit
 from scheduler.deployment.given import CA, CERTIFICATE, KEY, PASSWORD, RedisLogin
 from scheduler.deployment.layout import Layout
 from scheduler.deployment.server import ProxyServer
+from scheduler.fleet.values import one_line
 
 SECRET_MODE: Final = 0o600
 _READABLE, _OPEN = 0o640, 0o644
@@ -150,8 +151,8 @@ def _unit(settings: Settings, layout: Layout) -> list[RemoteFile]:
 
 
 def _word(path: str) -> str:
-    """A word of a unit, whatever is in it but control characters, which no path may have: systemd.syntax(7)."""
-    quoted = path.replace("\\", r"\\").replace('"', r"\"").replace("%", "%%")
+    """A word of a unit, whatever is in it but control characters, which are refused: systemd.syntax(7)."""
+    quoted = one_line(path).replace("\\", r"\\").replace('"', r"\"").replace("%", "%%")
     return f'"{quoted}"'
 
 

@@ -16,12 +16,14 @@ from scheduler.replication.places import machine_of, reached
 from scheduler.runs.completion import end_vm_run
 from scheduler.runs.journal import Journal
 from scheduler.runs.steps import StepHandling, open_step, try_later
+from scheduler.runs.waiting import step_id
 from scheduler.state.models import (
     DiskTask,
     DiskTaskState,
     Replica,
     ReplicaState,
     Run,
+    StepState,
     VcenterStep,
     VmRun,
     VmRunState,
@@ -47,6 +49,16 @@ def open_replica(journal: Journal, run: Run, vm_run: VmRun) -> None:
         title=f"description of {vm_run.name}",
         request=DescribeRequest(vm_ref=vm_run.place.ref, vm_id=vm_run.vm_id or "", vm_name=vm_run.name),
     )
+
+
+def cancel_opening(journal: Journal, vm_run: VmRun) -> None:
+    """End a VM run that waits for its original's description; one that is just being read is told to stop first."""
+    step = journal.session.get_one(VcenterStep, step_id(DESCRIBE.name, vm_run.repository_run or ""))
+    if step.state is StepState.STARTED:
+        journal.stop(step)
+        return
+    journal.close_step(step)
+    fail_before_it_began(journal, vm_run, "the run was cancelled", VmRunState.CANCELLED)
 
 
 def place_written(run: Run, replica: Replica) -> ReplicaPlace:

@@ -28,8 +28,11 @@ def targets_of(session: Session, terms: ReplicaTerms | None, replica: Replica) -
     }
 
 
-def with_targets(session: Session, run: Run, vm_run: VmRun, disks: Iterable[Opened]) -> list[Opened]:
-    """The frozen disks of a vCenter's VM, with what is written; one that came since it was planned is left out."""
+def with_targets(session: Session, run: Run, vm_run: VmRun, disks: Iterable[Opened]) -> list[Opened] | None:
+    """The frozen disks of a vCenter's VM, with what is written; one that came since it was planned is left out.
+
+    None where one has gone since: its replica's restore point would be of two moments.
+    """
     targets = targets_of(session, run.replica, session.get_one(Replica, vm_run.replica_id))
     found = []
     for disk in disks:
@@ -37,7 +40,7 @@ def with_targets(session: Session, run: Run, vm_run: VmRun, disks: Iterable[Open
             found.append(replace(disk, target=targets[disk.key]))
         else:
             warn(vm_run, f"{disk.key} is left out: it was added while the run began, and goes with the next one")
-    return found
+    return found if len(found) == len(targets) else None
 
 
 def _seeds(session: Session, terms: ReplicaTerms | None, replica: Replica) -> dict[str, ReplicaSeed]:

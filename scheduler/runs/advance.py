@@ -12,6 +12,7 @@ from proxy_worker.contract.names import TaskKind
 from proxy_worker.contract.outcome import TaskFailure
 from scheduler.replication import flow as replicas
 from scheduler.replication.disks import queue_disk
+from scheduler.replication.opening import cancel_opening
 from scheduler.restores import outcomes as restores
 from scheduler.runs import tasks
 from scheduler.runs.beginning import begin_run, plan_if_scanned
@@ -29,7 +30,7 @@ from scheduler.runs.retention import (
     retention_is_due,
 )
 from scheduler.runs.scanned import begin_scans
-from scheduler.runs.waiting import SNAPSHOT
+from scheduler.runs.waiting import DESCRIBE, SNAPSHOT
 from scheduler.state.errors import NoSuchRepositoryError
 from scheduler.state.models import (
     DiskTask,
@@ -73,6 +74,7 @@ def is_due(session: Session, now: float) -> bool:
         exists().where(_upkeep_wait_is_cancelled(), LedgerTask.retry_at > now),
         exists().where(_restore_cancel_is_owed()),
         exists().where(_freezing_is_cancelled()),
+        exists().where(_describing_is_cancelled()),
         exists().where(_scanning_is_cancelled()),
         exists().where(VcenterScan.state == WorkState.REQUESTED),
         restores.due(now),
@@ -170,6 +172,14 @@ def _freezing_is_cancelled() -> ColumnElement[bool]:
     return and_(VmRun.state == VmRunState.SNAPSHOTTING, VmRun.run_id.in_(cancelled), ~told)
 
 
+def _describing_is_cancelled() -> ColumnElement[bool]:
+    cancelled = select(Run.id).where(Run.cancel_requested, Run.state.in_(_ACTIVE))
+    untold = exists().where(
+        VcenterStep.subject == VmRun.repository_run, VcenterStep.kind == DESCRIBE, ~VcenterStep.cancelling
+    )
+    return and_(VmRun.state == VmRunState.OPENING, VmRun.run_id.in_(cancelled), untold)
+
+
 def _scanning_is_cancelled() -> ColumnElement[bool]:
     """Runs that wait for vCenters alone: those are read for others, too."""
     looking = LedgerTask.kind.in_((TaskKind.INVENTORY_SCAN, TaskKind.COPY_PLAN))
@@ -223,6 +233,8 @@ def _cancel(journal: Journal) -> None:
     settle_vm_runs(journal, touched)
     for vm_run in session.scalars(select(VmRun).where(_freezing_is_cancelled())).all():
         cancel_freezing(journal, vm_run)
+    for vm_run in session.scalars(select(VmRun).where(_describing_is_cancelled())).all():
+        cancel_opening(journal, vm_run)
     for run in session.scalars(select(Run).where(_scanning_is_cancelled())).all():
         plan_if_scanned(journal, run)
     for row in session.scalars(select(LedgerTask).where(_upkeep_wait_is_cancelled())).all():

@@ -31,14 +31,21 @@ def former_disks(session: Session, run: Run, vm_run: VmRun) -> Former:
 
 
 def _of_replica(session: Session, replica_id: str) -> Former:
-    """The newest point only: the digests of a replica are of what was written last."""
+    """The newest point only: the digests of a replica are of what was written last.
+
+    A disk that tracking was caught lying about has none, as in `keep_bases`.
+    """
     point = newest_point(session, replica_id)
     if point is None:
         return Former({}, ())
     of_run = select(VmRun.id).where(VmRun.replica_id == replica_id, VmRun.repository_run == point)
     disks = session.scalars(select(DiskTask).where(DiskTask.vm_run_id.in_(of_run))).all()
     return Former(
-        bases={disk.disk_key: Base(point=point, mark=disk.tracking) for disk in disks if disk.tracking is not None},
+        bases={
+            disk.disk_key: Base(point=point, mark=disk.tracking)
+            for disk in disks
+            if disk.tracking is not None and disk.result is not None and disk.result.report.alarm is None
+        },
         keys=tuple(disk.disk_key for disk in disks),
     )
 

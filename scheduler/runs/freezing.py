@@ -182,15 +182,12 @@ def _frozen(journal: Journal, run: Run, vm_run: VmRun, made: SnapshotMade) -> No
     vm_run.configuration = made.configuration
     if vm_run.place is not None:
         vm_run.place = vm_run.place.model_copy(update={"ref": made.vm_ref})
-    disks = [_opened(disk) for disk in made.disks]
-    if vm_run.replica_id is not None:
-        disks = with_targets(journal.session, run, vm_run, disks)
-        if not disks:
-            thaw(journal, vm_run.repository_run)
-            end_vm_run(
-                journal, vm_run, VmRunState.FAILED, "it has other disks by now than when the run was planned"
-            )
-            return
+    opened = [_opened(disk) for disk in made.disks]
+    disks = opened if vm_run.replica_id is None else with_targets(journal.session, run, vm_run, opened)
+    if disks is None:
+        thaw(journal, vm_run.repository_run)
+        end_vm_run(journal, vm_run, VmRunState.FAILED, "it has other disks by now than when the run was planned")
+        return
     if made.snapshot is not None and freeze_on_storage(journal, run, vm_run, disks):
         return
     vm_run.state = VmRunState.RUNNING

@@ -28,6 +28,7 @@ from scheduler.state.models import (
 )
 from scheduler.vcenters.choice import Choice, OpenSnapshot, Pending, Reading, choose
 
+DESCRIBE: Final = "describe"
 REMOVE: Final = "remove"
 SCAN: Final = "scan"
 SNAPSHOT: Final = "snapshot"
@@ -66,15 +67,14 @@ def survey(session: Session, now: float, reading: Reading | None = None) -> Choi
 
 
 def waiting_vms(session: Session, now: float, reading: Reading | None = None) -> dict[str, str]:
-    """By id, what each VM run that isn't frozen yet waits for, in a line that people can read.
+    """By id, what each VM run that isn't frozen, or described, yet waits for, in a line that people can read.
 
     `now` is in Unix seconds; `reading` as `survey` takes it.
     """
     waiting = survey(session, now, reading).waiting
-    of_vm_run = and_(VcenterStep.subject == VmRun.repository_run, VcenterStep.kind == SNAPSHOT)
-    rows = session.execute(
-        select(VmRun.id, VcenterStep).join(VcenterStep, of_vm_run).where(VmRun.state == VmRunState.SNAPSHOTTING)
-    )
+    of_vm_run = and_(VcenterStep.subject == VmRun.repository_run, VcenterStep.kind.in_((SNAPSHOT, DESCRIBE)))
+    unbegun = VmRun.state.in_((VmRunState.SNAPSHOTTING, VmRunState.OPENING))
+    rows = session.execute(select(VmRun.id, VcenterStep).join(VcenterStep, of_vm_run).where(unbegun))
     return {vm_run_id: _reason(step, waiting.get(step.id), now) for vm_run_id, step in rows}
 
 

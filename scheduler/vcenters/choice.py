@@ -128,7 +128,7 @@ class _Room:
         if (step.makes_snapshot or step.climbs) and (restore := self.restoring.get((step.vcenter, step.vm or ""))):
             return f"VM {step.vm_name} is being restored ({restore})"
         if (step.makes_snapshot or step.climbs) and (other := self._other_snapshot(step)) is not None:
-            return f"another backup of VM {step.vm_name} still has its snapshot ({other})"
+            return f"another run of VM {step.vm_name} still has its snapshot ({other})"
         if step.makes_snapshot and step.snapshot not in self.open and (full := self._full(step)) is not None:
             return full
         if self.busy[step.vcenter] >= limit:

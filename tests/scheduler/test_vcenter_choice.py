@@ -72,7 +72,7 @@ def test_a_snapshot_that_is_tried_again_keeps_the_place_it_holds() -> None:
 
 def test_a_vm_waits_for_the_snapshot_that_another_backup_of_it_holds() -> None:
     chosen = choose([snapshot("a", vm="vm-1")], [], [held("other", vm="vm-1")], SESSIONS, restoring={})
-    assert chosen.waiting == {"a": "waiting: another backup of VM a still has its snapshot (other)"}
+    assert chosen.waiting == {"a": "waiting: another run of VM a still has its snapshot (other)"}
 
 
 def test_a_vm_is_dealt_with_by_one_step_at_a_time() -> None:

@@ -13,11 +13,14 @@ from proxy_worker.contract.names import TransportMode
 from proxy_worker.contract.replication import DiskReplicate, ReplicaOpen
 from proxy_worker.contract.specification import Extent
 from proxy_worker.vsphere.changed_blocks import FullRead
+from proxy_worker.vsphere.faults import VcenterUnreachableError
 from proxy_worker.vsphere.hardware import Hardware
 from proxy_worker.vsphere.hardware_reading import read_hardware
+from proxy_worker.vsphere.session import Session
 from proxy_worker.vsphere.tasks import finish
 from scheduler.planning.replicas import ReplicaTerms
 from scheduler.replication.asking import ask_for
+from scheduler.runs.waiting import DESCRIBE, waiting_vms
 from scheduler.service import Service
 from scheduler.state.asking import ask_to_cancel, ask_to_retry
 from scheduler.state.errors import ReplicaStateError
@@ -33,9 +36,12 @@ from scheduler.state.models import (
     RunState,
     SnapshotEntry,
     SnapshotState,
+    StepState,
+    VcenterStep,
     VmRun,
     VmRunState,
 )
+from scheduler.vcenters import describing
 from tests.scheduler.vcenters import OFFER, VsphereWorld, new_vsphere_world, vsphere_world
 from tests.vsphere.conftest import IMPATIENT, endpoint, session, vsphere, vsphere_program, vsphere_server
 from tests.vsphere.machines import MIB, make_vm, write
@@ -59,10 +65,10 @@ def one(vsphere_world: VsphereWorld) -> VsphereWorld:
     return vsphere_world
 
 
-def _declare(one: VsphereWorld, name: str, datastore: str = "ds2") -> Service:
+def _declare(one: VsphereWorld, name: str, datastore: str = "ds2", *, retry_count: int = 0) -> Service:
     terms = ReplicaTerms(datastore=datastore, points=2)
     one.world.fleet.inventory = {"ds2": ()}
-    one.declare(name, kind=JobKind.REPLICATION, repository=None, replica=terms, retry_count=0)
+    one.declare(name, kind=JobKind.REPLICATION, repository=None, replica=terms, retry_count=retry_count)
     with one.open().write() as database:
         database.add(Datastore(name="ds2", site="primary"))
         database.add(Datastore(name="LocalDS_1", kind=DatastoreKind.VSPHERE, vcenter="vc1", site="primary"))
@@ -146,6 +152,22 @@ def test_a_run_that_fails_leaves_no_snapshot_and_the_next_goes_on_from_the_newes
     assert _nothing_is_frozen(one)
 
 
+def test_a_disk_that_is_tried_again_gets_the_same_areas_of_the_same_snapshot(one: VsphereWorld) -> None:
+    name = next(_names)
+    vm = make_vm(one.session, 2 * MIB, name=name)
+    service = _declare(one, name, retry_count=2)
+    _run(one, service)
+    write(one.simulator, vm.disks[0].path or "", MIB, b"changed")
+    one.world.fleet.failures[f"disk.replicate {name} scsi0:0"] = 1
+
+    assert _state(one, _run(one, service)) is RunState.SUCCEEDED
+
+    failed, again = _sent(one)
+    assert failed.changed_areas == (Extent(offset=MIB, length=256 << 10),)
+    assert (failed.changed_areas, failed.parent, failed.disk) == (again.changed_areas, again.parent, again.disk)
+    assert _nothing_is_frozen(one)
+
+
 def test_a_run_that_is_cancelled_while_its_vm_is_frozen_leaves_no_snapshot(one: VsphereWorld) -> None:
     name = next(_names)
     vm = make_vm(one.session, MIB, name=name)
@@ -185,24 +207,78 @@ def test_a_replica_in_a_vcenter_is_made_of_what_the_originals_vcenter_says_of_it
 
 
 def test_a_vm_that_its_vcenter_doesnt_have_any_more_fails_by_name(
-    one: VsphereWorld,
+    one: VsphereWorld, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     name = next(_names)
     vm = make_vm(one.session, MIB, name=name)
     service = _declare(one, name, "LocalDS_1")
-    one.world.clock.ahead_s += 2
+
+    def deleted_meanwhile(session: Session, ref: str) -> Hardware:
+        machine = vim.VirtualMachine(vm.ref, one.session.stub)
+        finish(one.session, "deleting it", machine.Destroy_Task, IMPATIENT)
+        return read_hardware(session, ref)
+
+    monkeypatch.setattr(describing, "read_hardware", deleted_meanwhile)
+    run_id = _run(one, service)
+
+    assert _state(one, run_id) is RunState.FAILED
+    assert vm.ref in str(one.vm_run(name).reason)
+    assert not [found.body for found in one.world.fleet.specifications if isinstance(found.body, ReplicaOpen)]
+
+
+def test_a_description_is_asked_for_again_and_a_run_that_waits_for_it_says_so_and_is_cancelled(
+    one: VsphereWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = next(_names)
+    make_vm(one.session, MIB, name=name)
+    service = _declare(one, name, "LocalDS_1", retry_count=2)
+
+    def away(_session: Session, _ref: str) -> Hardware:
+        raise VcenterUnreachableError("vCenter vc1", why="it doesn't answer")
+
+    monkeypatch.setattr(describing, "read_hardware", away)
     run_id = one.ask()
 
-    def opening() -> bool:
+    def waits() -> bool:
         with one.read() as database:
-            return VmRunState.OPENING in set(database.scalars(select(VmRun.state)))
+            steps = database.scalars(select(VcenterStep).where(VcenterStep.kind == DESCRIBE)).all()
+            return [step.state for step in steps] == [StepState.WAITING]
 
-    one.world.turn_until(service, opening)
-    machine = vim.VirtualMachine(vm.ref, one.session.stub)
-    finish(one.session, "deleting it", machine.Destroy_Task, IMPATIENT)
+    one.world.turn_until(service, waits)
+    with one.read() as database:
+        (reason,) = waiting_vms(database, one.world.clock()).values()
+    assert "it doesn't answer" in reason
+    with one.open().write() as database:
+        ask_to_cancel(database, run_id)
     one.world.turn_until(service, lambda: one.settled(run_id))
 
-    assert "has no VM" in str(one.vm_run(name).reason)
+    with one.read() as database:
+        assert database.get_one(Run, run_id).state is RunState.CANCELLED
+        assert not database.scalars(select(VcenterStep).where(VcenterStep.kind == DESCRIBE)).all()
+
+
+def test_a_disk_that_goes_before_the_vm_is_frozen_fails_it_since_a_point_would_be_of_two_moments(
+    one: VsphereWorld,
+) -> None:
+    name = next(_names)
+    vm = make_vm(one.session, MIB, MIB, name=name)
+    service = _declare(one, name)
+
+    def remove_the_second() -> None:
+        machine = vim.VirtualMachine(vm.ref, one.session.stub)
+        (second,) = (found for found in machine.config.hardware.device if found.key == vm.disks[1].key)
+        gone = vim.vm.device.VirtualDeviceSpec(operation="remove", device=second)
+        spec = vim.vm.ConfigSpec(deviceChange=[gone])
+        finish(one.session, "removing a disk", lambda: machine.ReconfigVM_Task(spec), IMPATIENT)
+
+    one.world.fleet.when_handled[f"replica.open {name} in ds2"] = remove_the_second
+    run_id = _run(one, service)
+
+    assert _state(one, run_id) is RunState.FAILED
+    assert one.vm_run(name).reason == "it has other disks by now than when the run was planned"
+    assert _sent(one) == []
+    assert one.snapshots(vm) == ()
+    assert _nothing_is_frozen(one)
 
 
 def test_a_replica_of_a_vcenters_vm_fails_over_and_is_not_failed_back_and_it_is_said_what_to_do(
