@@ -7,7 +7,7 @@ import subprocess
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import ParamSpec, TypeVar
+from typing import Concatenate, ParamSpec, TypeVar
 
 from benchmarks.bound import bound_s
 from benchmarks.peers import Borg, Restic
@@ -33,7 +33,7 @@ class Contenders:
 
 
 def warm(path: Path) -> None:
-    """Bring a file into the page cache, so that every contender reads it from memory."""
+    """Bring a file into the page cache."""
     subprocess.run(["cat", str(path)], check=True, stdout=subprocess.DEVNULL)
 
 
@@ -44,10 +44,16 @@ def warm_folder(folder: Path) -> None:
             warm(path)
 
 
-def rested(write: Callable[P, T], *arguments: P.args, **options: P.kwargs) -> T:
-    """Let the disk rest, then write."""
+def rested(read: Callable[Concatenate[Path, P], T], disk: Path, /, *arguments: P.args, **options: P.kwargs) -> T:
+    """Let the machine's disk rest, then have `disk` read from memory, and what is made of it written."""
     rest()
-    return write(*arguments, **options)
+    return warmed(read, disk, *arguments, **options)
+
+
+def warmed(read: Callable[Concatenate[Path, P], T], disk: Path, /, *arguments: P.args, **options: P.kwargs) -> T:
+    """Have `disk` read from memory: what an earlier contender wrote may have taken its place there."""
+    warm(disk)
+    return read(disk, *arguments, **options)
 
 
 def touched_block_bytes(areas: Path) -> int:
@@ -73,7 +79,6 @@ def measure_round(contenders: Contenders, disks: ReferenceDisks, work: Path) -> 
         if contender is not None:
             contender.init()
 
-    warm(disks.first)
     if restic:
         note("restic_full", rested(restic.back_up, disks.first))
         figures["restic_stored_bytes"] = restic.stored_bytes()
@@ -87,13 +92,12 @@ def measure_round(contenders: Contenders, disks: ReferenceDisks, work: Path) -> 
         note("borg_full", rested(borg.back_up, disks.first))
         figures["borg_stored_bytes"] = borg.stored_bytes()
 
-    warm(disks.second)
     if restic:
-        note("restic_incremental", restic.back_up(disks.second))
+        note("restic_incremental", warmed(restic.back_up, disks.second))
         figures["restic_added_bytes"] = restic.stored_bytes() - figures["restic_stored_bytes"]
-    note("digests", ours.back_up(disks.second)[0])
+    note("digests", warmed(ours.back_up, disks.second)[0])
     figures["digests_added_bytes"] = ours.stored_bytes() - figures["stored_bytes"]
-    measured, report = high.back_up(disks.second, areas=disks.areas)
+    measured, report = warmed(high.back_up, disks.second, areas=disks.areas)
     note("areas", measured)
     figures["areas_read_bytes"] = report["read_bytes"]
     figures["touched_bytes"] = touched_block_bytes(disks.areas)
@@ -107,8 +111,6 @@ def measure_round(contenders: Contenders, disks: ReferenceDisks, work: Path) -> 
     warm_folder(ours.folder)
     note("check", ours.check())
 
-    warm(disks.wide_first)
-    note("wide", wide.back_up(disks.wide_first)[0])
-    warm(disks.wide_second)
-    note("wide_areas", wide.back_up(disks.wide_second, areas=disks.wide_areas)[0])
+    note("wide", warmed(wide.back_up, disks.wide_first)[0])
+    note("wide_areas", warmed(wide.back_up, disks.wide_second, areas=disks.wide_areas)[0])
     return figures
