@@ -142,6 +142,7 @@ class Service:
 
     def load(self) -> None:
         """Mirror the journal, after finishing what an earlier life of the scheduler had begun."""
+        self.timetable = Timetable()  # what it noted of a start that was not kept would keep that from being made
         with journal(self.state, self.clock) as steps:
             replan(steps)
             if self.executor is not None:
@@ -291,9 +292,9 @@ class Service:
         self._storage = storage_snapshots(self._fleet)
         fresh = self._storage - self._swept
         if fresh:
-            self._swept |= fresh
             with self._steps() as steps:
                 look_for_left(steps, fresh)
+            self._swept |= fresh
 
     def _view(self) -> FleetView:
         view = self.ledger.view()

@@ -18,7 +18,7 @@ from scheduler.dispatch.reasons import waiting_reasons
 from scheduler.runs.schedules import Timetable
 from scheduler.service import GATHER_S, Service
 from scheduler.state.asking import ask_for_run, ask_to_cancel
-from scheduler.state.errors import StateError, StateLockedError
+from scheduler.state.errors import StateError, StateFullError, StateLockedError
 from scheduler.state.models import Job, LedgerTask, Proxy, Run, RunState, RunTrigger, ServiceMark
 from scheduler.state.store import State, open_state
 from tests.scheduler.conftest import World, vm
@@ -157,6 +157,28 @@ def test_a_scheduler_that_was_away_makes_up_for_its_missed_start(world: World) -
     world.start().turn()
 
     assert len(_runs(world)) == 1
+
+
+def test_a_start_that_the_database_had_no_room_for_is_made_as_soon_as_it_has(world: World) -> None:
+    world.declare(cron="0 22 * * *", timezone="Europe/Berlin")
+    state = _Full(open_state(world.url, migrate=True).engine)
+    service = world.start(state)
+    service.turn()
+
+    stop = threading.Event()
+    turns = 0
+
+    def each_turn() -> None:
+        nonlocal turns
+        turns += 1
+        state.full = turns < 3
+        if turns == 5:
+            stop.set()
+
+    world.clock.ahead_s = 5 * 86400
+    service.serve(stop, each_turn)
+
+    assert [run.trigger for run in _runs(world)] == [RunTrigger.SCHEDULE]
 
 
 def test_a_schedule_that_is_changed_or_enabled_later_makes_up_for_nothing(world: World) -> None:
@@ -326,6 +348,19 @@ class _Pauses(threading.Event):
         if timeout is not None and timeout > GATHER_S:
             self.paused_s.append(timeout)
         return self.is_set()
+
+
+class _Full(State):
+    """A database that has no room while it is `full`: nothing that is written then is kept."""
+
+    full = False
+
+    @contextmanager
+    def write(self) -> Iterator[Session]:
+        with super().write() as session:
+            yield session
+            if self.full:
+                raise StateFullError("database", why="its file system is full")
 
 
 class _AnswersLost(State):
