@@ -154,9 +154,9 @@ def plan_if_scanned(journal: Journal, run: Run) -> None:
 def _begin_again(journal: Journal, run: Run, repository: RepositoryReference) -> None:
     """Give VMs that failed or were cancelled in an earlier attempt a new one, with a new name in the repository."""
     session = journal.session
-    # What could not be planned then may be possible now: the plan is made anew, and adds what it finds.
-    without_disks = ~select(DiskTask.id).where(DiskTask.vm_run_id == VmRun.id).exists()
-    session.execute(delete(VmRun).where(VmRun.run_id == run.id, without_disks))
+    # What could not be planned then may be possible now: the plan is made anew, and adds what it finds. One that
+    # was planned stays, frozen or not: the names of its tasks must not be given again.
+    session.execute(delete(VmRun).where(VmRun.run_id == run.id, VmRun.repository_run.is_(None)))
     again = (VmRunState.FAILED, VmRunState.CANCELLED)
     for vm_run in session.scalars(select(VmRun).where(VmRun.run_id == run.id, VmRun.state.in_(again))).all():
         vm_run.state = VmRunState.RUNNING

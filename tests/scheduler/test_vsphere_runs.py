@@ -234,6 +234,32 @@ def test_a_failed_vm_that_is_tried_anew_gets_a_snapshot_of_its_own(vsphere_world
     assert one.snapshots(vm) == ()
 
 
+def test_a_vm_whose_new_snapshot_failed_is_tried_anew_by_tasks_that_no_proxy_has_obeyed_before(
+    vsphere_world: VsphereWorld,
+) -> None:
+    one, name = vsphere_world, next(_names)
+    vm = make_vm(one.session, MIB, name=name)
+    one.declare(name, retry_count=0)
+    service, fleet = one.world.start(), one.world.fleet
+    fleet.failures[f"disk.backup {name} scsi0:0"] = 1
+    run_id = one.ask()
+    one.world.turn_until(service, lambda: one.settled(run_id))
+    switch_on(one.session, vm.ref, name)
+    with one.open().write() as database:
+        ask_to_retry(database, run_id).quiesce = Quiesce.REQUIRE
+    one.world.turn_until(service, lambda: one.settled(run_id))
+    assert "VMware Tools don't run in the guest" in (one.vm_run(name).reason or "")
+
+    with one.open().write() as database:
+        ask_to_retry(database, run_id).quiesce = Quiesce.NEVER
+    one.world.turn_until(service, lambda: one.settled(run_id))
+
+    assert one.vm_run(name).state is VmRunState.SUCCEEDED
+    dispatches = [(spec.task_id, spec.dispatch_number) for spec in fleet.specifications]
+    assert len(dispatches) == len(set(dispatches))
+    assert one.snapshots(vm) == ()
+
+
 def test_no_datastore_has_more_than_four_snapshots_open_and_the_rest_says_why_it_waits(
     vsphere_world: VsphereWorld,
 ) -> None:
