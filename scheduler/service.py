@@ -41,6 +41,7 @@ from scheduler.state.errors import StateError, StateLockedError
 from scheduler.state.history import forget_runs, forget_the_rest
 from scheduler.state.models import LedgerTask, ServiceMark, WorkState
 from scheduler.state.store import State
+from scheduler.state.vm_runs import begun_vm_runs
 from scheduler.vcenters.choice import Reading
 from scheduler.vcenters.executor import Executor
 
@@ -152,6 +153,7 @@ class Service:
             rows = session.scalars(select(LedgerTask).where(LedgerTask.state == WorkState.RUNNING)).all()
             self.dispatcher.forget_tasks()
             self.dispatcher.add(OpenTask.of(row) for row in rows)
+            self.dispatcher.begin(begun_vm_runs(session))
             self.dispatcher.cancel(row.id for row in rows if row.cancelling)
         self._mirrored = True
         if rows:
@@ -320,6 +322,7 @@ class Service:
             yield steps
         self.dispatcher.drop(steps.closed)
         self.dispatcher.add(OpenTask.of(row) for row in steps.opened)
+        self.dispatcher.begin(steps.begun)
         self.dispatcher.cancel(steps.cancelling)
         if self.executor is not None:
             for step_id in steps.stopping:

@@ -10,8 +10,12 @@ from scheduler.dispatch.pending import OpenTask
 
 
 def begun_vms(view: FleetView, tasks: Mapping[str, OpenTask]) -> set[str]:
-    """The VM runs that have a disk in flight."""
-    begun = (tasks[task_id].vm_run_id for task_id, seen in view.tasks.items() if task_id in tasks and flies(seen))
+    """The VM runs that have a disk in flight, or had the one that is ready again."""
+    begun = (
+        tasks[task_id].vm_run_id
+        for task_id, seen in view.tasks.items()
+        if task_id in tasks and (flies(seen) or seen.attempts)
+    )
     return {vm_run_id for vm_run_id in begun if vm_run_id is not None}
 
 

@@ -123,6 +123,10 @@ class Dispatcher:
             if task.new.kind in _ANSWERED:
                 self._asked_for.add(task_id)
 
+    def begin(self, vm_run_ids: Iterable[str]) -> None:
+        """Know of VMs that have begun, though no disk of theirs is in flight: what is left of them is finished."""
+        self.started_vms.update(self._vms.keys() & vm_run_ids)
+
     def cancel(self, task_ids: Iterable[str]) -> None:
         """Have the ledger told to cancel tasks, as often as it takes; they are not released any more."""
         for task_id in self.tasks.keys() & task_ids:

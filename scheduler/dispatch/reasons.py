@@ -12,6 +12,7 @@ from scheduler.dispatch.flight import begun_vms, in_flight
 from scheduler.dispatch.pending import OpenTask
 from scheduler.dispatch.policy import decide
 from scheduler.state.models import LedgerTask, WorkState
+from scheduler.state.vm_runs import begun_vm_runs
 
 
 def waiting_reasons(session: Session, view: FleetView, now: float) -> dict[str, str]:
@@ -22,7 +23,7 @@ def waiting_reasons(session: Session, view: FleetView, now: float) -> dict[str, 
     rows = session.scalars(select(LedgerTask).where(LedgerTask.state == WorkState.RUNNING))
     tasks = {row.id: OpenTask.of(row) for row in rows}
     declared = DeclaredFleet.load(session)
-    begun = begun_vms(view, tasks)
+    begun = begun_vms(view, tasks) | begun_vm_runs(session)
     pending = [
         task.pending(vm_started=task.vm_run_id in begun)
         for task_id, task in tasks.items()

@@ -252,6 +252,7 @@ def _retry_disks(journal: Journal) -> None:
         first = session.scalars(
             select(DiskTask.id).where(DiskTask.vm_run_id == vm_run_id).order_by(DiskTask.id).limit(1)
         ).one()
+        journal.begun.add(vm_run_id)
         for disk in disks:
             disk.tries += 1
             if vm_run.replica_id is not None:

@@ -20,6 +20,8 @@ class Journal:
         self.session = session
         self.now = now
         self.opened: list[LedgerTask] = []
+        self.begun: set[str] = set()
+        """VM runs whose disks are opened once more: those go on, though no VM may begin now."""
         self.cancelling: list[str] = []
         self.closed: list[str] = []
         self.stopping: list[str] = []
