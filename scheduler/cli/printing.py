@@ -27,6 +27,7 @@ __all__ = [
     "console",
     "duration",
     "facts",
+    "fitted",
     "fitting",
     "iso",
     "moment",
@@ -84,15 +85,18 @@ def fitting(out: Console, candidates: Sequence[Table]) -> Table:
     return candidates[-1]
 
 
-def show_rows(
-    columns: Mapping[str, Sequence[str | Text]], *, right: Sequence[str] = (), spare: Sequence[str] = ()
-) -> None:
-    """Print a table given by its columns; in a terminal too narrow for it, those in `spare` are left out."""
+def show_rows(columns: Columns, *, right: Sequence[str] = (), spare: Sequence[str] = ()) -> None:
+    """Print a table as `fitted` makes it for standard output."""
+    show(fitted(columns, console(), right=right, spare=spare))
+
+
+def fitted(columns: Columns, out: Console, *, right: Sequence[str] = (), spare: Sequence[str] = ()) -> Table:
+    """A table given by its columns; in a terminal too narrow for it, those in `spare` are left out in turn."""
     candidates = [
         _table_of({name: cells for name, cells in columns.items() if name not in spare[:left_out]}, right)
         for left_out in range(len(spare) + 1)
     ]
-    show(fitting(console(), candidates))
+    return fitting(out, candidates)
 
 
 def _table_of(columns: Columns, right: Sequence[str]) -> Table:

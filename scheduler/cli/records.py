@@ -13,7 +13,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from proxy_worker.contract.names import TaskKind
-from proxy_worker.contract.outcome import DiskReport
+from proxy_worker.contract.outcome import DiskReport, TaskFailure
 from proxy_worker.ledger import TaskState, TaskView
 from scheduler.cli.live import Live
 from scheduler.cli.printing import moment
@@ -169,7 +169,7 @@ def run_record(session: Session, run: Run, live: Live, *, now: float) -> RunReco
         run=run.id,
         job=run.job,
         state=run.state.value,
-        reason=run.reason or _scanning(session, run, now),
+        reason=run.reason or _held_up(session, run, live, now),
         trigger=run.trigger.value,
         kind=kind,
         repository=run.repository,
@@ -214,11 +214,27 @@ def _ledger_tasks(session: Session, run: Run) -> tuple[Mapping[str, Sequence[str
     return by_disk, receivers
 
 
-def _scanning(session: Session, run: Run, now: float) -> str | None:
-    """What a run that isn't planned yet waits for at vCenters."""
-    if run.state is not RunState.SCANNING:
+def _held_up(session: Session, run: Run, live: Live, now: float) -> str | None:
+    """What a run's work beside its disks waits for: finding VMs, or what is to be copied, and committing."""
+    if run.state.final:
         return None
-    return "; ".join(dict.fromkeys(waiting_scans(session, now).values())) or None
+    scans = waiting_scans(session, now).values() if run.state is RunState.SCANNING else ()
+    columns = select(LedgerTask.id, LedgerTask.state, LedgerTask.failure, LedgerTask.retry_at)
+    of_run = columns.where(LedgerTask.run_id == run.id, LedgerTask.disk_task_id.is_(None))
+    reasons = [
+        _to_be_tried(failure, retry_at)
+        if state is WorkState.WAITING and failure is not None and retry_at is not None
+        else live.reason((task_id,))
+        for task_id, state, failure, retry_at in session.execute(of_run)
+        if not state.final
+    ]
+    return "; ".join(dict.fromkeys([*scans, *filter(None, reasons)])) or None
+
+
+def _to_be_tried(failure: TaskFailure, at: float) -> str:
+    said = str(failure)
+    ended = said if said.endswith((".", "?")) else f"{said}."
+    return f"{ended} Tried again at {moment(at).split()[-1]}."
 
 
 def _vm_record(vm_run: VmRun, waits_for: str | None, *, makes_point: bool) -> VmRecord:
@@ -297,11 +313,7 @@ def _reason(disk: DiskTask, of_ledger: str | None, *, copied: bool) -> str | Non
     if copied and disk.state is DiskTaskState.WAITING and disk.retry_at is None:
         return "an older restore point of the VM is copied first"
     if disk.failure is not None and disk.state is not DiskTaskState.QUEUED:
-        if disk.retry_at is None:
-            return str(disk.failure)
-        said = str(disk.failure)
-        ended = said if said.endswith((".", "?")) else f"{said}."
-        return f"{ended} Tried again at {moment(disk.retry_at).split()[-1]}."
+        return str(disk.failure) if disk.retry_at is None else _to_be_tried(disk.failure, disk.retry_at)
     return of_ledger
 
 

@@ -49,4 +49,4 @@ def show(run: RunRecord, *, as_json: bool) -> None:
     if as_json:
         print_json(run.model_dump(mode="json"))
     else:
-        print_view(summary(run))
+        print_view(summary(run, console()))

@@ -15,6 +15,7 @@ from scheduler.cli.printing import (
     compared,
     duration,
     facts,
+    fitted,
     fitting,
     moment,
     plural,
@@ -60,9 +61,9 @@ def headline(run: RunRecord) -> Text:
     return text
 
 
-def summary(run: RunRecord) -> RenderableType:
-    """All figures of a run, its VMs and its disks."""
-    figures: list[RenderableType] = ["", facts(_figures(run)), "", _disk_table(run)] if run.disks else []
+def summary(run: RunRecord, out: Console) -> RenderableType:
+    """All figures of a run, its VMs and its disks, in a table that fits `out`."""
+    figures: list[RenderableType] = ["", facts(_figures(run)), "", _disk_table(run, out)] if run.disks else []
     return Group(headline(run), *figures, *_remarks(run))
 
 
@@ -101,26 +102,21 @@ def _progress_table(disks: Sequence[DiskRecord], *, mode: bool) -> Table:
     return made
 
 
-def _disk_table(run: RunRecord) -> RenderableType:
+def _disk_table(run: RunRecord, out: Console) -> Table:
     delivered = run.kind.delivered.upper()
-    made = table(
-        "VM", "DISK", "STATE", "SIZE", "READ", delivered, "TIME", "RATE", "PROXY",
-        right=("SIZE", "READ", delivered, "TIME", "RATE"),
-        keep=("DISK", "STATE"),
-    )  # fmt: skip
-    for disk in run.disks:
-        made.add_row(
-            Text(disk.of),
-            disk.disk,
-            state(disk.state),
-            size(disk.size_bytes),
-            size(disk.read_bytes),
-            size(disk.stored_bytes),
-            duration(disk.duration_seconds),
-            rate(disk.rate),
-            Text(disk.proxies or "-"),
-        )
-    return made
+    columns = {
+        "VM": [Text(disk.of) for disk in run.disks],
+        "DISK": [Text(disk.disk) for disk in run.disks],
+        "STATE": [state(disk.state) for disk in run.disks],
+        "SIZE": [size(disk.size_bytes) for disk in run.disks],
+        "READ": [size(disk.read_bytes) for disk in run.disks],
+        delivered: [size(disk.stored_bytes) for disk in run.disks],
+        "TIME": [duration(disk.duration_seconds) for disk in run.disks],
+        "RATE": [rate(disk.rate) for disk in run.disks],
+        "PROXY": [Text(disk.proxies or "-") for disk in run.disks],
+    }
+    figures = ("SIZE", "READ", delivered, "TIME", "RATE")
+    return fitted(columns, out, right=figures, spare=("RATE", "TIME", "READ"))
 
 
 def _figures(run: RunRecord) -> list[tuple[str, str | Text]]:

@@ -119,6 +119,8 @@ class Told:
 def news_of_run(told: Told, run: RunRecord) -> list[str]:
     """What is new about a run and its disks."""
     lines = [headline(run).plain] if not run.final and told.is_news(run.run, run.state) else []
+    if run.reason and not run.final and told.lasts(("run", run.run), (run.state, _apart_from_seconds(run.reason))):
+        lines.append(f"run {run.run}: {run.state}: {run.reason}")
     lines += [progress_line(disk) for disk in run.disks if _is_news(told, disk)]
     by_disk = {disk.vm for disk in run.disks if disk.reason}
     lines += [f"{vm.vm}: {vm.state}: {vm.reason}" for vm in run.vms if vm.vm not in by_disk and _holds_up(told, vm)]
@@ -128,8 +130,11 @@ def news_of_run(told: Told, run: RunRecord) -> list[str]:
 def _holds_up(told: Told, vm: VmRecord) -> bool:
     if not vm.reason or vm.reason == vm.state:
         return False
-    apart_from_seconds = re.sub(r"\d+ s\b", "", vm.reason)
-    return told.lasts(("VM", vm.vm_id or vm.vm, vm.original), (vm.state, apart_from_seconds))
+    return told.lasts(("VM", vm.vm_id or vm.vm, vm.original), (vm.state, _apart_from_seconds(vm.reason)))
+
+
+def _apart_from_seconds(reason: str) -> str:
+    return re.sub(r"\d+ s\b", "", reason)
 
 
 def _is_news(told: Told, disk: DiskRecord) -> bool:

@@ -182,6 +182,17 @@ def test_what_runs_shows_live_progress_and_what_waits_its_reason(applied: Progra
     assert "works on\n  disk.backup" in applied("proxy", "show", "proxy-1").out
 
 
+def test_a_run_that_looks_for_its_vms_says_what_that_waits_for(applied: Program, world: World) -> None:
+    service = world.start()  # and no proxy that could look
+    applied("job", "start", "nightly")
+    service.turn()
+
+    run = applied("run", "list", "--json").json[0]
+
+    assert (run["state"], run["reason"]) == ("scanning", "no proxy is running")
+    assert "no proxy is running" in applied("run", "show", run["run"]).out
+
+
 def test_a_disk_that_is_done_does_not_look_queued_until_it_is_recorded(applied: Program, world: World) -> None:
     world.fleet.join("proxy-1", slots=1)
     claim = _claim_first_disk_of_a_run(applied, world)

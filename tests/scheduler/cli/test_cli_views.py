@@ -15,7 +15,7 @@ import typer
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel
-from rich.console import Console
+from rich.console import Console, RenderableType
 
 import scheduler.cli
 from scheduler.cli import completion
@@ -76,6 +76,10 @@ def seen(view: Any, *, width: int = 80, height: int = 24, terminal: bool = False
     return out.getvalue()
 
 
+def whole(record: RunRecord, *, width: int = 120) -> RenderableType:
+    return summary(record, Console(width=width))
+
+
 def test_figures_have_three_digits_and_a_unit() -> None:
     assert [size(value) for value in (None, 0, 1023, 1024, 1536, 1023.9 * 1024, GIB, 300 * GIB)] == [
         "-", "0 B", "1023 B", "1.0 KiB", "1.5 KiB", "1.0 MiB", "1.0 GiB", "300 GiB",
@@ -118,19 +122,30 @@ def test_reasons_are_told_once_for_all_disks_they_hold_up() -> None:
 
 
 def test_the_summary_names_a_disk_that_was_read_whole_and_why() -> None:
-    text = seen(summary(run(disk(state="succeeded", full_read_reason="the parent is gone"), state="succeeded")))
+    text = seen(whole(run(disk(state="succeeded", full_read_reason="the parent is gone"), state="succeeded")))
     assert "web00 scsi0:0: read whole: the parent is gone" in text
 
 
+def test_a_summary_leaves_figures_out_rather_than_break_names_in_a_narrow_terminal() -> None:
+    sent = disk(vm="mail01.example", state="succeeded", proxy="proxy-1", target_proxy="proxy-2", read_bytes=GIB)
+    for width, figures in ((120, {"READ", "TIME", "RATE"}), (80, {"READ"}), (70, set())):
+        lines = seen(whole(run(sent), width=width), width=width).splitlines()
+        assert max(map(len, lines)) <= width
+        assert any(
+            line.startswith("mail01.example  ") and line.rstrip().endswith("proxy-1 → proxy-2") for line in lines
+        )
+        assert {"READ", "TIME", "RATE"} & set(next(line for line in lines if "DISK" in line).split()) == figures
+
+
 def test_colours_are_left_out_when_nobody_wants_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    view = summary(run(disk()))
+    view = whole(run(disk()))
     assert "\x1b[36m" in seen(view, terminal=True)
     monkeypatch.setenv("NO_COLOR", "1")
     assert "\x1b[36m" not in seen(view, terminal=True)
 
 
 def test_names_are_shown_as_they_are_and_not_as_markup() -> None:
-    assert "[red]web[/red]" in seen(summary(run(disk(vm="[red]web[/red]"))), width=120)
+    assert "[red]web[/red]" in seen(whole(run(disk(vm="[red]web[/red]"))), width=120)
 
 
 def test_a_log_gets_states_at_once_and_progress_now_and_then() -> None:
@@ -161,6 +176,18 @@ def test_a_log_tells_why_a_vm_without_disks_yet_is_held_up_once_it_lasts() -> No
     assert line == "web01: snapshotting: tried again in 590 s, since it failed: VMware Tools don't run"
     now[0] *= 2
     assert news_of_run(told, held_up(580)) == []
+
+
+def test_a_log_tells_why_a_run_without_vms_yet_is_held_up_once_it_lasts() -> None:
+    now = [0.0]
+    told = Told(clock=lambda: now[0])
+    waiting = run(state="scanning", reason="no live proxy reaches datastore ds1")
+    assert len(news_of_run(told, waiting)) == 1
+    now[0] = LINE_EVERY_S
+    (line,) = news_of_run(told, waiting)
+    assert line == "run 20261122T190102Z-1a2b3c4d: scanning: no live proxy reaches datastore ds1"
+    now[0] *= 2
+    assert news_of_run(told, waiting) == []
 
 
 def commands() -> Iterator[tuple[tuple[str, ...], bool]]:
