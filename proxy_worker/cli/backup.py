@@ -8,9 +8,10 @@ from typing import Annotated
 import typer
 
 from proxy_worker.cli.opening import Opening
+from proxy_worker.cli.repository_options import LocationOption
 from proxy_worker.contract.names import CompressionLevel
 
-app = typer.Typer(add_completion=False)
+app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
 
 @app.command()
@@ -19,7 +20,7 @@ def backup(
     disk: Annotated[
         str, typer.Argument(metavar="DISK", help="The disk: a path (raw, qcow2 or VMDK) or an NBD URI.")
     ],
-    repository: Annotated[str, typer.Option(metavar="REPOSITORY", help="The repository's folder.")],
+    repository: LocationOption,
     vm: Annotated[str, typer.Option(metavar="NAME", help="The VM that the disk belongs to.")],
     disk_key: Annotated[str, typer.Option("--disk", metavar="KEY", help="The disk's place in it, e.g. scsi0:0.")],
     passphrase_file: Annotated[Path | None, typer.Option(help="A file with the repository's passphrase.")] = None,
@@ -33,7 +34,14 @@ def backup(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
-    """Back up a disk and commit it as a restore point."""
+    """Back up a disk and commit it as a restore point.
+
+    \b
+    Examples:
+      proxy-worker backup web01.vmdk --repository /backup/main --write-key-file main.key --vm web01 --disk scsi0:0
+      proxy-worker backup 'nbd+unix:///?socket=/run/web01.sock' --repository /backup/main \\
+          --passphrase-file main.passphrase --vm web01 --disk scsi0:0 --level high
+    """
     opening = Opening(repository, passphrase_file=passphrase_file, key_file=write_key_file)
     from proxy_worker.cli.standalone_backup import back_up  # noqa: PLC0415 - loaded while that works
 

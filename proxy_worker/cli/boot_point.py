@@ -10,14 +10,15 @@ import typer
 from proxy_worker.boot.console import DEFAULT_PROMPT
 from proxy_worker.boot.machine import MEMORY_MIB, MOST_MEMORY_MIB, DiskBus, Firmware
 from proxy_worker.cli.opening import Opening
+from proxy_worker.cli.repository_options import LocationOption
 
-app = typer.Typer(add_completion=False)
+app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
 
 @app.command()
 def boot_point(
     *,
-    repository: Annotated[str, typer.Option(metavar="REPOSITORY", help="The repository's folder.")],
+    repository: LocationOption,
     vm: Annotated[str, typer.Option(metavar="NAME", help="The VM, by name or id.")],
     passphrase_file: Annotated[Path | None, typer.Option(help="A file with the repository's passphrase.")] = None,
     read_key_file: Annotated[Path | None, typer.Option(help="A key that may read blocks.")] = None,

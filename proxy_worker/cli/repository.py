@@ -25,6 +25,7 @@ COMMANDS: Final = {
 
 app = typer.Typer(
     cls=commands(COMMANDS),
+    rich_markup_mode=None,
     add_completion=False,
     no_args_is_help=True,
     help="Make, list, check and mend repositories.",

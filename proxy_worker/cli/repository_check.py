@@ -17,7 +17,7 @@ from proxy_worker.repository.unlocking import open_store
 if TYPE_CHECKING:
     from proxy_worker.repository.findings import CheckReport
 
-app = typer.Typer(add_completion=False)
+app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
 
 @app.command()
@@ -31,7 +31,13 @@ def check_repository(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Read everything, and name what is damaged and which restore points need it; exit code 5 if there is any."""
+    """Read everything, and name what is damaged and which restore points need it; exit code 5 if there is any.
+
+    \b
+    Examples:
+      proxy-worker repository check /backup/main --passphrase-file main.passphrase
+      proxy-worker repository check /backup/main --scrub
+    """
     if scrub_only:
         from proxy_worker.repository.scrub import scrub  # noqa: PLC0415 - not wanted otherwise
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 _MIB = 1024 * 1024
 _HOUR_S = 3600.0
 
-app = typer.Typer(add_completion=False)
+app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
 
 @app.command()
@@ -47,7 +47,13 @@ def collect_repository(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Free what no restore point needs, beside backups and restores; killed anywhere, the next one goes on."""
+    """Free what no restore point needs, beside backups and restores; killed anywhere, the next one goes on.
+
+    \b
+    Examples:
+      proxy-worker repository collect /backup/main --passphrase-file main.passphrase --dry-run
+      proxy-worker repository collect /backup/main --passphrase-file main.passphrase --rate 50
+    """
     opening = Opening(repository, passphrase_file=passphrase_file, key_file=key_file)
     from proxy_worker.repository.collector import CollectorSettings, collect  # noqa: PLC0415 - loaded while that works
 

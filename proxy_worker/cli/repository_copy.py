@@ -11,7 +11,7 @@ from proxy_worker.cli.opening import Opening, OptionError
 from proxy_worker.cli.repository_options import AsJson
 from proxy_worker.contract.names import CompressionLevel
 
-app = typer.Typer(add_completion=False)
+app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
 
 @app.command()

@@ -12,7 +12,7 @@ from proxy_worker.cli.opening import Opening
 from proxy_worker.cli.repository_options import AsJson, Location, PassphraseFile
 from proxy_worker.contract.errors import ConfigurationError
 
-app = typer.Typer(add_completion=False)
+app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
 
 class UnknownFormatError(ConfigurationError):

@@ -32,7 +32,7 @@ def export_write(
     label: Label = "",
     group: Group = "default",
 ) -> None:
-    """Make a write key, for a proxy that backs up: it adds restore points and can't read one back.
+    """Make a write key, for a proxy that backs up. It adds restore points and can't read one back.
 
     \b
     Examples:
@@ -67,7 +67,7 @@ def revoke_key(
         bool, typer.Option("--force", help="Revoke a writer id even if the repository knows nothing of it.")
     ] = False,
 ) -> None:
-    """Shut out a write or read key that was stolen: nothing that it has stored counts any more, old or new.
+    """Shut out a write or read key that was stolen. Nothing that it has stored counts any more, old or new.
 
     A key that is merely replaced needs no revoking: delete its file, and its restore points stay. What a stolen
     read key could read it can still read; `keys rotate` keeps what is stored from then on from it.

@@ -23,7 +23,7 @@ _SIZE = re.compile(r"(\d+)(KiB|MiB)?")
 _BLOCK_SIZE: Final = "256KiB"
 _UNITS = {None: 1, "KiB": 1024, "MiB": 1024 * 1024}
 
-app = typer.Typer(add_completion=False)
+app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
 
 class LockMode(StrEnum):

@@ -21,7 +21,12 @@ from proxy_worker.repository.issuing import IssuedKey, issued_keys
 from proxy_worker.repository.rotation import rotate
 from proxy_worker.repository.unlocking import open_store
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, help="Passphrases, and the keys that proxies hold.")
+app = typer.Typer(
+    rich_markup_mode=None,
+    add_completion=False,
+    no_args_is_help=True,
+    help="Passphrases, and the keys that proxies hold.",
+)
 app.command("export-write")(export_write)
 app.command("export-read")(export_read)
 app.command("revoke")(revoke_key)
@@ -41,7 +46,8 @@ def list_keys(
     key_file: KeyFile = None,
     as_json: AsJson = False,
 ) -> None:
-    """List the passphrases' keys, which needs none of them; with a passphrase or key, also those handed out.
+    """List keys. Those of passphrases need none of them; with a passphrase or key, those handed out are listed,
+    too.
 
     \b
     Examples:
@@ -99,7 +105,7 @@ def change_passphrase(
     passphrase_file: PassphraseFile = None,
     new_passphrase_file: NewPassphraseFile,
 ) -> None:
-    """Change a passphrase: the new one takes the place of the one given. Interrupted, both open; do it again.
+    """Change a passphrase. The new one takes the place of the one given. Interrupted, both open; do it again.
 
     \b
     Examples:
@@ -149,7 +155,7 @@ def rotate_keys(
         typer.Option(metavar="FILE", help="Files with the repository's other passphrases; all are needed."),
     ] = None,
 ) -> None:
-    """Make a new data key pair: old read keys and recovery sheets don't open what is stored from now on.
+    """Make a new data key pair. Old read keys and recovery sheets don't open what is stored from now on.
 
     Write keys go on working and take up the new pair by themselves. Collections seal what is there to it as well;
     who could read that before still can.

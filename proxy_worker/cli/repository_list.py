@@ -16,7 +16,7 @@ from proxy_worker.program.units import size
 if TYPE_CHECKING:
     from proxy_worker.repository.points import Point
 
-app = typer.Typer(add_completion=False)
+app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
 
 @app.command()
@@ -27,7 +27,13 @@ def list_points(
     key_file: KeyFile = None,
     as_json: AsJson = False,
 ) -> None:
-    """List the restore points, by VM, oldest first."""
+    """List the restore points, by VM, oldest first.
+
+    \b
+    Examples:
+      proxy-worker repository list /backup/main --passphrase-file main.passphrase
+      proxy-worker repository list /backup/main --key-file main.key --json | jq '.[-1].point'
+    """
     with open_repository(repository, passphrase_file=passphrase_file, key_file=key_file) as opened:
         points, damaged = opened.points(), dict(opened.damaged_points)
     if as_json:

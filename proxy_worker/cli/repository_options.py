@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, TypeAlias
+from typing import Annotated, Final, TypeAlias
 
 import typer
 
-Location: TypeAlias = Annotated[
-    str,
-    typer.Argument(
-        metavar="REPOSITORY", help="The repository's folder, s3://BUCKET/PREFIX, or proxyfleet://HOST:PORT/NAME."
-    ),
-]
+_LOCATION: Final = "The repository's folder, s3://BUCKET/PREFIX, or proxyfleet://HOST:PORT/NAME."
+Location: TypeAlias = Annotated[str, typer.Argument(metavar="REPOSITORY", help=_LOCATION)]
+LocationOption: TypeAlias = Annotated[str, typer.Option("--repository", metavar="REPOSITORY", help=_LOCATION)]
 PassphraseFile: TypeAlias = Annotated[
     Path | None, typer.Option(metavar="FILE", help="A file with the passphrase, in one line.")
 ]

@@ -20,7 +20,7 @@ from proxy_worker.repository.proving import ProofReport, ProofSettings, prove
 _MIB = 1024 * 1024
 _DAY_S = 24 * 3600.0
 
-app = typer.Typer(add_completion=False)
+app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
 
 @app.command()

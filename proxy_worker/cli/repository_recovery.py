@@ -26,7 +26,7 @@ def recovery_sheet(
         Path, typer.Option("--out", metavar="FILE", help="Where to put the page (HTML); must not exist.")
     ],
 ) -> None:
-    """Make a page to print that opens the repository by itself: lines to type, and the same as a QR code.
+    """Make a page to print that opens the repository. It has lines to type, and the same as a QR code.
 
     \b
     Examples:
@@ -55,7 +55,7 @@ def recover(
         Path, typer.Option(metavar="FILE", help="A file with a new passphrase, in one line.")
     ],
 ) -> None:
-    """Open a repository with a recovery sheet alone, by adding a passphrase to it.
+    """Open a repository with a recovery sheet alone. It adds a passphrase to it.
 
     \b
     Examples:

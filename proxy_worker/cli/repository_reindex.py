@@ -10,7 +10,7 @@ from proxy_worker.cli.opening import open_repository
 from proxy_worker.cli.repository_options import AsJson, KeyFile, Location, PassphraseFile
 from proxy_worker.repository.reindex import reindex
 
-app = typer.Typer(add_completion=False)
+app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
 
 @app.command()
@@ -21,7 +21,12 @@ def reindex_repository(
     key_file: KeyFile = None,
     as_json: AsJson = False,
 ) -> None:
-    """Rebuild index fragments that are missing or damaged from what packs say of themselves."""
+    """Rebuild index fragments that are missing or damaged from what packs say of themselves.
+
+    \b
+    Examples:
+      proxy-worker repository reindex /backup/main --passphrase-file main.passphrase
+    """
     with open_repository(repository, passphrase_file=passphrase_file, key_file=key_file) as opened:
         report = reindex(opened.access)
     if as_json:

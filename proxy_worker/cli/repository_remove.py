@@ -12,7 +12,7 @@ from proxy_worker.cli.repository_options import AsJson, KeyFile, Location, Passp
 from proxy_worker.repository.errors import PointNotFoundError
 from proxy_worker.repository.withdrawal import end_point
 
-app = typer.Typer(add_completion=False)
+app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
 
 @app.command()
@@ -24,7 +24,12 @@ def remove_point(
     key_file: KeyFile = None,
     as_json: AsJson = False,
 ) -> None:
-    """Remove a restore point. No other point is touched; `collect` frees the space afterwards."""
+    """Remove a restore point. No other point is touched; `collect` frees the space afterwards.
+
+    \b
+    Examples:
+      proxy-worker repository remove /backup/main 20261122T190102Z-1a2b3c4d --passphrase-file main.passphrase
+    """
     with open_repository(repository, passphrase_file=passphrase_file, key_file=key_file) as opened:
         # By names, so that a damaged point can be removed as well.
         names = [name.split("/") for name in opened.access.store.list("points/")]

@@ -13,7 +13,7 @@ from proxy_worker.cli.store_requests import requests_json, show_requests
 from proxy_worker.repository.undeleting import bring_back, forget_ends, hidden_objects, require_versions
 from proxy_worker.repository.unlocking import open_store
 
-app = typer.Typer(add_completion=False)
+app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
 
 @app.command()

@@ -8,14 +8,15 @@ from typing import Annotated
 import typer
 
 from proxy_worker.cli.opening import Opening
+from proxy_worker.cli.repository_options import LocationOption
 
-app = typer.Typer(add_completion=False)
+app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
 
 @app.command()
 def restore(
     *,
-    repository: Annotated[str, typer.Option(metavar="REPOSITORY", help="The repository's folder.")],
+    repository: LocationOption,
     vm: Annotated[str, typer.Option(metavar="NAME", help="The VM, by name or id.")],
     disk_key: Annotated[str, typer.Option("--disk", metavar="KEY", help="The disk's place in it, e.g. scsi0:0.")],
     to: Annotated[Path, typer.Option(metavar="PATH", help="The file to make, or a block device to write.")],
@@ -27,7 +28,15 @@ def restore(
     overwrite: Annotated[bool, typer.Option(help="Replace what is at PATH, or write over the device.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
-    """Restore a disk; a file appears under its name only when it is complete."""
+    """Restore a disk; a file appears under its name only when it is complete.
+
+    \b
+    Examples:
+      proxy-worker restore --repository /backup/main --passphrase-file main.passphrase \\
+          --vm web01 --disk scsi0:0 --to web01.img
+      proxy-worker restore --repository /backup/main --read-key-file main-read.key \\
+          --vm web01 --disk scsi0:0 --to /dev/vg0/web01 --overwrite
+    """
     opening = Opening(repository, passphrase_file=passphrase_file, key_file=read_key_file)
     from proxy_worker.cli.standalone_restore import restore_one  # noqa: PLC0415 - loaded while that works
 

@@ -9,7 +9,7 @@ import typer
 
 from proxy_worker.cli.opening import Opening
 
-app = typer.Typer(add_completion=False)
+app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
 
 @app.command()

@@ -27,7 +27,7 @@ from proxy_worker.program.scratch import sweep_scratch
 
 log = logging.getLogger(__name__)
 
-app = typer.Typer(add_completion=False)
+app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
 
 @app.command()
@@ -40,6 +40,10 @@ def run(
 
     SIGTERM or Ctrl-C: take nothing new, finish within `drain_timeout_s`, hand back the rest with checkpoints. A
     second one: hand back at once.
+
+    \b
+    Examples:
+      proxy-worker run --config /etc/proxyfleet/proxy.toml
     """
     log_to_stderr(log_level)
     configuration = load_configuration(config, os.environ)

@@ -52,7 +52,7 @@ Throttle = Annotated[
 
 @app.command()
 def show(as_json: AsJson = False) -> None:
-    """Show what is declared for the fleet, and for the jobs, repositories and datastores that say more.
+    """Show what is declared. It holds for the fleet, and for the jobs, repositories and datastores that say more.
 
     \b
     Examples:
@@ -145,7 +145,7 @@ def job(
     preferred: Preferred = None,
     priority: Annotated[Priority | None, typer.Option(help="Who goes first when slots are short.")] = None,
 ) -> None:
-    """Change when a job's disks may begin, on which proxies, and before which others.
+    """Change when and where a job's disks go. It also says before which others.
 
     \b
     Examples:
@@ -167,7 +167,7 @@ def job(
 
 @app.command()
 def repository(name: RepositoryName, preferred: Preferred = None) -> None:
-    """Change which proxies get the disks that go to a repository while they have slots to spare.
+    """Change which proxies a repository prefers. They get the disks that go to it while they have slots to spare.
 
     \b
     Examples:
@@ -194,7 +194,8 @@ def datastore(
     stop_ms: Stop = None,
     throttle_ms: Throttle = None,
 ) -> None:
-    """Change how much is read from a datastore at once, and what is done when it is slow to answer.
+    """Change how much is read from a datastore at once. It may also say what is done when the datastore is slow
+    to answer.
 
     \b
     Examples:

@@ -225,7 +225,7 @@ def list_jobs(as_json: AsJson = False) -> None:
 
 @app.command()
 def show(name: JobName, as_json: AsJson = False) -> None:
-    """Show a job's settings, its last runs, and which restore points the next run removes and why.
+    """Show a job. It has its settings, its last runs, and which restore points the next run removes and why.
 
     \b
     Examples:

@@ -166,7 +166,8 @@ def try_out(
         ),
     ] = None,
 ) -> None:
-    """Tell of a run that has ended, now and from here, marked as a test; says what goes wrong.
+    """Send a test. It tells of a run that has ended, now and from here, marked as a test, and says what goes
+    wrong.
 
     \b
     Examples:

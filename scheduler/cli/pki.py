@@ -74,7 +74,8 @@ def issue(
     days: Days = PEER_DAYS,
     as_json: AsJson = False,
 ) -> None:
-    """Make a key and a certificate for a peer, in a folder to be taken there. No copy of the key is kept.
+    """Make a key and a certificate for a peer. They are put into a folder to be taken there; no copy of the key
+    is kept.
 
     \b
     Examples:

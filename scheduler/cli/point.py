@@ -101,7 +101,7 @@ def show(
     repository: InRepository = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show a restore point of a VM with its disks; of several copies the original, unless told.
+    """Show a restore point of a VM with its disks. Of several copies it is the original, unless told.
 
     \b
     Examples:
@@ -204,7 +204,8 @@ def boot(
     no_wait: Annotated[bool, typer.Option("--no-wait", help="Ask for it and return at once.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Have a proxy start a Linux VM from a restore point in QEMU, and wait for its login prompt.
+    """Prove that a Linux VM starts from a restore point. A proxy starts it in QEMU and waits for its login
+    prompt.
 
     Nothing is restored and nothing is changed; the VM has no network. `scheduler point show` says how it went.
     Exits 1 if it shows no prompt. The proxy needs QEMU and a key that reads.

@@ -44,7 +44,7 @@ class NoSigningKeyError(NotFoundError):
 
 @app.command("list")
 def list_proxies(as_json: AsJson = False) -> None:
-    """List proxies with their slots: those that are declared and those that registered themselves.
+    """List proxies with their slots. These are those that are declared, and those that registered themselves.
 
     \b
     Examples:
@@ -113,7 +113,8 @@ def explain(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Explain by which transport modes each proxy could read a VM's disks, and why not by the others.
+    """Explain how each proxy could read a VM's disks. It names the transport modes, and why the others don't
+    serve.
 
     What only shows when a disk is opened, such as a host that doesn't reach the datastore, isn't known before.
 
@@ -143,7 +144,7 @@ def explain(
 
 @app.command()
 def key(as_json: AsJson = False) -> None:
-    """Print the scheduler's public key, which every proxy.toml needs in `scheduler_public_keys`.
+    """Print the scheduler's public key. Every proxy.toml needs it in `scheduler_public_keys`.
 
     \b
     Examples:

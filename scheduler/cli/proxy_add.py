@@ -82,7 +82,8 @@ def add(
     yes: Annotated[bool, typer.Option("--yes", help="Ask nothing: options say it all.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Add a proxy: check a machine over SSH, install everything there, start it, and see it register.
+    """Put a proxy on a machine over SSH. It is checked, gets everything installed, and the proxy is started and
+    seen to register.
 
     Asks step by step in a terminal; with --yes, or without a terminal, options say everything. The machine needs
     Linux (x86_64 or arm64) and Python 3.11, and no internet. Windows servers can't be proxies.

@@ -53,7 +53,7 @@ def deploy(
     drain_minutes: DrainMinutes = DEFAULT_DRAIN_MINUTES,
     as_json: AsJson = False,
 ) -> None:
-    """Put proxies on the machines that are declared for them; again, to bring them up to date or after a failure.
+    """Put declared proxies on their machines. Done again, it brings them up to date, or goes on after a failure.
 
     What is done already is left alone. A proxy whose configuration or release changes is brought to rest first.
 
@@ -84,7 +84,8 @@ def upgrade(
     drain_minutes: DrainMinutes = DEFAULT_DRAIN_MINUTES,
     as_json: AsJson = False,
 ) -> None:
-    """Bring deployed proxies to the version of this scheduler, one after the other, each once its tasks have ended.
+    """Upgrade deployed proxies to this scheduler's version. They go one after the other, each once its tasks have
+    ended.
 
     One that doesn't register with the new version goes back to the one before it, and no further one is touched.
 
@@ -110,7 +111,8 @@ def remove(
     yes: Annotated[bool, typer.Option("--yes", help="Don't ask.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Remove a proxy: have its tasks end, stop it, uninstall it, revoke its certificate, forget it.
+    """Remove a proxy. Its tasks end, it is stopped and uninstalled, its certificate is revoked, and it is
+    forgotten.
 
     On its machine stay the user that it ran as and what it wrote elsewhere: repositories, restored files.
 

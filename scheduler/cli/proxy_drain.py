@@ -83,7 +83,7 @@ def set_(
         ),
     ],
 ) -> None:
-    """Change how many disks a proxy moves at once, in the middle of runs.
+    """Change how many disks a proxy moves at once. It holds in the middle of runs.
 
     With fewer, those that are under way go on to their end, and none is begun until there are few enough. It can't
     be more than the proxy's own proxy.toml says.

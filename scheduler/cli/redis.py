@@ -57,7 +57,7 @@ def configure_redis(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Write redis.conf with TLS, a user for the scheduler, for Flower and for each site, and everyone's kit.
+    """Write redis.conf with TLS, users, and everyone's kit. The scheduler, Flower and each site get a user.
 
     The kit of a user, `DIR/kits/<user>`, is what its machines need in their `secrets_dir`; the `redis.toml` in it
     goes into their configuration. Makes the authority if there is none. Run again, it adds sites and keeps

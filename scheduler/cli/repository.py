@@ -133,7 +133,8 @@ def list_repositories(as_json: AsJson = False) -> None:
 
 @app.command()
 def show(name: RepositoryName, as_json: AsJson = False) -> None:
-    """Show a repository: what it holds, how well that is proven, and which restore points wait for repair.
+    """Show a repository. It says what that holds, how well that is proven, and which restore points wait for
+    repair.
 
     \b
     Examples:
@@ -176,7 +177,7 @@ def show(name: RepositoryName, as_json: AsJson = False) -> None:
 
 @app.command()
 def rescan(name: RepositoryName, no_wait: NoWait = False, as_json: AsJson = False) -> None:
-    """Have a proxy read which restore points a repository holds, and bring the catalogue up to date.
+    """Learn which restore points a repository holds. A proxy reads them, and the catalogue is brought up to date.
 
     \b
     Examples:
@@ -194,7 +195,7 @@ def check(
     no_wait: NoWait = False,
     as_json: AsJson = False,
 ) -> None:
-    """Have a proxy read everything a repository holds; exits 5 and names what is damaged, if anything is.
+    """Have a proxy read everything a repository holds. Exits 5 and names what is damaged, if anything is.
 
     \b
     Examples:
@@ -206,7 +207,7 @@ def check(
 
 @app.command()
 def prove(name: RepositoryName, no_wait: NoWait = False, as_json: AsJson = False) -> None:
-    """Have a proxy read what was read longest ago, mend what is damaged, and restore samples.
+    """Have a proxy read what was read longest ago. It mends what is damaged, and restores samples.
 
     It happens by itself, as the repository's key `prove` says, a share each time. Exits 5 if damage is left.
 

@@ -49,7 +49,7 @@ def import_images(
     level: Annotated[CompressionLevel, typer.Option(help="How hard to compress.")] = CompressionLevel.OPTIMAL,
     as_json: AsJson = False,
 ) -> None:
-    """Make a restore point of raw, qcow2 or VMDK images of this machine, e.g. of another product.
+    """Make a restore point of raw, qcow2 or VMDK images. They lie on this machine, and may be another product's.
 
     It counts as one of the VM's own where the VM is known: the next backup stores only what differs. No job removes
     it; `scheduler point delete` does. Needs the repository's key or passphrase on this machine.
@@ -108,7 +108,7 @@ def export_image(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is at PATH.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Write a disk of a restore point as a raw, qcow2 or VMDK image on this machine, every block verified.
+    """Write a disk as a raw, qcow2 or VMDK image. It lies on this machine; every block is verified.
 
     Needs the repository's read key or passphrase on this machine. `scheduler restore disk` writes raw images on
     any proxy that can read the repository.

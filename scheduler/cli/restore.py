@@ -163,7 +163,7 @@ def migrate(
     wait: Annotated[bool, typer.Option("--wait", help="Show progress until it has ended.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Move the disks of a VM to production that runs from its restore point, and end that.
+    """Move a VM that runs from its restore point into production.
 
     For a VM that was restored with --instant --stay, or whose move has failed. It runs on meanwhile.
 

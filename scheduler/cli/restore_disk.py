@@ -90,7 +90,7 @@ def disk(
     wait: Annotated[bool, typer.Option("--wait", help="Show progress until it has ended.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Write one disk of a restore point to a path of a proxy, or into a VM of a vCenter.
+    """Restore one disk. It is written to a path of a proxy, or into a VM of a vCenter.
 
     With --wait: exits 0 once the disk is written and verified, otherwise with the code of what went wrong.
     Ctrl-C leaves the restore running.

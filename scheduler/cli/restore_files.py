@@ -63,7 +63,8 @@ def files(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Bring files and folders out of ext4, XFS, NTFS and others, on partitions and LVM, to this machine.
+    """Bring files and folders of a VM to this machine. They may lie on ext4, XFS, NTFS and others, on partitions
+    and LVM.
 
     Needs libguestfs (`guestfish`) and the repository's read key or passphrase on this machine. Elsewhere,
     `proxy-worker restore-files` does the same without a scheduler.

@@ -69,7 +69,7 @@ def list_runs(
 
 @app.command()
 def show(run: RunId, as_json: AsJson = False) -> None:
-    """Show a run: its figures, its disks, which proxy took which, and what went wrong.
+    """Show a run. It has its figures, its disks, which proxy took which, and what went wrong.
 
     \b
     Examples:
@@ -143,7 +143,7 @@ def report(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Tell what became of a run: its VMs, which proxy had which disk when, and where the time went.
+    """Report what became of a run. It names its VMs, which proxy had which disk when, and where the time went.
 
     The page needs nothing but itself: it can be mailed, kept and opened anywhere.
 

@@ -11,6 +11,7 @@ from rich.text import Text
 
 from proxy_worker.program.units import size
 from scheduler.cli.printing import (
+    Columns,
     clock,
     compared,
     duration,
@@ -104,7 +105,7 @@ def _progress_table(disks: Sequence[DiskRecord], *, mode: bool) -> Table:
 
 def _disk_table(run: RunRecord, out: Console) -> Table:
     delivered = run.kind.delivered.upper()
-    columns = {
+    columns: Columns = {
         "VM": [Text(disk.of) for disk in run.disks],
         "DISK": [Text(disk.disk) for disk in run.disks],
         "STATE": [state(disk.state) for disk in run.disks],

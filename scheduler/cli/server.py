@@ -34,7 +34,8 @@ app.add_typer(backup_app, name="backup")
 
 @backup_app.command()
 def now(as_json: AsJson = False) -> None:
-    """Back the server up now: its database, configuration, keys and secrets. `scheduler serve` does it nightly.
+    """Back the server up now. It takes its database, configuration, keys and secrets. `scheduler serve` does it
+    nightly.
 
     \b
     Examples:
@@ -110,7 +111,7 @@ def restore(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Restore the backup server into a new folder; needs the repository and the passphrase, and nothing else.
+    """Restore the backup server into a new folder. It needs the repository and the passphrase, and nothing else.
 
     \b
     Examples:

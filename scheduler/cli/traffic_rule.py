@@ -66,7 +66,7 @@ def add(
     timezone: WindowZone = None,
     limit_restores: Annotated[bool, typer.Option("--limit-restores", help="Restores aren't exempt.")] = False,
 ) -> None:
-    """Limit traffic between two sets of addresses, or ask for its encryption, in both directions.
+    """Limit or encrypt traffic between two sets of addresses. It holds in both directions.
 
     Running tasks keep to a limit within seconds. Encryption counts for what is begun from then on.
 
@@ -151,7 +151,7 @@ def explain(
     kind: Kinds = TrafficKind.BACKUP,
     as_json: AsJson = False,
 ) -> None:
-    """Show which rule counts between two addresses now, and why the others don't.
+    """Show which rule counts between two addresses now, and why.
 
     \b
     Examples:

@@ -110,7 +110,8 @@ def add(
 
 @app.command("list")
 def list_vcenters(as_json: AsJson = False) -> None:
-    """List vCenters, how they are trusted, and how many VMs they showed when they were last read.
+    """List vCenters, how they are trusted, and how many VMs they have. VMs are those that they showed when they
+    were last read.
 
     \b
     Examples:
@@ -152,7 +153,7 @@ def check(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Log in to a vCenter and list each privilege that the account lacks; exits 6 if there are any.
+    """Log in and list each privilege that the account lacks. Exits 6 if there are any.
 
     Privileges are asked for at the vCenter's root. Where the role is granted on some folders only, this names more
     than are missing there.
@@ -192,7 +193,7 @@ def trust(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Trust the certificate that a vCenter shows now, after it was replaced.
+    """Trust the certificate that a vCenter shows now. Use it after the certificate was replaced.
 
     Shows the thumbprint that is pinned and the one that the vCenter shows, and asks.
 

@@ -37,7 +37,8 @@ def list_vms(
     unprotected: Annotated[bool, typer.Option("--unprotected", help="Only those that no job takes.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """List VMs: those that vCenters showed last, those that are declared, and those with restore points.
+    """List VMs that are known. These are those that vCenters showed last, those that are declared, and those with
+    restore points.
 
     \b
     Examples:
@@ -81,7 +82,7 @@ def show(
     vm: Annotated[str, typer.Argument(metavar="VM", help="The VM's name or id.", autocompletion=completion.vms)],
     as_json: AsJson = False,
 ) -> None:
-    """Show a VM: where it is, which jobs protect it, its newest restore point, and its disks.
+    """Show a VM. It says where that is, which jobs protect it, its newest restore point, and its disks.
 
     \b
     Examples:
