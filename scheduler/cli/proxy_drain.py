@@ -19,6 +19,7 @@ from scheduler.cli.opening import opened_state, require_service, warn_without_se
 from scheduler.cli.printing import console, note, plural
 from scheduler.cli.proxy_record import ProxyRecord, proxy_records
 from scheduler.cli.watching import Watch
+from scheduler.dispatch.flight import at_rest
 from scheduler.state.models import Proxy
 from scheduler.state.store import State
 
@@ -135,7 +136,7 @@ def _until_at_rest(state: State, name: str) -> None:
             raise NoFleetError(f"what proxy {name} does is not known", why=window.problem or "")
         with state.read() as session:
             record = _find(session, view, name)
-        return record, _at_rest(view, name)
+        return record, at_rest(view, name)
 
     told: set[str] = set()
 
@@ -152,15 +153,6 @@ def _until_at_rest(state: State, name: str) -> None:
         news=news,
         on_interrupt=f"Proxy {name} goes on draining. Have it work again with `scheduler proxy resume {name}`.",
     ).until_ended(console())
-
-
-def _at_rest(view: FleetView, name: str) -> bool:
-    """Whether a proxy has been told to take no more tasks, and has none."""
-    seen = view.proxies.get(name)
-    if seen is None or not seen.live:
-        return True
-    held = any(task.proxy == name for task in view.tasks.values())
-    return not seen.orders.enabled and not seen.slots_used and not held
 
 
 def _view(seen: tuple[ProxyRecord, bool], _: Console) -> RenderableType:

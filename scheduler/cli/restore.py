@@ -26,9 +26,8 @@ from scheduler.cli.vm_restore_record import (
     vm_restore_record,
     vm_restore_summary,
 )
-from scheduler.restores.asking import ask_to_move, find_vm_restore
+from scheduler.restores.asking import ask_to_cancel, ask_to_move, find_vm_restore
 from scheduler.restores.giving_up import ask_to_give_up
-from scheduler.state.asking import ask_to_cancel_restore
 from scheduler.state.errors import NoSuchRestoreError
 from scheduler.state.models import Restore, VmRestore
 from scheduler.state.store import State
@@ -148,11 +147,10 @@ def cancel(
                 if of_vm is None:
                     raise NoSuchRestoreError(f"restore {restore!r}", why="no restore of a VM has that id")
                 restore_id, left = of_vm.id, ask_to_give_up(session, of_vm)
-            elif of_vm is not None:
-                restore_id, of_vm.cancel_requested = of_vm.id, True
             else:
-                restore_id = find_restore(session, restore).id
-                ask_to_cancel_restore(session, restore_id)
+                found = of_vm or find_restore(session, restore)
+                ask_to_cancel(found)
+                restore_id = found.id
         note(f"It isn't waited for any more: {left}." if left else f"Restore {restore_id} is being cancelled.")
         warn_without_service(opened, "it ends")
 

@@ -19,6 +19,18 @@ def begun_vms(view: FleetView, tasks: Mapping[str, OpenTask]) -> set[str]:
     return {vm_run_id for vm_run_id in begun if vm_run_id is not None}
 
 
+def at_rest(view: FleetView, name: str) -> bool:
+    """Whether a proxy takes nothing more and has nothing left to do.
+
+    One that isn't heard of may be at work all the same, until the leases of its tasks have run out; so may all that
+    were, when Redis has lost its data.
+    """
+    if view.epoch is None or view.quiet_s > 0 or any(task.proxy == name for task in view.tasks.values()):
+        return False
+    seen = view.proxies.get(name)
+    return seen is None or not (seen.slots_used or (seen.live and seen.orders.enabled))
+
+
 def flies(seen: TaskView) -> bool:
     """Whether a task was released and has not ended."""
     return seen.state in {TaskState.RESERVED, TaskState.DISPATCHED, TaskState.RUNNING}

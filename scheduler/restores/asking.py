@@ -21,6 +21,7 @@ from scheduler.state.asking import find_point, new_id, require_staying
 from scheduler.state.errors import NoSuchDiskError, NoSuchVcenterError
 from scheduler.state.models import (
     Point,
+    Restore,
     RestoredDisk,
     RestoreWishes,
     Vcenter,
@@ -135,6 +136,13 @@ def find_target(session: Session, name: str, vcenter: str | None = None) -> Vcen
             f"VM {name!r}", why=f"there are several: {where}", remedy="Name it by its id, or say which vCenter."
         )
     return found[0]
+
+
+def ask_to_cancel(restore: Restore | VmRestore) -> None:
+    """Ask for the end of a restore, of a disk or a VM; raises `RestoreOverError`."""
+    if restore.state.final:
+        raise RestoreOverError(f"restore {restore.id}", why=f"it has ended already: {restore.state}")
+    restore.cancel_requested = True
 
 
 def ask_to_move(restore: VmRestore) -> None:

@@ -20,7 +20,6 @@ from scheduler.state.errors import (
     NoSuchJobError,
     NoSuchPointError,
     NoSuchRepositoryError,
-    NoSuchRestoreError,
     NoSuchRunError,
     NoSuchVcenterError,
     NoSuchVmError,
@@ -260,15 +259,6 @@ def ask_for_restore(
         created_at=now,
     )
     session.add(restore)
-    return restore
-
-
-def ask_to_cancel_restore(session: Session, restore_id: str) -> Restore:
-    """Ask for the end of a restore; raises `NoSuchRestoreError`."""
-    restore = session.get(Restore, restore_id)
-    if restore is None:
-        raise NoSuchRestoreError(f"restore {restore_id!r}", why="no restore has that id")
-    restore.cancel_requested = True
     return restore
 
 

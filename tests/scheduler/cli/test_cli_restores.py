@@ -156,6 +156,16 @@ def test_a_restore_without_waiting_is_recorded_and_can_be_cancelled(backed_up: P
     assert f"Restore {restore_id} is being cancelled." in backed_up("restore", "cancel", restore_id[:-2]).err
 
 
+def test_a_restore_that_has_ended_is_not_said_to_be_cancelled(backed_up: Program, world: World) -> None:
+    with serving(world):
+        ended = backed_up(
+            "restore", "disk", "--vm", "web01", "--disk", "scsi0:0", "--to", "/r/x", "--wait", "--json"
+        )
+    refused = backed_up("restore", "cancel", ended.json["restore"])
+    assert (ended.code, refused.code) == (0, 9)
+    assert "it has ended already: succeeded" in refused.err
+
+
 def test_a_rescan_brings_the_catalogue_back(backed_up: Program, world: World) -> None:
     state = open_state(world.url)
     with state.write() as session:
