@@ -71,12 +71,15 @@ def sweep(journal: Journal, vcenter: str, found: Iterable[OurSnapshot], *, seen_
             continue
         logger.warning("VM %s of vCenter %s has snapshot %s of ours left", one.vm_name, vcenter, one.journal)
         entry.tries, entry.last_try_at = 0, None
+        entry.vcenter, entry.vm_ref = vcenter, one.vm_ref  # it may have got another name, or another vCenter the VM
         _open_removal(journal, entry)
 
 
 def _is_over(entry: SnapshotEntry, now: float, seen_at: float) -> bool:
     """Whether the journal has nothing more to do with a snapshot that was there then."""
     if entry.state is SnapshotState.GIVEN_UP:
+        if entry.failure is not None and entry.failure.code == _NOBODY:
+            return True  # nothing was tried
         return now - (entry.last_try_at or 0.0) >= GIVEN_UP_FOR_S
     return entry.state is SnapshotState.GONE and (entry.removed_at or 0.0) < seen_at
 

@@ -7,6 +7,7 @@ import itertools
 from sqlalchemy import select
 
 from proxy_worker.vsphere.snapshots import NAME, Mark, Quiesce, create
+from scheduler.fleet.stored import apply_fleet, stored_fleet
 from scheduler.runs.removing import GIVEN_UP_FOR_S
 from scheduler.state.models import Run, RunState, ServiceMark, SnapshotEntry, SnapshotState
 from tests.scheduler.vcenters import VsphereWorld, new_vsphere_world, vsphere_world
@@ -81,6 +82,36 @@ def test_the_ladder_gives_up_after_four_tries_and_a_later_scan_begins_anew(vsphe
     service = one.world.start()
     one.world.turn_until(service, lambda: _entry(one).state is SnapshotState.GONE)
     assert [node.name for node in one.snapshots(vm)] == ["before the upgrade"]
+
+
+def test_a_snapshot_of_a_vcenter_that_got_another_name_meanwhile_is_removed_under_that_name(
+    vsphere_world: VsphereWorld,
+) -> None:
+    one, name = vsphere_world, next(_names)
+    vm = make_vm(one.session, MIB, name=name)
+    one.declare(name)
+    service = one.world.start()
+
+    def rename() -> None:
+        with one.open().write() as database:
+            fleet = stored_fleet(database)
+            (vcenter,) = fleet.vcenter
+            apply_fleet(
+                database, fleet.model_copy(update={"vcenter": (vcenter.model_copy(update={"name": "renamed"}),)})
+            )
+
+    one.world.fleet.when_handled[f"disk.backup {name} scsi0:0"] = rename
+    run_id = one.ask()
+    one.world.turn_until(service, lambda: one.settled(run_id))
+    assert _entry(one).state is SnapshotState.GIVEN_UP
+    assert "vCenter vc1 is not declared any more" in (one.vm_run(name).warning or "")
+
+    again = one.ask()
+    one.world.turn_until(service, lambda: one.settled(again))
+
+    assert one.snapshots(vm) == ()
+    with one.read() as database:
+        assert set(database.scalars(select(SnapshotEntry.state))) == {SnapshotState.GONE}
 
 
 def test_what_is_ours_and_needed_by_no_backup_is_removed_at_the_start_and_nothing_else(
