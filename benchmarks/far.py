@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -19,10 +19,10 @@ COMMAND = Path(sys.executable).parent / "proxy-worker"
 GATEWAY, PROXY = "vault", "proxy-1"
 
 
-def certify(folder: Path, *, host: str = HERE) -> None:
+def certify(folder: Path, *, host: str = HERE, proxies: Sequence[str] = (PROXY,)) -> None:
     """Put certificates of a new fleet into a folder, the gateway's for `host`."""
     authority = Authority.make(folder / "pki", name="bench")
-    for name, role in ((GATEWAY, Role.GATEWAY), (PROXY, Role.PROXY)):
+    for name, role in ((GATEWAY, Role.GATEWAY), *((proxy, Role.PROXY) for proxy in proxies)):
         bundle = authority.issue(Peer(name, role, None, (host,)))
         (folder / f"{name}.pem").write_bytes(bundle.certificate)
         (folder / f"{name}-key.pem").write_bytes(bundle.key)
@@ -30,7 +30,7 @@ def certify(folder: Path, *, host: str = HERE) -> None:
 
 
 def identity(folder: Path, name: str) -> Identity:
-    """What one of the two shows."""
+    """What one of them shows."""
     return Identity.beside(folder / f"{name}.pem")
 
 
