@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, settings
 
 _LONG = {"system", "surviving", "deployment"}
 """Folders of tests that start whole fleets or machines."""
+pytest_plugins = ("tests.simulators.vsphere.simulator",)
 
 settings.register_profile("default", deadline=timedelta(seconds=2), suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("ci", settings.get_profile("default"), derandomize=True, print_blob=True)

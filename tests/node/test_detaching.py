@@ -12,22 +12,12 @@ from proxy_worker.transport.vsphere_access import VsphereAccess
 from proxy_worker.vsphere import hot_add
 from proxy_worker.vsphere.model import Vm
 from proxy_worker.vsphere.session import Session
-from tests.simulators.vsphere.simulator import VsphereSimulator, vsphere, vsphere_program, vsphere_server
+from tests.simulators.vsphere.simulator import VsphereSimulator
 from tests.tasks.fleet import wait_until
 from tests.transport.hot_adding import Source, access, guest, hanging, proxy, source
-from tests.vsphere.conftest import IMPATIENT, endpoint, session
+from tests.vsphere.conftest import IMPATIENT
 
-__all__ = [
-    "access",
-    "endpoint",
-    "guest",
-    "proxy",
-    "session",
-    "source",
-    "vsphere",
-    "vsphere_program",
-    "vsphere_server",
-]
+__all__ = ["access", "guest", "proxy", "source"]
 APPLIANCE = TransportMode.VIRTUAL_APPLIANCE
 
 

@@ -18,9 +18,8 @@ from proxy_worker.replication.errors import (
 )
 from proxy_worker.vsphere.power import switch_off, switch_on
 from tests.node.vcenter_proxy import BLOCK, MIB, Proxy, proxy
-from tests.vsphere.conftest import endpoint, session, vsphere, vsphere_program, vsphere_server
 
-__all__ = ["endpoint", "proxy", "session", "vsphere", "vsphere_program", "vsphere_server"]
+__all__ = ["proxy"]
 
 
 def test_a_replica_is_a_vm_like_its_original_and_each_run_sends_what_changed_and_leaves_a_snapshot(

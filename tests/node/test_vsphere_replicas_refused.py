@@ -21,10 +21,9 @@ from proxy_worker.vsphere import replica_vm
 from proxy_worker.vsphere.power import switch_off, switch_on
 from proxy_worker.vsphere.tasks import finish
 from tests.node.vcenter_proxy import BLOCK, MIB, Proxy, Stopped, proxy
-from tests.vsphere.conftest import endpoint, session, vsphere, vsphere_program, vsphere_server
 from tests.vsphere.machines import make_vm
 
-__all__ = ["endpoint", "proxy", "session", "vsphere", "vsphere_program", "vsphere_server"]
+__all__ = ["proxy"]
 
 
 def test_what_a_proxy_knows_of_a_disk_is_not_trusted_once_another_one_wrote_it(proxy: Proxy) -> None:

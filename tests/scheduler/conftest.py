@@ -15,6 +15,8 @@ from sqlalchemy import select
 from ops.demo.valkey import EmbeddedValkey
 from proxy_worker.contract.specification import DiskAddress, DiskIdentity, InventoryVm, VmIdentity
 from proxy_worker.ledger import Ledger, Timings
+from proxy_worker.vsphere.session import Patience, Session
+from scheduler.runs.handling import KINDS
 from scheduler.service import Service
 from scheduler.state import store
 from scheduler.state.access import DatabaseAccess
@@ -23,7 +25,11 @@ from scheduler.state.store import State, open_state
 from scheduler.vcenters.executor import Executor
 from tests.postgresql_server import PASSWORD, PostgresqlServer
 from tests.scheduler.databases import engine_of_tests, set_up
+from tests.scheduler.vcenters import VsphereWorld
 from tests.simulators.proxies import Lanes, SimulatedFleet
+from tests.simulators.vsphere.simulator import PASSWORD as VCENTER_PASSWORD
+from tests.simulators.vsphere.simulator import VsphereSimulator
+from tests.vsphere.conftest import IMPATIENT
 
 QUICK = Timings(lease_s=0.5)
 """A ledger that lost its data gives out nothing for one lease."""
@@ -167,3 +173,36 @@ def new_world(tmp_path: Path, valkey: EmbeddedValkey) -> Iterator[Callable[[], W
 @pytest.fixture
 def world(new_world: Callable[[], World]) -> World:
     return new_world()
+
+
+@pytest.fixture
+def new_vsphere_world(
+    new_world: Callable[[], World],
+    vsphere: VsphereSimulator,
+    session: Session,
+    tmp_path: Path,
+) -> Iterator[Callable[[], VsphereWorld]]:
+    """Makes worlds with a vCenter; executors are closed at the end."""
+    secrets = tmp_path / "secrets"
+    secrets.mkdir()
+    (secrets / "vc1.password").write_text(VCENTER_PASSWORD)
+    executors: list[Executor] = []
+
+    def executor() -> Executor:
+        executors.append(Executor(KINDS, secrets, patience=Patience(1.0, 0.01, 0.1), waiting=IMPATIENT))
+        return executors[-1]
+
+    def make() -> VsphereWorld:
+        world = new_world()
+        world.new_executor = executor
+        return VsphereWorld(world, vsphere, session)
+
+    yield make
+    for one in executors:
+        one.close()
+
+
+@pytest.fixture
+def vsphere_world(new_vsphere_world: Callable[[], VsphereWorld]) -> VsphereWorld:
+    """One of them."""
+    return new_vsphere_world()

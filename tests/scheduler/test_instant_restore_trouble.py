@@ -36,22 +36,9 @@ from tests.scheduler.instant_restoring import (
     running,
     stays,
 )
-from tests.scheduler.test_vm_restore_crashes import _die_at
-from tests.scheduler.vcenters import new_vsphere_world, vsphere_world
-from tests.scheduler.vm_restoring import Restoring, mark_is_off
-from tests.vsphere.conftest import endpoint, session, vsphere, vsphere_program, vsphere_server
+from tests.scheduler.vm_restoring import Restoring, died_at, mark_is_off
 
-__all__ = [
-    "asked",
-    "endpoint",
-    "new_vsphere_world",
-    "proxy",
-    "session",
-    "vsphere",
-    "vsphere_program",
-    "vsphere_server",
-    "vsphere_world",
-]
+__all__ = ["asked", "proxy"]
 
 
 def give_up(asked: Restoring, refused: str = "") -> None:
@@ -153,7 +140,7 @@ def test_a_scheduler_that_dies_at_each_of_its_steps_comes_to_the_same(
         asked.ask(wishes=INSTANT)
     deaths = 0
     for number in itertools.islice(itertools.cycle(range(2, 6)), 60):
-        if not _die_at(asked.one, asked.one.world.start(), asked, number, monkeypatch):
+        if not died_at(asked, asked.one.world.start(), number, monkeypatch):
             break
         deaths += 1
 

@@ -32,21 +32,10 @@ from tests.scheduler.instant_restoring import (
     stays,
     write,
 )
-from tests.scheduler.vcenters import OFFER, new_vsphere_world, vsphere_world
+from tests.scheduler.vcenters import OFFER
 from tests.scheduler.vm_restoring import Restoring, mark_is_off
-from tests.vsphere.conftest import endpoint, session, vsphere, vsphere_program, vsphere_server
 
-__all__ = [
-    "asked",
-    "endpoint",
-    "new_vsphere_world",
-    "proxy",
-    "session",
-    "vsphere",
-    "vsphere_program",
-    "vsphere_server",
-    "vsphere_world",
-]
+__all__ = ["asked", "proxy"]
 
 
 def test_it_starts_from_the_point_and_its_disks_move_to_production(asked: Restoring, proxy: Serving) -> None:

@@ -40,21 +40,11 @@ from scheduler.state.models import (
 )
 from scheduler.state.store import open_state
 from tests.scheduler.mortality import Calls, Killed, Life, MortalState, bury, calls
-from tests.scheduler.vcenters import OFFER, VsphereWorld, new_vsphere_world, vsphere_world
+from tests.scheduler.vcenters import OFFER, VsphereWorld
 from tests.simulators.proxies import Message
-from tests.vsphere.conftest import endpoint, session, vsphere, vsphere_program, vsphere_server
 from tests.vsphere.machines import MIB, make_vm
 
-__all__ = [
-    "calls",
-    "endpoint",
-    "new_vsphere_world",
-    "session",
-    "vsphere",
-    "vsphere_program",
-    "vsphere_server",
-    "vsphere_world",
-]
+__all__ = ["calls"]
 MODES = (TransportMode.STORAGE_SNAPSHOT, TransportMode.NETWORK)
 
 

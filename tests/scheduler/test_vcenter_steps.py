@@ -17,11 +17,9 @@ from scheduler.vcenters.freezing import NoDiskLeftError, SnapshotRequest, freeze
 from scheduler.vcenters.removal import RemoveRequest, remove
 from scheduler.vcenters.steps import Access
 from tests.simulators.vsphere.simulator import PASSWORD, VsphereSimulator
-from tests.vsphere.conftest import IMPATIENT, endpoint, session, vsphere, vsphere_program, vsphere_server
+from tests.vsphere.conftest import IMPATIENT
 from tests.vsphere.machines import MIB, make_vm
 from tests.vsphere.test_snapshots import by_user
-
-__all__ = ["endpoint", "session", "vsphere", "vsphere_program", "vsphere_server"]
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import time
 from collections.abc import Callable
 
@@ -12,29 +11,13 @@ from proxy_worker.contract.errors import TargetError
 from proxy_worker.vsphere.inventory import read_inventory, read_vm
 from proxy_worker.vsphere.session import Session
 from scheduler.restores.asking import ask_for_disks_to_vm
-from scheduler.service import Service
 from scheduler.state.models import (
     RestoreWishes,
     VmRestoreState,
 )
 from scheduler.state.store import open_state
-from tests.scheduler.vcenters import VsphereWorld, new_vsphere_world, vsphere_world
-from tests.scheduler.vm_restoring import Restoring, is_catalogued, mark_is_off, restoring
-from tests.vsphere.conftest import endpoint, session, vsphere, vsphere_program, vsphere_server
-
-__all__ = [
-    "endpoint",
-    "new_vsphere_world",
-    "session",
-    "vsphere",
-    "vsphere_program",
-    "vsphere_server",
-    "vsphere_world",
-]
-
-
-class KilledError(Exception):
-    """The scheduler dies here."""
+from tests.scheduler.vcenters import VsphereWorld
+from tests.scheduler.vm_restoring import Restoring, died_at, is_catalogued, mark_is_off, restoring
 
 
 def _kinds() -> dict[str, Callable[[Restoring], None]]:
@@ -80,7 +63,7 @@ def test_killed_at_every_journalled_step_it_comes_to_the_same(
         if kind in {"disk", "overwrite"}:
             one.world.turn_until(service, lambda asked=asked: is_catalogued(asked))
         _kinds()[kind](asked)
-        died = _die_at(one, service, asked, number, monkeypatch)
+        died = died_at(asked, service, number, monkeypatch)
         if died:
             one.world.turn_until(one.world.start(), asked.settled)
         expected = VmRestoreState.FAILED if kind == "failing" else VmRestoreState.SUCCEEDED
@@ -100,44 +83,6 @@ def test_killed_at_every_journalled_step_it_comes_to_the_same(
             break
         number += stride
     assert number > 5
-
-
-def _die_at(
-    one: VsphereWorld, service: Service, asked: Restoring, number: int, monkeypatch: pytest.MonkeyPatch
-) -> bool:
-    """Let the service die before or after its transaction `number // 2`; False if the restore ends first."""
-    countdown = itertools.count()
-    original = service._steps
-
-    def steps() -> object:
-        at = next(countdown)
-        if at == number // 2 and number % 2 == 0:
-            raise KilledError
-        manager = original()
-        if at == number // 2:
-            return _dying_after(manager)
-        return manager
-
-    monkeypatch.setattr(service, "_steps", steps)
-    try:
-        one.world.turn_until(service, asked.settled)
-    except KilledError:
-        return True
-    return False
-
-
-class _dying_after:  # noqa: N801 - a context manager
-    """Commits, then dies before anything is told."""
-
-    def __init__(self, manager: object) -> None:
-        self.manager = manager
-
-    def __enter__(self) -> object:
-        return self.manager.__enter__()  # type: ignore[attr-defined]
-
-    def __exit__(self, *exception: object) -> None:
-        self.manager.__exit__(*exception)  # type: ignore[attr-defined]
-        raise KilledError
 
 
 def _named(session: Session, name: str) -> int:

@@ -21,19 +21,9 @@ from scheduler.state.models import (
     VmRestoreState,
 )
 from scheduler.state.store import open_state
-from tests.scheduler.vcenters import VsphereWorld, new_vsphere_world, vsphere_world
+from tests.scheduler.vcenters import VsphereWorld
 from tests.scheduler.vm_restoring import is_catalogued, mark_is_off, restoring
-from tests.vsphere.conftest import IMPATIENT, endpoint, session, vsphere, vsphere_program, vsphere_server
-
-__all__ = [
-    "endpoint",
-    "new_vsphere_world",
-    "session",
-    "vsphere",
-    "vsphere_program",
-    "vsphere_server",
-    "vsphere_world",
-]
+from tests.vsphere.conftest import IMPATIENT
 
 
 def test_a_vm_is_made_written_and_handed_over(vsphere_world: VsphereWorld) -> None:

@@ -10,20 +10,10 @@ from proxy_worker.vsphere.snapshots import NAME, Mark, Quiesce, create
 from scheduler.fleet.stored import apply_fleet, stored_fleet
 from scheduler.runs.removing import GIVEN_UP_FOR_S
 from scheduler.state.models import Run, RunState, ServiceMark, SnapshotEntry, SnapshotState
-from tests.scheduler.vcenters import VsphereWorld, new_vsphere_world, vsphere_world
-from tests.vsphere.conftest import IMPATIENT, endpoint, session, vsphere, vsphere_program, vsphere_server
+from tests.scheduler.vcenters import VsphereWorld
+from tests.vsphere.conftest import IMPATIENT
 from tests.vsphere.machines import MIB, make_vm
 from tests.vsphere.test_snapshots import by_user
-
-__all__ = [
-    "endpoint",
-    "new_vsphere_world",
-    "session",
-    "vsphere",
-    "vsphere_program",
-    "vsphere_server",
-    "vsphere_world",
-]
 
 _names = (f"cleanup-{number}" for number in itertools.count(1))
 

@@ -27,19 +27,11 @@ from scheduler.state.models import (
 )
 from scheduler.state.store import open_state
 from tests.scheduler.mortality import MOMENTS, Calls, Killed, Life, MortalState, bury, calls
-from tests.scheduler.vcenters import VsphereWorld, new_vsphere_world
-from tests.vsphere.conftest import IMPATIENT, endpoint, session, vsphere, vsphere_program, vsphere_server
+from tests.scheduler.vcenters import VsphereWorld
+from tests.vsphere.conftest import IMPATIENT
 from tests.vsphere.machines import MIB, make_vm, write
 
-__all__ = [
-    "calls",
-    "endpoint",
-    "new_vsphere_world",
-    "session",
-    "vsphere",
-    "vsphere_program",
-    "vsphere_server",
-]
+__all__ = ["calls"]
 
 
 @dataclass

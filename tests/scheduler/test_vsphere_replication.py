@@ -42,19 +42,9 @@ from scheduler.state.models import (
     VmRunState,
 )
 from scheduler.vcenters import describing
-from tests.scheduler.vcenters import OFFER, VsphereWorld, new_vsphere_world, vsphere_world
-from tests.vsphere.conftest import IMPATIENT, endpoint, session, vsphere, vsphere_program, vsphere_server
+from tests.scheduler.vcenters import OFFER, VsphereWorld
+from tests.vsphere.conftest import IMPATIENT
 from tests.vsphere.machines import MIB, make_vm, write
-
-__all__ = [
-    "endpoint",
-    "new_vsphere_world",
-    "session",
-    "vsphere",
-    "vsphere_program",
-    "vsphere_server",
-    "vsphere_world",
-]
 
 _names = (f"replicated-{number}" for number in itertools.count(1))
 

@@ -29,19 +29,9 @@ from scheduler.state.models import (
     VmRunState,
 )
 from scheduler.vcenters.choice import SNAPSHOTS_PER_DATASTORE
-from tests.scheduler.vcenters import VsphereWorld, new_vsphere_world, vsphere_world
-from tests.vsphere.conftest import IMPATIENT, endpoint, session, vsphere, vsphere_program, vsphere_server
+from tests.scheduler.vcenters import VsphereWorld
+from tests.vsphere.conftest import IMPATIENT
 from tests.vsphere.machines import MIB, disk, make_vm, write
-
-__all__ = [
-    "endpoint",
-    "new_vsphere_world",
-    "session",
-    "vsphere",
-    "vsphere_program",
-    "vsphere_server",
-    "vsphere_world",
-]
 
 _names = (f"run-{number}" for number in itertools.count(1))
 

@@ -11,20 +11,9 @@ from proxy_worker.vsphere.tasks import finish
 from scheduler.planning.criteria import Criteria, VmSelector
 from scheduler.state.models import Datastore, DatastoreKind, DiskTask, Run, VcenterVm, VmRun, VmRunState
 from scheduler.state.store import open_state
-from tests.scheduler.vcenters import VsphereWorld, new_vsphere_world, vsphere_world
-from tests.vsphere.conftest import endpoint, session, vsphere, vsphere_program, vsphere_server
+from tests.scheduler.vcenters import VsphereWorld
 from tests.vsphere.machines import MIB, disk, make_vm
 from tests.vsphere.test_selection import Tagging
-
-__all__ = [
-    "endpoint",
-    "new_vsphere_world",
-    "session",
-    "vsphere",
-    "vsphere_program",
-    "vsphere_server",
-    "vsphere_world",
-]
 
 _names = (f"chosen-{number}" for number in itertools.count(1))
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from sqlalchemy import select
@@ -16,16 +15,16 @@ from proxy_worker.contract.outcome import VsphereOffer
 from proxy_worker.contract.specification import DiskBackup
 from proxy_worker.vsphere.inventory import read_vm
 from proxy_worker.vsphere.model import SnapshotNode, Vm
-from proxy_worker.vsphere.session import Patience, Session
+from proxy_worker.vsphere.session import Session
 from proxy_worker.vsphere.snapshots import tree
-from scheduler.runs.handling import KINDS
 from scheduler.state.asking import ask_for_run
 from scheduler.state.models import Job, LedgerTask, Repository, Run, Site, StepState, Vcenter, VcenterStep, VmRun
 from scheduler.state.store import State, open_state
-from scheduler.vcenters.executor import Executor
-from tests.scheduler.conftest import World
-from tests.simulators.vsphere.simulator import PASSWORD, USER, VsphereSimulator
-from tests.vsphere.conftest import IMPATIENT, certificate_of
+from tests.simulators.vsphere.program import USER, VsphereSimulator
+from tests.vsphere.conftest import certificate_of
+
+if TYPE_CHECKING:  # whose fixtures make what is here
+    from tests.scheduler.conftest import World
 
 OFFER = VsphereOffer(modes=(TransportMode.NETWORK,), passwords=("vc1",))
 
@@ -111,36 +110,3 @@ class VsphereWorld:
     def again(self, vm: Vm) -> Vm:
         """A VM as it is now."""
         return read_vm(self.session, vm.ref)
-
-
-@pytest.fixture
-def new_vsphere_world(
-    new_world: Callable[[], World],
-    vsphere: VsphereSimulator,
-    session: Session,
-    tmp_path: Path,
-) -> Iterator[Callable[[], VsphereWorld]]:
-    """Makes worlds with a vCenter; executors are closed at the end."""
-    secrets = tmp_path / "secrets"
-    secrets.mkdir()
-    (secrets / "vc1.password").write_text(PASSWORD)
-    executors: list[Executor] = []
-
-    def executor() -> Executor:
-        executors.append(Executor(KINDS, secrets, patience=Patience(1.0, 0.01, 0.1), waiting=IMPATIENT))
-        return executors[-1]
-
-    def make() -> VsphereWorld:
-        world = new_world()
-        world.new_executor = executor
-        return VsphereWorld(world, vsphere, session)
-
-    yield make
-    for one in executors:
-        one.close()
-
-
-@pytest.fixture
-def vsphere_world(new_vsphere_world: Callable[[], VsphereWorld]) -> VsphereWorld:
-    """One of them."""
-    return new_vsphere_world()

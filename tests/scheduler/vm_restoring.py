@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import itertools
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+import pytest
 from sqlalchemy import select
 
 from proxy_worker.contract.errors import ProxyfleetError, SourceError
@@ -25,6 +28,8 @@ from proxy_worker.vsphere.restored import find, mark_of
 from proxy_worker.vsphere.session import Session
 from scheduler.planning.places import TrackingMark
 from scheduler.restores.asking import ask_for_vm_restore
+from scheduler.runs.journal import Journal
+from scheduler.service import Service
 from scheduler.state.models import (
     ChangeBaseOfPoint,
     LedgerTask,
@@ -35,6 +40,7 @@ from scheduler.state.models import (
     VmRestore,
 )
 from scheduler.state.store import open_state
+from tests.scheduler.mortality import Killed
 from tests.scheduler.vcenters import VsphereWorld
 from tests.simulators.proxies import disk_report
 from tests.vsphere.conftest import IMPATIENT
@@ -173,3 +179,26 @@ def is_catalogued(asked: Restoring) -> bool:
     """Whether the scheduler knows the VM that is restored."""
     with asked.one.read() as database:
         return database.scalar(select(VcenterVm.ref).where(VcenterVm.name == asked.vm.name)) is not None
+
+
+def died_at(asked: Restoring, service: Service, number: int, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Let the service die before or after its transaction `number // 2`; False if the restore ends first."""
+    countdown = itertools.count()
+    original = service._steps
+
+    @contextmanager
+    def steps() -> Iterator[Journal]:
+        deadly = next(countdown) == number // 2
+        if deadly and number % 2 == 0:
+            raise Killed
+        with original() as journal:
+            yield journal
+        if deadly:
+            raise Killed
+
+    monkeypatch.setattr(service, "_steps", steps)
+    try:
+        asked.one.world.turn_until(service, asked.settled)
+    except Killed:
+        return True
+    return False

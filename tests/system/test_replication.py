@@ -19,13 +19,10 @@ from proxy_worker.vsphere.inventory import read_inventory
 from proxy_worker.vsphere.model import Vm
 from proxy_worker.vsphere.session import Session
 from tests.simulators.vsphere.program import PASSWORD, VsphereSimulator, running
-from tests.simulators.vsphere.simulator import vsphere_program
 from tests.system.live_fleet import LiveFleet, explained, wait_until
 from tests.system.vsphere_fleet import VMFS, declared, vddk_environment, write_password
 from tests.vsphere.conftest import endpoint_of
 from tests.vsphere.machines import make_vm
-
-__all__ = ["vsphere_program"]
 
 WEB01 = Machine("web01", "ds", (Disk("scsi0:0", 16, 12, filesystem=False), Disk("scsi0:1", 8, 2, filesystem=False)))
 IDLE = Machine("idle", "ds-far", (Disk("scsi0:0", 1, 0, filesystem=False),))

@@ -25,12 +25,9 @@ from proxy_worker.vsphere.restored import mark_of
 from proxy_worker.vsphere.session import Session
 from proxy_worker.vsphere.tasks import finish
 from tests.export.nfs_client import Client
-from tests.simulators.vsphere.simulator import vsphere_program
 from tests.system.live_fleet import SCHEDULER, wait_until
 from tests.system.vsphere_fleet import NFS, VMFS, VsphereFleet, snapshots_of_ours, vsphere_fleet
 from tests.vsphere.machines import MIB, make_vm
-
-__all__ = ["vsphere_program"]
 
 SIZES = (24 * MIB, 8 * MIB)
 CARD = """ethernet0.present = "TRUE"

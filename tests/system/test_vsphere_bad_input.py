@@ -12,13 +12,10 @@ from pathlib import Path
 import pytest
 
 from proxy_worker.transport.storage_snapshot.provider import FOLDER
-from tests.simulators.vsphere.simulator import vsphere_program
 from tests.system.live_fleet import wait_until
 from tests.system.vsphere_fleet import MOUNTING, NFS, snapshots_of_ours
 from tests.system.vsphere_story import LARGE_BYTES, WRITTEN, Story, told
 from tests.vsphere.machines import MIB
-
-__all__ = ["vsphere_program"]
 
 
 @pytest.fixture(scope="module")

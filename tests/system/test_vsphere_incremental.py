@@ -5,11 +5,8 @@ from __future__ import annotations
 import random
 from pathlib import Path
 
-from tests.simulators.vsphere.simulator import vsphere_program
 from tests.system.vsphere_fleet import VMFS, vsphere_fleet
 from tests.vsphere.machines import MIB, make_vm
-
-__all__ = ["vsphere_program"]
 
 DISK_BYTES = 20 << 30
 BLOCK_BYTES = 256 << 10

@@ -28,12 +28,9 @@ from proxy_worker.repository.repository import Repository
 from proxy_worker.repository.store.local import LocalStore
 from proxy_worker.vsphere.model import Vm
 from proxy_worker.vsphere.session import Session
-from tests.simulators.vsphere.simulator import vsphere_program
 from tests.system.live_fleet import wait_until
 from tests.system.vsphere_fleet import NFS, VMFS, VsphereFleet, mounts_of, snapshots_of_ours, vsphere_fleet
 from tests.vsphere.machines import MIB, controller, disk, make_vm
-
-__all__ = ["vsphere_program"]
 
 VMS = int(os.environ.get("VSPHERE_SCALE_VMS", "8"))
 DISK_BYTES = 40 * MIB

@@ -30,24 +30,13 @@ from proxy_worker.transport.vsphere_access import VsphereAccess
 from proxy_worker.vsphere.model import Vm
 from tests.simulators.loop_devices import mounted
 from tests.simulators.vsphere.guest import SimulatedGuest
-from tests.simulators.vsphere.simulator import PASSWORD, vsphere, vsphere_program, vsphere_server
+from tests.simulators.vsphere.simulator import PASSWORD
 from tests.tasks.fleet import wait_until
 from tests.tasks.test_disks import PASSPHRASE, DiskFleet
 from tests.transport.conftest import write_flat
 from tests.transport.hot_adding import Source, access, guest, hanging, proxy, source
-from tests.vsphere.conftest import endpoint, session
 
-__all__ = [
-    "access",
-    "endpoint",
-    "guest",
-    "proxy",
-    "session",
-    "source",
-    "vsphere",
-    "vsphere_program",
-    "vsphere_server",
-]
+__all__ = ["access", "guest", "proxy", "source"]
 MIB = 1 << 20
 
 

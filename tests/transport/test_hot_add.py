@@ -38,28 +38,13 @@ from proxy_worker.vsphere.model import Vm
 from proxy_worker.vsphere.session import Endpoint, Patience, Session
 from proxy_worker.vsphere.snapshots import Mark, Quiesce, create, remove
 from tests.simulators.vsphere.guest import SimulatedGuest
-from tests.simulators.vsphere.simulator import (
-    VsphereSimulator,
-    vsphere,
-    vsphere_program,
-    vsphere_server,
-)
+from tests.simulators.vsphere.simulator import VsphereSimulator
 from tests.transport.conftest import read_all
 from tests.transport.hot_adding import Source, access, guest, hanging, proxy, reconfigure, show_uuids, source
-from tests.vsphere.conftest import IMPATIENT, endpoint, session
+from tests.vsphere.conftest import IMPATIENT
 from tests.vsphere.machines import MIB, disk
 
-__all__ = [
-    "access",
-    "endpoint",
-    "guest",
-    "proxy",
-    "session",
-    "source",
-    "vsphere",
-    "vsphere_program",
-    "vsphere_server",
-]
+__all__ = ["access", "guest", "proxy", "source"]
 
 QUICK = Pace(lock_s=20, appear_s=10, vanish_s=2, tries=3, first_pause_s=0.01, task=IMPATIENT)
 BLIND = dataclasses.replace(QUICK, appear_s=0.2, vanish_s=0.2)

@@ -36,21 +36,11 @@ from proxy_worker.vsphere.faults import DiskLockedError, MissingPrivilegeError
 from proxy_worker.vsphere.session import Session, VcenterPasswordError, VcenterSecretError
 from proxy_worker.vsphere.snapshots import Mark, Quiesce, create
 from proxy_worker.vsphere.trust import CertificateUntrustedError, ThumbprintChangedError
-from tests.simulators.vsphere.simulator import (
-    NBDKIT,
-    PASSWORD,
-    USER,
-    VsphereSimulator,
-    vsphere,
-    vsphere_program,
-    vsphere_server,
-)
-from tests.vsphere.conftest import IMPATIENT, certificate_of, endpoint, session
+from tests.simulators.vsphere.simulator import NBDKIT, PASSWORD, USER, VsphereSimulator
+from tests.vsphere.conftest import IMPATIENT, certificate_of
 from tests.vsphere.machines import MIB, make_vm
 
 from .conftest import free_port, read_all, wait_for
-
-__all__ = ["endpoint", "session", "vsphere", "vsphere_program", "vsphere_server"]
 
 DIRECT, NETWORK = TransportMode.DIRECT_STORAGE, TransportMode.NETWORK
 SIZE = 8 * MIB

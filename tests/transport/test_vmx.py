@@ -114,9 +114,9 @@ def test_a_forged_file_takes_no_longer_than_an_honest_one(filler: str) -> None:
     """Nested repetitions in a pattern would take hours for a megabyte of these."""
     for begin, end in (("", ""), ("a = b", '"'), ('a = "', ""), (".encoding = ", "!"), ('RW 1 FLAT "x" 0', "\x01")):
         data = (begin + filler * ((1 << 20) // len(filler)) + end).encode()
-        began = time.monotonic()
+        began_s = time.process_time()
         with pytest.raises(VmxDamagedError):
             parse_vmx(data, "x.vmx")
         with pytest.raises(VmdkError):
             parse_descriptor(b"# Disk DescriptorFile\n" + data, "x.vmdk")
-        assert time.monotonic() - began < 5
+        assert time.process_time() - began_s < 5

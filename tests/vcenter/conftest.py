@@ -14,11 +14,9 @@ from proxy_worker.vsphere.inventory import read_inventory
 from proxy_worker.vsphere.model import Vm
 from proxy_worker.vsphere.session import Endpoint, Session
 from proxy_worker.vsphere.trust import Trust
-from tests.simulators.vsphere.simulator import PASSWORD, VsphereSimulator, running, vsphere_program
+from tests.simulators.vsphere.simulator import PASSWORD, VsphereSimulator, running
 from tests.vsphere.conftest import endpoint_of
 from tests.vsphere.machines import MIB, make_vm
-
-__all__ = ["vsphere_program"]
 
 TEST_VM = "throw-away"
 

@@ -1,26 +1,14 @@
-"""A vCenter to talk to, and a session there."""
+"""How tests reach the simulated vCenter, whose fixtures are beside it."""
 
 from __future__ import annotations
 
 import hashlib
 import ssl
-from collections.abc import Iterator
 
-import pytest
-
-from proxy_worker.vsphere.session import Endpoint, Patience, Session
+from proxy_worker.vsphere.session import Endpoint, Patience
 from proxy_worker.vsphere.tasks import Waiting
 from proxy_worker.vsphere.trust import Trust
-from tests.simulators.vsphere.simulator import (
-    PASSWORD,
-    USER,
-    VsphereSimulator,
-    vsphere,
-    vsphere_program,
-    vsphere_server,
-)
-
-__all__ = ["vsphere", "vsphere_program", "vsphere_server"]
+from tests.simulators.vsphere.program import USER, VsphereSimulator
 
 IMPATIENT = Waiting(timeout_s=30, first_pause_s=0.01, longest_pause_s=0.05)
 
@@ -42,16 +30,3 @@ def endpoint_of(server: VsphereSimulator, **changes: object) -> Endpoint:
         "patience": Patience(total_s=2.0, first_s=0.01, longest_s=0.1),
     }
     return Endpoint(**(settings | changes))
-
-
-@pytest.fixture
-def endpoint(vsphere: VsphereSimulator) -> Endpoint:
-    """Where the session's vCenter is."""
-    return endpoint_of(vsphere)
-
-
-@pytest.fixture
-def session(endpoint: Endpoint) -> Iterator[Session]:
-    """Logged in."""
-    with Session(endpoint, PASSWORD) as opened:
-        yield opened

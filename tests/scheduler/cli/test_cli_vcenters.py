@@ -14,19 +14,9 @@ from scheduler.runs.handling import KINDS
 from scheduler.vcenters.executor import Executor
 from tests.scheduler.cli.conftest import Finished, Program, serving
 from tests.scheduler.conftest import World
-from tests.simulators.vsphere.simulator import (
-    PASSWORD,
-    USER,
-    VsphereSimulator,
-    running,
-    vsphere,
-    vsphere_program,
-    vsphere_server,
-)
+from tests.simulators.vsphere.simulator import PASSWORD, USER, VsphereSimulator, running
 from tests.vsphere.conftest import IMPATIENT, certificate_of
 from tests.vsphere.test_trust import make_certificate
-
-__all__ = ["vsphere", "vsphere_program", "vsphere_server"]
 
 
 def thumbprint_of(server: VsphereSimulator) -> str:
