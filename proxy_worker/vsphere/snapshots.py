@@ -1,4 +1,4 @@
-"""Snapshots: made for a backup, recognised as ours, removed; a user's are never touched.
+"""Snapshots: made for a run, recognised as ours, removed; a user's are never touched.
 
 Ours carries a mark in its description besides its name, with the installation that made it and its entry in the
 journal. So what a crash left behind is found again, and two installations leave each other's alone.
@@ -193,5 +193,5 @@ def ours(nodes: Iterable[SnapshotNode], installation: str) -> tuple[SnapshotNode
 
 
 def left_behind(inventory: Inventory, installation: str) -> tuple[tuple[Vm, SnapshotNode], ...]:
-    """Every snapshot of ours in an inventory, with its VM: what a crash left, if no backup runs."""
+    """Every snapshot of ours in an inventory, with its VM: what a crash left, if no run goes on."""
     return tuple((vm, node) for vm in inventory.vms.values() for node in ours(vm.snapshots, installation))

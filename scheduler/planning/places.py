@@ -1,4 +1,4 @@
-"""What is kept of a vCenter's VM from its plan to its next backup. Sizes are in bytes."""
+"""What is kept of a vCenter's VM from its plan to its next run. Sizes are in bytes."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ _NOBODY: Final = "no-such-vcenter"
 
 
 def thaw(journal: Journal, entry_id: str | None) -> None:
-    """Have the snapshot of an entry removed, if a backup held it; needs repeating by nobody."""
+    """Have the snapshot of an entry removed, if there is one; needs repeating by nobody."""
     entry = journal.session.get(SnapshotEntry, entry_id) if entry_id is not None else None
     if entry is not None and entry.state.open:
         _open_removal(journal, entry)
@@ -49,7 +49,7 @@ def discard(journal: Journal, entry: SnapshotEntry) -> None:
 
 
 def sweep(journal: Journal, vcenter: str, found: Iterable[OurSnapshot], *, seen_at: float) -> None:
-    """Have removed what a vCenter shows of ours and no backup needs: what a crash, or a lost database, left.
+    """Have removed what a vCenter shows of ours and no run needs: what a crash, or a lost database, left.
 
     What was removed since it was `seen_at` (Unix seconds) is over.
     """

@@ -30,12 +30,12 @@ class Pending:
     datastores: tuple[str, ...] = ()
     """Those a snapshot that it makes will be open on."""
     climbs: bool = False
-    """Whether it goes up the clean-up ladder again, which waits for backups of the VM."""
+    """Whether it goes up the clean-up ladder again, which waits for other runs of the VM."""
 
 
 @dataclass(frozen=True, slots=True)
 class OpenSnapshot:
-    """A snapshot that a backup needs."""
+    """A snapshot that a run needs."""
 
     entry: str
     vcenter: str

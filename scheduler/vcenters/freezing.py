@@ -66,7 +66,7 @@ class SnapshotRequest(Frozen):
 
 
 class FrozenDisk(Frozen):
-    """A disk to be backed up."""
+    """A disk to be read."""
 
     key: str
     address: DiskAddress
@@ -76,7 +76,7 @@ class FrozenDisk(Frozen):
     parent: str | None = None
     full_read_reason: str | None = None
     tracking: TrackingMark | None = None
-    """What the next backup's changes can be relative to."""
+    """What the next run's changes can be relative to."""
 
 
 class SnapshotMade(Frozen):
@@ -145,7 +145,7 @@ def _snapshot(access: Access, vm: Vm, request: SnapshotRequest) -> _Still:
 
 
 def _track(access: Access, vm: Vm) -> str | None:
-    """Switch change tracking on; the reason where that can't be, which costs time but no backup."""
+    """Switch change tracking on; the reason where that can't be, which costs time, and fails no run."""
     try:
         enable(access.session, vm, access.waiting)
     except (ChangeTrackingError, MissingPrivilegeError, VsphereError) as error:

@@ -46,7 +46,7 @@ class Removed(Frozen):
 
 
 def remove(access: Access, request: RemoveRequest) -> Removed:
-    """Remove what bears the mark; other snapshots stay, ours that another backup needs among them."""
+    """Remove what bears the mark; other snapshots stay, ours that another run needs among them."""
     try:
         vm = find_vm(access.session, request.vm_ref, request.vm_id, request.vm_name)
     except VsphereObjectGoneError:
