@@ -21,6 +21,8 @@ from proxy_worker.link.identity import Identity
 from proxy_worker.link.networks import connect
 
 _CLOSED: Final = "it closes connections before a word is said, as one does that has too many"
+_OTHER_NAME: Final = {62, 64}
+"""`X509_V_ERR_HOSTNAME_MISMATCH` and `X509_V_ERR_IP_ADDRESS_MISMATCH` of OpenSSL's x509_vfy.h."""
 
 
 @dataclass(frozen=True)
@@ -70,12 +72,7 @@ class OtherEnd:
             _require_own_to_count(self.address, identity)  # a gateway doesn't say so
             raise self.unavailable(_CLOSED) from error
         except ssl.SSLError as error:
-            why = getattr(error, "verify_message", "") or error.reason or str(error)
-            raise LinkCertificateError(
-                f"link to {self.address.target}",
-                why=f"the certificate of one end isn't accepted: {str(why).lower().replace('_', ' ')}",
-                remedy=f"See {identity.certificate}, the gateway's own, and both ends' ca.pem.",
-            ) from error
+            raise self._not_accepted(error, identity) from error
         except OSError as error:
             raise self.unavailable(error.strerror or str(error)) from error
         certificate = x509.load_der_x509_certificate(shown)
@@ -88,6 +85,24 @@ class OtherEnd:
                 f"link to {self.address.target}", why=f"its certificate is of role {role}, not a gateway's"
             )
         return ssl.DER_cert_to_PEM_cert(shown).encode(), place
+
+    def _not_accepted(self, error: ssl.SSLError, identity: Identity) -> LinkCertificateError:
+        why = (getattr(error, "verify_message", "") or error.reason or str(error)).lower().replace("_", " ")
+        if getattr(error, "verify_code", None) in _OTHER_NAME:
+            return LinkCertificateError(
+                f"link to {self}",
+                why=f"its certificate is for another name: {why}",
+                remedy=(
+                    f"A proxy's certificate has the proxy's name: `scheduler pki issue {self.peer} --role proxy`."
+                    if self.peer
+                    else f"Issue it one with `--address {self.server_name}`, or use a name that it has."
+                ),
+            )
+        return LinkCertificateError(
+            f"link to {self}",
+            why=f"the certificate of one end isn't accepted: {why}",
+            remedy=f"See {identity.certificate}, the other end's own, and both ends' ca.pem.",
+        )
 
 
 def _require_own_to_count(address: GatewayAddress, identity: Identity) -> None:

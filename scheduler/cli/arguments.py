@@ -15,6 +15,7 @@ RunId = Annotated[
         metavar="RUN", help="The run's id, or an unmistakable start of it.", autocompletion=completion.runs
     ),
 ]
+RestoreId = Annotated[str, typer.Argument(metavar="RESTORE", help="Its id.", autocompletion=completion.restores)]
 ProxyName = Annotated[
     str, typer.Argument(metavar="PROXY", help="The proxy's name.", autocompletion=completion.proxies)
 ]
@@ -24,6 +25,10 @@ RepositoryName = Annotated[
 ]
 VcenterName = Annotated[
     str, typer.Argument(metavar="VCENTER", help="The vCenter's name.", autocompletion=completion.vcenters)
+]
+Site = Annotated[
+    str,
+    typer.Option("--site", metavar="SITE", help="Where it stands.", autocompletion=completion.sites),
 ]
 InRepository = Annotated[
     str | None,
@@ -37,7 +42,12 @@ InRepository = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 WindowZone = Annotated[
     str | None,
-    typer.Option("--timezone", metavar="ZONE", help="The time zone that --window is meant in; UTC unless told."),
+    typer.Option(
+        "--timezone",
+        metavar="ZONE",
+        help="The time zone that --window is meant in; UTC unless told.",
+        autocompletion=completion.time_zones,
+    ),
 ]
 
 

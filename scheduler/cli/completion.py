@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from zoneinfo import available_timezones
 
-from sqlalchemy import select
+import typer
+from sqlalchemy import ColumnElement, or_, select, true
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from proxy_worker.contract.errors import ProxyfleetError
@@ -20,10 +22,13 @@ from scheduler.state.models import (
     Replica,
     ReplicaPoint,
     Repository,
+    Restore,
     Run,
+    Site,
     Vcenter,
     VcenterVm,
     Vm,
+    VmRestore,
 )
 
 NEWEST_RUNS = 50
@@ -71,17 +76,16 @@ def tags(incomplete: str) -> list[str]:
     )
 
 
-def disks(incomplete: str) -> list[str]:
-    """Keys of disks that have been backed up."""
-    return _matching(
-        incomplete,
-        lambda session: [disk.key for disks in session.scalars(select(Point.disks)) for disk in disks],
-    )
+def disks(incomplete: str, ctx: typer.Context | None = None) -> list[str]:
+    """Keys of disks that have been backed up, of the VM that the command names if it does."""
+    columns = select(Point.disks).where(_is_of_vm(ctx))
+    return _matching(incomplete, lambda session: [disk.key for disks in session.scalars(columns) for disk in disks])
 
 
-def points(incomplete: str) -> list[str]:
-    """Ids of restore points."""
-    return _matching(incomplete, lambda session: _all(session, Point.point))
+def points(incomplete: str, ctx: typer.Context | None = None) -> list[str]:
+    """Ids of restore points, of the VM that the command names if it does."""
+    ids = select(Point.point).where(_is_of_vm(ctx))
+    return _matching(incomplete, lambda session: session.scalars(ids).all())
 
 
 def replicas(incomplete: str) -> list[str]:
@@ -92,15 +96,41 @@ def replicas(incomplete: str) -> list[str]:
     )
 
 
-def replica_points(incomplete: str) -> list[str]:
-    """Ids of replicas' restore points."""
-    return _matching(incomplete, lambda session: _all(session, ReplicaPoint.point))
+def replica_points(incomplete: str, ctx: typer.Context | None = None) -> list[str]:
+    """Ids of replicas' restore points, of the replica that the command names if it does."""
+    ids = select(ReplicaPoint.point)
+    if named := _given(ctx, "replica"):
+        of_replica = or_(Replica.name == named, Replica.vm_name == named)
+        ids = ids.join(Replica, ReplicaPoint.replica_id == Replica.id).where(of_replica)
+    return _matching(incomplete, lambda session: session.scalars(ids).all())
 
 
 def runs(incomplete: str) -> list[str]:
     """Ids of the newest runs."""
     newest = select(Run.id).order_by(Run.created_at.desc()).limit(NEWEST_RUNS)
     return _matching(incomplete, lambda session: session.scalars(newest).all())
+
+
+def restores(incomplete: str) -> list[str]:
+    """Ids of the newest restores, of disks and of VMs."""
+    return _matching(
+        incomplete,
+        lambda session: [
+            restore_id
+            for one in (Restore, VmRestore)
+            for restore_id in session.scalars(select(one.id).order_by(one.created_at.desc()).limit(NEWEST_RUNS))
+        ],
+    )
+
+
+def sites(incomplete: str) -> list[str]:
+    """Names of sites that are declared."""
+    return _matching(incomplete, lambda session: _all(session, Site.name))
+
+
+def time_zones(incomplete: str) -> list[str]:
+    """Names of time zones."""
+    return sorted(name for name in available_timezones() if name.startswith(incomplete))
 
 
 def notifications(incomplete: str) -> list[str]:
@@ -122,6 +152,16 @@ def proxies(incomplete: str) -> list[str]:
     except ProxyfleetError:
         pass  # those that are declared are better than none
     return _matching(incomplete, lambda session: [*_all(session, Proxy.name), *registered])
+
+
+def _is_of_vm(ctx: typer.Context | None) -> ColumnElement[bool]:
+    named = _given(ctx, "vm")
+    return or_(Point.vm_name == named, Point.vm_id == named) if named else true()
+
+
+def _given(ctx: typer.Context | None, parameter: str) -> str | None:
+    """What stands on the line so far for a parameter of the command."""
+    return ctx.params.get(parameter) if ctx is not None else None
 
 
 def _all(session: Session, column: InstrumentedAttribute[str]) -> Sequence[str]:

@@ -119,7 +119,12 @@ def create(
     cron: Annotated[
         str | None, typer.Option(metavar="'M H D M W'", help="When it starts by itself: five cron fields.")
     ] = None,
-    timezone: Annotated[str, typer.Option(metavar="ZONE", help="The time zone that --cron is meant in.")] = "UTC",
+    timezone: Annotated[
+        str,
+        typer.Option(
+            metavar="ZONE", help="The time zone that --cron is meant in.", autocompletion=completion.time_zones
+        ),
+    ] = "UTC",
     retries: Annotated[int, typer.Option(metavar="COUNT", help="How often failed disks are tried again.")] = 3,
     retry_wait: Annotated[float, typer.Option(metavar="MINUTES", help="How long to wait before that.")] = 10,
     keep_points: KeepPoints = 7,
@@ -269,7 +274,7 @@ def start(
         elif as_json:
             print_json(read_run(state, run_id).model_dump(mode="json"))
         else:
-            typer.echo(f"Run {run_id} of job {name} is asked for.")
+            typer.echo(f"Requested run {run_id} of job {name}.")
             note(f"Watch it with `scheduler run watch {run_id}`.")
         warn_without_service(state, "the run starts")
 

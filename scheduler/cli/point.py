@@ -227,8 +227,8 @@ def boot(
         if as_json:
             print_json(read_upkeep(state, request_id).model_dump(mode="json"))
         else:
-            note(f"It is asked for; `scheduler point show {vm}` shows the outcome.")
-        warn_without_service(state, "it starts")
+            note(f"Requested; `scheduler point show {vm}` shows the outcome.")
+        warn_without_service(state, "this starts")
 
 
 def _pin(vm: str, point: str, repository: str | None, *, pinned: bool, as_json: bool) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from scheduler.cli.arguments import AsJson
+from scheduler.cli.arguments import AsJson, Site
 from scheduler.cli.proxy_deploy import DEFAULT_WAIT_S, Wait
 from scheduler.fleet.models import ModeChoice
 
@@ -39,7 +39,7 @@ def add(
         str | None, typer.Option(metavar="SHA256:…", help="The fingerprint of its SSH host key, which is pinned.")
     ] = None,
     description: Annotated[str, typer.Option(metavar="TEXT", help="What people should know of it.")] = "",
-    site: Annotated[str, typer.Option(metavar="SITE", help="Where it stands.")] = "primary",
+    site: Site = "primary",
     transport_mode: Annotated[
         ModeChoice, typer.Option(help="The only mode it may use, or the best there is.")
     ] = ModeChoice.AUTOMATIC,

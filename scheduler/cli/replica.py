@@ -241,7 +241,7 @@ def _ask(kind: ReplicaOperationKind, replica: str, *, wait: bool, as_json: bool,
         if as_json:
             print_json(record.model_dump(mode="json"))
         else:
-            typer.echo(f"The {kind.value} of {record.name} is asked for.")
+            typer.echo(f"Requested {kind.value} of {record.name}.")
             note(f"See how far it is with `scheduler replica show {record.name}`.")
         warn_without_service(opened, "it starts")
 

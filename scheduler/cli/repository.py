@@ -14,7 +14,7 @@ from proxy_worker.ledger import FleetView
 from proxy_worker.program.units import size
 from scheduler.cli import completion
 from scheduler.cli.absent_proxies import warn_of_absent_proxies
-from scheduler.cli.arguments import AsJson, RepositoryName
+from scheduler.cli.arguments import AsJson, RepositoryName, Site
 from scheduler.cli.finding import find_repository
 from scheduler.cli.live import LedgerWindow, Live
 from scheduler.cli.opening import opened_state, require_service, warn_without_service
@@ -23,7 +23,7 @@ from scheduler.cli.printing import show as print_view
 from scheduler.cli.repository_images import export_image, import_images
 from scheduler.cli.upkeep import follow, read_upkeep, upkeep_record
 from scheduler.dispatch.fleet import stands_at
-from scheduler.fleet.editing import declare
+from scheduler.fleet.editing import declare, withdraw
 from scheduler.fleet.stored import stored_fleet
 from scheduler.state.asking import ask_for_upkeep
 from scheduler.state.models import Point, Repository, Request, RequestKind
@@ -46,14 +46,14 @@ NoWait = Annotated[bool, typer.Option("--no-wait", help="Ask for it and return a
 def add(
     name: Annotated[str, typer.Argument(metavar="REPOSITORY", help="The new repository's name.")],
     *,
-    location: Annotated[str, typer.Option(metavar="PATH", help="Its folder, as the proxies that reach it see it.")],
+    location: Annotated[str, typer.Option(metavar="PATH", help="Its folder, as its proxies see it, or its URL.")],
     credential: Annotated[
         str | None,
         typer.Option(
             metavar="NAME", help="The secret that opens it: NAME.key or NAME.passphrase; none if not encrypted."
         ),
     ] = None,
-    site: Annotated[str, typer.Option(metavar="SITE", help="Where it stands.")] = "primary",
+    site: Site = "primary",
     host: Annotated[
         str | None, typer.Option(metavar="IP", help="The address of its machine, for traffic rules.")
     ] = None,
@@ -231,6 +231,22 @@ def collect(name: RepositoryName, wait: Wait = False, as_json: AsJson = False) -
     _ask(RequestKind.COLLECT, name, no_wait=not wait, as_json=as_json)
 
 
+@app.command()
+def remove(name: RepositoryName) -> None:
+    """Remove a repository that no job names. Its files stay, with all restore points in them.
+
+    Declared again, it shows them after `scheduler repository rescan`.
+
+    \b
+    Examples:
+      scheduler repository remove vault
+    """
+    with opened_state() as state, state.write() as session:
+        find_repository(session, name)
+        withdraw(session, "repository", name)
+    note(f"Removed repository {name} from the fleet. Its files stay.")
+
+
 def _ask(kind: RequestKind, repository: str, *, no_wait: bool, as_json: bool) -> None:
     with opened_state() as state:
         with state.read() as session:
@@ -244,8 +260,8 @@ def _ask(kind: RequestKind, repository: str, *, no_wait: bool, as_json: bool) ->
         elif as_json:
             print_json(read_upkeep(state, request_id).model_dump(mode="json"))
         else:
-            note("It is asked for; `scheduler repository list` shows the outcome.")
-        warn_without_service(state, "it starts")
+            note("Requested; `scheduler repository list` shows the outcome.")
+        warn_without_service(state, "this starts")
 
 
 def _as_json(session: Session, repository: Repository, view: FleetView | None) -> dict[str, Any]:

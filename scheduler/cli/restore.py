@@ -8,7 +8,7 @@ import typer
 from rich.text import Text
 from sqlalchemy import select
 
-from scheduler.cli.arguments import AsJson
+from scheduler.cli.arguments import AsJson, RestoreId
 from scheduler.cli.finding import find_restore
 from scheduler.cli.live import LedgerWindow, Live
 from scheduler.cli.opening import opened_state, warn_without_service
@@ -92,9 +92,7 @@ def list_restores(
 
 
 @app.command()
-def show(
-    restore: Annotated[str, typer.Argument(metavar="RESTORE", help="Its id.")], as_json: AsJson = False
-) -> None:
+def show(restore: RestoreId, as_json: AsJson = False) -> None:
     """Show a restore and how far it is.
 
     \b
@@ -117,7 +115,7 @@ def show(
 
 @app.command()
 def cancel(
-    restore: Annotated[str, typer.Argument(metavar="RESTORE", help="Its id.")],
+    restore: RestoreId,
     force: Annotated[
         bool,
         typer.Option(
@@ -157,7 +155,7 @@ def cancel(
 
 @app.command()
 def migrate(
-    restore: Annotated[str, typer.Argument(metavar="RESTORE", help="Its id.")],
+    restore: RestoreId,
     wait: Annotated[bool, typer.Option("--wait", help="Show progress until it has ended.")] = False,
     as_json: AsJson = False,
 ) -> None:

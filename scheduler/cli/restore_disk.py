@@ -132,7 +132,7 @@ def disk(
         elif as_json:
             print_json(read_restore(opened, restore_id).model_dump(mode="json"))
         else:
-            typer.echo(f"Restore {restore_id} is asked for.")
+            typer.echo(f"Requested restore {restore_id}.")
             note(f"See how far it is with `scheduler restore show {restore_id}`.")
         warn_without_service(opened, "it starts")
 

@@ -165,7 +165,7 @@ def after_asking(opened: State, restore_id: str, *, wait: bool, as_json: bool) -
     elif as_json:
         print_json(read_vm_restore(opened, restore_id).model_dump(mode="json"))
     else:
-        typer.echo(f"Restore {restore_id} is asked for.")
+        typer.echo(f"Requested restore {restore_id}.")
         for text in read_vm_restore(opened, restore_id).warnings:
             note(f"Warning: {text}.")
         note(f"See how far it is with `scheduler restore show {restore_id}`.")

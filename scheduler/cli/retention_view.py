@@ -55,7 +55,8 @@ def describe_preview(session: Session, job: Job) -> RenderableType:
     leaving = [(name, verdict) for name, _, judged in found for verdict in judged if not verdict.kept]
     stays = sum(verdict.kept for _, _, judged in found for verdict in judged)
     if not leaving:
-        return Text(f"The next run removes no restore point of {stays}.", style="dim")
+        kept = f"all {stays} stay" if stays else "it has none yet"
+        return Text(f"The next run removes no restore point: {kept}.", style="dim")
     rows = table("VM", "REMOVED BY THE NEXT RUN", "CREATED", "WHY", keep=("REMOVED BY THE NEXT RUN",))
     for name, verdict in leaving:
         rows.add_row(Text(name), verdict.point.point, moment(verdict.point.created_at), Text(verdict.why))

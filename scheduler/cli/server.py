@@ -150,7 +150,7 @@ def restore(
         )
         return
     note(
-        f"Restored the server of {restored.host} as it was {moment(restored.made_at)} ({chosen}): "
+        f"Restored the backup server {restored.host!r} as it was at {moment(restored.made_at)} ({chosen}): "
         f"{plural(restored.files, 'file')}, {plural(restored.rows, 'row')} in {restored.database}."
     )
     note(f"Start it: scheduler serve --config {restored.folder / CONFIGURATION}")

@@ -13,7 +13,7 @@ from rich.console import Group
 from rich.text import Text
 from sqlalchemy import select
 
-from scheduler.cli.arguments import AsJson, VcenterName
+from scheduler.cli.arguments import AsJson, Site, VcenterName
 from scheduler.cli.finding import find_vcenter
 from scheduler.cli.opening import configuration, opened_state, require_service, warn_without_service
 from scheduler.cli.printing import Columns, console, facts, note, plural, print_json, show_rows, table
@@ -53,7 +53,7 @@ def add(
         typer.Option(metavar="NAME", help="The secret NAME.password with its password; VCENTER unless told."),
     ] = None,
     port: Annotated[int, typer.Option(metavar="PORT", help="Its HTTPS port.")] = 443,
-    site: Annotated[str, typer.Option(metavar="SITE", help="Where it stands.")] = "primary",
+    site: Site = "primary",
     thumbprint: Annotated[
         str | None,
         typer.Option(metavar="HEX", help="Pin its certificate by this SHA-1 or SHA-256, if that is what it shows."),
@@ -255,8 +255,8 @@ def rescan(
             with state.read() as session:
                 print_json(scan_record(session.get_one(VcenterScan, scan_id)).model_dump(mode="json"))
         else:
-            note("It is asked for; `scheduler vcenter list` shows the outcome.")
-        warn_without_service(state, "it starts")
+            note("Requested; `scheduler vcenter list` shows the outcome.")
+        warn_without_service(state, "this starts")
 
 
 @app.command()

@@ -47,7 +47,7 @@ def require_declarable(session: Session, kind: str, keys: Mapping[str, Any]) -> 
 def _with(session: Session, kind: str, keys: Mapping[str, Any]) -> tuple[Declaration, Fleet, Fleet]:
     """The declaration that these keys make, and the fleet without and with it."""
     given = {key: value for key, value in keys.items() if value is not None}
-    what = f"{kind} {given.get('name')!r}"
+    what = f"{kind.replace('_', ' ')} {given.get('name')!r}"
     try:
         added = Fleet.model_validate_json(json.dumps({kind: [given]}), strict=True)
     except ValidationError as error:

@@ -272,7 +272,9 @@ def _which(session: Session, named: str | None, original: Original | None) -> st
         return declared[0]
     if not declared:
         raise WhichVcenterError(
-            "no vCenter is declared", why="there is nothing to restore a VM to", remedy="Add one to the fleet file."
+            "no vCenter is declared",
+            why="there is nothing to restore a VM to",
+            remedy="Add one by `scheduler vcenter add`, or bring its disks back by `scheduler restore disk`.",
         )
     raise WhichVcenterError(
         "--vcenter is missing", why=f"there are {', '.join(declared)}, and none is known to have had the VM"

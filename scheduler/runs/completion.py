@@ -86,7 +86,7 @@ def settle_run(journal: Journal, run: Run) -> None:
     kind = RunKind.of(run)
     if succeeded == total and (total or kind is RunKind.COPY):
         run.state = RunState.SUCCEEDED
-        run.reason = None if total else f"nothing to copy: repository {run.repository} lacks none of them"
+        run.reason = None if total else f"nothing to copy: repository {run.repository} has all of them"
     elif run.cancel_requested:
         run.state, run.reason = RunState.CANCELLED, f"{succeeded} of {total} {kind.unit}s were {kind.done} by then"
     elif succeeded:

@@ -91,6 +91,12 @@ def recovery_passphrase(configuration: SchedulerConfiguration, session: Session)
             remedy="Name a secret by `recovery_credential` below [server_backup].",
         )
     path = configuration.secrets_dir / f"{credential}.passphrase"
+    if settings.recovery_credential is None and not path.exists():
+        raise RecoveryPassphraseError(
+            "backup of the server",
+            why=f"there is nothing to seal it with: its repository's passphrase isn't in {path}",
+            remedy="Put it there, or name another secret by `recovery_credential` below [server_backup].",
+        )
     passphrase = read_secret(path, "recovery passphrase for the server's backup")
     if not passphrase:
         raise RecoveryPassphraseError(f"recovery passphrase in {path}", why="the file is empty")

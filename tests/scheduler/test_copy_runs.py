@@ -39,7 +39,7 @@ def test_a_run_copies_what_is_missing_and_the_next_has_nothing_to_do(copies: Cop
         ]
     commits = [one.body for one in copies.world.fleet.specifications if isinstance(one.body, RepositoryCommit)]
     assert {(body.started_at, body.copy_of is not None) for body in commits} == {(NOW - 60, True)}
-    assert copies.run() == (RunState.SUCCEEDED, "nothing to copy: repository second lacks none of them")
+    assert copies.run() == (RunState.SUCCEEDED, "nothing to copy: repository second has all of them")
 
 
 def test_points_of_one_vm_are_copied_one_after_the_other_oldest_first(copies: Copies) -> None:
@@ -67,7 +67,7 @@ def test_what_retention_gave_up_in_the_target_is_not_copied_again(copies: Copies
     service = copies.world.start()
     copies.world.turn_until(service, lambda: _points(copies) == 2)
 
-    assert copies.run() == (RunState.SUCCEEDED, "nothing to copy: repository second lacks none of them")
+    assert copies.run() == (RunState.SUCCEEDED, "nothing to copy: repository second has all of them")
 
     assert copies.copied() == [f"web01-{day} as web01-{day}" for day in (1, 2, 3)]
 

@@ -60,6 +60,17 @@ def test_the_first_repository_brings_its_site(scheduler: Program) -> None:
     assert 'site = "primary"' in scheduler("export").out
 
 
+def test_a_repository_is_removed_once_no_job_names_it(applied: Program) -> None:
+    refused = applied("repository", "remove", "main")
+    assert refused.code == 9
+    assert "it is still needed by job 'nightly'" in refused.err
+
+    assert applied("job", "delete", "nightly").code == 0
+    assert applied("repository", "remove", "main").err.startswith("Removed repository main from the fleet.")
+    assert applied("repository", "list", "--json").json == []
+    assert applied("repository", "remove", "main").code == 4
+
+
 def test_a_repository_that_is_not_encrypted_names_no_credential(scheduler: Program, world: World) -> None:
     assert scheduler("repository", "add", "clear", "--location", "/backup").code == 0
     world.start().turn()

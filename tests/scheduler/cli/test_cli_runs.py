@@ -33,7 +33,7 @@ def joined(applied: Program, world: World) -> Program:
 def test_without_a_service_a_run_is_recorded_and_said_to_wait(applied: Program) -> None:
     started = applied("job", "start", "nightly")
     assert started.code == 0
-    assert re.match(r"Run \d{8}T\d{6}Z-[0-9a-f]{8} of job nightly is asked for\.\n", started.out)
+    assert re.match(r"Requested run \d{8}T\d{6}Z-[0-9a-f]{8} of job nightly\.\n", started.out)
     assert "No `scheduler serve` is running: the run starts once it does." in started.err
     assert [run["state"] for run in applied("run", "list", "--json").json] == ["requested"]
 

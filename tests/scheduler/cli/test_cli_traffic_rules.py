@@ -93,7 +93,7 @@ def test_wrong_rules_are_refused_by_name(applied: Program, arguments: tuple[str,
     refused = applied("traffic-rule", "add", "bad", *arguments)
 
     assert refused.code == 3
-    assert "traffic_rule 'bad'" in refused.err
+    assert "traffic rule 'bad'" in refused.err
     assert named in refused.err
 
 

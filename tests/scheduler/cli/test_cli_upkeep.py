@@ -48,6 +48,24 @@ def test_a_point_is_pinned_unpinned_and_removed(backed_up: Program, world: World
     assert backed_up("point", "delete", "web01", point).code == 4
 
 
+def test_restore_points_and_disks_are_completed_of_the_vm_that_the_line_names(
+    backed_up: Program, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def offered(*words: str) -> list[str]:
+        monkeypatch.setenv("_SCHEDULER_COMPLETE", "complete_bash")
+        monkeypatch.setenv("COMP_WORDS", " ".join(("scheduler", *words)) + " ")
+        monkeypatch.setenv("COMP_CWORD", str(len(words) + 1))
+        offers = backed_up().out.split()
+        monkeypatch.delenv("_SCHEDULER_COMPLETE")
+        return offers
+
+    assert offered("point", "pin", "web01") == points(backed_up)
+    assert offered("restore", "disk", "--vm", "web01", "--point") == points(backed_up)
+    assert offered("restore", "disk", "--vm", "web01", "--disk") == ["scsi0:0", "scsi0:1"]
+    assert offered("restore", "disk", "--vm", "app01", "--disk") == ["scsi0:0"]
+    assert len(offered("restore", "disk", "--point")) == 2
+
+
 def test_a_vm_is_started_from_a_point_which_says_so_from_then_on(backed_up: Program, world: World) -> None:
     assert "no proxy that is running has QEMU" in _waits(backed_up, world)
     world.fleet.join("proxy-1", use=UseOffer(boots=True))
@@ -151,7 +169,7 @@ def test_when_and_how_fast_a_repository_is_proven_is_declared(applied: Program, 
 
 
 def test_a_repository_is_collected(backed_up: Program, world: World) -> None:
-    assert "asked for" in backed_up("repository", "collect", "main").err
+    assert "Requested; `scheduler repository list` shows" in backed_up("repository", "collect", "main").err
     with serving(world):
         collected = backed_up("repository", "collect", "main", "--wait")
         as_json = backed_up("repository", "collect", "main", "--wait", "--json").json

@@ -216,6 +216,8 @@ def test_names_are_completed_from_the_database(applied: Program, world: World) -
     assert applied("job", "create", "night-copy", "--vm", "db01", "--repository", "main").code == 0
     assert completion.jobs("night") == ["night-copy", "nightly"]
     assert completion.repositories("") == ["main"]
+    assert completion.sites("pri") == ["primary"]
+    assert completion.time_zones("Europe/Ber") == ["Europe/Berlin"]
     world.start()
     world.fleet.join("proxy-1")
     assert completion.proxies("pro") == ["proxy-1"]
@@ -224,9 +226,8 @@ def test_names_are_completed_from_the_database(applied: Program, world: World) -
 def test_completion_without_a_database_is_empty_and_quiet(
     configured: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert [complete("") for complete in (completion.jobs, completion.vms, completion.points, completion.runs)] == [
-        [], [], [], [],
-    ]  # fmt: skip
+    for names in (completion.jobs, completion.vms, completion.points, completion.runs, completion.restores):
+        assert names("") == []
     assert capsys.readouterr() == ("", "")
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from scheduler.configuration import SchedulerConfiguration
 from scheduler.server_backup import nightly
-from scheduler.server_backup.errors import ServerFileError
+from scheduler.server_backup.errors import RecoveryPassphraseError, ServerFileError
 from scheduler.server_backup.keeping import back_up_server
 from scheduler.server_backup.nightly import AGAIN_AFTER_S, NightlyBackup, backup_warnings, is_due
 from scheduler.server_backup.settings import ServerBackupSettings
@@ -82,6 +82,14 @@ def test_one_that_the_file_system_refuses_is_told(configuration: SchedulerConfig
         back_up_server(configuration, state)
     (warning,) = _warnings(state, THREE)
     assert warning.startswith(f"the server's own backup failed: file {in_the_way}: Is a directory")
+
+
+def test_without_a_passphrase_to_seal_it_with_it_says_where_another_is_named(
+    configuration: SchedulerConfiguration, state: State
+) -> None:
+    (configuration.secrets_dir / "main.passphrase").unlink()
+    with pytest.raises(RecoveryPassphraseError, match=r"main\.passphrase.*recovery_credential"):
+        back_up_server(configuration, state)
 
 
 def test_one_that_is_overdue_is_told(state: State) -> None:
