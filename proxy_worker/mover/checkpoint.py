@@ -92,7 +92,8 @@ class SegmentTrack:
 def resume(writer: DiskWriter, geometry: Geometry, checkpoint: str | None) -> list[bytes]:
     """The ids of the segments that an earlier attempt has made durable.
 
-    Empty, which means to start over, without a checkpoint, or when it is of a disk of another size or is damaged.
+    Empty, which means to start over, without a checkpoint, or when it is of a disk of another size or is damaged,
+    or when some of what was durable has been found damaged since: the source still has it.
     """
     if checkpoint is None:
         return []
@@ -105,4 +106,7 @@ def resume(writer: DiskWriter, geometry: Geometry, checkpoint: str | None) -> li
         _LOG.warning("starting the disk over: its size has changed since the checkpoint")
         return []
     ids = [state.segments[at : at + ID_BYTES] for at in range(0, len(state.segments), ID_BYTES)]
+    if writer.misses(ids):
+        _LOG.warning("starting the disk over: some of what its checkpoint relies on is damaged in the repository")
+        return []
     return ids[: geometry.segments]
