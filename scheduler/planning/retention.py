@@ -15,6 +15,8 @@ from zoneinfo import ZoneInfo
 
 from pydantic import BaseModel, ConfigDict, Field
 
+CLOCK_DIFFERENCE_S: Final = 300.0
+"""How far the clocks of machines may be apart."""
 _DAY_S: Final = 86_400.0
 
 Count = Annotated[int, Field(ge=0, le=100_000)]
@@ -66,10 +68,13 @@ def judge(points: Iterable[HeldPoint], retention: Retention, *, now: float, time
     """Say of each point of one VM what becomes of it, the newest first."""
     ordered = sorted(points, key=lambda held: (held.created_at, held.point), reverse=True)
     reasons: dict[str, list[str]] = {}
-    candidates = [held for held in ordered if held.own]
+    ahead = {held.point for held in ordered if is_ahead(held, now)}
+    candidates = [held for held in ordered if held.own and held.point not in ahead]
     for held, reason in _wanted(candidates, retention, now, ZoneInfo(timezone)):
         reasons.setdefault(held.point, []).append(reason)
     for held in ordered:
+        if held.point in ahead:
+            reasons[held.point] = ["its time is yet to come"]
         if held.used:
             reasons.setdefault(held.point, []).insert(0, "a VM runs from it")
         if held.pinned:
@@ -84,6 +89,11 @@ def judge(points: Iterable[HeldPoint], retention: Retention, *, now: float, time
         else Verdict(held, kept=False, why=f"older than what is kept: {words(retention)}")
         for held in ordered
     ]
+
+
+def is_ahead(held: HeldPoint, now: float) -> bool:
+    """Whether a point is of a time that is yet to come (Unix seconds), whatever clocks differ by."""
+    return held.created_at > now + CLOCK_DIFFERENCE_S
 
 
 def words(retention: Retention) -> str:

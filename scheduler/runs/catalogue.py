@@ -8,10 +8,8 @@ from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
 from proxy_worker.contract.outcome import PointDisk, PointSummary, RepositoryListResult, StoreSpace
+from scheduler.planning.retention import CLOCK_DIFFERENCE_S
 from scheduler.state.models import DiskTask, Point, Repository, Run, VmRun
-
-CLOCK_DIFFERENCE_S = 300.0
-"""How far the clock of a proxy, which dates its points, may be from the scheduler's."""
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from sqlalchemy import ColumnElement, and_, or_, select
 from sqlalchemy.orm import Session
 
 from proxy_worker.contract.outcome import PointDeleteResult
-from scheduler.planning.retention import HeldPoint, Verdict, judge
+from scheduler.planning.retention import HeldPoint, Verdict, is_ahead, judge
 from scheduler.runs.journal import Journal
 from scheduler.runs.turns import next_turn
 from scheduler.state.asking import ask_to_delete, points_in_use
@@ -87,7 +87,8 @@ def verdicts(session: Session, job: Job, vm_id: str, *, now: float, next_run: bo
         for row in rows
     ]
     if next_run:
-        held.append(HeldPoint("", max([now, *(point.created_at for point in held)])))
+        known = (point.created_at for point in held if not is_ahead(point, now))
+        held.append(HeldPoint("", max([now, *known])))
     found = judge(held, job.retention, now=now, timezone=job.timezone)
     return [verdict for verdict in found if verdict.point.point]
 

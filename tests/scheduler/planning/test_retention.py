@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scheduler.planning.retention import HeldPoint, Retention, judge, words
+from scheduler.planning.retention import CLOCK_DIFFERENCE_S, HeldPoint, Retention, judge, words
 
 NOW = datetime(2026, 11, 22, 22, tzinfo=UTC)
 
@@ -56,6 +56,21 @@ def test_weeks_are_those_of_the_time_zone() -> None:
 def test_never_below_the_minimum() -> None:
     old = daily(40)[30:]
     assert kept(old, Retention(points=0, days=7, minimum=3)) == ["day-30", "day-31", "day-32"]
+
+
+def test_points_whose_time_is_yet_to_come_take_nobodys_place() -> None:
+    """A proxy whose clock was a year ahead made them; what is made under a right one must not go for them."""
+    ahead = [HeldPoint(f"ahead-{number}", (NOW + timedelta(days=365 + number)).timestamp()) for number in range(7)]
+    retention = Retention(points=2, weekly=1, yearly=1, minimum=2)
+
+    assert kept([*ahead, *daily(4)], retention) == [*(held.point for held in reversed(ahead)), "day-0", "day-1"]
+    verdict = judge(ahead[:1], retention, now=NOW.timestamp())[0]
+    assert verdict.why == "its time is yet to come"
+
+
+def test_clocks_that_differ_a_little_keep_no_more() -> None:
+    soon = HeldPoint("soon", NOW.timestamp() + CLOCK_DIFFERENCE_S)
+    assert kept([soon, *daily(3)], Retention(points=2)) == ["soon", "day-0"]
 
 
 def test_every_verdict_says_why() -> None:
