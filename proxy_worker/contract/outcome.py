@@ -153,6 +153,8 @@ class RepositoryListResult(Frozen):
     kind: Literal[TaskKind.REPOSITORY_LIST] = TaskKind.REPOSITORY_LIST
     repository_id: str
     points: tuple[PointSummary, ...]
+    unreadable: tuple[tuple[str, str], ...] = ()
+    """VM id and run of those that are there and can't be read, as of a bad sector: that may pass."""
     space: StoreSpace | None = None
 
 

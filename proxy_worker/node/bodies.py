@@ -56,6 +56,7 @@ from proxy_worker.node.traffic import kept_to_share
 from proxy_worker.node.upkeep import collect_repository, delete_point, prove_repository
 from proxy_worker.node.vm_creation import create_vm
 from proxy_worker.repository.check import check
+from proxy_worker.repository.errors import ShutOutError
 from proxy_worker.repository.examination import record_findings
 from proxy_worker.repository.points import Point
 from proxy_worker.repository.scrub import scrub
@@ -139,9 +140,14 @@ def _abandon(body: RepositoryAbandon, bench: Bench, *_: object) -> RepositoryAba
 
 def _list(body: RepositoryList, bench: Bench, *_: object) -> RepositoryListResult:
     repository = bench.repository(body.repository, "write")
+    points = tuple(_summary(point) for point in repository.points())
+    damaged = repository.damaged_points.items()
+    # What was committed by somebody who was shut out since counts no more.
+    names = [name.split("/") for name, damage in damaged if not isinstance(damage, ShutOutError)]
     return RepositoryListResult(
         repository_id=repository.id,
-        points=tuple(_summary(point) for point in repository.points()),
+        points=points,
+        unreadable=tuple((vm_id, run) for _, vm_id, run in names),
         space=_space(body.repository),
     )
 

@@ -64,7 +64,8 @@ def replace_points(
 ) -> Rescanned:
     """Make the catalogue of a repository say what the repository said.
 
-    Points made since `asked_at` may have come after the listing, and stay.
+    Points made since `asked_at` may have come after the listing, and stay; so does, with its pin, what is there and
+    can't be read.
     """
     of_repository = select(Point.vm_id, Point.point, Point.created_at).where(Point.repository == repository)
     created = {(vm_id, point): created_at for vm_id, point, created_at in session.execute(of_repository)}
@@ -73,7 +74,8 @@ def replace_points(
     for key, summary in found.items():
         if key not in known:
             session.add(_row(repository, summary))
-    gone = [key for key in known - found.keys() if created[key] < asked_at - CLOCK_DIFFERENCE_S]
+    missing = known - found.keys() - set(listed.unreadable)
+    gone = [key for key in missing if created[key] < asked_at - CLOCK_DIFFERENCE_S]
     for vm_id, point in gone:
         session.execute(
             delete(Point).where(Point.repository == repository, Point.vm_id == vm_id, Point.point == point)

@@ -8,11 +8,17 @@ from typing import Any, cast
 import pytest
 
 from proxy_worker.contract.errors import CancelledError, NotFoundError
-from proxy_worker.contract.outcome import PointDeleteResult, RepositoryCollectResult, RepositoryProveResult
+from proxy_worker.contract.outcome import (
+    PointDeleteResult,
+    RepositoryCollectResult,
+    RepositoryListResult,
+    RepositoryProveResult,
+)
 from proxy_worker.contract.specification import (
     PointDelete,
     RepositoryCheck,
     RepositoryCollect,
+    RepositoryList,
     RepositoryProve,
     RepositoryReference,
     VmIdentity,
@@ -22,6 +28,7 @@ from proxy_worker.mover.control import Verdict
 from proxy_worker.node.bench import Bench
 from proxy_worker.node.bodies import perform
 from proxy_worker.node.lease import LeaseKeeper
+from proxy_worker.repository.points import point_name
 from proxy_worker.repository.repository import Repository, new_run_id
 from tests.repository.making import back_up, make_repository, noise
 
@@ -74,6 +81,22 @@ def test_a_point_is_removed_and_its_space_collected(tmp_path: Path) -> None:
         assert isinstance(collected, RepositoryCollectResult)
         assert (collected.freed_packs, collected.live_bytes, collected.kept) == (2, 0, ())
         assert collected.freed_bytes > len(noise(3))
+
+
+def test_a_list_names_restore_points_that_cannot_be_read(tmp_path: Path) -> None:
+    with make_repository(tmp_path / "main", encrypted=False) as repository:
+        lost, whole = (back_up(repository, noise(3), run=new_run_id()) for _ in range(2))
+        place = tmp_path / "main" / point_name(lost.vm_id, lost.run)
+        place.chmod(0o600)
+        place.write_bytes(place.read_bytes()[:-1])
+        body = RepositoryList(repository=RepositoryReference(name="main", location=str(tmp_path / "main")))
+        bench = cast("Bench", OneRepository(repository))
+
+        listed = perform(body, bench, CLAIM, cast("LeaseKeeper", Told(Verdict.RUN)))
+
+    assert isinstance(listed, RepositoryListResult)
+    assert [point.run for point in listed.points] == [whole.run]
+    assert listed.unreadable == ((lost.vm_id, lost.run),)
 
 
 def test_a_repository_is_proven_with_what_is_linked_as_far_as_it_can_be_read(tmp_path: Path) -> None:
