@@ -18,7 +18,7 @@ from proxy_worker.repository.config import load_config
 from proxy_worker.repository.credentials import load_credential
 from proxy_worker.repository.errors import NotEncryptedError
 from proxy_worker.repository.issuing import IssuedKey, issued_keys
-from proxy_worker.repository.rotation import rotate
+from proxy_worker.repository.rotation import remove_passphrase, rotate
 from proxy_worker.repository.unlocking import open_store
 
 app = typer.Typer(
@@ -116,24 +116,25 @@ def change_passphrase(
         _require_encrypted(encrypted=opened.access.encrypted, repository=repository)
         old = load_credential(passphrase_file=passphrase_file).passphrase or b""
         new = load_credential(passphrase_file=new_passphrase_file).passphrase or b""
-        former = [key for key in passphrases.keys(store) if passphrases.try_open(key, old) is not None]
+        own = [key for key in passphrases.keys(store) if key.repository_id == opened.id]
+        former = [key for key in own if passphrases.try_open(key, old) is not None]
         key = passphrases.wrap(secrets, new, repository_id=opened.id, label=former[0].label)
         passphrases.add(store, key)
         for one in former:
-            passphrases.remove(store, one.key_id, opened.id)
+            remove_passphrase(store, one.key_id, new)
     changed = ", ".join(one.key_id for one in former)
     what = f"key {changed}, which is" if len(former) == 1 else f"keys {changed}, which had the same and are"
     typer.echo(f"changed the passphrase of {what} {key.key_id} now")
 
 
 @app.command("remove")
-def remove_passphrase(
+def remove_key(
     repository: Location,
     key: Annotated[str, typer.Argument(metavar="KEY", help="As `keys list` shows it.")],
     *,
     passphrase_file: PassphraseFile = None,
 ) -> None:
-    """Remove a passphrase; the last one stays. What it unlocked may have been copied: it is not a rotation.
+    """Remove a passphrase, with one that stays. What it unlocked may have been copied: it is not a rotation.
 
     \b
     Examples:
@@ -141,7 +142,8 @@ def remove_passphrase(
     """
     with open_repository(repository, passphrase_file=passphrase_file) as opened:
         unlocked(opened)
-        passphrases.remove(opened.access.store, key, opened.id)
+        passphrase = load_credential(passphrase_file=passphrase_file).passphrase or b""
+        remove_passphrase(opened.access.store, key, passphrase)
     typer.echo(f"removed key {key}")
 
 

@@ -135,8 +135,8 @@ def try_open(key: KeyObject, passphrase: bytes) -> Secrets | None:
     return msgspec.msgpack.decode(plain, type=Secrets)
 
 
-def remove(store: Store, key_id: str, repository_id: str) -> None:
-    """Remove a passphrase; raises `KeyNotFoundError`, and `KeyInUseError` for the last one.
+def require_other(store: Store, key_id: str, repository_id: str) -> None:
+    """Raise `KeyNotFoundError` unless there is such a key, and `KeyInUseError` if it is the last one.
 
     Keys that an interrupted `init` has left are of another repository and unlock nothing: they don't count.
     """
@@ -146,7 +146,6 @@ def remove(store: Store, key_id: str, repository_id: str) -> None:
         raise KeyNotFoundError(subject, why="there is no such key", remedy=remedy)
     if len(present) == 1:
         raise KeyInUseError(subject, why="it is the last: nobody could read the repository", remedy=remedy)
-    store.delete(f"keys/{key_id}")
 
 
 def _cipher(key: KeyObject, passphrase: bytes) -> AESGCM:

@@ -73,6 +73,24 @@ def rotate(store: Store, given: Sequence[bytes], *, cost: KdfCost | None = None)
     return Rotated(following.generation, tuple(key_ids))
 
 
+def remove_passphrase(store: Store, key_id: str, passphrase: bytes) -> None:
+    """Remove a passphrase, where another object of `passphrase` is seen to open everything and stays.
+
+    After a rotation that was stopped there are two objects of each, one of which lacks the newest private key. So
+    does one that was added while another process rotated. Raises `KeyNotFoundError`, `KeyInUseError`.
+    """
+    config = load_config(store)
+    passphrases.require_other(store, key_id, config.repository_id)
+    left = [one.secrets for one in _opened_by(store, config, [passphrase]) if one.key.key_id != key_id]
+    if not left or complete(config, left).data_public_keys != config.data_public_keys:
+        raise KeyInUseError(
+            f"key {key_id} of {store.location}",
+            why="with this passphrase, what stays doesn't open everything that is stored",
+            remedy="Give a passphrase that stays. Where a rotation was stopped, do it again first: `keys rotate`.",
+        )
+    store.delete(f"keys/{key_id}")
+
+
 def complete(config: Config, found: Sequence[Secrets]) -> Secrets:
     """The secrets of several objects of one repository as one: all private keys that the configuration knows the
     public half of, newest first.

@@ -21,6 +21,7 @@ from proxy_worker.repository import passphrases
 from proxy_worker.repository.collector import CollectionReport, collect
 from proxy_worker.repository.points import Point
 from proxy_worker.repository.repository import Repository
+from proxy_worker.repository.rotation import remove_passphrase
 from proxy_worker.repository.store import ObjectLockedError, ObjectNotFoundError, StoreReadOnlyError
 from proxy_worker.repository.store.remote import RemoteStore
 from proxy_worker.repository.withdrawal import end_point
@@ -29,6 +30,7 @@ from tests.gateway.serving import HERE, Fleet, Served, serving
 from tests.repository.making import (
     BLOCK,
     CREDENTIAL,
+    PASSPHRASE,
     VM,
     back_up,
     commit,
@@ -349,5 +351,5 @@ def test_a_passphrase_may_be_added_and_none_is_removed(vault: Vault) -> None:
         key = passphrases.wrap(repository.unlocked, b"another", repository_id=repository.id, label="second")
         passphrases.add(vault.keepers, key)
         with pytest.raises(ObjectLockedError, match="for ever"):
-            passphrases.remove(vault.keepers, key.key_id, repository.id)
+            remove_passphrase(vault.keepers, key.key_id, PASSPHRASE)
     assert opened(vault.proxys).points() == []

@@ -35,6 +35,7 @@ from proxy_worker.repository.packs import read_footer, read_table
 from proxy_worker.repository.passphrases import EmptyPassphraseError
 from proxy_worker.repository.reindex import reindex
 from proxy_worker.repository.repository import BlockSizeError, Repository, open_store
+from proxy_worker.repository.rotation import remove_passphrase
 from proxy_worker.repository.store.local import LocalStore
 from tests.repository.making import CHEAP, CREDENTIAL, PASSPHRASE, back_up, make_repository, noise, restore, text
 
@@ -81,13 +82,13 @@ def test_any_passphrase_opens_and_the_last_can_not_go(repository: Repository) ->
     assert reopened(repository, Credential(passphrase=b"second")).id == repository.id
 
     [first] = [key.key_id for key in passphrases.keys(store) if key.key_id != second.key_id]
-    passphrases.remove(store, first, repository.id)
+    remove_passphrase(store, first, b"second")
     with pytest.raises(WrongPassphraseError):
         reopened(repository, CREDENTIAL)
     with pytest.raises(KeyInUseError, match="last"):
-        passphrases.remove(store, second.key_id, repository.id)
+        remove_passphrase(store, second.key_id, b"second")
     with pytest.raises(KeyNotFoundError, match="no such key"):
-        passphrases.remove(store, first, repository.id)
+        remove_passphrase(store, first, b"second")
 
 
 def test_a_key_that_an_interrupted_init_has_left_is_not_the_one_that_stays(
@@ -100,7 +101,7 @@ def test_a_key_that_an_interrupted_init_has_left_is_not_the_one_that_stays(
     passphrases.add(store, left)
 
     with pytest.raises(KeyInUseError, match="last"):
-        passphrases.remove(store, own.key_id, repository.id)
+        remove_passphrase(store, own.key_id, PASSPHRASE)
     assert reopened(repository, CREDENTIAL).id == repository.id
 
 

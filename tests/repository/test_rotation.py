@@ -24,7 +24,7 @@ from proxy_worker.repository.errors import (
 from proxy_worker.repository.keyring import public_key_id
 from proxy_worker.repository.reconfiguring import publish_next
 from proxy_worker.repository.repository import Repository
-from proxy_worker.repository.rotation import rotate
+from proxy_worker.repository.rotation import remove_passphrase, rotate
 from proxy_worker.repository.store.local import LocalStore
 from tests.repository.faulty_store import FaultyStore, StoppedError
 from tests.repository.making import CHEAP, CREDENTIAL, PASSPHRASE, back_up, make_repository, noise, restore
@@ -159,6 +159,33 @@ def test_a_passphrase_that_is_not_given_would_be_left_behind(folder: Path) -> No
     with pytest.raises(KeyInUseError, match=r"\(second\)"):
         rotate(LocalStore(folder), [PASSPHRASE], cost=CHEAP)
     assert load_config(LocalStore(folder)).generation == 1
+
+
+@pytest.mark.parametrize("stop_at", range(6))
+def test_of_two_objects_the_one_that_opens_everything_stays(folder: Path, stop_at: int) -> None:
+    """After a rotation that was stopped both have one label: whoever tidies up may take the wrong one."""
+    with contextlib.suppress(StoppedError):
+        rotate(FaultyStore(LocalStore(folder), stop_at=stop_at, only_writes=True), BOTH, cost=CHEAP)
+    with opened(folder) as owner:
+        back_up(owner, noise(2, 7), run="after")
+    for key in list(passphrases.keys(LocalStore(folder))):
+        with contextlib.suppress(KeyInUseError):
+            remove_passphrase(LocalStore(folder), key.key_id, PASSPHRASE)
+
+    with opened(folder) as owner:
+        assert (restored(owner, "before"), restored(owner, "after")) == (noise(3), noise(2, 7))
+
+
+def test_a_passphrase_that_was_added_beside_a_rotation_does_not_take_its_place(folder: Path) -> None:
+    with opened(folder) as owner:
+        rotate(LocalStore(folder), BOTH, cost=CHEAP)
+        assert owner.unlocked
+        late = passphrases.wrap(owner.unlocked, b"late", repository_id=owner.id, cost=CHEAP)
+        passphrases.add(LocalStore(folder), late)
+
+    for key in list(passphrases.keys(LocalStore(folder))):
+        with pytest.raises(KeyInUseError, match="doesn't open everything"):
+            remove_passphrase(LocalStore(folder), key.key_id, b"late")
 
 
 def test_of_two_at_once_one_wins_whole(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
