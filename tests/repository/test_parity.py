@@ -7,6 +7,7 @@ import random
 import re
 import struct
 from pathlib import Path
+from typing import cast
 
 import msgspec
 import pytest
@@ -19,12 +20,12 @@ from proxy_worker.repository.collector import collect
 from proxy_worker.repository.mending import MendedStore
 from proxy_worker.repository.pack_layout import PackLayoutError, pack_name
 from proxy_worker.repository.parity import Parity, ShareCode, UnmendableError
-from proxy_worker.repository.parity_object import ParityWriter, load_parity, parity_name
-from proxy_worker.repository.parity_upkeep import has_parity
+from proxy_worker.repository.parity_object import GuardedObject, ParityWriter, load_parity, parity_name
+from proxy_worker.repository.parity_upkeep import has_parity, make_parity
 from proxy_worker.repository.proving import ProofSettings, prove
 from proxy_worker.repository.repository import Repository
 from proxy_worker.repository.scrub import scrub
-from proxy_worker.repository.store import ObjectLockedError
+from proxy_worker.repository.store import ObjectLockedError, StoreWriter
 from proxy_worker.repository.store.local import LocalStore
 from proxy_worker.repository.withdrawal import end_point
 from tests.repository.collecting import NOW, packs
@@ -207,6 +208,26 @@ def test_parity_that_is_lost_or_damaged_is_made_anew(tmp_path: Path) -> None:
         assert report.made_parity == 2
         assert {pack: (tmp_path / parity_name(pack)).read_bytes() for pack in whole} == whole
         assert (check(repository.access).findings, scrub(repository.access.store).findings) == ((), ())
+
+
+def test_a_proof_that_makes_the_parity_of_a_pack_just_written_is_in_nobodys_way(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path)
+    store.prepare()
+    out = GuardedObject(store, PACK, SMALL)
+    out.write(noise(1))
+
+    class Proof:
+        """Comes when the pack has its name, and its parity has none."""
+
+        def finish(self) -> bool:
+            named = pack.finish()
+            assert make_parity(store, PACK, SMALL)
+            return named
+
+    pack, out._pack = out._pack, cast("StoreWriter", Proof())
+
+    assert out.finish()
+    assert has_parity(store, PACK)
 
 
 def test_a_pack_of_another_size_is_to_blame_and_not_its_parity(tmp_path: Path) -> None:
