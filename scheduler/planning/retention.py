@@ -53,6 +53,8 @@ class HeldPoint:
     """Whether the job in question made it."""
     used: bool = False
     """Whether a VM runs from it."""
+    damaged: bool = False
+    """Whether something that it needs is lost, and waits for repair."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +72,11 @@ def judge(points: Iterable[HeldPoint], retention: Retention, *, now: float, time
     reasons: dict[str, list[str]] = {}
     ahead = {held.point for held in ordered if is_ahead(held, now)}
     candidates = [held for held in ordered if held.own and held.point not in ahead]
+    sound = [held for held in candidates if not held.damaged]
     for held, reason in _wanted(candidates, retention, now, ZoneInfo(timezone)):
         reasons.setdefault(held.point, []).append(reason)
+    for held, reason in _wanted(sound, retention, now, ZoneInfo(timezone)):
+        reasons.setdefault(held.point, [f"{reason} that aren't damaged"])
     for held in ordered:
         if held.point in ahead:
             reasons[held.point] = ["its time is yet to come"]
@@ -81,7 +86,7 @@ def judge(points: Iterable[HeldPoint], retention: Retention, *, now: float, time
             reasons.setdefault(held.point, []).insert(0, "pinned")
         if not held.own:
             reasons[held.point] = ["another job's"]
-    for held in candidates[: retention.minimum]:
+    for held in (*candidates[: retention.minimum], *sound[: retention.minimum]):
         reasons.setdefault(held.point, [f"one of at least {retention.minimum}"])
     return [
         Verdict(held, kept=True, why=", ".join(reasons[held.point]))

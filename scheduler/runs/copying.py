@@ -165,7 +165,9 @@ def _hold(journal: Journal, run: Run, vm_run: VmRun, planned: PlannedCopy) -> No
 
 
 def _wanted(session: Session, run: Run, terms: CopyTerms, now: float) -> Wanted:
-    columns = select(Point.vm_id, Point.vm_name, Point.point, Point.job, Point.created_at, Point.pinned)
+    columns = select(
+        Point.vm_id, Point.vm_name, Point.point, Point.job, Point.created_at, Point.pinned, Point.damaged
+    )
     source = [
         KnownPoint(row.vm_id, row.vm_name, row.point, row.job, row.created_at)
         for row in session.execute(columns.where(Point.repository == terms.repository))
@@ -182,7 +184,9 @@ def _wanted(session: Session, run: Run, terms: CopyTerms, now: float) -> Wanted:
         return wanted
     held: defaultdict[str, list[HeldPoint]] = defaultdict(list)
     for row in there:
-        held[row.vm_id].append(HeldPoint(row.point, row.created_at, pinned=row.pinned, own=row.job == job.name))
+        held[row.vm_id].append(
+            HeldPoint(row.point, row.created_at, pinned=row.pinned, own=row.job == job.name, damaged=row.damaged)
+        )
     missing: defaultdict[str, list[KnownPoint]] = defaultdict(list)
     for point in wanted.points:
         missing[point.vm_id].append(point)

@@ -83,6 +83,7 @@ def verdicts(session: Session, job: Job, vm_id: str, *, now: float, next_run: bo
             pinned=row.pinned,
             own=row.job == job.name,
             used=(vm_id, row.point) in used,
+            damaged=row.damaged,
         )
         for row in rows
     ]

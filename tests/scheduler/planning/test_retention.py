@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -68,6 +69,16 @@ def test_points_whose_time_is_yet_to_come_take_nobodys_place() -> None:
     assert verdict.why == "its time is yet to come"
 
 
+def test_damaged_points_take_no_sound_ones_place() -> None:
+    """Else the last points that can be restored would go for some that can't."""
+    points = [replace(point, damaged=number in {1, 2}) for number, point in enumerate(daily(6))]
+
+    assert kept(points, Retention(points=3)) == ["day-0", "day-1", "day-2", "day-3", "day-4"]
+    assert kept(points, Retention(points=0, minimum=2)) == ["day-0", "day-1", "day-3"]
+    why = {verdict.point.point: verdict.why for verdict in judge(points, Retention(points=3), now=NOW.timestamp())}
+    assert why["day-3"] == "newest 2 of 3 that aren't damaged"
+
+
 def test_clocks_that_differ_a_little_keep_no_more() -> None:
     soon = HeldPoint("soon", NOW.timestamp() + CLOCK_DIFFERENCE_S)
     assert kept([soon, *daily(3)], Retention(points=2)) == ["soon", "day-0"]
@@ -131,6 +142,16 @@ def test_no_more_is_kept_than_the_rules_can_want(points: list[HeldPoint], retent
     )
     most = retention.points + retention.weekly + retention.monthly + retention.yearly + recent
     assert len(wanted) <= most + retention.minimum
+
+
+@given(POINTS, POLICY, st.data())
+def test_with_damaged_points_stays_what_would_stay_if_they_were_whole_or_gone(
+    points: list[HeldPoint], retention: Retention, data: st.DataObject
+) -> None:
+    judged = [replace(point, damaged=data.draw(st.booleans())) for point in points]
+    sound = [point for point in judged if not point.damaged]
+
+    assert set(kept(judged, retention)) == {*kept(points, retention), *kept(sound, retention)}
 
 
 @pytest.mark.parametrize("wrong", [{"minimum": 0}, {"points": -1}, {"days": 0}, {"hourly": 1}])
