@@ -73,7 +73,11 @@ def apply_retention(journal: Journal) -> None:
 
 
 def verdicts(session: Session, job: Job, vm_id: str, *, now: float, next_run: bool = False) -> list[Verdict]:
-    """What becomes of a VM's points in the job's repository; with `next_run`, once it has made one more."""
+    """What becomes of a VM's points in the job's repository; with `next_run`, once it has made one more.
+
+    Days count from the newest point, which has just been made, if that is sooner: by this machine's clock alone,
+    set a year ahead, nearly all would be too old.
+    """
     rows = session.scalars(select(Point).where(Point.repository == job.repository, Point.vm_id == vm_id)).all()
     used = points_in_use(session, job.repository) if job.repository is not None else {}
     held = [
@@ -90,7 +94,8 @@ def verdicts(session: Session, job: Job, vm_id: str, *, now: float, next_run: bo
     if next_run:
         known = (point.created_at for point in held if not is_ahead(point, now))
         held.append(HeldPoint("", max([now, *known])))
-    found = judge(held, job.retention, now=now, timezone=job.timezone)
+    newest = max((point.created_at for point in held if point.own), default=now)
+    found = judge(held, job.retention, now=min(now, newest), timezone=job.timezone)
     return [verdict for verdict in found if verdict.point.point]
 
 

@@ -1,4 +1,4 @@
-"""What a rescan does to the catalogue of restore points."""
+"""The catalogue of restore points beside a repository that can't be read, and beside clocks that are wrong."""
 
 from __future__ import annotations
 
@@ -8,10 +8,13 @@ from sqlalchemy import select
 
 from proxy_worker.contract.outcome import PointSummary, RepositoryListResult
 from proxy_worker.contract.specification import VmIdentity
+from scheduler.planning.retention import Retention
 from scheduler.runs.catalogue import replace_points
-from scheduler.state.models import Point
+from scheduler.runs.retention import verdicts
+from scheduler.state.models import Job, Point
 from scheduler.state.store import open_state
 
+DAY_S = 86_400.0
 WEB01 = VmIdentity(vm_id="vm-1", name="web01")
 
 
@@ -25,6 +28,19 @@ def listed(*points: str, unreadable: tuple[str, ...] = ()) -> RepositoryListResu
         points=tuple(map(summary, points)),
         unreadable=tuple((WEB01.vm_id, run) for run in unreadable),
     )
+
+
+def test_days_are_not_counted_by_a_clock_that_runs_a_year_ahead_of_the_proxies(tmp_path: Path) -> None:
+    job = Job(name="nightly", repository="main", timezone="UTC", retention=Retention(points=0, days=3))
+    with open_state(f"sqlite:///{tmp_path / 'state.db'}", migrate=True).write() as session:
+        listing = listed(*(f"day-{day}" for day in range(9)))
+        replace_points(session, "main", listing, asked_at=0.0)
+        for point in session.scalars(select(Point)):
+            point.created_at = DAY_S * int(point.point.removeprefix("day-"))
+
+        for ahead in (0, 365):
+            found = verdicts(session, job, WEB01.vm_id, now=DAY_S * (8 + ahead))
+            assert [one.point.point for one in found if one.kept] == ["day-8", "day-7", "day-6", "day-5"]
 
 
 def test_what_cannot_be_read_for_a_while_stays_pinned(tmp_path: Path) -> None:
