@@ -27,7 +27,7 @@ from scheduler.runs.completion import settle_run
 from scheduler.runs.copy_tasks import plan_task, source_of
 from scheduler.runs.journal import Journal
 from scheduler.runs.tasks import repository_of
-from scheduler.state.asking import ask_for_upkeep
+from scheduler.runs.turns import want_upkeep
 from scheduler.state.errors import NoSuchRepositoryError
 from scheduler.state.models import (
     DiskTask,
@@ -126,7 +126,7 @@ def _begin(journal: Journal, run: Run, planned: Iterable[PlannedCopy]) -> None:
                 session.add(vm_run)
             _hold(journal, run, vm_run, one)
     if states[CopyState.THERE]:  # the catalogue doesn't know: somebody else made them
-        ask_for_upkeep(session, RequestKind.RESCAN, run.repository, now=journal.now)
+        want_upkeep(journal, RequestKind.RESCAN, run.repository)
     run.state = RunState.RUNNING
     told = ", ".join(f"{count} {state}" for state, count in states.items()) or "nothing to copy"
     logger.info("run %s of job %s: %s", run.id, run.job, told, extra={"run": run.id, "job": run.job})

@@ -10,8 +10,7 @@ from proxy_worker.contract.specification import RepositoryReference
 from proxy_worker.contract.using import PointBootResult
 from scheduler.runs.journal import Journal
 from scheduler.runs.tasks import reference
-from scheduler.runs.turns import next_turn
-from scheduler.state.asking import ask_for_upkeep
+from scheduler.runs.turns import next_turn, want_upkeep
 from scheduler.state.models import Point, Repository, Request, RequestKind
 
 
@@ -50,7 +49,7 @@ def record_proof(journal: Journal, request: Request, result: RepositoryProveResu
         if proof is not None:
             row.proven_at, row.sampled_at, row.damaged = proof.proven_at, proof.sampled_at, proof.damaged
     if any(name.startswith("packs/") for name in result.mended):
-        ask_for_upkeep(session, RequestKind.COLLECT, request.repository, now=journal.now)
+        want_upkeep(journal, RequestKind.COLLECT, request.repository)
 
 
 def record_boot(journal: Journal, request: Request, result: PointBootResult) -> None:

@@ -40,6 +40,12 @@ def next_turn(
     return coming or _NEVER
 
 
+def want_upkeep(journal: Journal, kind: RequestKind, repository: str) -> None:
+    """Ask for upkeep of a repository, unless it isn't declared any more: it may have been removed meanwhile."""
+    if journal.session.get(Repository, repository) is not None:
+        ask_for_upkeep(journal.session, kind, repository, now=journal.now)
+
+
 def _at_work(journal: Journal, repository: Repository, kind: RequestKind) -> bool:
     states = (WorkState.REQUESTED, WorkState.RUNNING, WorkState.WAITING)
     active = select(Request.id).where(

@@ -8,13 +8,17 @@ from sqlalchemy import select
 
 from proxy_worker.contract.copying import (
     CopyPlan,
+    CopyState,
 )
 from proxy_worker.contract.errors import ConfigurationError
 from proxy_worker.contract.outcome import (
     TaskFailure,
 )
+from scheduler.planning.copies import CopyTerms
 from scheduler.state.asking import ask_to_cancel, ask_to_retry
 from scheduler.state.models import (
+    Job,
+    Repository,
     RunState,
     VmRun,
 )
@@ -64,6 +68,29 @@ def test_repositories_that_turn_out_to_be_one_fail_the_run_with_the_reason(copie
     assert state is RunState.FAILED
     assert reason is not None
     assert reason.startswith("repositories main and second can't be compared: copy of /backup: source and target")
+
+
+def test_a_target_that_is_removed_while_the_run_looks_what_is_missing_fails_it_with_the_reason(
+    copies: Copies,
+) -> None:
+    copies.declare()
+    for vm in ("there", "web01"):
+        copies.add_point(vm, 1)
+    copies.states = {"there-1": CopyState.THERE}
+
+    def remove() -> None:
+        with copies.state.write() as session:
+            session.delete(session.get_one(Job, "nightly"))
+            job = session.get_one(Job, "offsite")
+            job.repository, job.copy_from = "main", CopyTerms(repository="third")
+            session.delete(session.get_one(Repository, "second"))
+
+    copies.world.fleet.when_handled["copy.plan main second"] = remove
+
+    assert copies.run() == (RunState.FAILED, "no restore point was copied")
+    assert copies.reasons() == {
+        "web01": "repository 'second': no repository has that name. `scheduler repository list` shows them."
+    }
 
 
 def test_a_run_that_is_cancelled_while_it_looks_what_is_missing_copies_nothing(copies: Copies) -> None:

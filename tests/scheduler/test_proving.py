@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 
 from proxy_worker.contract.outcome import TaskResult
 from proxy_worker.contract.specification import RepositoryProve
+from scheduler.fleet.editing import withdraw
 from scheduler.state.asking import ask_for_run, ask_for_upkeep
 from scheduler.state.models import LedgerTask, Point, Repository, Request, RequestKind, Run, WorkState
 from scheduler.state.proven import damaged_points, proof_figures
@@ -84,6 +85,23 @@ def test_a_piece_is_proven_when_it_is_time_and_what_was_mended_collected(world: 
     [body] = specified
     assert (body.period_s, body.most_s, body.bytes_per_s) == (10 * 86_400, 3 * 3600, 2 * 1024 * 1024)
     assert [linked.name for linked in body.linked] == ["vault"]
+
+
+def test_a_proof_of_a_repository_that_is_removed_meanwhile_ends_and_has_nothing_collected(
+    world: World, turn: Turn
+) -> None:
+    def remove() -> None:
+        with writing(world) as session:
+            withdraw(session, "job", "nightly")
+            withdraw(session, "repository", "main")
+
+    world.fleet.when_handled["repository.prove main"] = remove
+    with writing(world) as session:
+        ask_for_upkeep(session, RequestKind.PROVE, "main", now=world.clock())
+
+    turn(lambda: states(world, RequestKind.PROVE) == [WorkState.SUCCEEDED])
+
+    assert states(world, RequestKind.COLLECT) == []
 
 
 def test_each_point_says_when_it_was_proven(world: World, turn: Turn) -> None:
