@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import msgspec
 
+from proxy_worker.repository import documents
 from proxy_worker.repository.config import Config, encode_config, name_of
 from proxy_worker.repository.errors import ConfigurationChangedError
 from proxy_worker.repository.keyring import Secrets
-from proxy_worker.repository.store import Store
+from proxy_worker.repository.store import ObjectNotFoundError, Store
 
 
 def publish_next(store: Store, config: Config, unlocked: Secrets, **changes: object) -> Config:
@@ -28,5 +29,13 @@ def publish_next(store: Store, config: Config, unlocked: Secrets, **changes: obj
 
 
 def is_newest(store: Store, config: Config) -> bool:
-    """Whether no later generation has been published: processes that stay open ask before each task."""
-    return not store.exists(name_of(config.generation + 1))
+    """Whether that is still what the repository says of itself: processes that stay open ask before each task.
+
+    It isn't where a later generation was published; and where another repository is in its place, made anew or on
+    another disk that is mounted there, or none: what was written with its keys nobody could read.
+    """
+    try:
+        held = store.get(name_of(config.generation))
+    except ObjectNotFoundError:
+        return False
+    return held == documents.encode(config) and not store.exists(name_of(config.generation + 1))
