@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from collections.abc import Sequence
 from typing import Annotated, Any
@@ -13,9 +14,11 @@ from scheduler.cli.absent_proxies import warn_of_absent_proxies
 from scheduler.cli.opening import opened_state
 from scheduler.cli.printing import console, note, print_json
 from scheduler.fleet.changes import Action, Change
+from scheduler.fleet.models import Fleet
 from scheduler.fleet.reading import read_fleet
 from scheduler.fleet.references import warnings_of
 from scheduler.fleet.stored import apply_fleet
+from scheduler.state.store import State
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
@@ -26,12 +29,13 @@ SIGNS = {Action.ADDED: ("+", "green"), Action.CHANGED: ("~", "yellow"), Action.R
 def apply(
     file: Annotated[str, typer.Option("--file", "-f", metavar="FILE", help="The fleet file; - is standard input.")],
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would change, and change nothing.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Remove without asking.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the changes as JSON.")] = False,
 ) -> None:
     """Make sites, vCenters, datastores, repositories, proxies, VMs and jobs exactly what a file says.
 
-    The whole file is checked before anything happens. What it doesn't declare is removed; history and restore
-    points stay. Applying the same file again changes nothing.
+    The whole file is checked before anything happens. What it doesn't declare is removed, in a terminal once
+    that is confirmed; history and restore points stay. Applying the same file again changes nothing.
 
     \b
     Examples:
@@ -43,12 +47,23 @@ def apply(
     for warning in warnings_of(fleet):
         note(f"warning: {warning}")
     warn_of_absent_proxies(fleet)
-    with opened_state(migrate=True) as state, state.write() as session:
-        changes = apply_fleet(session, fleet, dry_run=dry_run)
+    with opened_state(migrate=True) as state:
+        if not (dry_run or yes) and sys.stdin.isatty():
+            _confirm_removals(state, fleet)
+        with state.write() as session:
+            changes = apply_fleet(session, fleet, dry_run=dry_run)
     if as_json:
         print_json({"applied": not dry_run, "changes": [_as_json(change) for change in changes]})
     else:
         _show(changes, dry_run=dry_run)
+
+
+def _confirm_removals(state: State, fleet: Fleet) -> None:
+    with state.read() as session:
+        wanted = apply_fleet(session, fleet, dry_run=True)
+    removed = [f"{change.kind} {change.name}" for change in wanted if change.action is Action.REMOVED]
+    if removed:
+        typer.confirm(f"The file leaves out {', '.join(removed)}. Remove that", abort=True, err=True)
 
 
 def _show(changes: Sequence[Change], *, dry_run: bool) -> None:

@@ -39,6 +39,10 @@ InRepository = Annotated[
         autocompletion=completion.repositories,
     ),
 ]
+Wait = Annotated[
+    bool,
+    typer.Option("--wait/--no-wait", help="Show progress until it has ended, or ask for it and return at once."),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 WindowZone = Annotated[
     str | None,

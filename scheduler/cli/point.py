@@ -13,7 +13,7 @@ from sqlalchemy import select
 from proxy_worker.contract.using import BootWishes
 from proxy_worker.program.units import size
 from scheduler.cli import completion
-from scheduler.cli.arguments import AsJson, InRepository
+from scheduler.cli.arguments import AsJson, InRepository, Wait
 from scheduler.cli.finding import find_repository
 from scheduler.cli.opening import opened_state, require_service, warn_without_service
 from scheduler.cli.printing import Columns, facts, iso, moment, note, print_json, show_rows, table
@@ -201,7 +201,7 @@ def boot(
         float, typer.Option(metavar="MINUTES", min=0.01, max=1440, help="How long it is waited for.")
     ] = 5.0,
     repository: InRepository = None,
-    no_wait: Annotated[bool, typer.Option("--no-wait", help="Ask for it and return at once.")] = False,
+    wait: Wait = True,
     as_json: AsJson = False,
 ) -> None:
     """Prove that a Linux VM starts from a restore point. A proxy starts it in QEMU and waits for its login
@@ -216,13 +216,13 @@ def boot(
       scheduler point boot db01 20261122T190102Z-1a2b3c4d --minutes 10 --prompt 'database ready' --json
     """
     with opened_state() as state:
-        if not no_wait:
+        if wait:
             require_service(state, "no VM was started")
         with state.write() as session:
             found = find_point(session, vm, point, repository=repository)
             wishes = BootWishes(prompt=prompt, limit_s=minutes * 60)
             request_id = ask_to_boot(session, found, wishes, now=time.time()).id
-        if not no_wait:
+        if wait:
             follow(state, request_id, as_json=as_json, where=f"`scheduler point show {vm}`")
         if as_json:
             print_json(read_upkeep(state, request_id).model_dump(mode="json"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from datetime import datetime
 from typing import Annotated, Any
 
 import typer
@@ -14,11 +15,11 @@ from proxy_worker.ledger import FleetView
 from proxy_worker.program.units import size
 from scheduler.cli import completion
 from scheduler.cli.absent_proxies import warn_of_absent_proxies
-from scheduler.cli.arguments import AsJson, RepositoryName, Site
+from scheduler.cli.arguments import AsJson, RepositoryName, Site, Wait
 from scheduler.cli.finding import find_repository
 from scheduler.cli.live import LedgerWindow, Live
 from scheduler.cli.opening import opened_state, require_service, warn_without_service
-from scheduler.cli.printing import Columns, facts, iso, note, plural, print_json, show_rows
+from scheduler.cli.printing import Columns, facts, iso, moment, note, plural, print_json, show_rows
 from scheduler.cli.printing import show as print_view
 from scheduler.cli.repository_images import export_image, import_images
 from scheduler.cli.upkeep import follow, read_upkeep, upkeep_record
@@ -37,9 +38,6 @@ app = typer.Typer(
 )
 app.command("import")(import_images)
 app.command("export")(export_image)
-
-Wait = Annotated[bool, typer.Option("--wait", help="Show progress until it is done.")]
-NoWait = Annotated[bool, typer.Option("--no-wait", help="Ask for it and return at once.")]
 
 
 @app.command()
@@ -176,14 +174,14 @@ def show(name: RepositoryName, as_json: AsJson = False) -> None:
 
 
 @app.command()
-def rescan(name: RepositoryName, no_wait: NoWait = False, as_json: AsJson = False) -> None:
+def rescan(name: RepositoryName, wait: Wait = True, as_json: AsJson = False) -> None:
     """Learn which restore points a repository holds. A proxy reads them, and the catalogue is brought up to date.
 
     \b
     Examples:
       scheduler repository rescan main
     """
-    _ask(RequestKind.RESCAN, name, no_wait=no_wait, as_json=as_json)
+    _ask(RequestKind.RESCAN, name, wait=wait, as_json=as_json)
 
 
 @app.command()
@@ -192,7 +190,7 @@ def check(
     scrub: Annotated[
         bool, typer.Option("--scrub", help="Compare stored checksums only, which is faster and needs no key.")
     ] = False,
-    no_wait: NoWait = False,
+    wait: Wait = True,
     as_json: AsJson = False,
 ) -> None:
     """Have a proxy read everything a repository holds. Exits 5 and names what is damaged, if anything is.
@@ -202,11 +200,11 @@ def check(
       scheduler repository check main
       scheduler repository check main --scrub --json
     """
-    _ask(RequestKind.SCRUB if scrub else RequestKind.CHECK, name, no_wait=no_wait, as_json=as_json)
+    _ask(RequestKind.SCRUB if scrub else RequestKind.CHECK, name, wait=wait, as_json=as_json)
 
 
 @app.command()
-def prove(name: RepositoryName, no_wait: NoWait = False, as_json: AsJson = False) -> None:
+def prove(name: RepositoryName, wait: Wait = True, as_json: AsJson = False) -> None:
     """Have a proxy read what was read longest ago. It mends what is damaged, and restores samples.
 
     It happens by itself, as the repository's key `prove` says, a share each time. Exits 5 if damage is left.
@@ -215,7 +213,7 @@ def prove(name: RepositoryName, no_wait: NoWait = False, as_json: AsJson = False
     Examples:
       scheduler repository prove main
     """
-    _ask(RequestKind.PROVE, name, no_wait=no_wait, as_json=as_json)
+    _ask(RequestKind.PROVE, name, wait=wait, as_json=as_json)
 
 
 @app.command()
@@ -228,7 +226,7 @@ def collect(name: RepositoryName, wait: Wait = False, as_json: AsJson = False) -
     Examples:
       scheduler repository collect main --wait
     """
-    _ask(RequestKind.COLLECT, name, no_wait=not wait, as_json=as_json)
+    _ask(RequestKind.COLLECT, name, wait=wait, as_json=as_json)
 
 
 @app.command()
@@ -247,15 +245,15 @@ def remove(name: RepositoryName) -> None:
     note(f"Removed repository {name} from the fleet. Its files stay.")
 
 
-def _ask(kind: RequestKind, repository: str, *, no_wait: bool, as_json: bool) -> None:
+def _ask(kind: RequestKind, repository: str, *, wait: bool, as_json: bool) -> None:
     with opened_state() as state:
         with state.read() as session:
             find_repository(session, repository)
-        if not no_wait:
+        if wait:
             require_service(state, f"{kind.value} {repository!r} was not asked for")
         with state.write() as session:
             request_id = ask_for_upkeep(session, kind, repository, now=time.time()).id
-        if not no_wait:
+        if wait:
             follow(state, request_id, as_json=as_json, where="`scheduler repository list`")
         elif as_json:
             print_json(read_upkeep(state, request_id).model_dump(mode="json"))
@@ -310,13 +308,18 @@ def _proven(proof: dict[str, Any], points: int) -> Text:
         return Text(f"{plural(proof['damaged'], 'restore point')} damaged", style="red")
     if proof["unproven"]:
         return Text(f"{points - proof['unproven']} of {plural(points, 'restore point')}", style="yellow")
-    return Text(f"all since {proof['oldest']}" if proof["oldest"] else "-")
+    return Text(f"all since {_local(proof['oldest'])}" if proof["oldest"] else "-")
 
 
 def _last_check(check: dict[str, Any] | None) -> Text:
     if check is None:
         return Text("never")
-    return Text(f"{check['at']}: {check['outcome'] or check['state']}")
+    return Text(f"{_local(check['at'])}: {check['outcome'] or check['state']}")
+
+
+def _local(iso_time: str) -> str:
+    """A time of JSON, as tables show times."""
+    return moment(datetime.fromisoformat(iso_time).timestamp())
 
 
 def _last(session: Session, repository: str, *kinds: RequestKind) -> dict[str, Any] | None:

@@ -8,7 +8,7 @@ import typer
 from rich.text import Text
 from sqlalchemy import select
 
-from scheduler.cli.arguments import AsJson, RestoreId
+from scheduler.cli.arguments import AsJson, RestoreId, Wait
 from scheduler.cli.finding import find_restore
 from scheduler.cli.live import LedgerWindow, Live
 from scheduler.cli.opening import opened_state, warn_without_service
@@ -156,7 +156,7 @@ def cancel(
 @app.command()
 def migrate(
     restore: RestoreId,
-    wait: Annotated[bool, typer.Option("--wait", help="Show progress until it has ended.")] = False,
+    wait: Wait = False,
     as_json: AsJson = False,
 ) -> None:
     """Move a VM that runs from its restore point into production.

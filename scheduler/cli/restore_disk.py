@@ -14,7 +14,7 @@ from proxy_worker.contract.errors import ConfigurationError, CredentialError
 from proxy_worker.contract.names import DiskFormat
 from proxy_worker.ledger import FleetView
 from scheduler.cli import completion
-from scheduler.cli.arguments import AsJson, InRepository
+from scheduler.cli.arguments import AsJson, InRepository, Wait
 from scheduler.cli.finding import find_restore, no_such_proxy
 from scheduler.cli.live import LedgerWindow, Live
 from scheduler.cli.opening import configuration, opened_state, require_service, warn_without_service
@@ -87,7 +87,7 @@ def disk(
     power_on: Annotated[
         bool, typer.Option("--power-on", help="With --to-vm: power the VM on when the disk is restored.")
     ] = False,
-    wait: Annotated[bool, typer.Option("--wait", help="Show progress until it has ended.")] = False,
+    wait: Wait = False,
     as_json: AsJson = False,
 ) -> None:
     """Restore one disk. It is written to a path of a proxy, or into a VM of a vCenter.

@@ -12,7 +12,7 @@ import typer
 from proxy_worker.contract.errors import ConfigurationError
 from proxy_worker.contract.names import DiskFormat
 from scheduler.cli import completion
-from scheduler.cli.arguments import AsJson
+from scheduler.cli.arguments import AsJson, Wait
 from scheduler.cli.live import LedgerWindow, Live
 from scheduler.cli.opening import opened_state, require_service, warn_without_service
 from scheduler.cli.printing import console, note, print_json
@@ -106,7 +106,7 @@ def vm(
         bool,
         typer.Option("--stay", help="With --instant: move nothing until `scheduler restore migrate` says so."),
     ] = False,
-    wait: Annotated[bool, typer.Option("--wait", help="Show progress until it has ended.")] = False,
+    wait: Wait = False,
     as_json: AsJson = False,
 ) -> None:
     """Restore a VM of a vCenter, with its configuration.

@@ -13,7 +13,7 @@ from sqlalchemy import select
 
 from proxy_worker.program.units import size
 from scheduler.cli import completion
-from scheduler.cli.arguments import AsJson, RunId
+from scheduler.cli.arguments import AsJson, RunId, Wait
 from scheduler.cli.finding import find_job
 from scheduler.cli.live import LedgerWindow, Live
 from scheduler.cli.opening import opened_state, require_service, warn_without_service
@@ -111,7 +111,7 @@ def cancel(run: RunId) -> None:
 @app.command()
 def retry(
     run: RunId,
-    wait: Annotated[bool, typer.Option("--wait", help="Show progress until it has ended.")] = False,
+    wait: Wait = False,
     as_json: AsJson = False,
 ) -> None:
     """Try the failed and cancelled VMs of a run again, now.

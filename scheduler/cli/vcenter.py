@@ -13,7 +13,7 @@ from rich.console import Group
 from rich.text import Text
 from sqlalchemy import select
 
-from scheduler.cli.arguments import AsJson, Site, VcenterName
+from scheduler.cli.arguments import AsJson, Site, VcenterName, Wait
 from scheduler.cli.finding import find_vcenter
 from scheduler.cli.opening import configuration, opened_state, require_service, warn_without_service
 from scheduler.cli.printing import Columns, console, facts, note, plural, print_json, show_rows, table
@@ -233,7 +233,7 @@ def trust(
 @app.command()
 def rescan(
     name: VcenterName,
-    no_wait: Annotated[bool, typer.Option("--no-wait", help="Ask for it and return at once.")] = False,
+    wait: Wait = True,
     as_json: AsJson = False,
 ) -> None:
     """Have the scheduler read which VMs a vCenter has. Every run of a job does so too.
@@ -245,11 +245,11 @@ def rescan(
     with opened_state() as state:
         with state.read() as session:
             find_vcenter(session, name)
-        if not no_wait:
+        if wait:
             require_service(state, f"vCenter {name!r} was not read")
         with state.write() as session:
             scan_id = ask_for_scan(session, name, now=time.time()).id
-        if not no_wait:
+        if wait:
             _follow(state, scan_id, as_json=as_json)
         elif as_json:
             with state.read() as session:

@@ -21,7 +21,7 @@ class Rescanned:
     removed: int
 
     def __str__(self) -> str:
-        return f"{self.found} restore points: {self.added} were not known, {self.removed} are gone"
+        return f"{self.found} restore points, {self.added} of them new; {self.removed} gone"
 
 
 def add_point(session: Session, repository: str, summary: PointSummary) -> None:

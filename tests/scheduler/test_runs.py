@@ -250,7 +250,7 @@ def test_a_rescan_brings_back_restore_points_and_removes_those_that_are_gone(wor
     with state.read() as session:
         assert set(session.scalars(select(Point.vm_name))) == {"app01", "web01"}
         request = session.get_one(Request, request_id)
-        assert request.summary == "2 restore points: 1 were not known, 1 are gone"
+        assert request.summary == "2 restore points, 1 of them new; 1 gone"
 
 
 def test_a_vm_with_a_problem_fails_with_it(world: World) -> None:

@@ -13,6 +13,13 @@ from tests.scheduler.cli.conftest import FLEET, Program
 from tests.scheduler.conftest import World
 
 
+class Terminal(io.StringIO):
+    """What somebody types who sits before it."""
+
+    def isatty(self) -> bool:
+        return True
+
+
 def test_applying_says_what_was_added_changed_and_removed(scheduler: Program, configured: Path) -> None:
     fleet = configured / "fleet.toml"
     added = scheduler("apply", "-f", str(fleet))
@@ -38,6 +45,24 @@ def test_a_dry_run_changes_nothing(scheduler: Program, configured: Path) -> None
     fleet = str(configured / "fleet.toml")
     assert "Dry run: nothing was changed." in scheduler("apply", "-f", fleet, "--dry-run").out
     assert scheduler("job", "list", "--json").json == []
+
+
+@pytest.mark.parametrize(("answer", "code"), [("y", 0), ("n", 1)])
+def test_in_a_terminal_people_are_asked_before_anything_is_removed(
+    applied: Program, configured: Path, monkeypatch: pytest.MonkeyPatch, answer: str, code: int
+) -> None:
+    fleet = configured / "fleet.toml"
+    monkeypatch.setattr("sys.stdin", Terminal(f"{answer}\n"))
+    assert applied("apply", "-f", str(fleet)).out == "Nothing to change.\n"
+
+    fleet.write_text(fleet.read_text().partition("[[job]]")[0])
+    asked = applied("apply", "-f", str(fleet))
+
+    assert asked.code == code
+    assert "The file leaves out job nightly. Remove that [y/N]:" in asked.err
+    assert [job["name"] for job in applied("job", "list", "--json").json] == (["nightly"] if answer == "n" else [])
+    assert applied("apply", "-f", str(fleet), "--yes").code == 0
+    assert applied("job", "list", "--json").json == []
 
 
 def test_the_changes_as_json(scheduler: Program, configured: Path) -> None:

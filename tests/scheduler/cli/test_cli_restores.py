@@ -175,7 +175,7 @@ def test_a_rescan_brings_the_catalogue_back(backed_up: Program, world: World) ->
     with serving(world):
         rescanned = backed_up("repository", "rescan", "main")
     assert rescanned.code == 0
-    assert "succeeded: 2 restore points: 2 were not known, 0 are gone" in rescanned.out
+    assert "succeeded: 2 restore points, 2 of them new; 0 gone" in rescanned.out
     (shown,) = backed_up("repository", "list", "--json").json
     assert (shown["points"], shown["vms"], shown["proxies"]) == (2, 2, ["proxy-1", "server", "writer"])
 
