@@ -66,6 +66,9 @@ class Candidates:
 
 def candidates(placement: Placement, fleet: Fleet, terms: JobTerms = NO_TERMS) -> Candidates | str:
     """Whom a task of this placement can go to; or why nobody, as a line for people without `waiting: `."""
+    missing = undeclared(placement, fleet)
+    if missing is not None:
+        return f"repository {missing} is not declared any more"
     left = _Sieve(fleet.proxies)
     if placement.pinned_proxy is not None:
         name = placement.pinned_proxy
@@ -100,6 +103,12 @@ def candidates(placement: Placement, fleet: Fleet, terms: JobTerms = NO_TERMS) -
         return left.obstacle
     preferences = (terms.preferred, repository.preferred if repository is not None else ())
     return Candidates(tuple(_tiers(left.proxies, best, preferences, placement)), left.described)
+
+
+def undeclared(placement: Placement, fleet: Fleet) -> str | None:
+    """The repository that tasks of this placement need and that isn't declared any more, if there is one."""
+    needed = (placement.repository, placement.source)
+    return next((name for name in needed if name is not None and name not in fleet.repositories), None)
 
 
 def _tiers(
@@ -151,10 +160,7 @@ def storage_snapshots(fleet: Fleet) -> frozenset[str]:
 
 
 def _sieve_by_repository(left: _Sieve, placement: Placement, name: str, fleet: Fleet, *, to_read: bool) -> None:
-    repository = fleet.repositories.get(name)
-    if repository is None:
-        left.keep(lambda _: False, f"repository {name} is not declared any more")
-        return
+    repository = fleet.repositories[name]
     where = f"all of site {repository.site}" if repository.proxies is None else ", ".join(repository.proxies)
     key = f"the {'read key' if to_read else 'key'} of repository {repository.name}"
     pinned = placement.pinned_proxy

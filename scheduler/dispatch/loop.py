@@ -20,7 +20,6 @@ from proxy_worker.contract.signing import sign
 from proxy_worker.contract.specification import TaskBody
 from proxy_worker.ledger import FleetView, Ledger, Refusal, TaskState, TaskVerdict
 from scheduler.dispatch.backlog import Backlog
-from scheduler.dispatch.candidates import candidates
 from scheduler.dispatch.declared import DeclaredFleet
 from scheduler.dispatch.fleet import Placement, Release, subscribed_lanes
 from scheduler.dispatch.flight import begun_vms, flies, in_flight
@@ -32,6 +31,7 @@ from scheduler.dispatch.policy import choose, count_waiting
 from scheduler.dispatch.reach import Reach
 from scheduler.dispatch.room import Room
 from scheduler.dispatch.traffic import DeclaredTraffic, TrafficOrders
+from scheduler.dispatch.unserved import ANSWERED, obstacles, without_repository
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -40,23 +40,6 @@ CLAIM_WITHIN_S = 300.0
 """How long after its dispatch a specification may still be claimed; the dispatch deadline comes much sooner."""
 CANCELLED_AT_ONCE: Final = 500
 """Cancellations passed on in one turn, so that other things don't have to wait long for them."""
-_ANSWERED = frozenset(
-    {
-        TaskKind.INVENTORY_SCAN,
-        TaskKind.COPY_PLAN,
-        TaskKind.STORAGE_SNAPSHOT_CREATE,
-        TaskKind.STORAGE_SNAPSHOT_LIST,
-        TaskKind.DISK_RESTORE,
-        TaskKind.VM_CREATE,
-        TaskKind.REPOSITORY_LIST,
-        TaskKind.REPOSITORY_CHECK,
-        TaskKind.REPOSITORY_COLLECT,
-        TaskKind.REPOSITORY_PROVE,
-        TaskKind.POINT_DELETE,
-        TaskKind.POINT_BOOT,
-        TaskKind.POINT_SERVE,
-    }
-)
 _PAIRED = frozenset({TaskKind.DISK_RECEIVE, TaskKind.DISK_REPLICATE})
 
 
@@ -120,7 +103,7 @@ class Dispatcher:
             self.placements[task.placement] += 1
             if task.vm_run_id is not None:
                 self._vms[task.vm_run_id] += 1
-            if task.new.kind in _ANSWERED:
+            if task.new.kind in ANSWERED:
                 self._asked_for.add(task_id)
 
     def begin(self, vm_run_ids: Iterable[str]) -> None:
@@ -220,21 +203,12 @@ class Dispatcher:
     ) -> dict[str, str]:
         """Tasks opened `before` then which nobody could take however idle, with the reason.
 
-        What a run consists of waits for its proxies to come back, unless it is `unwanted` by now; who asked for
-        anything else wants an answer.
+        What a run consists of waits for its proxies to come back, unless it is `unwanted` by now, or its repository
+        isn't declared any more; who asked for anything else wants an answer.
         """
         fleet = declared.fleet(view, ())
-        reasons: dict[str, str] = {}
-        for task_id in self._asked_for.union(unwanted):
-            task, seen = self.tasks.get(task_id), view.tasks.get(task_id)
-            if (
-                task is not None
-                and task.created_at < before
-                and (seen is None or seen.state is TaskState.READY)
-                and isinstance(obstacle := candidates(task.placement, fleet), str)
-            ):
-                reasons[task_id] = obstacle
-        return reasons
+        wanted = self._asked_for.union(unwanted, without_repository(self.tasks, self.placements, fleet))
+        return obstacles(wanted, self.tasks, view, fleet, before)
 
     def _slow_down(self, view: FleetView, latency_ms: Mapping[str, float], limits: Limits) -> None:
         """Have disks of slow datastores paused, and others go on."""

@@ -76,7 +76,7 @@ def record(journal: Journal, outcomes: Sequence[Outcome]) -> None:
         if row.kind in DISKS_OF_RUNS and row.disk_task_id in disks:
             disk = disks[row.disk_task_id]
             disk.queued_at = disk.queued_at or row.created_at
-            _record_disk(runs[disk.run_id], disk, outcome, journal.now)
+            _record_disk(runs[disk.run_id], disk, outcome, outcome.failure or row.failure, journal.now)
             vm_run_ids.add(disk.vm_run_id)
             journal.close(row)
         elif row.kind in replicas.KINDS:
@@ -102,7 +102,8 @@ def record(journal: Journal, outcomes: Sequence[Outcome]) -> None:
             plan_if_scanned(journal, runs[run_id])
 
 
-def _record_disk(run: Run, disk: DiskTask, outcome: Outcome, now: float) -> None:
+def _record_disk(run: Run, disk: DiskTask, outcome: Outcome, failure: TaskFailure | None, now: float) -> None:
+    """`failure` is also why the task was given up that nobody could take."""
     disk.attempts += outcome.attempts
     disk.history += outcome.history
     disk.proxy = outcome.proxy or disk.proxy
@@ -113,7 +114,6 @@ def _record_disk(run: Run, disk: DiskTask, outcome: Outcome, now: float) -> None
         disk.size_bytes = outcome.result.report.size_bytes
         disk.checkpoint = None
         return
-    failure = outcome.failure
     if failure is None or run.cancel_requested:
         disk.state, disk.failure = DiskTaskState.CANCELLED, failure
         return
@@ -161,7 +161,8 @@ def _record_commit(journal: Journal, row: LedgerTask, outcome: Outcome) -> None:
         warn(vm_run, f"the restore point could not be committed yet: {failure}")
         return
     journal.close(row)
-    reason = f"its disks were stored, but the restore point could not be committed: {failure or 'cancelled'}"
+    why = failure or row.failure or "cancelled"
+    reason = f"its disks were stored, but the restore point could not be committed: {why}"
     give_up_commit(journal, vm_run, reason)
 
 
@@ -188,7 +189,7 @@ def _record_abandon(journal: Journal, row: LedgerTask, outcome: Outcome) -> None
         _try_later(journal, row, run, failure)
         return
     journal.close(row)
-    warn(vm_run, f"no tombstone was put in the repository: {failure or 'cancelled'}")
+    warn(vm_run, f"no tombstone was put in the repository: {failure or row.failure or 'cancelled'}")
     if waited_for:
         end_vm_run(journal, vm_run, VmRunState.FAILED)
 

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import pytest
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from proxy_worker.contract.specification import DiskBackup
+from scheduler.fleet.editing import withdraw
 from scheduler.service import UNSERVED_S
 from scheduler.state.asking import ask_for_restore, ask_for_run, ask_for_upkeep, ask_to_cancel, ask_to_retry
 from scheduler.state.models import (
     DiskTask,
     DiskTaskState,
+    Job,
     LedgerTask,
     Point,
+    Repository,
     Request,
     RequestKind,
     Restore,
@@ -178,6 +182,33 @@ def test_a_cancelled_run_does_not_wait_for_ever_for_a_proxy_that_commits(world: 
     with state.read() as session:
         assert session.get_one(Run, run_id).state is RunState.CANCELLED
         assert session.scalars(select(LedgerTask)).all() == []
+
+
+@pytest.mark.parametrize("when", ["disk.backup app01 scsi0:0", "repository.commit app01"])
+def test_a_run_whose_repository_is_removed_ends_with_that_reason(world: World, when: str) -> None:
+    world.declare(vms=("app01", "web01"))
+    world.fleet.join("proxy-1", slots=1)
+    service = world.start()
+
+    def move_to_another() -> None:
+        world.fleet.lost_answers.add(when)  # it is to be tried again
+        with open_state(world.url).write() as session:
+            session.add(Repository(name="second", location="/second", site="primary", prove_days=0))
+            session.flush()
+            session.get_one(Job, "nightly").repository = "second"
+            session.flush()
+            withdraw(session, "repository", "main")
+
+    world.fleet.when_handled[when] = move_to_another
+    run_id = _ask(world)
+    world.turn_until(service, lambda: _ended(world, run_id))
+
+    with _read(world) as session:
+        assert session.get_one(Run, run_id).state in {RunState.FAILED, RunState.PARTLY_FAILED}
+        told = [f"{one.reason} {one.warning}" for one in session.scalars(select(VmRun))]
+        told += [str(disk.failure) for disk in session.scalars(select(DiskTask))]
+    assert any("repository main is not declared any more" in text for text in told)
+    assert not any("cancelled" in text for text in told)
 
 
 def test_a_restore_goes_to_the_proxy_that_was_asked_for(world: World) -> None:
