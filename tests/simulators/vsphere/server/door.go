@@ -125,6 +125,9 @@ func (d *frontDoor) answer(r *http.Request, method *simulator.Method) *httptest.
 			writeTask(answer, method, failedTask(method, &types.FileLocked{FileFault: types.FileFault{File: file}}))
 			return answer
 		}
+		if machine, ok := simulator.Map.Get(vm).(*simulator.VirtualMachine); ok {
+			spareDisks(machine)
+		}
 	}
 	func() {
 		defer func() { // the simulator panics when asked for a property that isn't set; vCenter answers with nothing

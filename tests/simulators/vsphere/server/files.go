@@ -51,6 +51,18 @@ func placeFiles(vm *simulator.VirtualMachine) {
 	vm.LayoutEx.File = placed
 }
 
+// spareDisks keeps the simulator, which gives one number to several files, from deleting a disk's with a snapshot.
+func spareDisks(vm *simulator.VirtualMachine) {
+	for i := range vm.LayoutEx.Snapshot {
+		kept := &vm.LayoutEx.Snapshot[i]
+		for _, file := range vm.LayoutEx.File {
+			if file.Key == kept.DataKey && !strings.HasSuffix(file.Name, ".vmsn") {
+				kept.DataKey = -1
+			}
+		}
+	}
+}
+
 // moveFiles takes a VM's folder to another datastore and names its files anew, which the simulator leaves out.
 func moveFiles(vm *simulator.VirtualMachine, to *simulator.Datastore) {
 	var home object.DatastorePath
