@@ -120,7 +120,10 @@ def plan_if_scanned(journal: Journal, run: Run) -> None:
         run.state, run.ended_at, run.reason = RunState.CANCELLED, journal.now, "cancelled before it was planned"
         return
     vcenters = vcenters_of(session, run)
-    if any(is_pending(session, run, vcenter) for vcenter in vcenters):
+    pending = [vcenter for vcenter in vcenters if is_pending(session, run, vcenter)]
+    for vcenter in pending:
+        want_scan(journal, vcenter, since=run.scanned_after or 0.0)  # it may have been declared since the run began
+    if pending:
         return
     repository = session.get(Repository, run.repository)
     if repository is None and run.replica is None:

@@ -13,7 +13,8 @@ from proxy_worker.contract.specification import Extent
 from proxy_worker.vsphere.changed_blocks import FullRead
 from proxy_worker.vsphere.power import switch_on
 from proxy_worker.vsphere.tasks import finish
-from scheduler.runs.waiting import waiting_vms
+from scheduler.fleet.stored import apply_fleet, stored_fleet
+from scheduler.runs.waiting import SCAN, waiting_vms
 from scheduler.state.asking import ask_to_cancel, ask_to_retry
 from scheduler.state.models import (
     DiskTask,
@@ -23,7 +24,9 @@ from scheduler.state.models import (
     RunState,
     SnapshotEntry,
     SnapshotState,
+    StepState,
     Vcenter,
+    VcenterStep,
     Vm,
     VmRun,
     VmRunState,
@@ -125,6 +128,36 @@ def test_a_vcenter_that_cannot_be_read_is_named_and_the_rest_of_the_run_goes_on(
     assert one.vm_run("elsewhere").state is VmRunState.SUCCEEDED
     reason = one.vm_run("vCenter vc1").reason or ""
     assert reason.startswith("its VMs are not known: password of backup@vsphere.local at vCenter vc1")
+
+
+def test_a_vcenter_that_is_declared_while_a_run_looks_for_its_vms_is_looked_into_too(
+    vsphere_world: VsphereWorld,
+) -> None:
+    one, name = vsphere_world, next(_names)
+    make_vm(one.session, MIB, name=name)
+    one.declare(name)
+    with one.open().write() as database:
+        fleet = stored_fleet(database)
+        (right,) = fleet.vcenter
+        wrong = right.model_copy(update={"port": 1})  # nobody listens there
+        apply_fleet(database, fleet.model_copy(update={"vcenter": (wrong,)}))
+    service = one.world.start()
+    run_id = one.ask()
+
+    def refused() -> bool:
+        with one.read() as database:
+            scans = database.scalars(select(VcenterStep).where(VcenterStep.kind == SCAN)).all()
+            return [scan.state for scan in scans] == [StepState.WAITING]
+
+    one.world.turn_until(service, refused, wait_out_retries=False)
+    with one.open().write() as database:
+        fleet = stored_fleet(database)
+        renamed = right.model_copy(update={"name": "vc2"})
+        apply_fleet(database, fleet.model_copy(update={"vcenter": (renamed,)}))
+    one.world.turn_until(service, lambda: one.settled(run_id))
+
+    with one.read() as database:
+        assert database.get_one(Run, run_id).state is RunState.SUCCEEDED
 
 
 def test_a_reset_of_tracking_and_disks_that_come_and_go_are_named(vsphere_world: VsphereWorld) -> None:
