@@ -59,11 +59,6 @@ class EmbeddedValkey:
         return f"redis://127.0.0.1:{self.port}/0"
 
     @property
-    def url_with_password(self) -> str:
-        """For clients that take no password of their own, such as Flower."""
-        return f"redis://:{self.password}@127.0.0.1:{self.port}/0"
-
-    @property
     def log_path(self) -> Path:
         """The server's log."""
         return self.folder / "valkey.log"

@@ -17,12 +17,12 @@ from proxy_worker.ledger import Ledger, ProxyNameTakenError
 from proxy_worker.node.bench import Bench
 from proxy_worker.node.detaching import Detacher
 from proxy_worker.node.draining import Draining
+from proxy_worker.node.exposing import metrics_exposed
 from proxy_worker.node.heart import Heart
 from proxy_worker.node.joining import describe, join
 from proxy_worker.node.life import begin_life
 from proxy_worker.node.logs import log_to_stderr
 from proxy_worker.node.point_server import points_served
-from proxy_worker.node.watched import metrics_exposed
 from proxy_worker.program.scratch import sweep_scratch
 
 log = logging.getLogger(__name__)

@@ -173,13 +173,6 @@ class ProxyView:
         registered = self.registration.max_concurrent_tasks
         return registered if ordered is None else min(ordered, registered)
 
-    @property
-    def slots_free(self) -> int:
-        """How many disk tasks it could take now; none while it is away, disabled or draining."""
-        if not (self.live and self.orders.enabled) or self.draining or self.refusal:
-            return 0
-        return max(0, self.slots - self.slots_used)
-
 
 @dataclass(frozen=True)
 class TaskView:

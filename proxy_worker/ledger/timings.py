@@ -35,11 +35,6 @@ class Timings(Frozen):
     and isn't tried again by itself."""
 
     @property
-    def renew_s(self) -> float:
-        """How often a lease is renewed at least."""
-        return self.lease_s / 3
-
-    @property
     def pause_s(self) -> float:
         """How long after the last proof of its lease a holder stops writing."""
         return self.lease_s * 2 / 3

@@ -129,7 +129,6 @@ class IndexRun:
         if len(self._map) != self._end + _CHECKSUM_BYTES + len(_MAGIC) or self._map[-len(_MAGIC) :] != _MAGIC:
             raise ValueError(f"{path} is not a whole run")
         self._shift = 16 - bits
-        self._fragment_count = fragments
         self._entries: dict[int, PackEntry] = {}
 
     def is_sound(self) -> bool:

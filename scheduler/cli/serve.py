@@ -25,7 +25,7 @@ from scheduler.local_proxy import LocalProxy
 from scheduler.monitoring.collector import registry_of
 from scheduler.notifications.postman import Postman
 from scheduler.runs.handling import KINDS
-from scheduler.runs.watched import record_latencies, watched_datastores
+from scheduler.runs.latencies import record_latencies, watched_datastores
 from scheduler.server_backup.nightly import NightlyBackup
 from scheduler.service import Service
 from scheduler.signing import signing_key

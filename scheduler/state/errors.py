@@ -95,10 +95,6 @@ class NoSuchRestoreError(NotFoundError):
     """No restore of that id was recorded."""
 
 
-class NoSuchRequestError(NotFoundError):
-    """No request of that id was recorded."""
-
-
 class PointPinnedError(ConflictError):
     """A restore point that is pinned was to be removed."""
 

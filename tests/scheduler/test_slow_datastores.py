@@ -5,7 +5,7 @@ from __future__ import annotations
 from proxy_worker.contract.names import TaskKind
 from proxy_worker.ledger import Claim
 from scheduler.dispatch.reasons import waiting_reasons
-from scheduler.runs.watched import record_latencies
+from scheduler.runs.latencies import record_latencies
 from scheduler.service import VIEW_S, Service
 from scheduler.state.asking import ask_for_run
 from tests.scheduler.conftest import World
