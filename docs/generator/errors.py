@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import pkgutil
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from types import ModuleType
 
@@ -36,6 +36,9 @@ def page() -> str:
     by_category: defaultdict[type[ProxyfleetError], dict[str, list[type[ProxyfleetError]]]] = defaultdict(dict)
     for error in _subclasses(ProxyfleetError):
         by_category[_category(error)].setdefault(error.code(), []).append(error)
+    codes = Counter(code for errors in by_category.values() for code in errors)
+    if twice := [code for code, count in codes.items() if count > 1]:
+        raise SystemExit(f"an error code has one exit code, and these have several: {', '.join(twice)}")
     ordered = sorted(by_category, key=lambda category: category.exit_code)
     overview = "".join(
         f"| {category.exit_code} | {_meaning(category)} |\n"

@@ -29,11 +29,11 @@ def serve_points(
     from proxy_worker.config import load_configuration  # noqa: PLC0415 - loaded when it is wanted
     from proxy_worker.node.logs import log_to_stderr  # noqa: PLC0415 - the same
     from proxy_worker.node.point_server import serve_points as serve  # noqa: PLC0415 - the same
-    from proxy_worker.node.served_points import NotServingError  # noqa: PLC0415 - the same
+    from proxy_worker.node.served_points import NoInstantRestoreError  # noqa: PLC0415 - the same
 
     log_to_stderr(log_level)
     configuration = load_configuration(config, os.environ)
     log_to_stderr(log_level, configuration.log_format)
     if configuration.instant_restore is None:
-        raise NotServingError(str(config), why="it has no [instant_restore]", remedy="Add it.")
+        raise NoInstantRestoreError(str(config), why="it has no [instant_restore]", remedy="Add it.")
     serve(configuration, configuration.instant_restore)

@@ -6,27 +6,19 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from proxy_worker.contract.errors import CredentialError
 from proxy_worker.export.disk import Disk, ExportedDisk
 from proxy_worker.export.overlay import Overlay
 from proxy_worker.repository.points import Point
 from proxy_worker.repository.repository import Repository
 
 
-class CannotReadError(CredentialError):
-    """The key that was given adds blocks and can't read them."""
-
-
 def exported(
     stack: ExitStack, repository: Repository, point: Point, keys: Sequence[str], overlay: Path | None
 ) -> dict[str, Disk]:
-    """Disks of a point by key, open until `stack` closes; with a folder for an `overlay`, they can be written."""
-    if not repository.can_read:
-        raise CannotReadError(
-            f"restore point {point.run}",
-            why="a write key can't read blocks",
-            remedy="Give a passphrase file or a read key.",
-        )
+    """Disks of a point by key, open until `stack` closes; with a folder for an `overlay`, they can be written.
+
+    Raises as `Repository.reader` does.
+    """
     reader = stack.enter_context(repository.reader(point))
     exports: dict[str, Disk] = {}
     for key in keys:

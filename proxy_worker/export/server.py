@@ -14,19 +14,15 @@ from types import TracebackType
 from typing import Final, Self
 from urllib.parse import quote
 
-from proxy_worker.contract.errors import ConfigurationError
 from proxy_worker.export.disk import Disk
 from proxy_worker.export.negotiation import negotiate
 from proxy_worker.export.transmission import Transmission
+from proxy_worker.program.listening import ListenError
 
 logger = logging.getLogger(__name__)
 
 NEGOTIATION_TIMEOUT_S: Final = 15.0
 MOST_CLIENTS: Final = 32
-
-
-class ListenError(ConfigurationError):
-    """A server can't listen where it was told to."""
 
 
 class Server:

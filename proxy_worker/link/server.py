@@ -21,7 +21,7 @@ os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # errors are told where they ar
 import grpc
 import msgspec
 
-from proxy_worker.contract.errors import ConfigurationError, ProxyfleetError
+from proxy_worker.contract.errors import ProxyfleetError
 from proxy_worker.link.admission import Admission, Peer, PeerRefusedError
 from proxy_worker.link.certificates import ShownCertificates
 from proxy_worker.link.errors import LinkRefusedError
@@ -29,6 +29,7 @@ from proxy_worker.link.frames import OPTIONS, FrameError
 from proxy_worker.link.identity import Identity
 from proxy_worker.link.messages import LONGEST_CALL_S, SERVICE, Refusal
 from proxy_worker.link.silence import LONGEST_SILENCE_S, Crossing, SilenceWatch
+from proxy_worker.program.listening import ListenError
 
 log = logging.getLogger(__name__)
 
@@ -38,10 +39,6 @@ _LARGEST_HEADERS_BYTES: Final = 16 << 10
 Answer = Callable[[Peer, bytes], bytes]
 AnswerStream = Callable[[Peer, bytes], Iterator[bytes]]
 Receive = Callable[[Peer, Iterator[bytes]], bytes]
-
-
-class ListenError(ConfigurationError):
-    """A server can't listen where it should."""
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,7 @@ class ClockAheadError(ReplayedSpecificationError):
 
 
 class MemoryLostError(ConfigurationError):
-    """What this proxy has obeyed can't be read or kept."""
+    """The record of specifications that this proxy has obeyed can't be read or kept."""
 
 
 class Obeyed:

@@ -35,8 +35,8 @@ _ENDED: Final = ".ended"
 _ANSWERS_S: Final = 5.0
 
 
-class NotServingError(ConfigurationError):
-    """This proxy doesn't serve restore points."""
+class NoInstantRestoreError(ConfigurationError):
+    """This proxy isn't set up for instant restores."""
 
 
 class ServerSilentError(SourceError):
@@ -174,7 +174,7 @@ def _unfinished(folder: Path) -> Path:
 def _settings(bench: Bench) -> InstantRestoreSettings:
     settings = bench.configuration.instant_restore
     if settings is None:
-        raise NotServingError(
+        raise NoInstantRestoreError(
             f"proxy {bench.identity.name}",
             why="its proxy.toml has no [instant_restore]",
             remedy="Add it: `host` and `clients` are needed.",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Self
 
 from pydantic import AfterValidator, model_validator
 
-from proxy_worker.contract.errors import ConfigurationError
+from proxy_worker.program.listening import ListenError
 from proxy_worker.program.settings import Settings
 
 if TYPE_CHECKING:
@@ -18,10 +18,6 @@ if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
 
 HIGHEST_PORT = 65_535
-
-
-class ListenError(ConfigurationError):
-    """Metrics can't be offered where the configuration says, or not with its certificate."""
 
 
 def _address(text: str) -> str:

@@ -12,9 +12,10 @@ from proxy_worker.contract.figures import DiskProgress
 from proxy_worker.contract.names import TransportMode
 from proxy_worker.contract.replication import Receiver
 from proxy_worker.link.identity import Identity
-from proxy_worker.link.server import Limits, LinkServer, ListenError
+from proxy_worker.link.server import Limits, LinkServer
 from proxy_worker.mover.control import Control, Verdict
 from proxy_worker.mover.statistics import RateMeter
+from proxy_worker.program.listening import ListenError
 from proxy_worker.replication.errors import SourceAbsentError
 from proxy_worker.replication.receiving import Desk
 from proxy_worker.replication.reception import Reception

@@ -29,7 +29,7 @@ from scheduler.state.models import Proxy, Repository, RestoreWishes
 from scheduler.state.store import State
 
 
-class RestoreTargetError(ConfigurationError):
+class RestoreOptionError(ConfigurationError):
     """It isn't clear where a disk should be written."""
 
 
@@ -104,7 +104,7 @@ def disk(
     """
     if (to is None) == (to_vm is None):
         why = "nothing says where the disk goes" if to is None else "both were given"
-        raise RestoreTargetError(
+        raise RestoreOptionError(
             "--to or --to-vm", why=why, remedy="Give --to PATH for a file, or --to-vm VM for a disk of a VM."
         )
     if to_vm is not None:
@@ -171,11 +171,11 @@ def _target(proxy: str | None, path: str) -> tuple[str, str]:
     """Who writes and where; a relative path is meant from here if this machine's own proxy writes."""
     local = configuration().local_proxy
     if proxy is None and not local.enabled:
-        raise RestoreTargetError("--proxy is missing", why="this server runs no proxy of its own")
+        raise RestoreOptionError("--proxy is missing", why="this server runs no proxy of its own")
     if proxy is None or proxy == local.name:
         return local.name, str(Path(path).absolute())
     if not path.startswith("/"):
-        raise RestoreTargetError(f"--to {path}", why=f"it is on proxy {proxy}, so it has to be an absolute path")
+        raise RestoreOptionError(f"--to {path}", why=f"it is on proxy {proxy}, so it has to be an absolute path")
     return proxy, path
 
 

@@ -46,4 +46,4 @@ class NoServerBackupError(NotFoundError):
 
 
 class ShelfError(ProxyfleetError):
-    """`proxy-worker` couldn't do what was asked of it."""
+    """`proxy-worker`, which keeps the server's own backups in a repository, failed; it said why."""

@@ -268,7 +268,7 @@ def test_what_cannot_be_served_is_named(world: World, words: tuple[str, ...], co
 
 def test_a_write_key_serves_nothing(world: World) -> None:
     opened = ("--repository", "repo", "--vm", "web", "--read-key-file", "write.key", "--socket", "x.sock")
-    assert "a write key can't read blocks" in world.run("serve-point", *opened, code=6)
+    assert "a write key may add them but not read them" in world.run("serve-point", *opened, code=6)
 
 
 def test_a_socket_that_a_killed_server_has_left_is_no_obstacle(world: World) -> None:

@@ -18,7 +18,7 @@ from proxy_worker.export.nfs.protocol import (
     TCP,
 )
 from proxy_worker.export.nfs.xdr import Reading, Writing, XdrError
-from proxy_worker.export.server import ListenError
+from proxy_worker.program.listening import ListenError
 
 _TIMEOUT_S: Final = 5.0
 _SET, _UNSET = 1, 2

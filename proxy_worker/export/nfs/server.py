@@ -22,7 +22,7 @@ from proxy_worker.export.nfs.registering import register, unregister
 from proxy_worker.export.nfs.room import Place, Room
 from proxy_worker.export.nfs.rpc import Program, answer, broken
 from proxy_worker.export.nfs.share import Shares
-from proxy_worker.export.server import ListenError
+from proxy_worker.program.listening import ListenError
 
 logger = logging.getLogger(__name__)
 

@@ -13,7 +13,8 @@ from prometheus_client import CollectorRegistry
 
 from ops.demo.valkey import free_port
 from proxy_worker.contract.names import TransportMode
-from proxy_worker.program.exposition import ListenError, MetricsSettings, exposed
+from proxy_worker.program.exposition import MetricsSettings, exposed
+from proxy_worker.program.listening import ListenError
 from scheduler.dispatch.reasons import waiting_reasons
 from scheduler.monitoring.waiting import WaitingKind, kind_of
 from scheduler.service import Service
