@@ -44,15 +44,18 @@ class ReplicaCondition(StrEnum):
 
 
 class VsphereHome(Frozen):
-    """The vCenter that has a replica's datastore, and what the replica is known by there."""
+    """The vCenter that has a replica, or its original, and what the VM is known by there."""
 
     vcenter: VcenterReference
     datastore: str
     """As the vCenter calls it."""
     uuid: str
-    """The replica's instance uuid."""
+    """The VM's instance uuid."""
     mark: Annotated[str, Field(min_length=1)]
-    """What it carries; a VM without just this is another's, and isn't touched."""
+    """What the replica carries, and all snapshots that are made of it, or of its original: whatever else there is
+    without just this is another's, and isn't touched."""
+    original: bool = False
+    """Whether the VM is the original, which a failback writes: it carries nothing, and nothing is noted in it."""
 
 
 class ReplicaPlace(Frozen):
@@ -95,6 +98,8 @@ class ReplicaTarget(Frozen):
     seed: ReplicaSeed | None = None
     original: str | None = None
     """The id of the VM that the folder has to be noted for; None: whoever it is for."""
+    back: bool = False
+    """Whether it is a disk of the original, which a failback writes."""
 
 
 class Receiver(Frozen):
@@ -130,6 +135,9 @@ class DiskReplicate(Frozen):
     session: Name
     vm: VmIdentity
     disk: DiskIdentity
+    source: ReplicaPlace | None = None
+    """The replica in a vCenter that the disk is one of, by its key: off, and read as it is. None: the disk's
+    address says where it lies."""
     transport: TransportPreference
     receiver: Receiver | None = None
     target: ReplicaTarget | None = None
@@ -169,7 +177,8 @@ class ReplicaOpen(Frozen):
     expected: bool = False
     """Whether runs have written it before: it isn't made then, but has to be there."""
     disks: tuple[DiskIdentity, ...] = ()
-    """What a failback will write: the VMX in the folder has to name just these files."""
+    """What a failback will write: the VMX in the folder has to name just these files; in a vCenter, the original
+    has to have these disks."""
     machine: ReplicaMachine | None = None
     """Of a replica in a vCenter."""
 
@@ -210,7 +219,10 @@ class ReplicaRevert(Frozen):
 
 
 class ReplicaMark(Frozen):
-    """Note a replica's condition, and nothing else."""
+    """Note a replica's condition. In a vCenter, one that is failed over is powered on.
+
+    In the original that a failback wrote, permanent removes what it was kept as.
+    """
 
     kind: Literal[TaskKind.REPLICA_MARK] = TaskKind.REPLICA_MARK
     replica: ReplicaPlace

@@ -308,6 +308,13 @@ def in_datastore(datastore: str | None) -> DiskTraits:
     return DiskTraits(Home.DATASTORE, datastore, unfit=((_SNAPSHOT, words), (_APPLIANCE, words)))
 
 
+def replica_in_vcenter(datastore: str, credential: str) -> DiskTraits:
+    """A disk of a replica in a vCenter, which is read as it is."""
+    words = "a replica is in no snapshot, and is read over the network"
+    unfit = tuple((mode, words) for mode in MODE_PREFERENCE if mode != _NETWORK)
+    return DiskTraits(Home.VCENTER, datastore, credential, unfit=unfit)
+
+
 OFFERED_BY_NBD: Final = DiskTraits(
     Home.NBD_SERVER,
     unfit=tuple(

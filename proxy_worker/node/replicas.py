@@ -74,6 +74,7 @@ def mark_replica(body: ReplicaMark, bench: Bench, claim: Claim, keeper: Control)
 def _reached(place: ReplicaPlace, bench: Bench, claim: Claim, keeper: Control) -> _Where:
     if place.vsphere is None:
         return InFolder(place, bench, claim, keeper)
-    from proxy_worker.node.vsphere_replicas import InVcenter  # noqa: PLC0415 - pyvmomi, slow to load
+    # pyvmomi is slow to load.
+    from proxy_worker.node.vsphere_replicas import InVcenter, OriginalInVcenter  # noqa: PLC0415
 
-    return InVcenter(place, place.vsphere, bench, keeper)
+    return (OriginalInVcenter if place.vsphere.original else InVcenter)(place, place.vsphere, bench, keeper)

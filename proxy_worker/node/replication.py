@@ -85,6 +85,22 @@ def receive_disk(body: DiskReceive, bench: Bench, claim: Claim, keeper: Control)
 
 def send_disk(body: DiskReplicate, bench: Bench, claim: Claim, keeper: Control) -> DiskReplicateResult:
     """Send what differs to the target's proxy; or, where this one is both, write it."""
+    with _source(body, bench, keeper) as source:
+        if body.receiver is not None:
+            return _send_to(body.receiver, source, body, bench=bench, claim=claim, keeper=keeper)
+        return _write_here(source, body, bench, claim, keeper)
+
+
+@contextmanager
+def _source(body: DiskReplicate, bench: Bench, keeper: Control) -> Iterator[DiskSource]:
+    """What is to be sent; of a replica, in a failback, only while that is off."""
+    if body.source is not None and body.source.vsphere is not None:
+        from proxy_worker.node.vsphere_replicas import replica_in  # noqa: PLC0415 - pyvmomi, slow to load
+        from proxy_worker.replication.vsphere_disk import reading  # noqa: PLC0415 - as above
+
+        with reading(replica_in(body.source, body.source.vsphere, bench, keeper), body.disk.key) as source:
+            yield source
+        return
     replica = ReplicaFolder.around(body.disk.address, bench.configuration.connections)
     if replica is not None:
         replica.require_sendable(body.vm.vm_id)
@@ -95,9 +111,7 @@ def send_disk(body: DiskReplicate, bench: Bench, claim: Claim, keeper: Control) 
         bench.vsphere,
         size_bytes=body.disk.size_bytes,
     ) as source:
-        if body.receiver is not None:
-            return _send_to(body.receiver, source, body, bench=bench, claim=claim, keeper=keeper)
-        return _write_here(source, body, bench, claim, keeper)
+        yield source
 
 
 def _send_to(
@@ -196,11 +210,11 @@ def _reception(target: ReplicaTarget, job: str, bench: Bench, claim: Claim, keep
 def _reception_in_vcenter(
     target: ReplicaTarget, home: VsphereHome, bench: Bench, claim: Claim, keeper: Control
 ) -> Iterator[_Begun]:
-    """The same where a vCenter has the replica: VDDK's lock keeps other proxies away from its disk."""
-    from proxy_worker.node.vsphere_replicas import replica_in  # noqa: PLC0415 - pyvmomi, slow to load
+    """The same where a vCenter has it: VDDK's lock keeps other proxies away from its disk."""
+    from proxy_worker.node.vsphere_replicas import written_in  # noqa: PLC0415 - pyvmomi, slow to load
     from proxy_worker.replication.vsphere_disk import VsphereReplicaDisk  # noqa: PLC0415 - as above
 
-    replica = replica_in(target.place, home, bench, keeper)
+    replica = written_in(target.place, home, bench, keeper)
     disk = VsphereReplicaDisk(replica, target.disk)
     tables = TableFolder(bench.configuration.state_dir)
     try:

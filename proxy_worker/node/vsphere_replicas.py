@@ -28,6 +28,8 @@ from proxy_worker.node.bench import Bench
 from proxy_worker.node.vm_creation import ToldToStop
 from proxy_worker.replication.table import TableFolder
 from proxy_worker.replication.vsphere_home import VsphereReplica
+from proxy_worker.replication.vsphere_machine import VsphereMachine
+from proxy_worker.replication.vsphere_original import VsphereOriginal
 from proxy_worker.vsphere.tasks import Waiting
 
 
@@ -38,6 +40,16 @@ class NoMachineError(TargetError):
 def replica_in(place: ReplicaPlace, home: VsphereHome, bench: Bench, keeper: Control) -> VsphereReplica:
     """A replica in a vCenter, as this proxy gets at it."""
     return VsphereReplica(place, home, bench.vsphere, Waiting(cancelled=ToldToStop(keeper)))
+
+
+def original_in(place: ReplicaPlace, home: VsphereHome, bench: Bench, keeper: Control) -> VsphereOriginal:
+    """The original of a replica, a VM of a vCenter, as this proxy gets at it."""
+    return VsphereOriginal(place, home, bench.vsphere, Waiting(cancelled=ToldToStop(keeper)))
+
+
+def written_in(place: ReplicaPlace, home: VsphereHome, bench: Bench, keeper: Control) -> VsphereMachine:
+    """What is written in a vCenter: a replica, or an original."""
+    return (original_in if home.original else replica_in)(place, home, bench, keeper)
 
 
 class InVcenter:
@@ -82,3 +94,41 @@ class InVcenter:
         if body.condition is ReplicaCondition.PERMANENT:
             self._tables.forget(body.replica.datastore, body.replica.folder)
         return ReplicaMarkResult(before=before)
+
+
+class OriginalInVcenter:
+    """The original of a replica, a VM of a vCenter, as one task of a failback gets at it."""
+
+    def __init__(self, place: ReplicaPlace, home: VsphereHome, bench: Bench, keeper: Control) -> None:
+        self._original = original_in(place, home, bench, keeper)
+        self._tables = TableFolder(bench.configuration.state_dir)
+
+    def open(self, body: ReplicaOpen) -> ReplicaOpenResult:
+        """Say what it is kept as, once nothing speaks against writing it."""
+        self._original.open(body.disks)
+        return ReplicaOpenResult(
+            condition=ReplicaCondition.STANDBY,
+            points=self._original.points(),
+            free_bytes=self._original.free_bytes(),
+        )
+
+    def make_point(self, body: ReplicaPoint) -> ReplicaPointResult:
+        """Keep it as it is, by a snapshot."""
+        self._original.make_point(body.run)
+        return ReplicaPointResult(point=next(point for point in self._original.points() if point.run == body.run))
+
+    def remove_point(self, body: ReplicaRemovePoint) -> ReplicaRemovePointResult:
+        """Keep it no more."""
+        return ReplicaRemovePointResult(found=self._original.remove_point(body.run))
+
+    def revert(self, body: ReplicaRevert) -> ReplicaRevertResult:
+        """Go back to what it was before."""
+        self._original.revert(body.run)
+        return ReplicaRevertResult(condition=body.condition)
+
+    def mark(self, body: ReplicaMark) -> ReplicaMarkResult:
+        """Power it on, in use again; or let go of it."""
+        self._original.mark(body.condition)
+        if body.condition is ReplicaCondition.PERMANENT:
+            self._tables.forget(body.replica.datastore, body.replica.folder)
+        return ReplicaMarkResult(before=ReplicaCondition.STANDBY)

@@ -107,5 +107,6 @@ TRAVELLING: tuple[type[ProxyfleetError], ...] = (
     ReplicaUnwritableError,
     ReplicaDiffersError,
     SessionEndedError,
+    OriginalChangedError,
 )
 """Those that a target's proxy tells its source."""

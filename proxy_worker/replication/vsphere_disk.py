@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Self
 
 import blake3
@@ -16,8 +17,12 @@ from proxy_worker.program.closing import Closing
 from proxy_worker.replication.errors import ReplicaBusyError, ReplicaDiskSizeError, ReplicaUnwritableError
 from proxy_worker.replication.home import Seen
 from proxy_worker.replication.table import Looks
-from proxy_worker.replication.vsphere_home import AtVcenter, VsphereReplica
+from proxy_worker.replication.vsphere_home import VsphereReplica
+from proxy_worker.replication.vsphere_machine import AtVcenter, VsphereMachine
+from proxy_worker.transport.command import ServedSource
+from proxy_worker.transport.source import DiskSource
 from proxy_worker.transport.vddk import network_transports, open_vddk
+from proxy_worker.transport.vsphere_access import VsphereAccess
 from proxy_worker.transport.writing_network import ServedSink, open_vddk_sink
 from proxy_worker.vsphere import replica_vm
 from proxy_worker.vsphere.devices import VirtualDisk
@@ -30,7 +35,7 @@ _REASON = "network: a replica's disk has snapshots"
 class VsphereReplicaDisk:
     """A disk of a replica, by its key."""
 
-    def __init__(self, replica: VsphereReplica, identity: DiskIdentity) -> None:
+    def __init__(self, replica: VsphereMachine, identity: DiskIdentity) -> None:
         self.identity = identity
         self.name = f"disk {identity.key} of {replica.name}"
         self._replica = replica
@@ -40,7 +45,7 @@ class VsphereReplicaDisk:
         with self._replica.there() as at:
             disk = self._found(at)
             points = list(replica_vm.points_of(at.vm, self._replica.home.mark))
-            session = replica_vm.note_of(at.session, at.vm.ref, self._noted_as)
+            session = self._replica.session_noted(at, self.identity.key)
         looks = _looks(disk.uuid, disk.size_bytes, points[-1], session) if points and session else None
         # Once it has points, a run writes what differs to a new file: how much that is, only comparing tells.
         return Seen(looks, disk.size_bytes, disk.size_bytes if points else 0, blank=not points)
@@ -61,29 +66,12 @@ class VsphereReplicaDisk:
         session = secrets.token_hex(8)
         with self._replica.there() as at:
             disk = self._found(at)
-            self._replica.note_about(at, self._noted_as, session)
-            datastore, path = split_path(disk.path or "")
-            kind = replica_vm.datastore_type(at.session, at.vm, datastore)
-            address = VsphereDisk(
-                vcenter=self._replica.home.vcenter,
-                vm=at.vm.ref,
-                key=disk.key,
-                path=disk.path or "",
-                uuid=disk.uuid,
-                controller=disk.controller,
-                datastore_type=kind,
-                earlier_snapshots=bool(at.vm.snapshots),
-            )
+            self._replica.note_session(at, self.identity.key, session)
+            address = _address(self._replica, at, disk)
         access = self._replica.access
         try:
             # What was ever written: the connection that writes can't tell.
-            with open_vddk(
-                DiskAddress(path=path, vsphere=address),
-                access,
-                transports=network_transports(access),
-                mode=TransportMode.NETWORK,
-                reason=_REASON,
-            ) as source:
+            with _served(address, access) as source:
                 areas = tuple(source.allocated(0, source.size_bytes))
             sink = open_vddk_sink(address, access, reason=_REASON)
         except DiskLockedError as error:
@@ -92,12 +80,8 @@ class VsphereReplicaDisk:
             raise ReplicaUnwritableError(error.what, why=error.why, remedy=error.remedy) from error
         return OpenVsphereDisk(sink, disk.uuid, session, areas)
 
-    @property
-    def _noted_as(self) -> str:
-        return f"session.{self.identity.key}"
-
     def _found(self, at: AtVcenter) -> VirtualDisk:
-        disk = next((disk for disk in at.vm.disks if disk.place == self.identity.key), None)
+        disk = _disk_at(at, self.identity.key)
         if disk is None:
             raise self._fixed("its VM doesn't have it")
         return disk
@@ -148,3 +132,52 @@ def _looks(uuid: str | None, size_bytes: int, point: str, session: str) -> Looks
     """Of a disk that nobody has written since `session`, in a VM whose newest restore point is `point`."""
     told = blake3.blake3(f"{uuid}\0{point}\0{session}".encode()).digest(7)
     return Looks(int.from_bytes(told, "big"), size_bytes, 0, 0)
+
+
+@contextmanager
+def reading(replica: VsphereReplica, disk_key: str) -> Iterator[DiskSource]:
+    """A disk of a replica, to be read as it is for as long as the replica is off.
+
+    Raises what `VsphereReplica.require_sendable` does, also where it was powered on meanwhile;
+    `ReplicaDiskSizeError` where it hasn't got such a disk; and what `open_vddk` raises.
+    """
+    replica.require_sendable()
+    with replica.there() as at:
+        disk = _disk_at(at, disk_key)
+        if disk is None:
+            raise ReplicaDiskSizeError(
+                f"disk {disk_key} of {replica.name}", why="its VM doesn't have it any more", remedy="Put it back."
+            )
+        address = _address(replica, at, disk)
+    with _served(address, replica.access) as source:
+        yield source
+    replica.require_sendable()
+
+
+def _disk_at(at: AtVcenter, key: str) -> VirtualDisk | None:
+    return next((disk for disk in at.vm.disks if disk.place == key), None)
+
+
+def _address(machine: VsphereMachine, at: AtVcenter, disk: VirtualDisk) -> VsphereDisk:
+    """A disk as it is now, in no snapshot."""
+    datastore, _ = split_path(disk.path or "")
+    return VsphereDisk(
+        vcenter=machine.home.vcenter,
+        vm=at.vm.ref,
+        key=disk.key,
+        path=disk.path or "",
+        uuid=disk.uuid,
+        controller=disk.controller,
+        datastore_type=replica_vm.datastore_type(at.session, at.vm, datastore),
+        earlier_snapshots=bool(at.vm.snapshots),
+    )
+
+
+def _served(disk: VsphereDisk, access: VsphereAccess) -> ServedSource:
+    return open_vddk(
+        DiskAddress(path=split_path(disk.path)[1], vsphere=disk),
+        access,
+        transports=network_transports(access),
+        mode=TransportMode.NETWORK,
+        reason=_REASON,
+    )

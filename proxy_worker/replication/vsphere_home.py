@@ -1,37 +1,30 @@
 """A replica in a vCenter: a VM that is off, whose restore points are snapshots.
 
-Runs write the newest file of each disk's chain over the network. A run begins by reverting to the newest restore
-point, so that what is noted of that holds, whatever was done to the VM since. What it is stands in the VM itself.
+A run begins by reverting to the newest restore point, so that what is noted of that holds, whatever was done to the
+VM since. What it is stands in the VM itself.
 """
 
 from __future__ import annotations
 
-import contextlib
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Final
 
 import msgspec
 
-from proxy_worker.contract.errors import CancelledError
 from proxy_worker.contract.names import DiskFormat
 from proxy_worker.contract.replication import ReplicaCondition, ReplicaMachine, ReplicaPlace, VsphereHome
-from proxy_worker.contract.replication_outcome import ReplicaPointSummary
 from proxy_worker.replication.errors import (
     ReplicaAbsentError,
     ReplicaBusyError,
     ReplicaDiskSizeError,
     ReplicaFolderTakenError,
-    ReplicaPointMissingError,
-    ReplicaPoweredOnError,
-    ReplicaTooLargeError,
     ReplicaUnwritableError,
 )
 from proxy_worker.replication.home import Marker
+from proxy_worker.replication.vsphere_machine import AtVcenter, VsphereMachine
 from proxy_worker.transport.vsphere_access import VsphereAccess
 from proxy_worker.vsphere import replica_vm
-from proxy_worker.vsphere.faults import DiskLockedError, VmBusyError
+from proxy_worker.vsphere.faults import VmBusyError
 from proxy_worker.vsphere.hardware import Hardware
 from proxy_worker.vsphere.identity import split_path
 from proxy_worker.vsphere.inventory import read_inventory
@@ -50,23 +43,12 @@ _BUSY_S: Final = 60.0
 _BUSY_PAUSE_S: Final = 0.5
 
 
-@dataclass(frozen=True, slots=True)
-class AtVcenter:
-    """A replica's VM, with a session to its vCenter."""
-
-    session: Session
-    vm: Vm
-
-
-class VsphereReplica:
-    """One replica; thread-safe, as it keeps nothing."""
+class VsphereReplica(VsphereMachine):
+    """One replica."""
 
     def __init__(self, place: ReplicaPlace, home: VsphereHome, access: VsphereAccess, waiting: Waiting) -> None:
-        self.name = f"replica {place.folder} in datastore {place.datastore} of vCenter {home.vcenter.name}"
-        self.home = home
-        self.access = access
-        self._place = place
-        self._waiting = waiting
+        name = f"replica {place.folder} in datastore {place.datastore} of vCenter {home.vcenter.name}"
+        super().__init__(name, place, home, access, waiting)
 
     def open(self, machine: ReplicaMachine) -> tuple[str, ...]:
         """Make it unless it is there, then have it as its newest restore point left it; answers warnings.
@@ -82,23 +64,12 @@ class VsphereReplica:
         with self.there() as at:
             marker = self._require_standby(at)
             self._require_disks(at.vm, machine)
-            points = replica_vm.points_of(at.vm, self.home.mark)
+            points = self._points(at.vm)
             if points:
                 self._require_leave()
                 replica_vm.go_back(at.session, at.vm, list(points.values())[-1], self._waiting)
                 self._note(at, marker)  # which went back, too
         return warnings
-
-    @contextlib.contextmanager
-    def there(self) -> Iterator[AtVcenter]:
-        """Its VM as it is now; raises `ReplicaAbsentError`, `ReplicaFolderTakenError`, `ReplicaBusyError`."""
-        with self._session() as session:
-            vm = self._found(session)
-            if vm is None:
-                raise ReplicaAbsentError(
-                    self.name, why=f"vCenter has no VM of its instance uuid {self.home.uuid}", remedy="Run its job."
-                )
-            yield AtVcenter(session, vm)
 
     def marker(self, at: AtVcenter) -> Marker:
         """What is noted of it. Raises `ReplicaUnwritableError`."""
@@ -118,15 +89,25 @@ class VsphereReplica:
         with self.there() as at:
             self._note(at, marker)
 
-    def note_about(self, at: AtVcenter, about: str, text: str) -> None:
-        """Note something else about one of its disks; waits where its other disks' notes are in the way.
+    def require_sendable(self) -> None:
+        """Raise unless its disks may be sent to its original as they are: it is off, and not half reverted."""
+        with self.there() as at:
+            self.marker(at).require_whole(self.name)
+            self._require_off(at.vm)
+
+    def session_noted(self, at: AtVcenter, disk_key: str) -> str | None:
+        """The session that wrote one of its disks last."""
+        return replica_vm.note_of(at.session, at.vm.ref, f"session.{disk_key}")
+
+    def note_session(self, at: AtVcenter, disk_key: str, session: str) -> None:
+        """Note which session writes one of its disks from now on; waits for notes about its other disks.
 
         Raises `VmBusyError` when that lasts.
         """
         deadline = time.monotonic() + _BUSY_S
         while True:
             try:
-                replica_vm.note(at.session, at.vm.ref, text, self._waiting, about=about)
+                replica_vm.note(at.session, at.vm.ref, session, self._waiting, about=f"session.{disk_key}")
             except VmBusyError:
                 if time.monotonic() > deadline:
                     raise
@@ -152,35 +133,11 @@ class VsphereReplica:
             path=f"{path.rpartition('/')[0]}/{self._vm_name}{_NVRAM}",
         )
 
-    def require_room(self, what: str, needed_bytes: int) -> None:
-        """Raise `ReplicaTooLargeError` unless its datastore has so much left."""
-        free = self.free_bytes()
-        if needed_bytes > free:
-            raise ReplicaTooLargeError(
-                f"{what} doesn't fit into datastore {self.home.datastore} of vCenter {self.home.vcenter.name}",
-                why=f"it takes {needed_bytes} bytes, and {free} are free",
-                remedy="Free some, or replicate to another datastore.",
-            )
-
-    def free_bytes(self) -> int:
-        """What its datastore has left."""
-        with self.there() as at:
-            return replica_vm.free_bytes(at.session, at.vm, self.home.datastore)
-
-    def points(self) -> tuple[ReplicaPointSummary, ...]:
-        """Its restore points, oldest first."""
-        with self.there() as at:
-            size = sum(disk.size_bytes for disk in at.vm.disks)
-            return tuple(
-                ReplicaPointSummary(run=run, created_at=node.created_at, reflinked=True, size_bytes=size)
-                for run, node in replica_vm.points_of(at.vm, self.home.mark).items()
-            )
-
     def make_point(self, run: str) -> None:
         """Keep it as it is now; done again, it changes nothing."""
         with self.there() as at:
             self._require_standby(at)
-            if run not in replica_vm.points_of(at.vm, self.home.mark):
+            if run not in self._points(at.vm):
                 self._require_leave()
                 replica_vm.keep(at.session, at.vm, run, self.home.mark, self._waiting)
 
@@ -193,7 +150,7 @@ class VsphereReplica:
             marker = self.marker(at)
             if marker.run == run:
                 marker.require_whole(self.name)
-            point = replica_vm.points_of(at.vm, self.home.mark).get(run)
+            point = self._points(at.vm).get(run)
             if point is not None:
                 self._require_leave()
                 replica_vm.drop(at.session, at.vm, point, self._waiting)
@@ -208,11 +165,7 @@ class VsphereReplica:
             before = self.marker(at)
             done = Marker(condition, run, original=before.original)
             if before != done:
-                point = replica_vm.points_of(at.vm, self.home.mark).get(run)
-                if point is None:
-                    raise ReplicaPointMissingError(
-                        f"restore point {run} of {self.name}", why="it has no such snapshot"
-                    )
+                point = self._point(at.vm, run)
                 if condition is ReplicaCondition.FAILED_OVER:
                     self._require_off(at.vm)
                 self._require_own_snapshots(at.vm)
@@ -225,15 +178,22 @@ class VsphereReplica:
                 switch_on(at.session, at.vm.ref, at.vm.name, self._waiting)
 
     def mark(self, condition: ReplicaCondition, run: str | None) -> ReplicaCondition:
-        """Note what it is; one that is a VM of its own has no restore points any more. Answers what it was."""
+        """Note what it is; answers what it was.
+
+        One that is in use again is powered on, and one that is a VM of its own has no restore points any more.
+        Raises `ReplicaPoweredOnError` where one that runs is to stand by.
+        """
         with self.there() as at:
             before = self.marker(at)
             before.require_whole(self.name)
+            if condition is ReplicaCondition.STANDBY:
+                self._require_off(at.vm)
             self._require_leave()
             self._note(at, msgspec.structs.replace(before, condition=condition, run=run))
+            if condition is ReplicaCondition.FAILED_OVER:
+                switch_on(at.session, at.vm.ref, at.vm.name, self._waiting)
             if condition is ReplicaCondition.PERMANENT:
-                for point in reversed(replica_vm.points_of(at.vm, self.home.mark).values()):
-                    replica_vm.drop(at.session, at.vm, point, self._waiting)
+                self._drop_points(at)
             return before.condition
 
     @property
@@ -273,17 +233,12 @@ class VsphereReplica:
         marker.require_whole(self.name)
         marker.require_standby(
             self.name,
-            ways_out="Undo the failover, or make it permanent.",
+            ways_out="Undo the failover, fail back, or make it permanent.",
             elsewhere="Replicate under another suffix.",
         )
         self._require_off(at.vm)
         self._require_own_snapshots(at.vm)
         return marker
-
-    def _require_leave(self) -> None:
-        """Raise once it was told to stop: a machine that was suspended may wake up here without its lease."""
-        if self._waiting.cancelled is not None and self._waiting.cancelled.is_set():
-            raise CancelledError(self.name, why="it was told to stop")
 
     def _require_disks(self, vm: Vm, machine: ReplicaMachine) -> None:
         has = {disk.place: disk.size_bytes for disk in vm.disks}
@@ -295,10 +250,6 @@ class VsphereReplica:
             why=f"its disks are {_shown(has)}, its original's {_shown(wanted)}, and it keeps what it was made with",
             remedy="Delete the replica in vCenter: the next run makes it anew.",
         )
-
-    def _require_off(self, vm: Vm) -> None:
-        if vm.powered_on:
-            raise ReplicaPoweredOnError(self.name, why="it is powered on", remedy="Power it off.")
 
     def _require_own_snapshots(self, vm: Vm) -> None:
         foreign = replica_vm.foreign_snapshot(vm, self.home.mark)
@@ -318,14 +269,12 @@ class VsphereReplica:
         except replica_vm.ForeignReplicaError as error:
             raise ReplicaFolderTakenError(error.what, why=error.why, remedy=error.remedy) from error
 
-    @contextlib.contextmanager
-    def _session(self) -> Iterator[Session]:
-        """A session; what is only in use at the moment is told so to the source, too."""
-        try:
-            with self.access.sessions(self.home.vcenter).borrow() as session:
-                yield session
-        except (DiskLockedError, VmBusyError) as error:
-            raise ReplicaBusyError(error.what, why=error.why, remedy=error.remedy) from error
+    def _require_found(self, vm: Vm | None) -> Vm:
+        if vm is None:
+            raise ReplicaAbsentError(
+                self.name, why=f"vCenter has no VM of its instance uuid {self.home.uuid}", remedy="Run its job."
+            )
+        return vm
 
 
 def _shown(disks: dict[str, int] | dict[str, int | None]) -> str:

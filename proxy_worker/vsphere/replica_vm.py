@@ -75,7 +75,7 @@ def foreign_snapshot(vm: Vm, mark: str) -> SnapshotNode | None:
 def keep(session: Session, vm: Vm, run: str, mark: str, waiting: Waiting | None = None) -> None:
     """Make a restore point of a VM that is off."""
     machine = vim.VirtualMachine(vm.ref, session.stub)
-    text = f"[{mark}] A restore point of this replica; its job removes it."
+    text = f"[{mark}] A restore point of this VM; replication removes it."
     what = f"making restore point {run} of {vm.name}"
     finish(session, what, lambda: machine.CreateSnapshot_Task(f"{NAME} {run}", text, False, False), waiting)
 

@@ -91,9 +91,7 @@ def candidates(placement: Placement, fleet: Fleet, terms: JobTerms = NO_TERMS) -
     if placement.source is not None:
         _sieve_by_repository(left, placement, placement.source, fleet, to_read=placement.needs_read_key)
         left.described = f"that reach repositories {placement.source} and {placement.repository}"
-    wanted = terms.proxies if placement.kind in MADE_BY_JOBS else None
-    if placement.kind is TaskKind.DISK_RECEIVE:
-        wanted = terms.targets
+    wanted = _wanted(placement, terms)
     if wanted is not None:
         left.keep(
             lambda proxy: is_one_of(wanted, proxy.name),
@@ -109,6 +107,15 @@ def undeclared(placement: Placement, fleet: Fleet) -> str | None:
     """The repository that tasks of this placement need and that isn't declared any more, if there is one."""
     needed = (placement.repository, placement.source)
     return next((name for name in needed if name is not None and name not in fleet.repositories), None)
+
+
+def _wanted(placement: Placement, terms: JobTerms) -> tuple[str, ...] | None:
+    """The only proxies that a job may use for this, if it says so."""
+    if placement.kind is TaskKind.DISK_RECEIVE:
+        return terms.proxies if placement.back else terms.targets
+    if placement.kind in MADE_BY_JOBS:
+        return terms.targets if placement.back else terms.proxies
+    return None
 
 
 def _tiers(

@@ -57,6 +57,8 @@ class Placement:
     """The credential of the vCenter that is restored to: a VM that is made there, or a disk that is written."""
     target: Placement | None = None
     """Of a disk that is replicated: where its replica can be written. Both take a slot, or neither."""
+    back: bool = False
+    """Whether it is replicated from its replica: who may read and who may write change places."""
 
     @property
     def traits(self) -> DiskTraits:

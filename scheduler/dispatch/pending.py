@@ -17,7 +17,7 @@ from proxy_worker.contract.replication import (
     ReplicaRevert,
     ReplicaTarget,
 )
-from proxy_worker.contract.selection import traits_of
+from proxy_worker.contract.selection import replica_in_vcenter, traits_of
 from proxy_worker.contract.specification import (
     DiskBackup,
     DiskRestore,
@@ -164,6 +164,10 @@ def placement_of(body: TaskBody, pinned_proxy: str | None) -> Placement:
 def _placement_of_source(body: DiskBackup | DiskReplicate) -> Placement:
     """Where a disk can be read; one that is frozen in a storage snapshot only can't be had in any other way."""
     address, transport = body.disk.address, body.transport
+    replica = body.source if isinstance(body, DiskReplicate) else None
+    if replica is not None and replica.vsphere is not None:
+        traits = replica_in_vcenter(replica.datastore, replica.vsphere.vcenter.credential)
+        return Placement(body.kind, datastore=replica.datastore, vsphere=traits)
     kept = address.storage_snapshot is not None
     return Placement(
         body.kind,
@@ -195,8 +199,9 @@ def _placement_of_replication(body: OfReplication) -> Placement:
         return _placement_of_target(body.target)
     if not isinstance(body, DiskReplicate):
         return _placement_at(body.kind, body.replica)
-    target = _placement_of_target(body.target) if body.target is not None else None
-    return replace(_placement_of_source(body), target=target)
+    if body.target is None:
+        return _placement_of_source(body)
+    return replace(_placement_of_source(body), target=_placement_of_target(body.target), back=body.target.back)
 
 
 def _placement_of_target(target: ReplicaTarget) -> Placement:
@@ -204,7 +209,7 @@ def _placement_of_target(target: ReplicaTarget) -> Placement:
     seed = target.seed
     at = _placement_at(TaskKind.DISK_RECEIVE, target.place)
     repository = seed.repository.name if seed is not None else None
-    return replace(at, repository=repository, needs_read_key=seed is not None)
+    return replace(at, repository=repository, needs_read_key=seed is not None, back=target.back)
 
 
 def _placement_at(kind: TaskKind, place: ReplicaPlace) -> Placement:

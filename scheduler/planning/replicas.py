@@ -116,11 +116,6 @@ def place_of(configuration: Iterable[DiskAddress]) -> ReplicaPlace | None:
     return None
 
 
-def elsewhere(place: ReplicaPlace, disks: Iterable[DiskIdentity]) -> list[str]:
-    """The keys of disks that don't lie in a VM's own datastore."""
-    return [disk.key for disk in disks if disk.address.datastore != place.datastore or disk.address.path is None]
-
-
 def surplus(points: Sequence[str], keep: int) -> Sequence[str]:
     """Which restore points, given oldest first, are too many."""
     return points[: max(0, len(points) - max(1, keep))]

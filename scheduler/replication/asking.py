@@ -29,6 +29,7 @@ from scheduler.state.models import (
     ReplicaState,
     Run,
     RunState,
+    Vcenter,
     VmRun,
 )
 
@@ -87,20 +88,14 @@ def ask_for(session: Session, kind: Kind, name: str, *, now: float, point: str |
             why=f"it is {replica.state.value}" + (", and has no restore point yet" if _is_new(replica) else ""),
             remedy=_instead(replica),
         )
-    if kind is Kind.FAILBACK and replica.machine is not None:
-        raise ReplicaStateError(
-            f"failback of replica {replica.name}",
-            why=f"it is a VM of a vCenter, and nothing is brought back from there to {replica.vm_name}",
-            remedy="Make it permanent, and restore a backup of it in the original's place; or undo the failover.",
-        )
     vcenter = replica.original_vcenter
-    if kind is Kind.FAILBACK and vcenter is not None:
+    if kind is Kind.FAILBACK and vcenter is not None and session.get(Vcenter, vcenter) is None:
         raise ReplicaStateError(
             f"failback of replica {replica.name}",
-            why=f"its original {replica.vm_name} is in vCenter {vcenter}, and nothing is brought back there",
-            remedy="Make the replica permanent, back it up, and restore that in vCenter; or undo the failover.",
+            why=f"its original {replica.vm_name} is in vCenter {vcenter}, which isn't declared any more",
+            remedy=f"Declare it again: `scheduler vcenter add {vcenter}`.",
         )
-    if kind is Kind.FAILBACK and not replica.returnable:
+    if kind is Kind.FAILBACK and not replica.can_fail_back:
         raise ReplicaStateError(
             f"failback of replica {replica.name}",
             why=f"not all disks of {replica.vm_name} lie in one datastore with its VMX",

@@ -11,12 +11,12 @@ from sqlalchemy.orm import Session
 from proxy_worker.contract.replication import ReplicaPlace, ReplicaTarget
 from proxy_worker.contract.specification import DiskIdentity, InventoryVm, VmIdentity
 from scheduler.planning.candidates import Candidate
-from scheduler.planning.replicas import PlannedReplica, ReplicaTerms, by_place, elsewhere, place_of, planned_replica
+from scheduler.planning.replicas import PlannedReplica, ReplicaTerms, by_place, place_of, planned_replica
 from scheduler.planning.selection import Plan, PlannedVm, Unplanned
 from scheduler.replication import tasks
 from scheduler.replication.opening import open_replica
 from scheduler.replication.operating import active_operations
-from scheduler.replication.places import is_in_vcenter
+from scheduler.replication.places import is_in_vcenter, original_targets
 from scheduler.replication.targets import targets_of
 from scheduler.runs.completion import settle_run
 from scheduler.runs.freezing import place_of as place_in_vcenter
@@ -84,7 +84,7 @@ def with_replicas(
                 del holders[known.place]
             known.state, known.changed_at, moved = ReplicaState.NEW, journal.now, True
         _describe(replica, vm, made)
-        replica.machine, replica.returnable = machine, replica.returnable and not in_vcenter
+        replica.machine = machine
         holders[made.place] = replicas[vm.identity.vm_id] = replica
     session.flush()
     if moved:  # what lies in their former places stays there
@@ -118,11 +118,10 @@ def begin_failback(journal: Journal, run: Run) -> None:
         return
     replica = session.get_one(Replica, run.failback_of)
     vm_run = _vm_run(journal, run, tasks.original_of(replica), f"{run.id}.1", replica)
-    targets = {disk.key: disk for disk in replica.original_disks}
+    targets = original_targets(replica)
     for disk in replica.disks:
         if disk.key in targets:
-            target = ReplicaTarget(place=replica.original_place, disk=targets[disk.key], original=replica.vm_id)
-            _add_disk(session, vm_run, disk, target)
+            _add_disk(session, vm_run, disk, targets[disk.key])
     open_replica(journal, run, vm_run)
 
 
@@ -214,7 +213,6 @@ def _describe(replica: Replica, vm: PlannedVm, made: PlannedReplica) -> None:
     replica.place, replica.mapped, replica.uuid = made.place, made.mapped, made.replaced_uuid
     replica.disks, replica.original_disks = made.disks, vm.disks
     replica.original_place = made.original_place
-    replica.returnable = vm.vcenter is None and not elsewhere(made.original_place, vm.disks)
 
 
 def _vm_run(journal: Journal, run: Run, vm: VmIdentity, vm_run_id: str, replica: Replica) -> VmRun:

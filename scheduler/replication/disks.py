@@ -8,12 +8,14 @@ from sqlalchemy import select
 
 from proxy_worker.contract.names import TaskKind
 from proxy_worker.contract.outcome import TaskFailure
+from proxy_worker.contract.replication import ReplicaPlace
 from proxy_worker.contract.replication_outcome import DiskReceiveResult, DiskReplicateResult
+from scheduler.replication.places import reached
 from scheduler.replication.tasks import pair_tasks
 from scheduler.runs.journal import Journal
 from scheduler.runs.outcome import Outcome
 from scheduler.runs.warnings import warn
-from scheduler.state.models import DiskTask, DiskTaskState, LedgerTask, Run, VmRun
+from scheduler.state.models import DiskTask, DiskTaskState, LedgerTask, Replica, Run, VmRun
 
 logger = logging.getLogger(__name__)
 
@@ -21,8 +23,17 @@ logger = logging.getLogger(__name__)
 def queue_disk(journal: Journal, run: Run, vm_run: VmRun, disk: DiskTask, *, configuration: bool) -> None:
     """Have a disk moved, for the first time or again."""
     disk.state, disk.retry_at, disk.result, disk.failure = DiskTaskState.QUEUED, None, None, None
-    for task in pair_tasks(run, vm_run, disk, journal.now, configuration=configuration):
+    source = _replica_in_vcenter(journal, run)
+    for task in pair_tasks(run, vm_run, disk, journal.now, configuration=configuration, source=source):
         journal.open(task)
+
+
+def _replica_in_vcenter(journal: Journal, run: Run) -> ReplicaPlace | None:
+    """What a failback reads, where that is a VM of a vCenter."""
+    if run.failback_of is None:
+        return None
+    place = reached(journal.session.get_one(Replica, run.failback_of))
+    return place if place.vsphere is not None else None
 
 
 def record_disk(journal: Journal, row: LedgerTask, outcome: Outcome) -> str:

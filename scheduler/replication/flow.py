@@ -7,7 +7,7 @@ been written is taken out of it again by steps of its own; so is a failover that
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Final
 
 from sqlalchemy import ColumnElement, and_, exists, or_, select
@@ -15,14 +15,13 @@ from sqlalchemy import ColumnElement, and_, exists, or_, select
 from proxy_worker.contract.errors import CancelledError, ProxyfleetError
 from proxy_worker.contract.names import AUTOMATIC, CompressionLevel
 from proxy_worker.contract.outcome import TaskFailure
-from proxy_worker.contract.replication import ReplicaCondition
 from proxy_worker.contract.replication_outcome import ReplicaPointResult
-from proxy_worker.contract.specification import TaskBody
 from scheduler.planning.replicas import ReplicaTerms
 from scheduler.replication import tasks
 from scheduler.replication.cancelling import FAILOVERS, cancelled, owed, stop
 from scheduler.replication.places import reached
 from scheduler.replication.points import add_point, newest_point, remove_surplus
+from scheduler.replication.steps import steps_of
 from scheduler.runs.journal import Journal
 from scheduler.runs.outcome import Outcome
 from scheduler.state.asking import ask_for_run, new_id
@@ -48,66 +47,6 @@ TRIES: Final = 20
 _FINAL_RUNS: Final = [state for state in RunState if state.final]
 
 Kind = ReplicaOperationKind
-Step = Callable[[Replica, ReplicaOperation], TaskBody | None]
-"""What is to be done next; None for the run that moves the disks."""
-
-
-def _to_point(replica: Replica, operation: ReplicaOperation) -> TaskBody:
-    return tasks.revert(reached(replica), operation.point or "", ReplicaCondition.FAILED_OVER)
-
-
-def _to_standby(replica: Replica, operation: ReplicaOperation) -> TaskBody:
-    return tasks.revert(reached(replica), operation.point or "", ReplicaCondition.STANDBY)
-
-
-def _make_permanent(replica: Replica, _: ReplicaOperation) -> TaskBody:
-    return tasks.mark(reached(replica), ReplicaCondition.PERMANENT)
-
-
-def _mark_standby(replica: Replica, _: ReplicaOperation) -> TaskBody:
-    return tasks.mark(replica.place, ReplicaCondition.STANDBY)
-
-
-def _keep_as_point(replica: Replica, operation: ReplicaOperation) -> TaskBody:
-    return tasks.replica_point(replica, operation.point or "", None)
-
-
-def _original_as_before(replica: Replica, _: ReplicaOperation) -> TaskBody:
-    return tasks.revert(replica.original_place, replica.before or "", ReplicaCondition.STANDBY)
-
-
-def _in_use_again(replica: Replica, _: ReplicaOperation) -> TaskBody:
-    """A commit that failed may have marked it a standby."""
-    return tasks.mark(replica.place, ReplicaCondition.FAILED_OVER, replica.point)
-
-
-def _release_original(replica: Replica, _: ReplicaOperation) -> TaskBody:
-    """What it was kept as goes with that."""
-    return tasks.mark(replica.original_place, ReplicaCondition.PERMANENT)
-
-
-_UNDO_FAILING: Final[tuple[Step, ...]] = (_original_as_before, _release_original)
-_UNDO_FAILBACK: Final[tuple[Step, ...]] = (_original_as_before, _in_use_again, _release_original)
-_RUN: Final[Step] = lambda _replica, _operation: None  # noqa: E731  one of the steps, like the others
-
-
-def steps_of(replica: Replica, operation: ReplicaOperation) -> tuple[Step, ...]:
-    """The steps of an operation; those of an undo depend on what is undone."""
-    if operation.undoing:
-        return (_to_standby,) if operation.kind in FAILOVERS else _UNDO_FAILING
-    if operation.kind is Kind.UNDO and replica.state is ReplicaState.FAILED_BACK:
-        return _UNDO_FAILBACK
-    return _STEPS[operation.kind]
-
-
-_STEPS: Final[Mapping[Kind, tuple[Step, ...]]] = {
-    Kind.FAILOVER: (_to_point,),
-    Kind.PLANNED_FAILOVER: (_RUN, _to_point),
-    Kind.UNDO: (_to_standby,),
-    Kind.PERMANENT: (_make_permanent,),
-    Kind.FAILBACK: (_RUN,),
-    Kind.COMMIT: (_mark_standby, _keep_as_point, _release_original),  # until the last one, `undo` has a way back
-}
 _BECOMES: Final[Mapping[Kind, ReplicaState]] = {
     Kind.FAILOVER: ReplicaState.FAILED_OVER,
     Kind.PLANNED_FAILOVER: ReplicaState.FAILED_OVER,
@@ -157,8 +96,11 @@ def record_step(journal: Journal, row: LedgerTask, outcome: Outcome) -> None:
         return
     journal.close(row)
     if outcome.result is None:
-        cancelled_task = TaskFailure.of(CancelledError(row.title, why="it was cancelled"))
-        _end(journal, operation, WorkState.FAILED, failure or cancelled_task)
+        failure = failure or TaskFailure.of(CancelledError(row.title, why="it was cancelled"))
+        if operation.kind is Kind.FAILBACK and not operation.undoing:  # what was written can't be used
+            _take_out(journal, operation, failure)
+        else:
+            _end(journal, operation, WorkState.FAILED, failure)
         return
     if not operation.undoing:
         operation.failure = None
@@ -266,10 +208,15 @@ def _after_run(journal: Journal, operation: ReplicaOperation, run: Run) -> None:
     if operation.cancel_requested:
         failure = cancelled(operation, replica, failure if run.state is not RunState.CANCELLED else None)
     if operation.kind is Kind.FAILBACK and replica.before is not None:
-        operation.failure, operation.undoing, operation.step = failure, True, 0
-        _take(journal, operation)
+        _take_out(journal, operation, failure)
     else:
         _end(journal, operation, _broken_off(operation), failure)
+
+
+def _take_out(journal: Journal, operation: ReplicaOperation, failure: TaskFailure) -> None:
+    """Take a failback out of the original again."""
+    operation.failure, operation.undoing, operation.step = failure, True, 0
+    _take(journal, operation)
 
 
 def _succeed(journal: Journal, operation: ReplicaOperation, replica: Replica) -> None:

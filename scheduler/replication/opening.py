@@ -12,7 +12,7 @@ from sqlalchemy import select
 
 from proxy_worker.contract.replication import ReplicaOpen, ReplicaPlace
 from scheduler.replication import tasks
-from scheduler.replication.places import machine_of, reached
+from scheduler.replication.places import machine_of, reached, reached_original
 from scheduler.runs.completion import end_vm_run
 from scheduler.runs.journal import Journal
 from scheduler.runs.steps import StepHandling, open_step, try_later
@@ -63,7 +63,7 @@ def cancel_opening(journal: Journal, vm_run: VmRun) -> None:
 
 def place_written(run: Run, replica: Replica) -> ReplicaPlace:
     """What a run writes of a replica: the replica, or its original."""
-    return reached(replica) if run.failback_of is None else replica.original_place
+    return reached(replica) if run.failback_of is None else reached_original(replica)
 
 
 def fail_before_it_began(

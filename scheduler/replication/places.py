@@ -1,4 +1,4 @@
-"""Where replicas lie: folders of datastores, or vCenters, as these are declared now."""
+"""Where replicas and their originals lie: folders of datastores, or vCenters, as these are declared now."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from typing import Final
 
 from sqlalchemy.orm import Session, object_session
 
-from proxy_worker.contract.replication import ReplicaMachine, ReplicaPlace, VsphereHome
+from proxy_worker.contract.replication import ReplicaMachine, ReplicaPlace, ReplicaTarget, VsphereHome
+from proxy_worker.contract.specification import DiskAddress, DiskIdentity
 from scheduler.planning.replicas import ReplicaTerms
 from scheduler.runs.steps import account_of
 from scheduler.state.models import Datastore, DatastoreKind, Replica, ServiceMark, Vcenter
@@ -36,6 +37,52 @@ def reached(replica: Replica) -> ReplicaPlace:
     return replica.place.model_copy(update={"vsphere": way.model_copy(update=own)})
 
 
+def reached_original(replica: Replica) -> ReplicaPlace:
+    """Where a replica's original lies, and how its proxies get at it to write it."""
+    session = object_session(replica)
+    if replica.original_vcenter is None or session is None:
+        return replica.original_place
+    vcenter = session.get(Vcenter, replica.original_vcenter)
+    if vcenter is None:
+        return replica.original_place
+    home = VsphereHome(
+        vcenter=account_of(vcenter).reference,
+        datastore=_datastore_of_original(replica),
+        uuid=replica.vm_id,
+        mark=f"{_installation(session)}/replica-{replica.id}",
+        original=True,
+    )
+    return replica.original_place.model_copy(update={"vsphere": home})
+
+
+def original_targets(replica: Replica) -> dict[str, ReplicaTarget]:
+    """The disks of an original, as a failback writes them, by their keys."""
+    place = reached_original(replica)
+    return {
+        disk.key: ReplicaTarget(place=place, disk=_written(disk, place), original=replica.vm_id, back=True)
+        for disk in replica.original_disks
+    }
+
+
+def _written(disk: DiskIdentity, place: ReplicaPlace) -> DiskIdentity:
+    """In a vCenter a disk is found by its key, whatever its file is called by now."""
+    if place.vsphere is None:
+        return disk
+    address = DiskAddress(datastore=place.datastore, path=f"{place.folder}/{disk.key}")
+    return disk.model_copy(update={"address": address})
+
+
+def _datastore_of_original(replica: Replica) -> str:
+    """What its vCenter calls the datastore of its first disk."""
+    found = (disk.address.vsphere for disk in replica.original_disks)
+    paths = (vsphere.path for vsphere in found if vsphere is not None)
+    return next(paths, "").partition("]")[0].removeprefix("[")
+
+
+def _installation(session: Session) -> str:
+    return session.get_one(ServiceMark, _MARK_KEY).installation or ""
+
+
 def _way(session: Session, datastore: str) -> VsphereHome | None:
     """The way to a datastore's vCenter, its mark our installation's; None where it isn't declared any more."""
     declared = session.get(Datastore, datastore)
@@ -45,7 +92,7 @@ def _way(session: Session, datastore: str) -> VsphereHome | None:
         vcenter=account_of(session.get_one(Vcenter, declared.vcenter)).reference,
         datastore=declared.vsphere_name or declared.name,
         uuid="",
-        mark=session.get_one(ServiceMark, _MARK_KEY).installation or "",
+        mark=_installation(session),
     )
 
 

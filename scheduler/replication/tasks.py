@@ -20,7 +20,7 @@ from proxy_worker.contract.replication import (
 from proxy_worker.contract.specification import DiskIdentity, TaskBody, TransportPreference, VmIdentity
 from scheduler.dispatch.fleet import Urgency
 from scheduler.dispatch.pairs import UNKNOWN
-from scheduler.replication.places import reached
+from scheduler.replication.places import reached, reached_original
 from scheduler.state.models import DiskTask, LedgerTask, Priority, Replica, ReplicaOperation, Run, VmRun
 
 _URGENCY: Final = {Priority.HIGH: Urgency.HIGH, Priority.REGULAR: Urgency.REGULAR}
@@ -44,7 +44,7 @@ def point_task(run: Run, vm_run: VmRun, body: ReplicaPoint, now: float) -> Ledge
 def original_point(replica: Replica, vm_run: VmRun) -> ReplicaPoint:
     """The original as it is before a failback writes it."""
     return ReplicaPoint(
-        replica=replica.original_place,
+        replica=reached_original(replica),
         vm=original_of(replica),
         run=before_name(vm_run),
         disks=replica.original_disks,
@@ -71,9 +71,9 @@ def before_name(vm_run: VmRun) -> str:
 
 
 def pair_tasks(
-    run: Run, vm_run: VmRun, disk: DiskTask, now: float, *, configuration: bool
+    run: Run, vm_run: VmRun, disk: DiskTask, now: float, *, configuration: bool, source: ReplicaPlace | None = None
 ) -> tuple[LedgerTask, LedgerTask]:
-    """The task that receives a disk, and the one that sends it."""
+    """The task that receives a disk, and the one that sends it; `source`: the replica in a vCenter that has it."""
     target = cast("ReplicaTarget", disk.target)  # every disk of a replication has one
     streams = run.replica.streams if run.replica is not None else DiskReceive.model_fields["streams"].default
     name = f"{disk.id}.{vm_run.attempt}.{disk.tries}"
@@ -93,6 +93,7 @@ def pair_tasks(
         session=UNKNOWN,
         vm=VmIdentity(vm_id=vm_run.vm_id or "", name=vm_run.name),
         disk=DiskIdentity(key=disk.disk_key, address=disk.address, size_bytes=disk.size_bytes),
+        source=source,
         transport=TransportPreference(
             mode=AUTOMATIC if run.transport_mode == AUTOMATIC else TransportMode(run.transport_mode),
             failover_to_network=run.failover_to_network,

@@ -66,9 +66,7 @@ class Replica(Record):
     """What its original was made of when a run began last, as proxies tell each other; only in a vCenter. Empty
     until the original's own vCenter has been asked."""
     original_place: Mapped[ReplicaPlace] = mapped_column(Json(ReplicaPlace))
-    """The original's folder."""
-    returnable: Mapped[bool] = mapped_column(default=True)
-    """Whether all the original's disks lie in the same datastore, so that changes can be brought back."""
+    """The original's folder; in a vCenter, that and the original's id."""
     original_disks: Mapped[tuple[DiskIdentity, ...]] = mapped_column(Json(tuple[DiskIdentity, ...]), default=())
     state: Mapped[ReplicaState] = mapped_column(choice(ReplicaState), default=ReplicaState.NEW)
     point: Mapped[str | None] = mapped_column(String(63), default=None)
@@ -87,8 +85,11 @@ class Replica(Record):
 
     @property
     def can_fail_back(self) -> bool:
-        """Whether changes can be brought back from where it lies to where its original does."""
-        return self.machine is None and self.original_vcenter is None and self.returnable
+        """Whether changes can be brought back: not to a folder without all of the original's disks beside it."""
+        return self.original_vcenter is not None or all(
+            disk.address.datastore == self.original_place.datastore and disk.address.path is not None
+            for disk in self.original_disks
+        )
 
 
 class ReplicaPoint(Record):

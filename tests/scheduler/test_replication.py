@@ -312,13 +312,17 @@ def test_schedulers_that_die_after_every_commit_or_two_get_there_all_the_same(wo
     watched.close()
 
 
-def test_a_replica_in_a_vcenter_is_not_failed_back_and_it_is_said_what_to_do_instead(sites: Sites) -> None:
+def test_disks_elsewhere_than_the_vmx_are_not_failed_back_and_it_is_said_what_to_do_instead(
+    sites: Sites,
+) -> None:
     assert sites.run() is RunState.SUCCEEDED
     with sites.state.write() as session:
         replica = session.scalars(select(Replica)).one()
-        replica.state, replica.machine = ReplicaState.FAILED_OVER, "{}"
+        replica.state, (first, second) = ReplicaState.FAILED_OVER, replica.original_disks
+        moved = second.model_copy(update={"address": second.address.model_copy(update={"datastore": "other"})})
+        replica.original_disks = (first, moved)
 
-    with pytest.raises(ReplicaStateError, match=r"it is a VM of a vCenter.*Make it permanent"):
+    with pytest.raises(ReplicaStateError, match=r"not all disks of app01 lie in one .*Make the replica perm"):
         sites.ask(Kind.FAILBACK)
     with pytest.raises(ReplicaStateError, match=r"`undo` and `permanent` can be asked for"):
         sites.ask(Kind.FAILOVER)

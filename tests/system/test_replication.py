@@ -15,8 +15,10 @@ from ops.demo.layout import ProxyPlace
 from ops.demo.machines import MIB, Disk, Machine, flat_path, make_machines
 from ops.demo.valkey import free_port
 from proxy_worker.transport.inventory import scan_datastore
+from proxy_worker.vsphere import replica_vm
 from proxy_worker.vsphere.inventory import read_inventory
 from proxy_worker.vsphere.model import Vm
+from proxy_worker.vsphere.power import switch_off
 from proxy_worker.vsphere.session import Session
 from tests.simulators.vsphere.program import PASSWORD, VsphereSimulator, running
 from tests.system.live_fleet import LiveFleet, explained, wait_until
@@ -175,6 +177,20 @@ class WithVcenter:
         folders = self.simulator.datastores
         return _content([folders[store] / path.replace(".vmdk", "-flat.vmdk") for store, _, path in places])
 
+    def changed_by_guest(self, name: str, *, seed: int) -> None:
+        """Write a block of its first disk."""
+        self.simulator.write(self.vm(name).disks[0].path or "", (5 * MIB, random.Random(seed).randbytes(BLOCK)))
+
+    def shut_down(self, name: str) -> None:
+        """As an administrator does before a failback."""
+        switch_off(self.session, self.vm(name).ref, name)
+
+    def require_untouched(self, name: str) -> None:
+        """Nothing of the product is left in a VM."""
+        vm = self.vm(name)
+        assert vm.snapshots == ()
+        assert replica_vm.note_of(self.session, vm.ref) is None
+
 
 @pytest.fixture(scope="module")
 def vcenter(tmp_path_factory: pytest.TempPathFactory, vsphere_program: Path) -> Iterator[WithVcenter]:
@@ -210,6 +226,13 @@ def test_a_vm_is_replicated_to_a_vcenter_and_runs_there(vcenter: WithVcenter) ->
         assert fleet.operate("undo", "web01") == "standby"
         assert not replica().powered_on
         assert vcenter.content("web01_replica") == _content(original)
+
+        fleet.operate("failover", "web01")
+        vcenter.changed_by_guest("web01_replica", seed=5)
+        vcenter.shut_down("web01_replica")
+        assert fleet.operate("failback", "web01") == "failed back"
+        assert _content(original) == vcenter.content("web01_replica")
+        assert fleet.operate("commit", "web01") == "standby"
 
 
 def test_a_vm_of_a_vcenter_is_replicated_to_a_folder_and_only_what_changed_is_read(vcenter: WithVcenter) -> None:
@@ -247,6 +270,26 @@ def test_a_vm_of_a_vcenter_is_replicated_to_a_folder_and_only_what_changed_is_re
         assert fleet.operate("undo", "app01") == "standby"
         assert _content(replica) == kept
 
+        fleet.operate("failover", "app01")
+        _change(replica[0], seed=4)
+        assert fleet.operate("failback", "app01") == "failed back"
+        assert vcenter.content("app01") == _content(replica) != kept
+        assert vcenter.vm("app01").powered_on
+        assert fleet.operate("undo", "app01") == "failed over"
+        assert vcenter.content("app01") == kept
+        assert not vcenter.vm("app01").powered_on
+        vcenter.require_untouched("app01")
+        assert fleet.operate("failback", "app01") == "failed back"
+        assert fleet.operate("commit", "app01") == "standby"
+        assert vcenter.content("app01") == _content(replica) != kept
+        vcenter.require_untouched("app01")
+        third = fleet.run("from-vcenter")
+        assert sum(disk["stored_bytes"] for disk in third["disks"]) == 0
+        vcenter.changed_by_guest("app01", seed=6)
+        fourth = fleet.run("from-vcenter")
+        assert _compared_with(fourth) == {(third["vms"][0]["point"], None)}
+        assert _content(replica) == vcenter.content("app01")
+
 
 def test_a_vm_of_a_vcenter_is_replicated_to_a_vcenter_and_runs_there(vcenter: WithVcenter) -> None:
     fleet, chance = vcenter.fleet, random.Random(4)
@@ -271,6 +314,18 @@ def test_a_vm_of_a_vcenter_is_replicated_to_a_vcenter_and_runs_there(vcenter: Wi
         assert fleet.operate("undo", "app02") == "standby"
         assert not vcenter.vm("app02_replica").powered_on
         assert vcenter.content("app02_replica") == kept
+
+        fleet.operate("failover", "app02")
+        vcenter.changed_by_guest("app02_replica", seed=7)
+        vcenter.shut_down("app02_replica")
+        assert fleet.operate("failback", "app02") == "failed back"
+        assert vcenter.content("app02") == vcenter.content("app02_replica") != kept
+        assert vcenter.vm("app02").powered_on
+        assert fleet.operate("commit", "app02") == "standby"
+        vcenter.require_untouched("app02")
+        third = fleet.run("within-vcenter")
+        assert sum(disk["stored_bytes"] for disk in third["disks"]) == 0
+        assert vcenter.content("app02") == vcenter.content("app02_replica") != kept
         fleet.operate("failover", "app02")
         assert fleet.operate("permanent", "app02") == "permanent"
         assert vcenter.vm("app02_replica").snapshots == ()

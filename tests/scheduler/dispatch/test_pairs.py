@@ -96,6 +96,14 @@ def test_a_job_may_say_who_reads_and_who_writes() -> None:
     assert (release.proxy, release.target) == ("p1", "p4")
 
 
+def test_who_reads_and_who_writes_change_places_when_a_replica_is_brought_back() -> None:
+    limits = Limits(jobs={"away": JobTerms(proxies=("p4",), targets=("p1",))})
+    proxies = [proxy("p1", "near"), proxy("p2", "near"), proxy("p3", "far"), proxy("p4", "far")]
+    back = replace(NEAR, back=True, target=Placement(TaskKind.DISK_RECEIVE, datastore="far", back=True))
+    decision = decide([replace(disk(), placement=back)], Fleet(tuple(proxies), {}), limits, NOW)
+    assert [(release.proxy, release.target) for release in decision.releases] == [("p1", "p4")]
+
+
 def pair(number: int) -> tuple[OpenTask, OpenTask]:
     """Who receives and who sends, of which no more counts here than their ids."""
 
