@@ -34,6 +34,7 @@ from scheduler.runs.outcome import Outcome
 from scheduler.runs.outcomes import record
 from scheduler.runs.scanned import scan_everything
 from scheduler.runs.schedules import Timetable
+from scheduler.runs.setting_back import forget_the_future
 from scheduler.runs.steps import record_steps, requeue_started, start_steps
 from scheduler.runs.thawing_storage import look_for_left
 from scheduler.runs.waiting import survey
@@ -63,6 +64,8 @@ FORGET_S = 3600.0
 """How often the past is looked at for what is to be forgotten."""
 FORGET_MORE_S = 5.0
 """How soon again, when there was some: so little at a time, so that nobody waits for it."""
+SET_BACK_S = 600.0
+"""From here on, a clock that is set back was wrong before: schedules made up for starts that hadn't come."""
 _LONGEST_PAUSE_S = 5.0
 _BATCH = 200
 
@@ -108,6 +111,8 @@ class Service:
         self._asked_at = 0.0
         self._version: int | None = None
         self._forget_at = 0.0
+        self._clock_at = 0.0
+        """When it was, the last time that anybody looked."""
         self._fleet: Fleet | None = None
         """Proxies as they were seen last, with nothing in flight; None before they were looked at."""
         self._storage: frozenset[str] | None = None
@@ -144,7 +149,9 @@ class Service:
     def load(self) -> None:
         """Mirror the journal, after finishing what an earlier life of the scheduler had begun."""
         self.timetable = Timetable()  # what it noted of a start that was not kept would keep that from being made
+        self._clock_at = self.clock()
         with journal(self.state, self.clock) as steps:
+            forget_the_future(steps)
             replan(steps)
             if self.executor is not None:
                 requeue_started(steps, self.executor.running)
@@ -205,6 +212,11 @@ class Service:
             self._dispatch()
 
     def _catch_up(self) -> None:
+        now, before = self.clock(), self._clock_at
+        self._clock_at = now
+        if now < before - SET_BACK_S:
+            logger.warning("the clock was set back by %.1f hours", (before - now) / 3600)
+            self._mirrored = False
         if not self._attached:
             self.attach()
         if not self._mirrored:

@@ -19,7 +19,7 @@ from scheduler.runs.schedules import Timetable
 from scheduler.service import GATHER_S, Service
 from scheduler.state.asking import ask_for_run, ask_to_cancel
 from scheduler.state.errors import StateError, StateFullError, StateLockedError
-from scheduler.state.models import Job, LedgerTask, Proxy, Run, RunState, RunTrigger, ServiceMark
+from scheduler.state.models import Job, LedgerTask, Proxy, Repository, Run, RunState, RunTrigger, ServiceMark
 from scheduler.state.store import State, open_state
 from tests.scheduler.conftest import World, vm
 
@@ -157,6 +157,39 @@ def test_a_scheduler_that_was_away_makes_up_for_its_missed_start(world: World) -
     world.start().turn()
 
     assert len(_runs(world)) == 1
+
+
+@pytest.mark.parametrize("restarted", [False, True], ids=["while it serves", "before it starts again"])
+def test_a_clock_that_was_a_year_ahead_and_is_set_right_keeps_no_schedule_from_starting(
+    world: World, *, restarted: bool
+) -> None:
+    world.declare(cron="0 22 * * *", timezone="Europe/Berlin", retry_count=0)
+    with open_state(world.url).write() as session:
+        repository = session.get_one(Repository, "main")
+        repository.collect_cron, repository.prove_days = "0 12 * * 0", 30
+    world.fleet.join("proxy-1")
+    service = world.start()
+    service.turn()
+    world.clock.ahead_s = 365 * 86400.0
+    world.turn_until(service, lambda: len(_runs(world)) == 1 and _runs(world)[0].state.final)
+    _serve_turns(service, 2)
+
+    world.clock.ahead_s = 0.0
+    service = world.start() if restarted else service
+    _serve_turns(service, 2)
+    with open_state(world.url).read() as session:
+        repository = session.get_one(Repository, "main")
+        assert max(repository.collect_at or 1e12, repository.prove_at or 1e12) < world.clock() + 8 * 86400
+    world.clock.ahead_s = 86400.0
+    _serve_turns(service, 2)
+
+    assert len(_runs(world)) == 2
+
+
+def _serve_turns(service: Service, count: int) -> None:
+    stop = threading.Event()
+    turns = iter(range(count))
+    service.serve(stop, lambda: None if next(turns, None) is not None else stop.set())
 
 
 def test_a_start_that_the_database_had_no_room_for_is_made_as_soon_as_it_has(world: World) -> None:
