@@ -36,6 +36,7 @@ from scheduler.runs.freezing import freeze, place_of
 from scheduler.runs.journal import Journal
 from scheduler.runs.opening import Opened, open_disks
 from scheduler.runs.scans import FRESH_S, failure_of, is_pending, want_scan
+from scheduler.runs.standbys import without_standbys
 from scheduler.state.asking import new_id
 from scheduler.state.models import (
     Datastore,
@@ -136,8 +137,8 @@ def plan_if_scanned(journal: Journal, run: Run) -> None:
     unread = {vcenter: failure for vcenter in vcenters if (failure := failure_of(session, vcenter)) is not None}
     read = [vcenter for vcenter in vcenters if vcenter not in unread]
     candidates = [Candidate.of_inventory(vm) for vm in known] + catalogued_candidates(session, read)
-    if run.replica is not None:
-        candidates = without_replicas(session, run, candidates)
+    apart = without_replicas if run.replica is not None else without_standbys
+    candidates = apart(session, run, candidates)
     planned = plan(run.vms, run.criteria, candidates)
     replicas: dict[str, Replica] = {}
     if run.replica is not None:
