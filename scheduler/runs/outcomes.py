@@ -66,6 +66,7 @@ def record(journal: Journal, outcomes: Sequence[Outcome]) -> None:
     session = journal.session
     by_id = {outcome.task_id: outcome for outcome in outcomes}
     rows = session.scalars(select(LedgerTask).where(LedgerTask.id.in_(by_id))).all()
+    journal.closed.extend(by_id.keys() - {row.id for row in rows})
     disk_ids = [row.disk_task_id for row in rows if row.kind in DISKS_OF_RUNS]
     disks = {disk.id: disk for disk in session.scalars(select(DiskTask).where(DiskTask.id.in_(disk_ids)))}
     runs = {run.id: run for run in session.scalars(select(Run).where(Run.id.in_({row.run_id for row in rows})))}

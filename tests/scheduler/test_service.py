@@ -17,9 +17,19 @@ from proxy_worker.ledger import LedgerFullError, StaleEpochError, TaskState, Tas
 from scheduler.dispatch.reasons import waiting_reasons
 from scheduler.runs.schedules import Timetable
 from scheduler.service import GATHER_S, Service
-from scheduler.state.asking import ask_for_run, ask_to_cancel
+from scheduler.state.asking import ask_for_run, ask_for_upkeep, ask_to_cancel
 from scheduler.state.errors import StateError, StateFullError, StateLockedError
-from scheduler.state.models import Job, LedgerTask, Proxy, Repository, Run, RunState, RunTrigger, ServiceMark
+from scheduler.state.models import (
+    Job,
+    LedgerTask,
+    Proxy,
+    Repository,
+    RequestKind,
+    Run,
+    RunState,
+    RunTrigger,
+    ServiceMark,
+)
 from scheduler.state.store import State, open_state
 from tests.scheduler.conftest import World, vm
 
@@ -249,6 +259,26 @@ def test_what_only_the_ledger_knows_is_cancelled(world: World) -> None:
     again.turn()
 
     assert again.ledger.view().tasks == {}
+
+
+def test_a_task_that_the_journal_forgot_while_it_ran_is_done_once(world: World) -> None:
+    world.declare()
+    world.fleet.join("proxy-1")
+    service = world.start()
+
+    def forget() -> None:
+        with open_state(world.url).write() as session:
+            session.execute(delete(LedgerTask))
+
+    world.fleet.when_handled["repository.list main"] = forget
+    with open_state(world.url).write() as session:
+        ask_for_upkeep(session, RequestKind.RESCAN, "main", now=world.clock())
+    world.turn_until(service, lambda: bool(world.fleet.handled))
+    for _ in range(4):
+        service.turn()
+        world.fleet.work()
+
+    assert [title for _, title in world.fleet.handled] == ["repository.list main"]
 
 
 def test_the_ledger_holds_what_is_in_flight_and_not_what_waits(world: World) -> None:
