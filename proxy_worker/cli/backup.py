@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from proxy_worker.cli.opening import Opening
-from proxy_worker.cli.repository_options import LocationOption
+from proxy_worker.cli.repository_options import LocationOption, PassphraseFile
 from proxy_worker.contract.names import CompressionLevel
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
@@ -23,7 +23,7 @@ def backup(
     repository: LocationOption,
     vm: Annotated[str, typer.Option(metavar="NAME", help="The VM that the disk belongs to.")],
     disk_key: Annotated[str, typer.Option("--disk", metavar="KEY", help="The disk's place in it, e.g. scsi0:0.")],
-    passphrase_file: Annotated[Path | None, typer.Option(help="A file with the repository's passphrase.")] = None,
+    passphrase_file: PassphraseFile = None,
     write_key_file: Annotated[Path | None, typer.Option(help="A key that may add restore points.")] = None,
     level: Annotated[CompressionLevel, typer.Option(help="How hard to compress.")] = CompressionLevel.OPTIMAL,
     changed_areas: Annotated[

@@ -10,7 +10,7 @@ import typer
 from proxy_worker.boot.console import DEFAULT_PROMPT
 from proxy_worker.boot.machine import MEMORY_MIB, MOST_MEMORY_MIB, DiskBus, Firmware
 from proxy_worker.cli.opening import Opening
-from proxy_worker.cli.repository_options import LocationOption
+from proxy_worker.cli.repository_options import LocationOption, PassphraseFile, PointOption, ReadKeyFile, VmOption
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
@@ -19,12 +19,10 @@ app = typer.Typer(rich_markup_mode=None, add_completion=False)
 def boot_point(
     *,
     repository: LocationOption,
-    vm: Annotated[str, typer.Option(metavar="NAME", help="The VM, by name or id.")],
-    passphrase_file: Annotated[Path | None, typer.Option(help="A file with the repository's passphrase.")] = None,
-    read_key_file: Annotated[Path | None, typer.Option(help="A key that may read blocks.")] = None,
-    point: Annotated[
-        str | None, typer.Option(metavar="ID", help="The restore point; the newest by default.")
-    ] = None,
+    vm: VmOption,
+    passphrase_file: PassphraseFile = None,
+    read_key_file: ReadKeyFile = None,
+    point: PointOption = None,
     prompt: Annotated[
         str, typer.Option(metavar="REGEX", help="What is waited for on the first serial port.")
     ] = DEFAULT_PROMPT,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from proxy_worker.cli.found_damage import damage_json
 from proxy_worker.cli.opening import Opening
 from proxy_worker.cli.repository_options import AsJson, KeyFile, Location, PassphraseFile
 from proxy_worker.cli.store_requests import requests_json, show_requests
@@ -74,17 +75,7 @@ def _report_json(report: CheckReport) -> dict[str, object]:
         "packs": report.packs,
         "read_bytes": report.read_bytes,
         "duration_seconds": report.duration_seconds,
-        "damage": [
-            {
-                "object": finding.name,
-                "kind": finding.kind,
-                "problem": finding.problem,
-                "needed_by": [
-                    {"vm": use.vm, "point": use.run, "disk": use.disk_key} for use in finding.needed_by or ()
-                ],
-            }
-            for finding in report.findings
-        ],
+        "damage": damage_json(report.findings),
         "notes": list(report.notes),
     }
 

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from proxy_worker.cli.opening import Opening
-from proxy_worker.cli.repository_options import AsJson, Location, PassphraseFile
+from proxy_worker.cli.repository_options import AsJson, Location, PassphraseFile, PointOption, ReadKeyFile, VmOption
 from proxy_worker.contract.errors import ConfigurationError
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
@@ -31,7 +31,7 @@ class ImageFormat(StrEnum):
 def export_image(
     repository: Location,
     *,
-    vm: Annotated[str, typer.Option(metavar="NAME", help="The VM, by name or id.")],
+    vm: VmOption,
     disk_key: Annotated[str, typer.Option("--disk", metavar="KEY", help="The disk's place in it, e.g. scsi0:0.")],
     to: Annotated[Path, typer.Option(metavar="PATH", help="The image to make.")],
     image_format: Annotated[
@@ -41,10 +41,8 @@ def export_image(
         ),
     ] = None,
     passphrase_file: PassphraseFile = None,
-    read_key_file: Annotated[Path | None, typer.Option(help="A key that may read blocks.")] = None,
-    point: Annotated[
-        str | None, typer.Option(metavar="ID", help="The restore point; the newest by default.")
-    ] = None,
+    read_key_file: ReadKeyFile = None,
+    point: PointOption = None,
     overwrite: Annotated[bool, typer.Option(help="Replace what is at PATH.")] = False,
     as_json: AsJson = False,
 ) -> None:

@@ -14,4 +14,9 @@ PassphraseFile: TypeAlias = Annotated[
     Path | None, typer.Option(metavar="FILE", help="A file with the passphrase, in one line.")
 ]
 KeyFile: TypeAlias = Annotated[Path | None, typer.Option(metavar="FILE", help="A write or read key.")]
+ReadKeyFile: TypeAlias = Annotated[Path | None, typer.Option(metavar="FILE", help="A key that may read blocks.")]
+VmOption: TypeAlias = Annotated[str, typer.Option("--vm", metavar="NAME", help="The VM, by name or id.")]
+PointOption: TypeAlias = Annotated[
+    str | None, typer.Option("--point", metavar="ID", help="The restore point; the newest by default.")
+]
 AsJson: TypeAlias = Annotated[bool, typer.Option("--json", help="Print JSON.")]

@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from proxy_worker.cli.found_damage import damage_json
 from proxy_worker.cli.opening import open_repository
 from proxy_worker.cli.repository_options import AsJson, KeyFile, Location, PassphraseFile
 from proxy_worker.cli.store_requests import requests_json, show_requests
@@ -100,17 +101,7 @@ def _as_json(report: ProofReport) -> dict[str, object]:
         "made_parity": report.made_parity,
         "overdue": report.overdue,
         "oldest_proof": _moment(report.oldest),
-        "damage": [
-            {
-                "object": finding.name,
-                "kind": finding.kind,
-                "problem": finding.problem,
-                "needed_by": [
-                    {"vm": use.vm, "point": use.run, "disk": use.disk_key} for use in finding.needed_by or ()
-                ],
-            }
-            for finding in report.findings
-        ],
+        "damage": damage_json(report.findings),
         "repair": {
             "moved_chunks": repaired.moved_chunks,
             "fetched": repaired.fetched,

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from proxy_worker.cli.opening import Opening
-from proxy_worker.cli.repository_options import LocationOption
+from proxy_worker.cli.repository_options import LocationOption, PassphraseFile, PointOption, ReadKeyFile, VmOption
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
@@ -17,14 +17,12 @@ app = typer.Typer(rich_markup_mode=None, add_completion=False)
 def restore(
     *,
     repository: LocationOption,
-    vm: Annotated[str, typer.Option(metavar="NAME", help="The VM, by name or id.")],
+    vm: VmOption,
     disk_key: Annotated[str, typer.Option("--disk", metavar="KEY", help="The disk's place in it, e.g. scsi0:0.")],
     to: Annotated[Path, typer.Option(metavar="PATH", help="The file to make, or a block device to write.")],
-    passphrase_file: Annotated[Path | None, typer.Option(help="A file with the repository's passphrase.")] = None,
-    read_key_file: Annotated[Path | None, typer.Option(help="A key that may read blocks.")] = None,
-    point: Annotated[
-        str | None, typer.Option(metavar="ID", help="The restore point; the newest by default.")
-    ] = None,
+    passphrase_file: PassphraseFile = None,
+    read_key_file: ReadKeyFile = None,
+    point: PointOption = None,
     overwrite: Annotated[bool, typer.Option(help="Replace what is at PATH, or write over the device.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:

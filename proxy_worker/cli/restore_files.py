@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from proxy_worker.cli.opening import Opening
+from proxy_worker.cli.repository_options import PassphraseFile, PointOption, ReadKeyFile, VmOption
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
@@ -18,7 +19,7 @@ def restore_files(
     repository: Annotated[
         str, typer.Option(metavar="REPOSITORY", help="The repository's folder, or s3://BUCKET/PREFIX.")
     ],
-    vm: Annotated[str, typer.Option(metavar="NAME", help="The VM, by name or id.")],
+    vm: VmOption,
     path: Annotated[
         list[str] | None,
         typer.Option("--path", metavar="PATH", help="A file or folder, from its volume's root on. Repeatable."),
@@ -34,17 +35,15 @@ def restore_files(
         list[str] | None,
         typer.Option("--disk", metavar="KEY", help="Look into this disk only. Repeatable; all by default."),
     ] = None,
-    point: Annotated[
-        str | None, typer.Option(metavar="ID", help="The restore point; the newest by default.")
-    ] = None,
+    point: PointOption = None,
     only_list: Annotated[
         bool, typer.Option("--list", help="List the volumes, or with --path what is there, and restore nothing.")
     ] = False,
     browse: Annotated[
         bool, typer.Option("--browse", help="Look around in the terminal and restore what you choose.")
     ] = False,
-    passphrase_file: Annotated[Path | None, typer.Option(help="A file with the repository's passphrase.")] = None,
-    read_key_file: Annotated[Path | None, typer.Option(help="A key that may read blocks.")] = None,
+    passphrase_file: PassphraseFile = None,
+    read_key_file: ReadKeyFile = None,
     access_key_file: Annotated[Path | None, typer.Option(help="An access key to object storage.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:

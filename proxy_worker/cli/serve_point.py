@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from proxy_worker.cli.opening import Opening
-from proxy_worker.cli.repository_options import LocationOption
+from proxy_worker.cli.repository_options import LocationOption, PassphraseFile, PointOption, ReadKeyFile, VmOption
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
@@ -17,12 +17,10 @@ app = typer.Typer(rich_markup_mode=None, add_completion=False)
 def serve_point(
     *,
     repository: LocationOption,
-    vm: Annotated[str, typer.Option(metavar="NAME", help="The VM, by name or id.")],
-    passphrase_file: Annotated[Path | None, typer.Option(help="A file with the repository's passphrase.")] = None,
-    read_key_file: Annotated[Path | None, typer.Option(help="A key that may read blocks.")] = None,
-    point: Annotated[
-        str | None, typer.Option(metavar="ID", help="The restore point; the newest by default.")
-    ] = None,
+    vm: VmOption,
+    passphrase_file: PassphraseFile = None,
+    read_key_file: ReadKeyFile = None,
+    point: PointOption = None,
     disk_key: Annotated[
         list[str] | None, typer.Option("--disk", metavar="KEY", help="Only this disk. Repeatable; all by default.")
     ] = None,

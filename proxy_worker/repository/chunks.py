@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from typing import Final
+from collections.abc import Callable
+from typing import Final, TypeVar
 
 import zstandard
 from cryptography.exceptions import InvalidTag
@@ -20,6 +21,7 @@ from proxy_worker.repository.packs import metadata_name, read_footer, read_table
 from proxy_worker.repository.sealing import TAG_BYTES
 from proxy_worker.repository.store import Buffer, ObjectNotFoundError, ObjectUnreadableError, Store
 
+T = TypeVar("T")
 MAX_METADATA_BYTES: Final = 64 * 1024 * 1024
 """Larger maps or segments than this aren't believed: a map of 64 TiB has 2 MiB of segments and some MiB of
 packs."""
@@ -52,21 +54,12 @@ class ChunkReader:
 
     def read_metadata(self, kind: ChunkKind, content_id: bytes) -> bytes:
         """A segment or an encoded map; raises `MissingBlockError`, or what is wrong with its only copy."""
-        damage: DamageError | None = None
-        for attempt, store in enumerate((self._store, self._mended)):
-            if attempt:
-                self._index.refresh()
-            for location in self.locate(content_id, kind):
-                try:
-                    stored = store.get(location.pack.name, location.offset, location.stored_length)
-                    return self.open_metadata(location, content_id, stored)
-                except ObjectNotFoundError:
-                    damage = self.damage(location.pack.name, "the pack is missing")
-                except ObjectUnreadableError as error:
-                    damage = self.damage(location.pack.name, f"it can't be read: {error.why}")
-                except DamageError as error:
-                    damage = error
-        raise damage or self.missing(f"{kind.name.lower()} {content_id.hex()}")
+
+        def read(store: Store, location: Location) -> bytes:
+            stored = store.get(location.pack.name, location.offset, location.stored_length)
+            return self.open_metadata(location, content_id, stored)
+
+        return self._from_any_copy(content_id, kind, read)
 
     def open_metadata(self, location: Location, content_id: bytes, stored: Buffer) -> bytes:
         """The plain content of a metadata chunk, compared with its id; raises `RepositoryDamageError`."""
@@ -129,22 +122,30 @@ class ChunkReader:
     def read_block_into(self, block_id: bytes, view: memoryview) -> int:
         """One block by its id, from any copy that is whole or that parity mends; the slow way, for when reading
         ahead has failed."""
+
+        def read(store: Store, location: Location) -> int:
+            stored = memoryview(bytearray(location.stored_length))
+            store.read_into(location.pack.name, location.offset, stored)
+            return self.open_block_into(location, block_id, stored, view)
+
+        return self._from_any_copy(block_id, ChunkKind.BLOCK, read)
+
+    def _from_any_copy(self, content_id: bytes, kind: ChunkKind, read: Callable[[Store, Location], T]) -> T:
+        """What `read` makes of the first copy that it can read, as it lies or mended."""
         damage: DamageError | None = None
         for attempt, store in enumerate((self._store, self._mended)):
             if attempt:
                 self._index.refresh()
-            for location in self.locate(block_id, ChunkKind.BLOCK):
-                stored = bytearray(location.stored_length)
+            for location in self.locate(content_id, kind):
                 try:
-                    store.read_into(location.pack.name, location.offset, memoryview(stored))
-                    return self.open_block_into(location, block_id, memoryview(stored), view)
+                    return read(store, location)
                 except ObjectNotFoundError:
                     damage = self.damage(location.pack.name, "the pack is missing")
                 except ObjectUnreadableError as error:
                     damage = self.damage(location.pack.name, f"it can't be read: {error.why}")
                 except DamageError as error:
                     damage = error
-        raise damage or self.missing(f"block {block_id.hex()}")
+        raise damage or self.missing(f"{kind.name.lower()} {content_id.hex()}")
 
     def scratch(self, length: int) -> memoryview:
         """This thread's buffer for stored bytes."""

@@ -20,7 +20,7 @@ from proxy_worker.repository.damage import load_damage, record_damage
 from proxy_worker.repository.data_keys import SealedDataKey
 from proxy_worker.repository.errors import CannotReadError
 from proxy_worker.repository.findings import Finding
-from proxy_worker.repository.fragments import RECORD, decode_fragment, fragment_name
+from proxy_worker.repository.fragments import RECORD, whole_fragments
 from proxy_worker.repository.index_run import Location, PackEntry
 from proxy_worker.repository.keyring import ID_BYTES
 from proxy_worker.repository.pack_layout import Chunk, ChunkKind, PackLayoutError, pack_name
@@ -176,12 +176,7 @@ def _described_by_fragments(access: Access, wanted: frozenset[bytes]) -> dict[by
         if pack_id in wanted
     }
     found: dict[bytes, _Description] = {}
-    for fragment_id in fragments:
-        name = fragment_name(fragment_id)
-        try:
-            fragment = decode_fragment(access.sealer, name, access.store.get(name))
-        except (ObjectNotFoundError, ObjectUnreadableError, DamageError):
-            continue
+    for _, fragment in whole_fragments(access.sealer, access.store, fragments):
         by_pack: dict[int, list[_Record]] = defaultdict(list)
         for record in map(_Record._make, RECORD.iter_unpack(fragment.records)):
             if fragment.packs[record.pack].pack_id in wanted:

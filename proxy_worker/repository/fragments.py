@@ -12,11 +12,13 @@ from typing import Final
 
 import msgspec
 
+from proxy_worker.contract.errors import DamageError
 from proxy_worker.repository.data_keys import SealedDataKey
 from proxy_worker.repository.identity import CertificateBody
 from proxy_worker.repository.keyring import ID_BYTES, OWNER_GROUP
 from proxy_worker.repository.pack_layout import Chunk
 from proxy_worker.repository.sealing import MetadataSealer
+from proxy_worker.repository.store import ObjectNotFoundError, ObjectUnreadableError, Store
 
 RECORD: Final = struct.Struct("<32sIIIIIHBBBBH")
 """Id, pack (its place in the list of packs), offset, stored length, nonce counter, plain length, data key (its
@@ -96,6 +98,19 @@ def decode_fragment(sealer: MetadataSealer, name: str, data: bytes) -> Fragment:
     if len(records) % RECORD.size or any(number >= len(fragment.packs) for (number,) in _PACK.iter_unpack(records)):
         raise sealer.damage(name, "its records are not whole, or of packs that it doesn't name")
     return fragment if signer.group == OWNER_GROUP else _in_group(fragment, signer)
+
+
+def whole_fragments(
+    sealer: MetadataSealer, store: Store, fragment_ids: Iterable[bytes]
+) -> Iterator[tuple[str, Fragment]]:
+    """Those that are there and whole, with their names; the others are left out."""
+    for fragment_id in fragment_ids:
+        name = fragment_name(fragment_id)
+        try:
+            fragment = decode_fragment(sealer, name, store.get(name))
+        except (ObjectNotFoundError, ObjectUnreadableError, DamageError):
+            continue
+        yield name, fragment
 
 
 def _in_group(fragment: Fragment, signer: CertificateBody) -> Fragment:

@@ -14,9 +14,8 @@ from proxy_worker.repository.fragments import (
     RECORD,
     Fragment,
     FragmentPack,
-    decode_fragment,
-    fragment_name,
     records_of,
+    whole_fragments,
 )
 from proxy_worker.repository.index import fragments_in
 from proxy_worker.repository.index_run import IndexRun, Location, RunSource, fragment_source, write_run
@@ -24,7 +23,7 @@ from proxy_worker.repository.keyring import ID_BYTES
 from proxy_worker.repository.pack_layout import Chunk, PackLayoutError, PackTable, pack_name
 from proxy_worker.repository.pack_scan import PackResult
 from proxy_worker.repository.packs import read_footer, read_table
-from proxy_worker.repository.store import ObjectNotFoundError, ObjectUnreadableError
+from proxy_worker.repository.store import ObjectNotFoundError
 
 _ORPHAN_RECORDS: Final = 200_000
 """Records of packs without a fragment that are gathered for one run."""
@@ -158,12 +157,7 @@ class Soundness:
 
 def compare_fragments(access: Access, soundness: Soundness) -> None:
     """Compare what fragments say of packs with what the packs' own tables say."""
-    for fragment_id in fragments_in(access.store):
-        name = fragment_name(fragment_id)
-        try:
-            fragment = decode_fragment(access.sealer, name, access.store.get(name))
-        except (ObjectNotFoundError, ObjectUnreadableError, DamageError):
-            continue
+    for name, fragment in whole_fragments(access.sealer, access.store, fragments_in(access.store)):
         for number, (pack, said) in enumerate(zip(fragment.packs, _records_by_pack(fragment), strict=True)):
             try:
                 footer = read_footer(access.store, pack.pack_id)

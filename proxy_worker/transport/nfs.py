@@ -7,7 +7,6 @@ in as root.
 
 from __future__ import annotations
 
-import json
 import posixpath
 from typing import Final
 from urllib.parse import unquote, urlsplit
@@ -16,8 +15,7 @@ from proxy_worker.contract.names import TransportMode
 from proxy_worker.transport.command import NbdServer, ServedSource, ServerFailedError, require_tool
 from proxy_worker.transport.datastore import DiskNotFoundError, resolve_path
 from proxy_worker.transport.image import is_raw_name
-from proxy_worker.transport.nbd.source import MOST_CONNECTIONS
-from proxy_worker.transport.qemu import PACKAGE
+from proxy_worker.transport.qemu import PACKAGE, serving
 
 DRIVER_PACKAGE: Final = "qemu-block-extra"
 
@@ -36,19 +34,9 @@ def open_nfs(datastore: str, nfs_uri: str, path: str, *, reason: str) -> ServedS
         "server": {"type": "inet", "host": export.hostname},
         "path": posixpath.join(unquote(export.path) or "/", flat),
     }
-    image = json.dumps({"driver": "raw", "force-share": True, "file": file})
     what = f"{flat} of {nfs_uri}"
     server = NbdServer(
-        lambda folder: [
-            tool,
-            "--read-only",
-            "--persistent",
-            f"--shared={MOST_CONNECTIONS + 1}",
-            f"--socket={folder / 'nbd.sock'}",
-            "--export-name=",
-            f"json:{image}",
-        ],
-        what=f"{what} by qemu-nbd",
+        lambda folder: serving(tool, folder, {"driver": "raw", "file": file}), what=f"{what} by qemu-nbd"
     )
     try:
         return ServedSource(server, mode=TransportMode.DIRECT_STORAGE, reason=f"{reason}; NFS through qemu-nbd")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
@@ -45,7 +46,12 @@ def _command(tool: str, folder: Path, image: DiskImage) -> list[str]:
     for number, layer in reversed(list(enumerate(image.layers))):
         # Naming the backing disk, even as none, keeps qemu from looking for one itself.
         graph = {"driver": "vmdk", "file": _file(layer, number, folder), "backing": graph}
-    graph = {"force-share": True, **(graph or {})}
+    return serving(tool, folder, graph or {})
+
+
+def serving(tool: str, folder: Path, graph: Mapping[str, object]) -> list[str]:
+    """The command with which qemu-nbd offers an image, for reading, on the socket in `folder`; `graph`: QEMU's
+    description of the image."""
     return [
         tool,
         "--read-only",
@@ -53,7 +59,7 @@ def _command(tool: str, folder: Path, image: DiskImage) -> list[str]:
         f"--shared={MOST_CONNECTIONS + 1}",
         f"--socket={folder / 'nbd.sock'}",
         "--export-name=",
-        f"json:{json.dumps(graph)}",
+        f"json:{json.dumps({'force-share': True, **graph})}",
     ]
 
 

@@ -14,6 +14,7 @@ from proxy_worker.vsphere.devices import VirtualDisk, controllers, disks
 from proxy_worker.vsphere.faults import VsphereObjectGoneError
 from proxy_worker.vsphere.hot_add import free_unit
 from proxy_worker.vsphere.identity import split_path
+from proxy_worker.vsphere.lookup import devices_of
 from proxy_worker.vsphere.new_machine import new_disk
 from proxy_worker.vsphere.properties import read
 from proxy_worker.vsphere.session import Session
@@ -41,7 +42,7 @@ def add_disk(
     `path` is `[datastore] folder/name.vmdk`; the folder is made. Raises `NoFreeUnitError`, `DiskNotAddedError`, and
     what `faults` names.
     """
-    devices = _devices(session, vm)
+    devices = devices_of(session, vm)
     if there := _by_path(devices, path):
         return there
     _make_folder(session, vm, path)
@@ -50,7 +51,7 @@ def add_disk(
     spec = vim.vm.ConfigSpec(deviceChange=[new_disk(size_bytes, path, controller, unit, how)])
     what = f"adding the disk {path} to {vm}"
     finish(session, what, lambda: machine.ReconfigVM_Task(spec), waiting)
-    made = _by_path(_devices(session, vm), path)
+    made = _by_path(devices_of(session, vm), path)
     if made is None:
         raise DiskNotAddedError(what, why="vCenter says it is done, but the VM doesn't have the disk")
     return made
@@ -69,7 +70,7 @@ def remove_disks(
     A migration of the storage gives files other names: disks whose uuid is known are found by that too.
     """
     try:
-        devices = _devices(session, vm)
+        devices = devices_of(session, vm)
     except VsphereObjectGoneError:
         return
     keys = {disk.key for disk in disks(devices) if disk.path in paths or disk.uuid in uuids}
@@ -82,15 +83,6 @@ def remove_disks(
         machine = vim.VirtualMachine(vm, session.stub)
         spec = vim.vm.ConfigSpec(deviceChange=changes)
         finish(session, f"deleting new disks of {vm}", lambda: machine.ReconfigVM_Task(spec), waiting)
-
-
-def _devices(session: Session, vm: str) -> list[Any]:
-    found = session.call(
-        f"reading the devices of {vm}",
-        lambda: read(session, [vim.VirtualMachine(vm, session.stub)], ["config.hardware.device"]),
-        repeatable=True,
-    )
-    return list(found[0]["config.hardware.device"] or ())
 
 
 def _by_path(devices: list[Any], path: str) -> VirtualDisk | None:

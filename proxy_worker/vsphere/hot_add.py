@@ -19,6 +19,7 @@ from pyVmomi import vim
 from proxy_worker.contract.errors import ConflictError, NotFoundError
 from proxy_worker.vsphere.devices import VirtualDisk, controllers, disks
 from proxy_worker.vsphere.faults import VsphereObjectGoneError
+from proxy_worker.vsphere.lookup import devices_of
 from proxy_worker.vsphere.model import Inventory, PlaceKind, Vm
 from proxy_worker.vsphere.properties import read
 from proxy_worker.vsphere.session import Session
@@ -116,7 +117,7 @@ def attach(session: Session, proxy: str, disk: VirtualDisk, waiting: Waiting | N
     """Attach a disk as it is frozen in a snapshot; what is written to it is thrown away."""
     what = f"hot-adding {disk.path} to {proxy}"
     machine = vim.VirtualMachine(proxy, session.stub)
-    controller, unit = free_unit(_devices(session, proxy))
+    controller, unit = free_unit(devices_of(session, proxy))
     backing = vim.vm.device.VirtualDisk.FlatVer2BackingInfo(fileName=disk.path, diskMode=READ_ONLY_MODE)
     device = vim.vm.device.VirtualDisk(
         key=-1, controllerKey=controller, unitNumber=unit, backing=backing, capacityInKB=disk.size_bytes >> 10
@@ -134,7 +135,7 @@ def attached(session: Session, proxy: str) -> tuple[Attached, ...]:
     """Every disk that hangs at the proxy's VM, its own included."""
     return tuple(
         Attached(disk.path, disk.key, disk.place, disk.uuid, disk.mode)
-        for disk in disks(_devices(session, proxy))
+        for disk in disks(devices_of(session, proxy))
         if disk.path is not None
     )
 
@@ -142,7 +143,7 @@ def attached(session: Session, proxy: str) -> tuple[Attached, ...]:
 def detach(session: Session, proxy: str, paths: Iterable[str], waiting: Waiting | None = None) -> tuple[str, ...]:
     """Detach these disks where they are attached, leaving their files alone; returns those that were."""
     wanted = set(paths)
-    all_devices = _devices(session, proxy)
+    all_devices = devices_of(session, proxy)
     places = {disk.key: disk.path for disk in disks(all_devices) if disk.path in wanted}
     devices = [device for device in all_devices if device.key in places]
     if not devices:
@@ -178,15 +179,6 @@ def stray(inventory: Inventory, proxy: str) -> tuple[str, ...]:
 def _base(path: str | None) -> str | None:
     """A disk's first file: with snapshots, its VM is in a delta of it, such as `disk-000001.vmdk`."""
     return None if path is None else _DELTA.sub(".vmdk", path)
-
-
-def _devices(session: Session, vm: str) -> list[Any]:
-    found = session.call(
-        f"reading the devices of {vm}",
-        lambda: read(session, [vim.VirtualMachine(vm, session.stub)], ["config.hardware.device"]),
-        repeatable=True,
-    )
-    return list(found[0]["config.hardware.device"] or ())
 
 
 def _datacenter(inventory: Inventory, vm: Vm) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from pyVmomi import vim
 
@@ -58,3 +59,13 @@ def configuration_files(session: Session, vm: Vm) -> tuple[str, ...]:
     )
     nvram = [file.name for file in found[0]["layoutEx.file"] or () if file.type == "nvram"]
     return tuple(path for path in (vm.configuration_path, *nvram) if path)
+
+
+def devices_of(session: Session, vm: str) -> list[Any]:
+    """The virtual devices of a VM, by its managed object id."""
+    found = session.call(
+        f"reading the devices of {vm}",
+        lambda: read(session, [vim.VirtualMachine(vm, session.stub)], ["config.hardware.device"]),
+        repeatable=True,
+    )
+    return list(found[0]["config.hardware.device"] or ())

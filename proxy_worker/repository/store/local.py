@@ -47,13 +47,7 @@ class LocalStore:
 
     def put_if_absent(self, name: str, chunks: Iterable[Buffer]) -> bool:
         """See `Store`."""
-        writer = self.create(name)
-        try:
-            for chunk in chunks:
-                writer.write(chunk)
-            return writer.finish()
-        finally:
-            writer.discard()
+        return self._put(name, chunks, replace=False)
 
     def create(self, name: str) -> LocalStoreWriter:
         """See `Store`."""
@@ -61,11 +55,14 @@ class LocalStore:
 
     def replace(self, name: str, chunks: Iterable[Buffer]) -> None:
         """See `Store`."""
+        self._put(name, chunks, replace=True)
+
+    def _put(self, name: str, chunks: Iterable[Buffer], *, replace: bool) -> bool:
         writer = self.create(name)
         try:
             for chunk in chunks:
                 writer.write(chunk)
-            writer.finish(replace=True)
+            return writer.finish(replace=replace)
         finally:
             writer.discard()
 

@@ -18,12 +18,12 @@ from proxy_worker.contract.specification import StorageSnapshotMark
 from proxy_worker.transport.datastore import Datastore, DiskNotFoundError
 from proxy_worker.transport.image import open_image
 from proxy_worker.transport.storage_snapshot.provider import (
-    FOLDER,
     StorageSnapshotError,
     StorageSnapshotSettings,
     StorageUnsuitableError,
 )
-from proxy_worker.transport.storage_snapshot.shelf import Shelf, failed
+from proxy_worker.transport.storage_snapshot.shelf import failed
+from proxy_worker.transport.storage_snapshot.shelved import Shelved
 from proxy_worker.transport.vmdk import VmdkError
 
 _SUBVOLUME_INODE: Final = 256
@@ -36,13 +36,11 @@ _DESTROY: Final = struct.Struct("=q4088s")  # struct btrfs_ioctl_vol_args: fd, n
 _ANOTHER: Final = "it doesn't lie on btrfs"
 
 
-class BtrfsSnapshots:
+class BtrfsSnapshots(Shelved):
     """`StorageSnapshots` of a datastore in a btrfs subvolume."""
 
     def __init__(self, datastore: str, path: Path, settings: StorageSnapshotSettings) -> None:
-        self._name = datastore
-        self._path = path
-        self._shelf = Shelf(settings.folder or path / FOLDER, what=f"datastore {datastore}", delete=_destroy)
+        super().__init__(datastore, path, settings, delete=_destroy)
 
     def probe(self) -> None:
         """Raise StorageSnapshotError unless the datastore is in a subvolume, and the folder on the same btrfs."""
@@ -65,28 +63,16 @@ class BtrfsSnapshots:
             if self._shelf.find(mark) is None:
                 try:
                     _snapshot(subvolume, partial)
-                    self._require_disks(self._within(partial), paths)
+                    self._require_disks(self.frozen(partial), paths)
                     self._shelf.finish(partial, mark)
                 finally:
                     self._shelf.discard(partial)
         except OSError as error:
             raise failed(what, error, unsuitable=_ANOTHER) from error
 
-    def find(self, mark: StorageSnapshotMark) -> Datastore:
-        """The datastore in a snapshot. Raises StorageSnapshotGoneError."""
-        return self._within(self._shelf.require(mark))
-
-    def remove(self, mark: StorageSnapshotMark) -> bool:
-        """Remove a snapshot; False if there is none. Raises StorageSnapshotError."""
-        return self._shelf.remove(mark)
-
-    def list(self, installation: str) -> tuple[str, ...]:
-        """The journal entries of an installation that there are snapshots for. Raises StorageSnapshotError."""
-        return self._shelf.list(installation)
-
-    def _within(self, snapshot: Path) -> Datastore:
-        inner = self._path.resolve().relative_to(self._subvolume())
-        return Datastore(self._name, snapshot / inner, label=f"the storage snapshot of datastore {self._name}")
+    def inner(self) -> Path:
+        """See `Shelved`."""
+        return self._path.resolve().relative_to(self._subvolume())
 
     def _subvolume(self) -> Path:
         """The root of the subvolume that the datastore is in: as high as one device reaches."""

@@ -15,8 +15,9 @@ from proxy_worker.contract.specification import StorageSnapshotMark
 from proxy_worker.program.durable import sync_folder
 from proxy_worker.transport.datastore import Datastore
 from proxy_worker.transport.image import DiskImage, open_image
-from proxy_worker.transport.storage_snapshot.provider import FOLDER, StorageSnapshotSettings
-from proxy_worker.transport.storage_snapshot.shelf import Shelf, failed
+from proxy_worker.transport.storage_snapshot.provider import StorageSnapshotSettings
+from proxy_worker.transport.storage_snapshot.shelf import failed
+from proxy_worker.transport.storage_snapshot.shelved import Shelved
 from proxy_worker.transport.vmdk import DESCRIPTOR_LIMIT_BYTES
 
 _FICLONE: Final = 0x40049409  # linux/fs.h
@@ -24,13 +25,11 @@ _PROBE_BYTES: Final = 64 << 10
 _ANOTHER: Final = "its file system can't share blocks between files, or `folder` is on another"
 
 
-class ReflinkSnapshots:
+class ReflinkSnapshots(Shelved):
     """`StorageSnapshots` by copies of the files that the disks consist of."""
 
     def __init__(self, datastore: str, path: Path, settings: StorageSnapshotSettings) -> None:
-        self._name = datastore
-        self._path = path
-        self._shelf = Shelf(settings.folder or path / FOLDER, what=f"datastore {datastore}", delete=_delete)
+        super().__init__(datastore, path, settings, delete=_delete)
 
     def probe(self) -> None:
         """Raise StorageSnapshotError unless a file can be copied from the datastore to the folder so."""
@@ -68,24 +67,9 @@ class ReflinkSnapshots:
         except OSError as error:
             raise failed(what, error, unsuitable=_ANOTHER) from error
 
-    def find(self, mark: StorageSnapshotMark) -> Datastore:
-        """The datastore as it is in a snapshot. Raises StorageSnapshotGoneError."""
-        return self._at(self._shelf.require(mark))
-
-    def remove(self, mark: StorageSnapshotMark) -> bool:
-        """Remove a snapshot; False if there is none. Raises StorageSnapshotError."""
-        return self._shelf.remove(mark)
-
-    def list(self, installation: str) -> tuple[str, ...]:
-        """The journal entries of an installation that there are snapshots for. Raises StorageSnapshotError."""
-        return self._shelf.list(installation)
-
-    def _at(self, folder: Path) -> Datastore:
-        return Datastore(self._name, folder, label=f"the storage snapshot of datastore {self._name}")
-
     def _copy(self, paths: Sequence[str], target: Path) -> None:
         """Copy every file of every disk once, to the same place below `target`. Raises OSError, SourceError."""
-        live, frozen = Datastore(self._name, self._path), self._at(target)
+        live, frozen = Datastore(self._name, self._path), self.frozen(target)
         copied: set[str] = set()
         for path in paths:
             image = open_image(live, path)
