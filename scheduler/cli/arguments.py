@@ -43,6 +43,25 @@ Wait = Annotated[
     bool,
     typer.Option("--wait/--no-wait", help="Show progress until it has ended, or ask for it and return at once."),
 ]
+VmName = Annotated[str, typer.Argument(metavar="VM", help="The VM's name or id.", autocompletion=completion.vms)]
+NewestPoint = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="[POINT]", help="The restore point; the newest unless told.", autocompletion=completion.points
+    ),
+]
+OfVm = Annotated[
+    str, typer.Option("--vm", metavar="VM", help="The VM's name or id.", autocompletion=completion.vms)
+]
+AtPoint = Annotated[
+    str | None,
+    typer.Option(
+        "--point",
+        metavar="POINT",
+        help="The restore point; the newest unless told.",
+        autocompletion=completion.points,
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 WindowZone = Annotated[
     str | None,

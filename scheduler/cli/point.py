@@ -13,7 +13,7 @@ from sqlalchemy import select
 from proxy_worker.contract.using import BootWishes
 from proxy_worker.program.units import size
 from scheduler.cli import completion
-from scheduler.cli.arguments import AsJson, InRepository, Wait
+from scheduler.cli.arguments import AsJson, InRepository, NewestPoint, VmName, Wait
 from scheduler.cli.finding import find_repository
 from scheduler.cli.opening import opened_state, require_service, warn_without_service
 from scheduler.cli.printing import Columns, facts, iso, moment, note, print_json, show_rows, table
@@ -38,7 +38,6 @@ app = typer.Typer(
     help="Look at, pin, remove and prove restore points.",
 )
 
-VmName = Annotated[str, typer.Argument(metavar="VM", help="The VM's name or id.", autocompletion=completion.vms)]
 PointName = Annotated[
     str, typer.Argument(metavar="POINT", help="The restore point.", autocompletion=completion.points)
 ]
@@ -91,13 +90,8 @@ def list_points(
 
 @app.command()
 def show(
-    vm: Annotated[str, typer.Argument(metavar="VM", help="The VM's name or id.", autocompletion=completion.vms)],
-    point: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="[POINT]", help="The restore point; the newest unless told.", autocompletion=completion.points
-        ),
-    ] = None,
+    vm: VmName,
+    point: NewestPoint = None,
     repository: InRepository = None,
     as_json: AsJson = False,
 ) -> None:
@@ -185,13 +179,8 @@ def unpin(vm: VmName, point: PointName, repository: InRepository = None, as_json
 
 @app.command()
 def boot(
-    vm: Annotated[str, typer.Argument(metavar="VM", help="The VM's name or id.", autocompletion=completion.vms)],
-    point: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="[POINT]", help="The restore point; the newest unless told.", autocompletion=completion.points
-        ),
-    ] = None,
+    vm: VmName,
+    point: NewestPoint = None,
     *,
     prompt: Annotated[
         str | None,

@@ -11,8 +11,8 @@ from rich.text import Text
 from proxy_worker.contract.errors import NotFoundError
 from proxy_worker.contract.names import TransportMode
 from scheduler.cli import completion
-from scheduler.cli.arguments import AsJson, ProxyName
-from scheduler.cli.finding import find_job, no_such_proxy
+from scheduler.cli.arguments import AsJson, OfVm, ProxyName
+from scheduler.cli.finding import find_job
 from scheduler.cli.live import LedgerWindow
 from scheduler.cli.mode_record import ExplainedDisk, ModeRecord
 from scheduler.cli.mode_record import explain as explained
@@ -22,7 +22,7 @@ from scheduler.cli.printing import show as print_view
 from scheduler.cli.proxy_add import add
 from scheduler.cli.proxy_deploy import deploy, remove, upgrade
 from scheduler.cli.proxy_drain import NoFleetError, drain, resume, set_
-from scheduler.cli.proxy_record import ProxyRecord, proxy_records, server_rows
+from scheduler.cli.proxy_record import ProxyRecord, proxy_records, record_of, server_rows
 
 app = typer.Typer(
     rich_markup_mode=None,
@@ -73,7 +73,7 @@ def show(name: ProxyName, as_json: AsJson = False) -> None:
       scheduler proxy show proxy-1
     """
     window = LedgerWindow()
-    record = _find(_records(window), name)
+    record = record_of(_records(window), name)
     if as_json:
         print_json(record.model_dump(mode="json"))
         return
@@ -104,9 +104,7 @@ def show(name: ProxyName, as_json: AsJson = False) -> None:
 
 @app.command()
 def explain(
-    vm: Annotated[
-        str, typer.Option("--vm", metavar="VM", help="The VM's name or id.", autocompletion=completion.vms)
-    ],
+    vm: OfVm,
     job: Annotated[
         str | None,
         typer.Option(metavar="JOB", help="As this job has it read.", autocompletion=completion.jobs),
@@ -182,13 +180,6 @@ def _records(window: LedgerWindow) -> list[ProxyRecord]:
     view = window.look().view
     with opened_state() as opened, opened.read() as session:
         return proxy_records(session, view)
-
-
-def _find(records: list[ProxyRecord], name: str) -> ProxyRecord:
-    found = next((record for record in records if record.name == name), None)
-    if found is None:
-        raise no_such_proxy(name, [record.name for record in records])
-    return found
 
 
 def _verdict(record: ExplainedDisk, mode: ModeRecord) -> Text:

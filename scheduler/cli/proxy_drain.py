@@ -8,16 +8,14 @@ from typing import Annotated
 import typer
 from rich.console import Console, Group, RenderableType
 from rich.text import Text
-from sqlalchemy.orm import Session
 
 from proxy_worker.contract.errors import LedgerError
 from proxy_worker.ledger import FleetView
 from scheduler.cli.arguments import ProxyName
-from scheduler.cli.finding import no_such_proxy
 from scheduler.cli.live import LedgerWindow
 from scheduler.cli.opening import opened_state, require_service, warn_without_service
 from scheduler.cli.printing import console, note, plural
-from scheduler.cli.proxy_record import ProxyRecord, proxy_records
+from scheduler.cli.proxy_record import ProxyRecord, proxy_records, record_of
 from scheduler.cli.watching import Watch
 from scheduler.dispatch.flight import at_rest
 from scheduler.state.models import Proxy
@@ -109,7 +107,7 @@ def set_(
 
 def _declare(state: State, view: FleetView | None, name: str, **columns: bool | int | None) -> ProxyRecord:
     with state.write() as session:
-        record = _find(session, view, name)
+        record = record_of(proxy_records(session, view), name)
         declared = session.get(Proxy, name)
         if declared is None:
             declared = Proxy(name=name)
@@ -117,14 +115,6 @@ def _declare(state: State, view: FleetView | None, name: str, **columns: bool | 
         for column, value in columns.items():
             setattr(declared, column, value)
     return record
-
-
-def _find(session: Session, view: FleetView | None, name: str) -> ProxyRecord:
-    records = proxy_records(session, view)
-    found = next((record for record in records if record.name == name), None)
-    if found is None:
-        raise no_such_proxy(name, [record.name for record in records])
-    return found
 
 
 def _until_at_rest(state: State, name: str) -> None:
@@ -135,7 +125,7 @@ def _until_at_rest(state: State, name: str) -> None:
         if view is None:
             raise NoFleetError(f"what proxy {name} does is not known", why=window.problem or "")
         with state.read() as session:
-            record = _find(session, view, name)
+            record = record_of(proxy_records(session, view), name)
         return record, at_rest(view, name)
 
     told: set[str] = set()

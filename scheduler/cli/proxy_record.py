@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from rich.text import Text
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from proxy_worker.ledger import FleetView, ProxyView
+from scheduler.cli.finding import no_such_proxy
 from scheduler.deployment.server import ProxyServer
 from scheduler.reports.shown import Shown
 from scheduler.state.models import Proxy, ProxyDeployment
@@ -157,3 +160,11 @@ def server_rows(record: ProxyRecord) -> list[tuple[str, str | Text]]:
         ("system", server.system or "-"),
         ("runs as", f"{server.account}, kept running by {server.kept_running_by}" if server.account else "-"),
     ]
+
+
+def record_of(records: Sequence[ProxyRecord], name: str) -> ProxyRecord:
+    """The proxy of that name; raises `NoSuchProxyError`."""
+    found = next((record for record in records if record.name == name), None)
+    if found is None:
+        raise no_such_proxy(name, [record.name for record in records])
+    return found

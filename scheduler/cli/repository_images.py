@@ -21,7 +21,7 @@ from proxy_worker.contract.outcome import PointDisk, PointSummary
 from proxy_worker.contract.specification import VmIdentity
 from proxy_worker.program.units import size
 from scheduler.cli import completion
-from scheduler.cli.arguments import AsJson, InRepository, RepositoryName
+from scheduler.cli.arguments import AsJson, AtPoint, InRepository, OfVm, RepositoryName
 from scheduler.cli.finding import find_repository
 from scheduler.cli.opening import configuration, opened_state
 from scheduler.cli.own_secrets import opening
@@ -89,7 +89,7 @@ def import_images(
 
 def export_image(
     *,
-    vm: Annotated[str, typer.Option(metavar="VM", help="The VM's name or id.", autocompletion=completion.vms)],
+    vm: OfVm,
     disk_key: Annotated[
         str, typer.Option("--disk", metavar="KEY", help="E.g. scsi0:0.", autocompletion=completion.disks)
     ],
@@ -98,12 +98,7 @@ def export_image(
         str | None,
         typer.Option("--format", metavar="FORMAT", help="raw, qcow2 or vmdk, unless PATH says so by its ending."),
     ] = None,
-    point: Annotated[
-        str | None,
-        typer.Option(
-            metavar="POINT", help="The restore point; the newest unless told.", autocompletion=completion.points
-        ),
-    ] = None,
+    point: AtPoint = None,
     from_repository: InRepository = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is at PATH.")] = False,
     as_json: AsJson = False,

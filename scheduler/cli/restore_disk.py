@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from pathlib import Path
 from typing import Annotated
@@ -14,15 +13,14 @@ from proxy_worker.contract.errors import ConfigurationError, CredentialError
 from proxy_worker.contract.names import DiskFormat
 from proxy_worker.ledger import FleetView
 from scheduler.cli import completion
-from scheduler.cli.arguments import AsJson, InRepository, Wait
+from scheduler.cli.arguments import AsJson, AtPoint, InRepository, OfVm, Wait
 from scheduler.cli.finding import find_restore, no_such_proxy
 from scheduler.cli.live import LedgerWindow, Live
 from scheduler.cli.opening import configuration, opened_state, require_service, warn_without_service
-from scheduler.cli.printing import console, note, print_json
-from scheduler.cli.printing import show as print_view
+from scheduler.cli.printing import note, print_json
 from scheduler.cli.restore_record import RestoreRecord, restore_line, restore_record, restore_summary
-from scheduler.cli.restore_vm import after_asking
-from scheduler.cli.watching import Told, Watch
+from scheduler.cli.restore_vm import after_asking, goes_on
+from scheduler.cli.watching import Told, Watch, follow_to_end
 from scheduler.restores.asking import ask_for_disks_to_vm
 from scheduler.state.asking import ask_for_restore, find_point
 from scheduler.state.models import Proxy, Repository, RestoreWishes
@@ -39,7 +37,7 @@ class NoReadKeyError(CredentialError):
 
 def disk(
     *,
-    vm: Annotated[str, typer.Option(metavar="VM", help="The VM's name or id.", autocompletion=completion.vms)],
+    vm: OfVm,
     disk_key: Annotated[
         str, typer.Option("--disk", metavar="KEY", help="E.g. scsi0:0.", autocompletion=completion.disks)
     ],
@@ -55,12 +53,7 @@ def disk(
             autocompletion=completion.vms,
         ),
     ] = None,
-    point: Annotated[
-        str | None,
-        typer.Option(
-            metavar="POINT", help="The restore point; the newest unless told.", autocompletion=completion.points
-        ),
-    ] = None,
+    point: AtPoint = None,
     repository: InRepository = None,
     proxy: Annotated[
         str | None,
@@ -203,7 +196,6 @@ def _check_proxy(session: Session, view: FleetView | None, name: str, repository
 
 def _follow(opened: State, restore_id: str, *, as_json: bool) -> None:
     window = LedgerWindow()
-    out = console(sys.stderr if as_json else sys.stdout)
     told = Told()
 
     def news(record: RestoreRecord) -> list[str]:
@@ -216,12 +208,6 @@ def _follow(opened: State, restore_id: str, *, as_json: bool) -> None:
         ended=lambda record: record.final,
         view=lambda record, _: restore_line(record),
         news=news,
-        on_interrupt=f"Restore {restore_id} goes on.\n"
-        f"  see it:    scheduler restore show {restore_id}\n  cancel it: scheduler restore cancel {restore_id}",
+        on_interrupt=goes_on(restore_id),
     )
-    record = watch.until_ended(out, quiet=as_json and not out.is_terminal)
-    if as_json:
-        print_json(record.model_dump(mode="json"))
-    else:
-        print_view(restore_summary(record))
-    raise typer.Exit(record.exit_code)
+    follow_to_end(watch, restore_summary, lambda record: record.exit_code, as_json=as_json)

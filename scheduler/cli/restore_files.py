@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from scheduler.cli import completion
-from scheduler.cli.arguments import AsJson, InRepository
+from scheduler.cli.arguments import AsJson, AtPoint, InRepository, OfVm
 from scheduler.cli.finding import find_repository
 from scheduler.cli.opening import configuration, opened_state
 from scheduler.cli.own_secrets import opening
@@ -24,7 +24,7 @@ from scheduler.state.models import Repository
 
 def files(
     *,
-    vm: Annotated[str, typer.Option(metavar="VM", help="The VM's name or id.", autocompletion=completion.vms)],
+    vm: OfVm,
     path: Annotated[
         list[str] | None,
         typer.Option("--path", metavar="PATH", help="A file or folder, from its volume's root on. Repeatable."),
@@ -48,12 +48,7 @@ def files(
             autocompletion=completion.disks,
         ),
     ] = None,
-    point: Annotated[
-        str | None,
-        typer.Option(
-            metavar="POINT", help="The restore point; the newest unless told.", autocompletion=completion.points
-        ),
-    ] = None,
+    point: AtPoint = None,
     from_repository: InRepository = None,
     only_list: Annotated[
         bool, typer.Option("--list", help="List the volumes, or with --path what is there, and restore nothing.")

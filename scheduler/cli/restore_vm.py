@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Sequence
 from typing import Annotated
@@ -12,11 +11,10 @@ import typer
 from proxy_worker.contract.errors import ConfigurationError
 from proxy_worker.contract.names import DiskFormat
 from scheduler.cli import completion
-from scheduler.cli.arguments import AsJson, Wait
+from scheduler.cli.arguments import AsJson, AtPoint, OfVm, Wait
 from scheduler.cli.live import LedgerWindow, Live
 from scheduler.cli.opening import opened_state, require_service, warn_without_service
-from scheduler.cli.printing import console, note, print_json
-from scheduler.cli.printing import show as print_view
+from scheduler.cli.printing import note, print_json
 from scheduler.cli.vm_restore_record import (
     VmRestoreRecord,
     disk_line,
@@ -25,7 +23,7 @@ from scheduler.cli.vm_restore_record import (
     vm_restore_summary,
     vm_restore_view,
 )
-from scheduler.cli.watching import Told, Watch
+from scheduler.cli.watching import Told, Watch, follow_to_end
 from scheduler.restores.asking import ask_for_vm_restore
 from scheduler.state.models import RestoreWishes, VmRestore
 from scheduler.state.store import State
@@ -37,13 +35,8 @@ class PairError(ConfigurationError):
 
 def vm(
     *,
-    vm: Annotated[str, typer.Option(metavar="VM", help="The VM's name or id.", autocompletion=completion.vms)],
-    point: Annotated[
-        str | None,
-        typer.Option(
-            metavar="POINT", help="The restore point; the newest unless told.", autocompletion=completion.points
-        ),
-    ] = None,
+    vm: OfVm,
+    point: AtPoint = None,
     repository: Annotated[
         str | None,
         typer.Option(
@@ -182,22 +175,23 @@ def read_vm_restore(opened: State, restore_id: str, window: LedgerWindow | None 
 def follow(opened: State, restore_id: str, *, as_json: bool) -> None:
     """Show progress per disk until it has ended, then exit with its code."""
     window = LedgerWindow()
-    out = console(sys.stderr if as_json else sys.stdout)
     told = Told()
     watch = Watch(
         lambda: read_vm_restore(opened, restore_id, window),
         ended=lambda record: record.final or record.stays,
         view=vm_restore_view,
         news=lambda record: _news(told, record),
-        on_interrupt=f"Restore {restore_id} goes on.\n"
-        f"  see it:    scheduler restore show {restore_id}\n  cancel it: scheduler restore cancel {restore_id}",
+        on_interrupt=goes_on(restore_id),
     )
-    record = watch.until_ended(out, quiet=as_json and not out.is_terminal)
-    if as_json:
-        print_json(record.model_dump(mode="json"))
-    else:
-        print_view(vm_restore_summary(record))
-    raise typer.Exit(record.exit_code)
+    follow_to_end(watch, vm_restore_summary, lambda record: record.exit_code, as_json=as_json)
+
+
+def goes_on(restore_id: str) -> str:
+    """What is said to who stops looking at a restore."""
+    return (
+        f"Restore {restore_id} goes on.\n"
+        f"  see it:    scheduler restore show {restore_id}\n  cancel it: scheduler restore cancel {restore_id}"
+    )
 
 
 def _news(told: Told, record: VmRestoreRecord) -> list[str]:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import sys
 import time
-
-import typer
+from typing import NoReturn
 
 from proxy_worker.contract.errors import CancelledError, ProxyfleetError
 from scheduler.cli.live import LedgerWindow, Live
@@ -13,7 +11,7 @@ from scheduler.cli.printing import console, print_json
 from scheduler.cli.printing import show as print_view
 from scheduler.cli.records import RunRecord, run_record
 from scheduler.cli.run_view import summary
-from scheduler.cli.watching import watch_of_run
+from scheduler.cli.watching import follow_to_end, watch_of_run
 from scheduler.state.asking import find_run
 from scheduler.state.models import RunState
 from scheduler.state.store import State
@@ -30,18 +28,15 @@ def read_run(state: State, run_id: str, window: LedgerWindow | None = None) -> R
         return run_record(session, run, live, now=time.time())
 
 
-def follow(state: State, run_id: str, *, as_json: bool) -> None:
-    """Watch a run until it has ended, print it, and exit: 0 only if every disk succeeded, 11 if cancelled, else 1.
-
-    With `as_json` standard output gets nothing but the JSON at the end, and progress goes to a terminal on
-    standard error, if there is one.
-    """
+def follow(state: State, run_id: str, *, as_json: bool) -> NoReturn:
+    """Watch a run until it has ended, print it, and exit: 0 if every disk succeeded, 11 if cancelled, else 1."""
     window = LedgerWindow()
-    out = console(sys.stderr if as_json else sys.stdout)
-    watch = watch_of_run(lambda: read_run(state, run_id, window), run_id)
-    run = watch.until_ended(out, quiet=as_json and not out.is_terminal)
-    show(run, as_json=as_json)
-    raise typer.Exit(EXIT_CODES.get(RunState(run.state), ProxyfleetError.exit_code))
+    follow_to_end(
+        watch_of_run(lambda: read_run(state, run_id, window), run_id),
+        lambda run: summary(run, console()),
+        lambda run: EXIT_CODES.get(RunState(run.state), ProxyfleetError.exit_code),
+        as_json=as_json,
+    )
 
 
 def show(run: RunRecord, *, as_json: bool) -> None:

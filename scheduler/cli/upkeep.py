@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from typing import NoReturn
 
-import typer
 from rich.console import Group, RenderableType
 from rich.text import Text
 from sqlalchemy import select
@@ -22,8 +20,8 @@ from proxy_worker.contract.requests import StoreRequests
 from proxy_worker.contract.using import PointBootResult
 from proxy_worker.program.units import size
 from scheduler.cli.live import LedgerWindow, Live
-from scheduler.cli.printing import console, duration, plural, print_json, show, state
-from scheduler.cli.watching import Told, Watch
+from scheduler.cli.printing import duration, plural, state
+from scheduler.cli.watching import Told, Watch, follow_to_end
 from scheduler.reports.shown import Moment, Seconds, Shown
 from scheduler.state.models import LedgerTask, Request, WorkState
 from scheduler.state.store import State
@@ -127,14 +125,8 @@ def upkeep_summary(record: UpkeepRecord) -> RenderableType:
 def follow(opened: State, request_id: str, *, as_json: bool, where: str) -> NoReturn:
     """Show how a request is until it has ended, then exit with its code; `where` its outcome can be seen later."""
     window = LedgerWindow()
-    out = console(sys.stderr if as_json else sys.stdout)
     watch = _watch(lambda: read_upkeep(opened, request_id, window), where)
-    record = watch.until_ended(out, quiet=as_json and not out.is_terminal)
-    if as_json:
-        print_json(record.model_dump(mode="json"))
-    else:
-        show(upkeep_summary(record))
-    raise typer.Exit(record.exit_code)
+    follow_to_end(watch, upkeep_summary, lambda record: record.exit_code, as_json=as_json)
 
 
 def read_upkeep(opened: State, request_id: str, window: LedgerWindow | None = None) -> UpkeepRecord:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.console import Group
@@ -16,9 +15,17 @@ from sqlalchemy import select
 from scheduler.cli.arguments import AsJson, Site, VcenterName, Wait
 from scheduler.cli.finding import find_vcenter
 from scheduler.cli.opening import configuration, opened_state, require_service, warn_without_service
-from scheduler.cli.printing import Columns, console, facts, note, plural, print_json, show_rows, table
+from scheduler.cli.printing import Columns, facts, note, plural, print_json, show_rows, table
 from scheduler.cli.printing import show as print_view
-from scheduler.cli.vcenter_record import VcenterCheck, scan_line, scan_record, vcenter_as_json, watch_of_scan
+from scheduler.cli.vcenter_record import (
+    ScanRecord,
+    VcenterCheck,
+    scan_line,
+    scan_record,
+    vcenter_as_json,
+    watch_of_scan,
+)
+from scheduler.cli.watching import follow_to_end
 from scheduler.fleet.editing import declare, require_declarable, withdraw
 from scheduler.state.asking import ask_for_scan
 from scheduler.state.models import Vcenter, VcenterScan
@@ -296,19 +303,12 @@ def _show_check(found: VcenterCheck, purposes: list[str]) -> None:
     print_view(Group(facts(rows), "", missing) if found.missing else facts(rows))
 
 
-def _follow(state: State, scan_id: str, *, as_json: bool) -> None:
-    out = console(sys.stderr if as_json else sys.stdout)
-
-    def look() -> Any:
+def _follow(state: State, scan_id: str, *, as_json: bool) -> NoReturn:
+    def look() -> ScanRecord:
         with state.read() as session:
             return scan_record(session.get_one(VcenterScan, scan_id))
 
-    record = watch_of_scan(look).until_ended(out, quiet=as_json and not out.is_terminal)
-    if as_json:
-        print_json(record.model_dump(mode="json"))
-    else:
-        print_view(scan_line(record))
-    raise typer.Exit(record.exit_code)
+    follow_to_end(watch_of_scan(look), scan_line, lambda record: record.exit_code, as_json=as_json)
 
 
 def _last_rescan(scan: dict[str, Any] | None) -> Text:

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from proxy_worker.program.units import size
 from scheduler.cli import completion
-from scheduler.cli.arguments import AsJson
+from scheduler.cli.arguments import AsJson, VmName
 from scheduler.cli.finding import find_job, find_vcenter
 from scheduler.cli.opening import opened_state
 from scheduler.cli.printing import Columns, ago, facts, moment, note, plural, print_json, show_rows, table
@@ -79,7 +79,7 @@ def list_vms(
 
 @app.command()
 def show(
-    vm: Annotated[str, typer.Argument(metavar="VM", help="The VM's name or id.", autocompletion=completion.vms)],
+    vm: VmName,
     as_json: AsJson = False,
 ) -> None:
     """Show a VM. It says where that is, which jobs protect it, its newest restore point, and its disks.

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import functools
 import re
+import sys
 import time
 from collections.abc import Callable, Hashable, Iterable
-from typing import Generic, TypeVar
+from typing import Generic, NoReturn, TypeVar
 
 import typer
+from pydantic import BaseModel
 from rich.console import Console, RenderableType
 from rich.live import Live
 
 from proxy_worker.program.commands import INTERRUPTED
-from scheduler.cli.printing import note
+from scheduler.cli.printing import console, note, print_json, show
 from scheduler.cli.records import DiskRecord, RunRecord, VmRecord
 from scheduler.cli.run_view import headline, live_view, progress_line
 
@@ -24,6 +26,7 @@ LINE_EVERY_S = 10.0
 """How often a disk that goes on as before gets another line where there is no live view."""
 
 T = TypeVar("T")
+R = TypeVar("R", bound=BaseModel)
 
 
 class Watch(Generic[T]):
@@ -83,6 +86,23 @@ class Watch(Generic[T]):
         seen = self._look()
         self._looking_takes_s = time.monotonic() - began
         return seen
+
+
+def follow_to_end(
+    watch: Watch[R], summary: Callable[[R], RenderableType], exit_code: Callable[[R], int], *, as_json: bool
+) -> NoReturn:
+    """Watch until it has ended, print it as it is then, and exit with its code.
+
+    With `as_json` standard output gets nothing but the JSON at the end, and progress goes to a terminal on
+    standard error, if there is one.
+    """
+    out = console(sys.stderr if as_json else sys.stdout)
+    record = watch.until_ended(out, quiet=as_json and not out.is_terminal)
+    if as_json:
+        print_json(record.model_dump(mode="json"))
+    else:
+        show(summary(record))
+    raise typer.Exit(exit_code(record))
 
 
 class Told:
