@@ -86,18 +86,25 @@ def put_fragment(
     access.store.put_if_absent(name, [encode_fragment(access.sealer, name, [(pack, chunks)])])
 
 
-def move_chunks(repository: Repository) -> None:
-    """Gather all chunks in one new pack, unchanged, then delete the old packs with their fragments."""
+def all_chunks(repository: Repository) -> tuple[list[SealedDataKey], list[tuple[Chunk, bytes]]]:
+    """The data keys of all packs, and all chunks as they are stored, as one pack would have them."""
     store, sealer = repository.access.store, repository.access.sealer
-    old_packs, old_fragments = list(pack_ids(store)), list(fragments_in(store))
     data_keys: list[SealedDataKey] = []
     chunks: list[tuple[Chunk, bytes]] = []
-    for pack_id in old_packs:
+    for pack_id in pack_ids(store):
         table, _ = read_table(store, sealer, pack_id, read_footer(store, pack_id))
         for chunk in table:
             stored = store.get(pack_name(pack_id), chunk.offset, chunk.stored_length)
             chunks.append((chunk._replace(key_index=len(data_keys) + chunk.key_index), stored))
         data_keys.extend(table.data_keys)
+    return data_keys, chunks
+
+
+def move_chunks(repository: Repository) -> None:
+    """Gather all chunks in one new pack, unchanged, then delete the old packs with their fragments."""
+    store = repository.access.store
+    old_packs, old_fragments = list(pack_ids(store)), list(fragments_in(store))
+    data_keys, chunks = all_chunks(repository)
     new, placed, size = put_pack(repository, data_keys, chunks)
     put_fragment(repository, new, data_keys, placed, size)
     for fragment_id in old_fragments:

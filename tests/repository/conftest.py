@@ -18,6 +18,12 @@ def object_storage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectS
 
 
 @pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stores and processes stop; the machine goes on, and loses no power."""
+    monkeypatch.setattr("os.fsync", lambda _: None)
+
+
+@pytest.fixture
 def vault(object_storage: ObjectStorage) -> Iterator[Vault]:
     """A repository with object lock."""
     made = make_vault(object_storage)

@@ -33,15 +33,11 @@ from tests.repository.making import (
     write_disk,
 )
 
+pytestmark = pytest.mark.usefixtures("quick")
+
 OLD = noise(6, 1)
 KEPT = OLD[:BLOCK] + noise(2, 2) + text(2)
 AT_WORK = OLD[2 * BLOCK : 4 * BLOCK] + noise(1, 3)
-
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The store stops, the machine goes on."""
-    monkeypatch.setattr("os.fsync", lambda _: None)
 
 
 @pytest.fixture(scope="module")

@@ -42,6 +42,8 @@ from tests.repository.making import (
     write_disk,
 )
 
+pytestmark = pytest.mark.usefixtures("quick")
+
 OLD = noise(6, 1)
 KEPT = OLD[:BLOCK] + text(2)
 AT_WORK = OLD[2 * BLOCK : 4 * BLOCK] + noise(1, 3)
@@ -144,12 +146,6 @@ class Others:
                     assert restore(repository, points[run]) == content, moment
                 collect(repository, _SETTINGS)
             assert check(repository.access).findings == (), moment
-
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody loses power here."""
-    monkeypatch.setattr("os.fsync", lambda _: None)
 
 
 @pytest.fixture(scope="module")

@@ -22,6 +22,8 @@ from proxy_worker.repository.withdrawal import end_point
 from tests.repository.faulty_store import FaultyStore
 from tests.repository.making import BLOCK, CREDENTIAL, VM, back_up, make_repository, noise, restore, text
 
+pytestmark = pytest.mark.usefixtures("quick")
+
 _SETTINGS: Final = CollectorSettings(unused_percent=1.0, pack_bytes=3 * BLOCK)
 _BLOCKS: Final = [noise(1, 1), *(text(1, seed) for seed in range(2, 9))]
 _ANY: Final = st.integers(0, 1 << 20)
@@ -41,12 +43,6 @@ class Counting(FaultyStore):
         if action.startswith(("get packs/", "read packs/")):
             self.read.append(action)
         return super().before(action, writes=writes)
-
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody loses power here."""
-    monkeypatch.setattr("os.fsync", lambda _: None)
 
 
 def collected(folder: Path, cache: Path, store: Store | None = None) -> CollectionReport:

@@ -15,17 +15,15 @@ from proxy_worker.repository.collector_copies import CopyJudge, give_up_copies
 from proxy_worker.repository.collector_marks import Copy, CopyGroup, Index, Record, chunks_to_move
 from proxy_worker.repository.collector_needs import Needs
 from proxy_worker.repository.collector_packs import Packs
-from proxy_worker.repository.data_keys import SealedDataKey
 from proxy_worker.repository.fragments import fragment_name
 from proxy_worker.repository.identity import Envelope
 from proxy_worker.repository.index import fragments_in
 from proxy_worker.repository.keyring import ID_BYTES
 from proxy_worker.repository.pack_layout import ChunkKind, pack_name
-from proxy_worker.repository.packs import read_footer, read_table
 from proxy_worker.repository.repository import Repository
 from proxy_worker.repository.sealing import MetadataSealer
 from proxy_worker.repository.withdrawal import end_point
-from tests.repository.collecting import packs, put_fragment, put_pack
+from tests.repository.collecting import all_chunks, packs, put_fragment, put_pack
 from tests.repository.making import back_up, make_repository, noise, restore
 
 ONE, OTHER = b"\1" * ID_BYTES, b"\2" * ID_BYTES
@@ -104,16 +102,9 @@ def test_a_table_without_a_signature_counts_only_if_fragments_say_the_same(tmp_p
 
 def gather_unsigned(repository: Repository, *, alike: bool) -> bytes:
     """Put all chunks into one pack whose table has no signature that holds, and let only that be there."""
-    store, sealer = repository.access.store, repository.access.sealer
+    store = repository.access.store
     old_packs, old_fragments = packs(repository), list(fragments_in(store))
-    keys: list[SealedDataKey] = []
-    chunks = []
-    for pack_id in old_packs:
-        table, _ = read_table(store, sealer, pack_id, read_footer(store, pack_id))
-        for chunk in table:
-            stored = store.get(pack_name(pack_id), chunk.offset, chunk.stored_length)
-            chunks.append((chunk._replace(key_index=len(keys) + chunk.key_index), stored))
-        keys.extend(table.data_keys)
+    keys, chunks = all_chunks(repository)
 
     def unsigned(self: MetadataSealer, name: str, payload: bytes) -> bytes:
         certificate = repository.access.keyring.identity.certificate

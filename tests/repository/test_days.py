@@ -50,6 +50,8 @@ from tests.repository.making import (
     write_disk,
 )
 
+pytestmark = pytest.mark.usefixtures("quick")
+
 DAYS: Final = int(os.environ.get("DAYS", "6"))
 FULL: Final = DAYS >= 30
 VMS: Final = 20
@@ -183,12 +185,6 @@ class Months:
         for path in (self.folder / "repository" / "tmp").iterdir():
             age_s = DAY_S * (day - self.left_on.setdefault(path, day))
             os.utime(path, times=(time.time() - age_s,) * 2)
-
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Stores stop, the machine goes on."""
-    monkeypatch.setattr("os.fsync", lambda _: None)
 
 
 def test_a_job_of_20_vms_day_by_day(tmp_path: Path) -> None:

@@ -38,6 +38,8 @@ from tests.repository.making import (
     write_disk,
 )
 
+pytestmark = pytest.mark.usefixtures("quick")
+
 COPIED = noise(24, 1) + text(8)
 AT_SOURCE = noise(24, 2) + text(8, 2)
 LINKED = noise(24, 3)
@@ -46,12 +48,6 @@ THIRD = VmIdentity(vm_id="vm-3", name="mail01")
 FOURTH = VmIdentity(vm_id="vm-4", name="files01")
 FIFTH = VmIdentity(vm_id="vm-5", name="old01")
 EVERYTHING = ProofSettings(everything=True)
-
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The store stops, the machine goes on."""
-    monkeypatch.setattr("os.fsync", lambda _: None)
 
 
 def opened(folder: Path) -> Repository:

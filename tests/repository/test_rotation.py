@@ -29,14 +29,10 @@ from proxy_worker.repository.store.local import LocalStore
 from tests.repository.faulty_store import FaultyStore, StoppedError
 from tests.repository.making import CHEAP, CREDENTIAL, PASSPHRASE, back_up, make_repository, noise, restore
 
+pytestmark = pytest.mark.usefixtures("quick")
+
 SECOND = b"the second administrator's"
 BOTH = (PASSPHRASE, SECOND)
-
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The store stops, the machine goes on."""
-    monkeypatch.setattr("os.fsync", lambda _: None)
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 import redis
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sqlalchemy import select
+from sqlalchemy.orm import Session as Database
 
 from ops.demo.valkey import EmbeddedValkey
 from proxy_worker.contract.specification import DiskAddress, DiskIdentity, InventoryVm, VmIdentity
@@ -96,6 +98,14 @@ class World:
             vm_runs = [f"{one.name} {one.state}" for one in session.scalars(select(VmRun))]
         live = [f"{name} {'up' if proxy.live else 'down'}" for name, proxy in view.proxies.items()]
         return f"{vm_runs}, steps {steps}, tasks {sorted(view.tasks)}, proxies {live}"
+
+    @contextmanager
+    def writing(self) -> Iterator[Database]:
+        """The scheduler's database, beside it."""
+        state = open_state(self.url)
+        with state.write() as session:
+            yield session
+        state.close()
 
     def declare(self, **changes: object) -> None:
         """A site, a repository, the fleet's datastores, and the job `nightly`."""

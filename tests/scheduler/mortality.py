@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session
 
 from proxy_worker.vsphere import tags
 from scheduler.state.store import State
+from tests.scheduler.vcenters import VsphereWorld
 
 STEPS = "vcenter step"
 """What the executor's threads are called."""
@@ -117,3 +118,16 @@ def bury() -> None:
         if thread.name.startswith(STEPS):
             thread.join(120)
             assert not thread.is_alive()
+
+
+def outlive(one: VsphereWorld, run_id: str, calls: Calls, life: Life) -> None:
+    """Bring a run to its end in this life, or in the next one where it ends before."""
+    calls.life = life
+    try:
+        service = one.world.start(MortalState(one.open().engine, life))
+        one.world.turn_until(service, lambda: one.settled(run_id))
+    except Killed:
+        bury()
+        calls.life = Life()
+        service = one.world.start()
+        one.world.turn_until(service, lambda: one.settled(run_id))

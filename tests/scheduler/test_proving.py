@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 import pytest
 from sqlalchemy import select
-from sqlalchemy.orm import Session
 
 from proxy_worker.contract.outcome import TaskResult
 from proxy_worker.contract.specification import RepositoryProve
@@ -15,18 +13,9 @@ from scheduler.fleet.editing import withdraw
 from scheduler.state.asking import ask_for_run, ask_for_upkeep
 from scheduler.state.models import LedgerTask, Point, Repository, Request, RequestKind, Run, WorkState
 from scheduler.state.proven import damaged_points, proof_figures
-from scheduler.state.store import open_state
 from tests.scheduler.conftest import World
 
 Turn = Callable[[Callable[[], bool]], None]
-
-
-@contextmanager
-def writing(world: World) -> Iterator[Session]:
-    state = open_state(world.url)
-    with state.write() as session:
-        yield session
-    state.close()
 
 
 @pytest.fixture
@@ -34,16 +23,16 @@ def turn(world: World) -> Turn:
     """With one restore point each of two VMs, and a second repository that is linked."""
     world.declare(vms=("web01", "app01"))
     world.fleet.join("proxy-1")
-    with writing(world) as session:
+    with world.writing() as session:
         session.add(Repository(name="vault", location="/vault", site="primary", prove_days=0))
         session.flush()
         session.get_one(Repository, "main").linked = ("vault",)
     service = world.start()
-    with writing(world) as session:
+    with world.writing() as session:
         run_id = ask_for_run(session, "nightly", now=world.clock()).id
 
     def at_rest() -> bool:
-        with writing(world) as session:
+        with world.writing() as session:
             return session.get_one(Run, run_id).state.final and not session.scalars(select(LedgerTask)).all()
 
     world.turn_until(service, at_rest)
@@ -51,18 +40,18 @@ def turn(world: World) -> Turn:
 
 
 def declare(world: World, **changes: object) -> None:
-    with writing(world) as session:
+    with world.writing() as session:
         for key, value in changes.items():
             setattr(session.get_one(Repository, "main"), key, value)
 
 
 def states(world: World, kind: RequestKind) -> list[WorkState]:
-    with writing(world) as session:
+    with world.writing() as session:
         return [request.state for request in session.scalars(select(Request).where(Request.kind == kind))]
 
 
 def planned(world: World) -> bool:
-    with writing(world) as session:
+    with world.writing() as session:
         return session.get_one(Repository, "main").prove_at is not None
 
 
@@ -91,12 +80,12 @@ def test_a_proof_of_a_repository_that_is_removed_meanwhile_ends_and_has_nothing_
     world: World, turn: Turn
 ) -> None:
     def remove() -> None:
-        with writing(world) as session:
+        with world.writing() as session:
             withdraw(session, "job", "nightly")
             withdraw(session, "repository", "main")
 
     world.fleet.when_handled["repository.prove main"] = remove
-    with writing(world) as session:
+    with world.writing() as session:
         ask_for_upkeep(session, RequestKind.PROVE, "main", now=world.clock())
 
     turn(lambda: states(world, RequestKind.PROVE) == [WorkState.SUCCEEDED])
@@ -105,14 +94,14 @@ def test_a_proof_of_a_repository_that_is_removed_meanwhile_ends_and_has_nothing_
 
 
 def test_each_point_says_when_it_was_proven(world: World, turn: Turn) -> None:
-    with writing(world) as session:
+    with world.writing() as session:
         assert proof_figures(session, "main").unproven == 2
     declare(world, prove_days=30, prove_cron="0 * * * *")
     turn(lambda: planned(world))
     world.clock.ahead_s += 3600
     turn(lambda: states(world, RequestKind.PROVE) == [WorkState.SUCCEEDED])
 
-    with writing(world) as session:
+    with world.writing() as session:
         figures = proof_figures(session, "main")
         assert (figures.points, figures.unproven, figures.damaged) == (2, 1, 1)
         assert figures.oldest_proof_at == 1_800_000_000
@@ -139,7 +128,7 @@ def test_without_a_read_key_samples_wait_and_checksums_do_not(world: World, samp
     world.turn_until(service, lambda: planned(world))
     world.clock.ahead_s += 3600
     world.turn_until(service, lambda: bool(states(world, RequestKind.PROVE)))
-    with writing(world) as session:
+    with world.writing() as session:
         ask_for_upkeep(session, RequestKind.RESCAN, "main", now=world.clock())
     waited_for = RequestKind.RESCAN if samples else RequestKind.PROVE
     world.turn_until(service, lambda: states(world, waited_for) == [WorkState.SUCCEEDED])

@@ -39,7 +39,7 @@ from scheduler.state.models import (
     SnapshotState,
 )
 from scheduler.state.store import open_state
-from tests.scheduler.mortality import Calls, Killed, Life, MortalState, bury, calls
+from tests.scheduler.mortality import Calls, Life, calls, outlive
 from tests.scheduler.vcenters import OFFER, VsphereWorld
 from tests.simulators.proxies import Message
 from tests.vsphere.machines import MIB, make_vm
@@ -237,15 +237,7 @@ def _live(one: VsphereWorld, vm: Vm, calls: Calls, life: Life) -> None:
     calls.life = Life()
     storage = declare(one, vm)
     run_id = one.ask()
-    calls.life = life
-    try:
-        service = one.world.start(MortalState(one.open().engine, life))
-        one.world.turn_until(service, lambda: one.settled(run_id))
-    except Killed:
-        bury()
-        calls.life = Life()
-        service = one.world.start()
-        one.world.turn_until(service, lambda: one.settled(run_id))
+    outlive(one, run_id, calls, life)
     with one.read() as database:
         assert database.get_one(Run, run_id).state is RunState.SUCCEEDED, life.last
     assert storage.kept == set(), life.last

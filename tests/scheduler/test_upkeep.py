@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 import pytest
 from sqlalchemy import select
-from sqlalchemy.orm import Session
 
 from proxy_worker.contract.errors import SourceError
 from proxy_worker.contract.outcome import TaskFailure
@@ -18,28 +16,19 @@ from scheduler.runs.retention import verdicts
 from scheduler.state.asking import ask_for_run, ask_for_upkeep, ask_to_delete, pin
 from scheduler.state.errors import PointLeavingError, PointPinnedError
 from scheduler.state.models import Job, LedgerTask, Point, Repository, Request, RequestKind, Run, WorkState
-from scheduler.state.store import open_state
 from tests.scheduler.conftest import World
 
 WEB = "id-web01"
 
 
-@contextmanager
-def writing(world: World) -> Iterator[Session]:
-    state = open_state(world.url)
-    with state.write() as session:
-        yield session
-    state.close()
-
-
 def back_up(world: World, turn: Callable[[Callable[[], bool]], None]) -> str:
     """One run, from request until nothing is left to do, an hour later; its id."""
     world.clock.ahead_s += 3600
-    with writing(world) as session:
+    with world.writing() as session:
         run_id = ask_for_run(session, "nightly", now=world.clock()).id
 
     def at_rest() -> bool:
-        with writing(world) as session:
+        with world.writing() as session:
             run = session.get_one(Run, run_id)
             return run.state.final and run.retention_applied and not session.scalars(select(LedgerTask)).all()
 
@@ -49,7 +38,7 @@ def back_up(world: World, turn: Callable[[Callable[[], bool]], None]) -> str:
 
 def points(world: World) -> list[str]:
     """Those of web01 that the catalogue knows, the oldest first."""
-    with writing(world) as session:
+    with world.writing() as session:
         return [row.point for row in session.scalars(select(Point).order_by(Point.created_at)) if row.vm_id == WEB]
 
 
@@ -71,7 +60,7 @@ def test_after_a_run_points_beyond_the_policy_go(world: World, turn: Callable[[C
 
     assert len(points(world)) == 2
     assert in_repository(world) == set(points(world))
-    with writing(world) as session:
+    with world.writing() as session:
         asked = session.scalars(select(Request).where(Request.kind == RequestKind.DELETE_POINT)).all()
         assert [request.state for request in asked] == [WorkState.SUCCEEDED] * 2
         assert asked[0].reason == "older than what is kept: the newest 2"
@@ -80,7 +69,7 @@ def test_after_a_run_points_beyond_the_policy_go(world: World, turn: Callable[[C
 def test_what_is_foreseen_is_what_happens(world: World, turn: Callable[[Callable[[], bool]], None]) -> None:
     back_up(world, turn)
     back_up(world, turn)
-    with writing(world) as session:
+    with world.writing() as session:
         found = verdicts(session, session.get_one(Job, "nightly"), WEB, now=world.clock(), next_run=True)
         foreseen = {verdict.point.point for verdict in found if not verdict.kept}
     before = set(points(world))
@@ -96,12 +85,12 @@ def test_a_pinned_point_stays_until_it_is_unpinned(
 ) -> None:
     back_up(world, turn)
     [oldest] = points(world)
-    with writing(world) as session:
+    with world.writing() as session:
         pin(session, session.get_one(Point, ("main", WEB, oldest)), pinned=True)
     for _ in range(3):
         back_up(world, turn)
     assert points(world)[0] == oldest
-    with writing(world) as session:
+    with world.writing() as session:
         row = session.get_one(Point, ("main", WEB, oldest))
         with pytest.raises(PointPinnedError):
             ask_to_delete(session, row, now=world.clock())
@@ -114,7 +103,7 @@ def test_a_pinned_point_stays_until_it_is_unpinned(
 def test_another_jobs_points_stay(world: World, turn: Callable[[Callable[[], bool]], None]) -> None:
     back_up(world, turn)
     [foreign] = points(world)
-    with writing(world) as session:
+    with world.writing() as session:
         session.get_one(Point, ("main", WEB, foreign)).job = "weekly"
     for _ in range(3):
         back_up(world, turn)
@@ -139,7 +128,7 @@ def test_a_removal_that_failed_is_made_up_for_after_the_next_run(
 def test_a_point_is_removed_by_hand_once(world: World, turn: Callable[[Callable[[], bool]], None]) -> None:
     back_up(world, turn)
     [point] = points(world)
-    with writing(world) as session:
+    with world.writing() as session:
         row = session.get_one(Point, ("main", WEB, point))
         first = ask_to_delete(session, row, now=world.clock())
         session.flush()
@@ -154,11 +143,11 @@ def test_a_point_is_removed_by_hand_once(world: World, turn: Callable[[Callable[
 def test_a_repository_is_collected_when_it_is_time(
     world: World, turn: Callable[[Callable[[], bool]], None]
 ) -> None:
-    with writing(world) as session:
+    with world.writing() as session:
         session.get_one(Repository, "main").collect_cron = "0 * * * *"
 
     def collected(times: int) -> bool:
-        with writing(world) as session:
+        with world.writing() as session:
             asked = session.scalars(select(Request).where(Request.kind == RequestKind.COLLECT)).all()
             return [request.state for request in asked] == [WorkState.SUCCEEDED] * times
 
@@ -171,14 +160,14 @@ def test_a_repository_is_collected_when_it_is_time(
 
 
 def _marked(world: World) -> bool:
-    with writing(world) as session:
+    with world.writing() as session:
         return session.get_one(Repository, "main").collect_at is not None
 
 
 def test_a_collection_ends_with_its_hours(world: World) -> None:
     world.declare()
     world.fleet.join("proxy-1")
-    with writing(world) as session:
+    with world.writing() as session:
         session.get_one(Repository, "main").collect_hours = 2
         asked = ask_for_upkeep(session, RequestKind.COLLECT, "main", now=world.clock()).id
     service = world.start()
@@ -196,7 +185,7 @@ def test_a_collection_ends_with_its_hours(world: World) -> None:
     world.fleet.ledger.release(fence, None, "it was told to stop")
     service.turn()
 
-    with writing(world) as session:
+    with world.writing() as session:
         request = session.get_one(Request, asked)
         assert (request.state, request.summary) == (
             WorkState.CANCELLED,

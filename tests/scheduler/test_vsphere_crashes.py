@@ -26,7 +26,7 @@ from scheduler.state.models import (
     VmRun,
 )
 from scheduler.state.store import open_state
-from tests.scheduler.mortality import MOMENTS, Calls, Killed, Life, MortalState, bury, calls
+from tests.scheduler.mortality import MOMENTS, Calls, Life, calls, outlive
 from tests.scheduler.vcenters import VsphereWorld
 from tests.vsphere.conftest import IMPATIENT
 from tests.vsphere.machines import MIB, make_vm, write
@@ -117,15 +117,7 @@ def test_killed_at_any_moment_the_inventory_is_as_it_was_and_the_run_ends_as_it_
 def _live(one: VsphereWorld, vm: Vm, story: Story, calls: Calls, life: Life) -> None:
     calls.life = Life()
     run_id = story.prepare(one, vm)
-    calls.life = life
-    try:
-        service = one.world.start(MortalState(one.open().engine, life))
-        one.world.turn_until(service, lambda: one.settled(run_id))
-    except Killed:
-        bury()
-        calls.life = Life()
-        service = one.world.start()
-        one.world.turn_until(service, lambda: one.settled(run_id))
+    outlive(one, run_id, calls, life)
     told = f"{life.moment} {life.deadly} ({life.last})"
     assert one.snapshots(vm) == (), told
     with one.read() as database:

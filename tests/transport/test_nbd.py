@@ -6,7 +6,7 @@ import contextlib
 import socket
 import struct
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -254,6 +254,21 @@ def test_a_server_that_talks_nonsense_is_a_named_error(tmp_path: Path, answer: b
     liar.close()
 
 
+@contextlib.contextmanager
+def answering(answer: bytes) -> Iterator[NbdConnection]:
+    """A connection to a server that says just this, and nothing more."""
+    ours, theirs = socket.socketpair()
+    export = Export(
+        size_bytes=MIB, flags=0, structured=True, allocation_id=None, smallest_read=1, longest_read=32 * MIB
+    )
+    connection = NbdConnection(parse_uri("nbd://test"), ours, export)
+    theirs.sendall(answer)
+    theirs.shutdown(socket.SHUT_WR)
+    yield connection
+    connection.close()
+    theirs.close()
+
+
 def chunk(kind: int, payload: bytes, *, flags: int = 1, handle: int = 1) -> bytes:
     return struct.pack(">IHHQI", 0x668E33EF, flags, kind, handle, len(payload)) + payload
 
@@ -281,31 +296,15 @@ def data(offset: int, length: int, *, flags: int = 1) -> bytes:
     ],
 )
 def test_an_answer_that_does_not_fit_its_read_is_never_taken_for_data(answer: bytes, words: str) -> None:
-    ours, theirs = socket.socketpair()
-    export = Export(
-        size_bytes=MIB, flags=0, structured=True, allocation_id=None, smallest_read=1, longest_read=32 * MIB
-    )
-    connection = NbdConnection(parse_uri("nbd://test"), ours, export)
-    theirs.sendall(answer)
-    theirs.shutdown(socket.SHUT_WR)
-    with pytest.raises(ConnectionLostError, match=words):
+    with answering(answer) as connection, pytest.raises(ConnectionLostError, match=words):
         connection.read_into(4096, memoryview(bytearray(100)))
-    connection.close()
-    theirs.close()
 
 
 def test_pieces_of_an_answer_in_any_order_make_the_whole() -> None:
-    ours, theirs = socket.socketpair()
-    export = Export(
-        size_bytes=MIB, flags=0, structured=True, allocation_id=None, smallest_read=1, longest_read=32 * MIB
-    )
-    connection = NbdConnection(parse_uri("nbd://test"), ours, export)
-    theirs.sendall(data(4136, 60, flags=0) + chunk(2, struct.pack(">QI", 4096, 40)))
     view = bytearray(b"x" * 100)
-    connection.read_into(4096, memoryview(view))
+    with answering(data(4136, 60, flags=0) + chunk(2, struct.pack(">QI", 4096, 40))) as connection:
+        connection.read_into(4096, memoryview(view))
     assert view == bytes(40) + b"d" * 60
-    connection.close()
-    theirs.close()
 
 
 def test_what_is_not_allocated_reads_as_zeros(nbdkit: Start) -> None:
