@@ -83,7 +83,10 @@ class LatencyWatch:
 
     def _look(self) -> None:
         with _going_on():
-            for one in self._watched():
+            watched = self._watched()
+            for former in self._sessions.keys() - {one.account for one in watched}:
+                self._sessions.pop(former).close()
+            for one in watched:
                 with _going_on():
                     self._measure(one)
 
@@ -93,7 +96,9 @@ class LatencyWatch:
         except ProxyfleetError as error:
             # Steps at this vCenter say what is wrong with it; without figures, nothing is held back.
             logger.info("no latencies: %s", error)
-            self._sessions.pop(one.account, None)
+            refused = self._sessions.pop(one.account, None)
+            if refused is not None:
+                refused.close()  # vCenter has room for a limited number of them
             return
         self._record({one.declared[name]: took for name, took in latencies.items() if name in one.declared})
 
