@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Final, Literal
 
 import msgspec
@@ -9,10 +10,15 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from proxy_worker.repository import documents
-from proxy_worker.repository.errors import RepositoryDamageError, RepositoryNotFoundError, RepositoryVersionError
+from proxy_worker.repository.errors import (
+    RepositoryDamageError,
+    RepositoryExistsError,
+    RepositoryNotFoundError,
+    RepositoryVersionError,
+)
 from proxy_worker.repository.keyring import Secrets
 from proxy_worker.repository.parity import Parity
-from proxy_worker.repository.store import Store
+from proxy_worker.repository.store import Store, StoreMissingError
 from proxy_worker.repository.store.locks import ObjectLock, lock_objects
 
 FORMAT: Final = "proxyfleet repository"
@@ -81,13 +87,23 @@ def encode_config(config: Config, root_key: Ed25519PrivateKey) -> bytes:
     return documents.encode(msgspec.structs.replace(config, signature=root_key.sign(_message(config))))
 
 
+def require_none(store: Store) -> None:
+    """Raise `RepositoryExistsError` where there is a repository already, of whatever keys."""
+    with suppress(StoreMissingError):  # an empty folder
+        if any(True for _ in store.list("config/")):
+            raise RepositoryExistsError(f"repository {store.location}", why="there is one here already")
+
+
 def load_config(store: Store) -> Config:
     """The newest generation, self-consistent; whether its root key is the right one is for the credential to say.
 
     What is put into the store from now on is locked as it says. Raises `RepositoryNotFoundError`,
     `RepositoryVersionError`, `RepositoryDamageError`.
     """
-    generations = [int(part) for name in store.list("config/") if (part := name.partition("/")[2]).isdigit()]
+    names: list[str] = []
+    with suppress(StoreMissingError):  # the same to whoever looks for a repository
+        names.extend(store.list("config/"))
+    generations = [int(part) for name in names if (part := name.partition("/")[2]).isdigit()]
     if not generations:
         raise RepositoryNotFoundError(
             f"repository {store.location}",

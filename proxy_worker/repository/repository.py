@@ -24,6 +24,7 @@ from proxy_worker.repository.config import (
     Config,
     encode_config,
     name_of,
+    require_none,
     version_of,
 )
 from proxy_worker.repository.credentials import Credential
@@ -135,8 +136,7 @@ class Repository:
         Raises `RepositoryExistsError`, `BlockSizeError`, `ObjectLockRefusedError`, `StoreError`.
         """
         _require_block_size(block_size)
-        if any(True for _ in store.list("config/")):
-            raise RepositoryExistsError(f"repository {store.location}", why="there is one here already")
+        require_none(store)
         unlocked = Secrets.generate()
         if object_lock is not None:
             begin_locking(store, object_lock)

@@ -12,7 +12,7 @@ import time
 import msgspec
 
 from proxy_worker.repository import passphrases
-from proxy_worker.repository.config import encode_config, name_of, version_of
+from proxy_worker.repository.config import encode_config, name_of, require_none, version_of
 from proxy_worker.repository.errors import CannotReadError, RepositoryExistsError
 from proxy_worker.repository.repository import Repository
 from proxy_worker.repository.store import Store
@@ -40,8 +40,7 @@ def make_twin(
             why="what a key file holds isn't enough to make another repository",
             remedy="Use the passphrase.",
         )
-    if any(True for _ in store.list("config/")):
-        raise RepositoryExistsError(f"repository {store.location}", why="there is one here already")
+    require_none(store)
     if object_lock is not None:
         begin_locking(store, object_lock)
     store.prepare()

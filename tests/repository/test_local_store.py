@@ -87,6 +87,16 @@ def test_a_folder_that_is_gone_is_not_made_again(store: LocalStore, tmp_path: Pa
         store.get("packs/ab/one")
 
 
+def test_a_folder_that_is_gone_is_not_listed_as_an_empty_one(store: LocalStore, tmp_path: Path) -> None:
+    """What isn't mounted any more has not lost its restore points."""
+    assert list(store.list("points/")) == []
+    shutil.rmtree(tmp_path / "store")
+    for _ in range(2):
+        with pytest.raises(StoreMissingError, match="mounted"):
+            list(store.list("points/"))
+        (tmp_path / "store").mkdir(exist_ok=True)
+
+
 def test_content_and_folder_are_synced_before_the_store_says_so(
     store: LocalStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:

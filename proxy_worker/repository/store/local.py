@@ -100,9 +100,8 @@ class LocalStore:
         return True
 
     def list(self, prefix: str) -> Iterator[str]:
-        """See `Store`."""
-        folder = prefix.rstrip("/")
-        yield from self._list(folder) if checked_prefix(prefix) else ()
+        """See `Store`. Raises `StoreMissingError` where all is gone, which is no empty repository."""
+        yield from self._list(checked_prefix(prefix).rstrip("/"))
 
     def delete(self, name: str) -> None:
         """See `Store`."""
@@ -199,4 +198,4 @@ class LocalStore:
                     elif is_object_name(name := f"{folder}/{entry.name}"):
                         yield name
         except ObjectNotFoundError:
-            return
+            self.require()
