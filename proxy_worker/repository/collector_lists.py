@@ -23,6 +23,7 @@ from proxy_worker.repository.registration import CondemnedList, WriterMark, enco
 from proxy_worker.repository.store import ObjectNotFoundError
 
 _LIST: Final = re.compile(r"condemned/([0-9]{1,18})(\.done)?")
+_OF_LIST: Final = re.compile(r"(?:awaited|doomed)/([0-9]{1,18})")
 _MARK_PARTS: Final = 4
 
 
@@ -42,13 +43,32 @@ class CondemnedLists:
         self._sealer = access.sealer
 
     def newest(self) -> tuple[int, int | None]:
-        """The highest number, and the lowest one that isn't done."""
+        """The highest number, and the lowest one that isn't done.
+
+        A number counts also if only what was settled for its list is left, as where somebody has removed one that
+        couldn't be read: that mustn't hold for another. It is listed first, since a list is older than that.
+        """
+        left = {int(match[1]) for name in self._settled() if (match := _OF_LIST.fullmatch(name))}
+        published, done = self._published()
+        return max(left | published | done, default=0), min(published - done, default=None)
+
+    def is_open(self) -> bool:
+        """Whether there is a list that isn't done."""
+        published, done = self._published()
+        return bool(published - done)
+
+    def _settled(self) -> Iterator[str]:
+        for prefix in ("awaited/", "doomed/"):
+            yield from self._store.list(prefix)
+
+    def _published(self) -> tuple[set[int], set[int]]:
+        """The numbers of all lists, and of those that are done."""
         published: set[int] = set()
         done: set[int] = set()
         for name in self._store.list("condemned/"):
             if match := _LIST.fullmatch(name):
                 (done if match[2] else published).add(int(match[1]))
-        return max(published | done, default=0), min(published - done, default=None)
+        return published, done
 
     def publish(self, number: int, packs: Iterable[bytes]) -> bool:
         """Condemn packs; False when another collector was first with this number."""

@@ -61,7 +61,7 @@ def honours_end(access: Access, vm_id: str, run: str) -> bool:
 
 def _remove_objects(access: Access, runs: list[tuple[str, str]], *, readers_until: float) -> int:
     # The marks come first, then this look: a list that is published after it finds nobody who honours the point.
-    if CondemnedLists(access).newest()[1] is not None:
+    if CondemnedLists(access).is_open():
         return 0
     read = set(_points_read(access, readers_until))
     removed = 0

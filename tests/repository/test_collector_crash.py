@@ -101,3 +101,31 @@ def test_stopped_at_any_operation(template: tuple[Path, str], tmp_path: Path, af
         finished = finished or live_size(folder)
         assert live_size(folder) < finished * 1.2, f"stopped at operation {number}"
         shutil.rmtree(folder)
+
+
+def test_what_was_settled_for_a_list_that_is_gone_holds_for_no_other(
+    template: tuple[Path, str], tmp_path: Path
+) -> None:
+    """While a list can't be read nobody can back up: sooner or later somebody removes it."""
+    source, result = template
+    start = Path(shutil.copytree(source, tmp_path / "start"))
+    with Repository.open(LocalStore(start), CREDENTIAL) as repository:
+        commit(repository, result, run="at-work", vm=OTHER)
+    whole = FaultyStore(LocalStore(Path(shutil.copytree(start, tmp_path / "whole"))), only_writes=True)
+    collect_through(whole)
+    removed = 0
+
+    for number in range(whole.operations):
+        folder = Path(shutil.copytree(start, tmp_path / f"{number}"))
+        with contextlib.suppress(StoppedError):
+            collect_through(FaultyStore(LocalStore(folder), stop_at=number, only_writes=True))
+        for condemned in (folder / "condemned").glob("*"):
+            condemned.unlink()
+            removed += 1
+        with Repository.open(LocalStore(folder), CREDENTIAL) as repository:
+            point = back_up(repository, OLD, run="new")  # finds what is left of its blocks
+            for _ in range(2):
+                collect(repository)
+            assert restore(repository, point) == OLD, f"stopped at operation {number}"
+        shutil.rmtree(folder)
+    assert removed > 1
