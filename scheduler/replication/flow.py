@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from sqlalchemy import ColumnElement, and_, exists, or_, select
+from sqlalchemy.orm import Session
 
 from proxy_worker.contract.errors import CancelledError, ProxyfleetError
 from proxy_worker.contract.names import AUTOMATIC, CompressionLevel
@@ -26,6 +27,8 @@ from scheduler.runs.journal import Journal
 from scheduler.runs.outcome import Outcome
 from scheduler.state.asking import ask_for_run, new_id
 from scheduler.state.models import (
+    DiskTask,
+    DiskTaskState,
     Job,
     LedgerTask,
     Priority,
@@ -36,6 +39,7 @@ from scheduler.state.models import (
     ReplicaState,
     Run,
     RunState,
+    VmRun,
     WorkState,
 )
 
@@ -199,11 +203,7 @@ def _after_run(journal: Journal, operation: ReplicaOperation, run: Run) -> None:
         operation.step += 1
         _take(journal, operation)
         return
-    failure = TaskFailure(
-        code="run-failed",
-        what=f"run {run.id} of job {run.job}",
-        why=f"{run.state.value}: {run.reason or ''}".rstrip(": "),
-    )
+    failure = TaskFailure(code="run-failed", what=f"run {run.id} of job {run.job}", why=_why_it_ended(session, run))
     replica = session.get_one(Replica, operation.replica_id)
     if operation.cancel_requested:
         failure = cancelled(operation, replica, failure if run.state is not RunState.CANCELLED else None)
@@ -211,6 +211,16 @@ def _after_run(journal: Journal, operation: ReplicaOperation, run: Run) -> None:
         _take_out(journal, operation, failure)
     else:
         _end(journal, operation, _broken_off(operation), failure)
+
+
+def _why_it_ended(session: Session, run: Run) -> str:
+    """What became of a run of one VM, and of the first of its disks that failed."""
+    vm_run = session.scalars(select(VmRun).where(VmRun.run_id == run.id)).first()
+    disks = select(DiskTask).where(DiskTask.run_id == run.id, DiskTask.state == DiskTaskState.FAILED)
+    disk = session.scalars(disks.order_by(DiskTask.id)).first()
+    reason = vm_run.reason if vm_run is not None and vm_run.reason is not None else run.reason
+    failure = str(disk.failure) if disk is not None and disk.failure is not None else None
+    return ": ".join(filter(None, (run.state.value, reason, failure)))
 
 
 def _take_out(journal: Journal, operation: ReplicaOperation, failure: TaskFailure) -> None:

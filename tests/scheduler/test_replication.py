@@ -17,6 +17,7 @@ from scheduler.state.errors import ReplicaStateError
 from scheduler.state.models import (
     DiskTask,
     Replica,
+    ReplicaOperation,
     ReplicaOperationKind,
     ReplicaState,
     RunState,
@@ -159,6 +160,12 @@ def test_a_failback_that_fails_leaves_the_original_as_it_was(sites: Sites) -> No
 
     assert sites.ask(Kind.FAILBACK) is WorkState.FAILED
 
+    with sites.state.read() as session:
+        newest = session.scalars(select(ReplicaOperation).order_by(ReplicaOperation.created_at.desc())).first()
+        assert newest is not None
+        assert "1 of 2 disks failed: disk.replicate app01 scsi0:1: the datastore did not answer" in str(
+            newest.failure
+        )
     assert sites.replica.state is ReplicaState.FAILED_OVER
     assert sites.folders[ORIGINAL].content == "original"
     sites.world.fleet.failures = {}
