@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import base64
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from proxy_worker.config import ProxyConfiguration
 from proxy_worker.contract.specification import RepositoryReference
-from proxy_worker.ledger import ProxyIdentity
 from proxy_worker.node.bench import Bench
-from proxy_worker.node.draining import Draining
 from proxy_worker.repository.errors import RepositoryNotFoundError
 from proxy_worker.repository.repository import Repository
 from proxy_worker.repository.store.local import LocalStore
+from tests.node.benches import bench_of
 from tests.repository.making import CREDENTIAL, PASSPHRASE, VM, back_up, make_repository, noise, restore
 
 
@@ -26,17 +23,7 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
     secrets = tmp_path / "secrets"
     secrets.mkdir()
     (secrets / "main.passphrase").write_bytes(PASSPHRASE)
-    made = Bench(
-        ProxyConfiguration(
-            name="proxy-1",
-            site="primary",
-            state_dir=tmp_path / "state",
-            secrets_dir=secrets,
-            scheduler_public_keys=(base64.b64encode(b"k" * 32).decode(),),
-        ),
-        ProxyIdentity(name="proxy-1", instance_id="1", life="1"),
-        Draining(),
-    )
+    made = bench_of(tmp_path)
     yield made
     made.forget_repositories()
 

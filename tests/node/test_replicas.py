@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 
-from proxy_worker.config import ProxyConfiguration
 from proxy_worker.contract.replication import (
     DiskReplicate,
     ReplicaCondition,
@@ -20,10 +18,8 @@ from proxy_worker.contract.replication import (
 )
 from proxy_worker.contract.replication_outcome import DiskReplicateResult, ReplicaOpenResult
 from proxy_worker.contract.subjects import DiskAddress, DiskIdentity, TransportPreference, VmIdentity
-from proxy_worker.ledger import Claim, Fence, ProxyIdentity
+from proxy_worker.ledger import Claim, Fence
 from proxy_worker.mover.control import Unattended
-from proxy_worker.node.bench import Bench
-from proxy_worker.node.draining import Draining
 from proxy_worker.node.replicas import make_replica_point, mark_replica, open_replica
 from proxy_worker.node.replication import send_disk
 from proxy_worker.replication.errors import (
@@ -35,7 +31,7 @@ from proxy_worker.replication.errors import (
 )
 from proxy_worker.replication.folder import ReplicaFolder
 from proxy_worker.replication.home import Marker
-from proxy_worker.transport.connections import DatastoreConnection
+from tests.node.benches import bench_of
 
 MIB = 1 << 20
 WEB01 = VmIdentity(vm_id="web01", name="web01")
@@ -54,21 +50,7 @@ class Proxy:
         self.near, self.far = folder / "ds-near", folder / "ds-far"
         (self.near / "web01").mkdir(parents=True)
         self.far.mkdir()
-        self.bench = Bench(
-            ProxyConfiguration(
-                name="proxy-1",
-                site="primary",
-                state_dir=folder / "state",
-                secrets_dir=folder / "secrets",
-                scheduler_public_keys=(base64.b64encode(b"k" * 32).decode(),),
-                datastores={
-                    "ds-near": DatastoreConnection(path=self.near),
-                    "ds-far": DatastoreConnection(path=self.far),
-                },
-            ),
-            ProxyIdentity(name="proxy-1", instance_id="1", life="1"),
-            Draining(),
-        )
+        self.bench = bench_of(folder, datastores={"ds-near": self.near, "ds-far": self.far})
         self.fence = 0
         self.vmx = self.near / "web01/web01.vmx"
         self.vmx.write_text(VMX)

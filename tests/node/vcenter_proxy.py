@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import copy
 import random
 from collections.abc import Iterator
@@ -12,7 +11,6 @@ from uuid import uuid4
 
 import pytest
 
-from proxy_worker.config import ProxyConfiguration
 from proxy_worker.contract.names import TransportMode
 from proxy_worker.contract.outcome import VsphereOffer
 from proxy_worker.contract.replication import (
@@ -35,10 +33,9 @@ from proxy_worker.contract.subjects import (
     VcenterReference,
     VmIdentity,
 )
-from proxy_worker.ledger import Claim, Fence, ProxyIdentity
+from proxy_worker.ledger import Claim, Fence
 from proxy_worker.mover.control import Control, Unattended, Verdict
 from proxy_worker.node.bench import Bench
-from proxy_worker.node.draining import Draining
 from proxy_worker.node.replicas import (
     make_replica_point,
     open_replica,
@@ -46,13 +43,13 @@ from proxy_worker.node.replicas import (
     revert_replica,
 )
 from proxy_worker.node.replication import send_disk
-from proxy_worker.transport.connections import DatastoreConnection
 from proxy_worker.transport.inventory import scan_datastore
 from proxy_worker.vsphere import replica_vm
 from proxy_worker.vsphere.inventory import read_vm
 from proxy_worker.vsphere.model import Vm
 from proxy_worker.vsphere.restored import find
 from proxy_worker.vsphere.session import Endpoint, Session
+from tests.node.benches import bench_of
 from tests.simulators.vsphere.program import NBDKIT, PASSWORD, USER, VsphereSimulator
 
 MIB = 1 << 20
@@ -116,19 +113,8 @@ class Proxy:
         self.fence = 0
 
     def _bench(self, name: str) -> Bench:
-        return Bench(
-            ProxyConfiguration(
-                name=name,
-                site="primary",
-                state_dir=self.root / f"state-{name}",
-                secrets_dir=self.root / "secrets",
-                scheduler_public_keys=(base64.b64encode(b"k" * 32).decode(),),
-                datastores={"ds-near": DatastoreConnection(path=self.root / "ds-near")},
-            ),
-            ProxyIdentity(name=name, instance_id="1", life="1"),
-            Draining(),
-            vsphere=VsphereOffer(modes=(TransportMode.NETWORK,), passwords=("vc1",)),
-        )
+        offer = VsphereOffer(modes=(TransportMode.NETWORK,), passwords=("vc1",))
+        return bench_of(self.root, name=name, datastores={"ds-near": self.root / "ds-near"}, vsphere=offer)
 
     @contextmanager
     def another(self) -> Iterator[Proxy]:

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import base64
 from pathlib import Path
 
 import pytest
 
-from proxy_worker.config import ProxyConfiguration
 from proxy_worker.contract.errors import DamageError
 from proxy_worker.contract.specification import RepositoryReference
-from proxy_worker.ledger import ProxyIdentity
-from proxy_worker.node.bench import Bench
-from proxy_worker.node.draining import Draining
 from proxy_worker.repository.collector import collect
 from proxy_worker.repository.config import load_config
 from proxy_worker.repository.credentials import Credential, KeyFile, make_key_file, new_secret, save_key_file
@@ -20,6 +15,7 @@ from proxy_worker.repository.errors import KeyFileError, KeyNotFoundError, Revok
 from proxy_worker.repository.issuing import issued_keys, record_issue, recorded_issue, revoke
 from proxy_worker.repository.repository import Repository
 from proxy_worker.repository.rotation import rotate
+from tests.node.benches import bench_of
 from tests.repository.making import CHEAP, CREDENTIAL, PASSPHRASE, back_up, make_repository, noise, restore, text
 
 
@@ -166,17 +162,7 @@ def test_a_proxy_at_work_honours_it_from_its_next_task_on(repository: Repository
     secrets = tmp_path / "secrets"
     secrets.mkdir()
     save_key_file(handed_out(repository, "proxy-1"), secrets / "main.key")
-    bench = Bench(
-        ProxyConfiguration(
-            name="proxy-1",
-            site="primary",
-            state_dir=tmp_path / "state",
-            secrets_dir=secrets,
-            scheduler_public_keys=(base64.b64encode(b"k" * 32).decode(),),
-        ),
-        ProxyIdentity(name="proxy-1", instance_id="1", life="1"),
-        Draining(),
-    )
+    bench = bench_of(tmp_path)
     reference = RepositoryReference(name="main", location=str(tmp_path / "repository"), credential="main")
     before = bench.repository(reference, "write")
     assert bench.repository(reference, "write") is before
