@@ -15,16 +15,26 @@ from scheduler.state.models import (
     LedgerTask,
     Repository,
     RestoredDisk,
+    Run,
     ServiceMark,
+    SnapshotEntry,
+    VcenterScan,
     VcenterStep,
 )
 
 LONGEST_WAIT_S: Final = 7 * 86_400.0
 """Nothing that failed waits longer for its next try: the most that `retries` of a job can say."""
-_DONE: Final = (Job.scheduled_after, ServiceMark.backup_tried_at, ServiceMark.backed_up_at)
-"""Up to when starts have been dealt with."""
-_PLANNED: Final = (Repository.collect_at, Repository.prove_at)
-"""When something comes next, which is found out anew from None."""
+_PASSED: Final = (
+    Job.scheduled_after,
+    ServiceMark.backup_tried_at,
+    ServiceMark.backed_up_at,
+    Run.scanned_after,
+    VcenterScan.created_at,
+    SnapshotEntry.last_try_at,
+)
+"""Up to when starts have been dealt with; how new a look at a vCenter has to be; when a snapshot was given up."""
+_UNKNOWN: Final = (Repository.collect_at, Repository.prove_at, VcenterStep.started_at)
+"""When something comes next, and when vCenters were looked at: found out anew from None."""
 _RETRIED: Final = (
     DiskTask.retry_at,
     LedgerTask.retry_at,
@@ -35,12 +45,12 @@ _RETRIED: Final = (
 
 
 def forget_the_future(journal: Journal) -> None:
-    """Take what was dealt with later than now as dealt with now, plan anew, and try again what waits too long."""
+    """Take what was done later than now as done now, plan and look anew, and try again what waits too long."""
     now = journal.now
-    for done in _DONE:
-        _set(journal, done, later_than=now, to=now)
-    for planned in _PLANNED:
-        _set(journal, planned, later_than=now, to=None)
+    for passed in _PASSED:
+        _set(journal, passed, later_than=now, to=now)
+    for unknown in _UNKNOWN:
+        _set(journal, unknown, later_than=now, to=None)
     for retried in _RETRIED:
         _set(journal, retried, later_than=now + LONGEST_WAIT_S, to=now)
 
