@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from proxy_worker.cli.opening import Opening
-from proxy_worker.cli.repository_options import LocationOption, PassphraseFile
+from proxy_worker.cli.repository_options import LocationOption, PassphraseFile, WriteKeyFile
 from proxy_worker.contract.names import CompressionLevel
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
@@ -24,10 +24,13 @@ def backup(
     vm: Annotated[str, typer.Option(metavar="NAME", help="The VM that the disk belongs to.")],
     disk_key: Annotated[str, typer.Option("--disk", metavar="KEY", help="The disk's place in it, e.g. scsi0:0.")],
     passphrase_file: PassphraseFile = None,
-    write_key_file: Annotated[Path | None, typer.Option(help="A key that may add restore points.")] = None,
+    write_key_file: WriteKeyFile = None,
     level: Annotated[CompressionLevel, typer.Option(help="How hard to compress.")] = CompressionLevel.OPTIMAL,
     changed_areas: Annotated[
-        Path | None, typer.Option(help="JSON [[offset, length], …] in bytes: all that changed since the parent.")
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="JSON [[offset, length], …] in bytes: all that changed since the parent."
+        ),
     ] = None,
     parent: Annotated[
         str | None, typer.Option(metavar="ID", help="The restore point to compare with; the newest by default.")

@@ -18,9 +18,13 @@ from proxy_worker.repository.keyring import Secrets
 from proxy_worker.repository.repository import Repository
 
 Out = Annotated[Path, typer.Option("--out", metavar="FILE", help="Where to put the key; must not exist.")]
-Label = Annotated[str, typer.Option(help="Whom the key is for, e.g. the proxy's name.")]
+Label = Annotated[str, typer.Option(metavar="TEXT", help="Whom the key is for, e.g. the proxy's name.")]
 Group = Annotated[
-    str, typer.Option(help="Trust group: proxies deduplicate against packs of their own group; usually the site.")
+    str,
+    typer.Option(
+        metavar="GROUP",
+        help="Trust group: proxies deduplicate against packs of their own group; usually the site.",
+    ),
 ]
 
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from proxy_worker.cli.opening import Opening
-from proxy_worker.cli.repository_options import AsJson, Location, PassphraseFile
+from proxy_worker.cli.repository_options import AsJson, Location, PassphraseFile, WriteKeyFile
 from proxy_worker.contract.names import CompressionLevel
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
@@ -30,7 +29,7 @@ def import_images(
         typer.Option("--vm-id", metavar="ID", help="The id that a fleet knows the VM by; of its name unless told."),
     ] = None,
     passphrase_file: PassphraseFile = None,
-    write_key_file: Annotated[Path | None, typer.Option(help="A key that may add restore points.")] = None,
+    write_key_file: WriteKeyFile = None,
     level: Annotated[CompressionLevel, typer.Option(help="How hard to compress.")] = CompressionLevel.OPTIMAL,
     as_json: AsJson = False,
 ) -> None:

@@ -81,7 +81,7 @@ def add_passphrase(
     *,
     passphrase_file: PassphraseFile = None,
     new_passphrase_file: NewPassphraseFile,
-    label: Annotated[str, typer.Option(help="What to remember it by.")] = "",
+    label: Annotated[str, typer.Option(metavar="TEXT", help="What to remember it by.")] = "",
 ) -> None:
     """Add a passphrase.
 

@@ -15,6 +15,9 @@ PassphraseFile: TypeAlias = Annotated[
 ]
 KeyFile: TypeAlias = Annotated[Path | None, typer.Option(metavar="FILE", help="A write or read key.")]
 ReadKeyFile: TypeAlias = Annotated[Path | None, typer.Option(metavar="FILE", help="A key that may read blocks.")]
+WriteKeyFile: TypeAlias = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="A key that may add restore points.")
+]
 VmOption: TypeAlias = Annotated[str, typer.Option("--vm", metavar="NAME", help="The VM, by name or id.")]
 PointOption: TypeAlias = Annotated[
     str | None, typer.Option("--point", metavar="ID", help="The restore point; the newest by default.")

@@ -44,7 +44,9 @@ def restore_files(
     ] = False,
     passphrase_file: PassphraseFile = None,
     read_key_file: ReadKeyFile = None,
-    access_key_file: Annotated[Path | None, typer.Option(help="An access key to object storage.")] = None,
+    access_key_file: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="An access key to object storage.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Bring files and folders out of ext4, XFS, NTFS and others, on partitions and LVM, without restoring disks.

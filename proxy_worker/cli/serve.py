@@ -14,7 +14,7 @@ app = typer.Typer(rich_markup_mode=None, add_completion=False)
 def serve(
     *,
     config: Annotated[Path, typer.Option("--config", metavar="FILE", help="The gateway's gateway.toml.")],
-    log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
+    log_level: Annotated[str, typer.Option(metavar="LEVEL", help="debug, info, warning or error.")] = "info",
     as_json: Annotated[bool, typer.Option("--json", help="Print what is served and where as JSON.")] = False,
 ) -> None:
     """Offer repositories of this machine to the fleet's proxies, until Ctrl-C or SIGTERM.

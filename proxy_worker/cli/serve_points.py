@@ -15,7 +15,7 @@ app = typer.Typer(rich_markup_mode=None, add_completion=False)
 def serve_points(
     *,
     config: Annotated[Path, typer.Option("--config", metavar="FILE", help="The proxy's proxy.toml.")],
-    log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
+    log_level: Annotated[str, typer.Option(metavar="LEVEL", help="debug, info, warning or error.")] = "info",
 ) -> None:
     """Serve by NFS the restore points that VMs run from, until Ctrl-C or SIGTERM.
 

@@ -17,7 +17,7 @@ def warden(
     ],
     *,
     config: Annotated[Path, typer.Option("--config", metavar="FILE", help="The gateway's gateway.toml.")],
-    log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
+    log_level: Annotated[str, typer.Option(metavar="LEVEL", help="debug, info, warning or error.")] = "info",
 ) -> None:
     """Make the objects of a hardened repository immutable as they come, and let go of them when their term is over.
 

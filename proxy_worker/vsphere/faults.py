@@ -82,7 +82,7 @@ def translate(what: str, fault: Exception) -> ProxyfleetError:
             what,
             why="it takes connections but doesn't answer in time"
             if isinstance(fault, TimeoutError)
-            else str(fault) or type(fault).__name__,
+            else getattr(fault, "strerror", None) or str(fault) or type(fault).__name__,
             remedy="Check the vCenter's address, its service, and the network between.",
         )
     if isinstance(fault, vim.fault.NotAuthenticated):

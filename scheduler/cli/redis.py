@@ -38,7 +38,7 @@ def configure_redis(
         list[str] | None,
         typer.Option("--address", metavar="HOST", help="A further name or IP address of it; may be repeated."),
     ] = None,
-    port: Annotated[int, typer.Option(min=1, max=65535, help="Its port, for TLS alone.")] = 6379,
+    port: Annotated[int, typer.Option(metavar="PORT", min=1, max=65535, help="Its port, for TLS alone.")] = 6379,
     bind: Annotated[str, typer.Option(metavar="ADDRESSES", help="Addresses it listens at.")] = "* -::*",
     place: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Where this folder will lie on the server; here unless told.")

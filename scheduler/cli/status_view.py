@@ -102,7 +102,7 @@ def _health(record: StatusRecord) -> list[RenderableType]:
 
 def _proxies(record: StatusRecord, out: Console) -> RenderableType:
     if not record.proxies:
-        return _dim("No proxy has registered.")
+        return _dim("No proxy has registered." if record.ledger == "ok" else "What proxies do is not known.")
     rates = {proxy.name: 0.0 for proxy in record.proxies}
     for disk in _moving(record):
         if disk.proxy in rates:

@@ -62,7 +62,10 @@ def list_vms(
         print_json([vm.model_dump(mode="json") for vm in shown])
         return
     if not shown:
-        note("No such VM is known. `scheduler vcenter rescan` looks for those of a vCenter.")
+        note(
+            "No such VM is known. `scheduler vcenter rescan` looks for those of a vCenter; "
+            "others are known once they are declared or backed up."
+        )
         return
     columns: Columns = {
         "VM": [Text(vm.vm) for vm in shown],

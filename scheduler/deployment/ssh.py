@@ -75,7 +75,7 @@ class Machine(Closing):
         except TimeoutError as error:
             raise self._unreachable(f"`{words[0]}` there has not ended within {timeout_s:.0f} s") from error
         except (OSError, asyncssh.Error) as error:
-            raise self._unreachable(str(error) or type(error).__name__) from error
+            raise self._unreachable(_words(error) or type(error).__name__) from error
         code = done.returncode if done.returncode is not None else 255
         return Done(code, _bytes(done.stdout), _bytes(done.stderr).decode(errors="replace").strip())
 
@@ -104,7 +104,7 @@ class Machine(Closing):
                 raise self._not_let_in(str(error)) from error
             except (TimeoutError, OSError, asyncssh.Error) as error:
                 if refused is None:  # else it has no key of this kind, and hung up
-                    raise self._unreachable(str(error) or "it doesn't answer") from error
+                    raise self._unreachable(_words(error) or "it doesn't answer") from error
         raise refused or self._unreachable("it shows no host key of a kind that is known here")
 
     async def _once(self, login: dict[str, Any]) -> asyncssh.SSHClientConnection:
@@ -177,10 +177,15 @@ def shown_fingerprint(server: ProxyServer) -> str:
     try:
         key = asyncio.run(ask())
     except (TimeoutError, OSError, asyncssh.Error) as error:
-        raise _unreachable(server, str(error) or "it doesn't answer") from error
+        raise _unreachable(server, _words(error) or "it doesn't answer") from error
     if key is None:
         raise _unreachable(server, "it shows no host key")
     return key.get_fingerprint()
+
+
+def _words(error: Exception) -> str:
+    """What the system says, without its number."""
+    return getattr(error, "strerror", None) or str(error)
 
 
 def _unreachable(server: ProxyServer, why: str) -> ServerUnreachableError:

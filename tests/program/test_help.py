@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -33,6 +34,11 @@ def test_every_command_has_an_example_and_no_frames(helped: list[tuple[str, Any,
     for path, command, text in helped:
         assert "\u2500" not in text, path
         assert hasattr(command, "list_commands") or "\n  Examples:\n" in text, path
+
+
+def test_what_an_option_takes_has_a_name_and_not_a_type(helped: list[tuple[str, Any, str]]) -> None:
+    for path, _, text in helped:
+        assert re.findall(r"<(?:int|str|path|float)\b[^>]*>", text) == [], path
 
 
 def test_what_a_command_does_is_said_in_its_group_without_being_cut(helped: list[tuple[str, Any, str]]) -> None:

@@ -92,6 +92,13 @@ def test_it_fits_the_terminal_with_alarms_runs_disks_and_reasons(
     assert lines[-1].startswith("q ends")
 
 
+def test_nothing_is_said_of_proxies_while_redis_is_away(record: StatusRecord) -> None:
+    away = record.model_copy(update={"ledger": "no answer", "proxies": ()})
+    shown = seen(away, width=80, height=40)
+    assert "What proxies do is not known." in [line.strip() for line in shown]
+    assert not any("No proxy has registered" in line for line in shown)
+
+
 def test_space_shows_the_next_disks_until_the_first_come_again(record: StatusRecord) -> None:
     pages = ["\n".join(seen(record, width=80, height=24, page=page)) for page in range(40)]
     assert all(f"web{number:02}" in "".join(pages) for number in range(30))
