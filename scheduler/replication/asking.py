@@ -89,9 +89,10 @@ def ask_for(session: Session, kind: Kind, name: str, *, now: float, point: str |
             remedy=_instead(replica),
         )
     vcenter = replica.original_vcenter
-    if kind is Kind.FAILBACK and vcenter is not None and session.get(Vcenter, vcenter) is None:
+    reaches_original = kind is Kind.FAILBACK or replica.state is ReplicaState.FAILED_BACK
+    if reaches_original and vcenter is not None and session.get(Vcenter, vcenter) is None:
         raise ReplicaStateError(
-            f"failback of replica {replica.name}",
+            f"{kind.value} of replica {replica.name}",
             why=f"its original {replica.vm_name} is in vCenter {vcenter}, which isn't declared any more",
             remedy=f"Declare it again: `scheduler vcenter add {vcenter}`.",
         )

@@ -55,6 +55,8 @@ KINDS: Final = frozenset(
 RETRY_S: Final = 15.0
 TRIES: Final = 5
 """How often a point is tried to be made, or an unwanted one to be removed: the next run sees to that again."""
+TRIES_AT_ORIGINALS: Final = 5_760
+"""The same of what an original was kept as, which no run sees to: for a day."""
 
 
 def record_task(journal: Journal, row: LedgerTask, outcome: Outcome) -> tuple[str, ...]:
@@ -145,7 +147,8 @@ def _record_point(journal: Journal, row: LedgerTask, outcome: Outcome) -> None:
 
 def _record_removal(journal: Journal, row: LedgerTask, outcome: Outcome) -> None:
     body: TaskBody = row.body
-    if _tried_later(journal, row, outcome, None):
+    of_original = isinstance(body, ReplicaRemovePoint) and body.run.startswith(tasks.BEFORE)
+    if _tried_later(journal, row, outcome, None, tries=TRIES_AT_ORIGINALS if of_original else TRIES):
         return
     journal.close(row)
     if isinstance(outcome.result, ReplicaRemovePointResult) and isinstance(body, ReplicaRemovePoint):
@@ -153,7 +156,8 @@ def _record_removal(journal: Journal, row: LedgerTask, outcome: Outcome) -> None
         if gone is not None:
             journal.session.delete(gone)
     else:
-        logger.warning("%s stays until the next run: %s", row.title, outcome.failure or row.failure)
+        until = "somebody removes it" if of_original else "the next run"
+        logger.warning("%s stays until %s: %s", row.title, until, outcome.failure or row.failure)
 
 
 def _know_points(journal: Journal, replica: Replica, points: tuple[ReplicaPointSummary, ...]) -> None:
@@ -180,11 +184,13 @@ def _end_before(journal: Journal, run: Run, vm_run: VmRun, failure: TaskFailure 
         fail_before_it_began(journal, vm_run, str(failure or "it was cancelled"))
 
 
-def _tried_later(journal: Journal, row: LedgerTask, outcome: Outcome, run: Run | None) -> bool:
+def _tried_later(
+    journal: Journal, row: LedgerTask, outcome: Outcome, run: Run | None, *, tries: int = TRIES
+) -> bool:
     """Whether what failed is tried again, as it may pass; the row is kept out of the ledger until then."""
     failure = outcome.failure
     cancelled = run is not None and run.cancel_requested
-    if failure is None or not failure.retryable or row.tries >= TRIES or cancelled:
+    if failure is None or not failure.retryable or row.tries >= tries or cancelled:
         return False
     row.state, row.failure, row.retry_at = WorkState.WAITING, failure, journal.now + RETRY_S
     journal.keep(row)

@@ -23,6 +23,8 @@ from scheduler.dispatch.pairs import UNKNOWN
 from scheduler.replication.places import reached, reached_original
 from scheduler.state.models import DiskTask, LedgerTask, Priority, Replica, ReplicaOperation, Run, VmRun
 
+BEFORE: Final = "before-"
+"""What names of points begin with that keep an original as it was."""
 _URGENCY: Final = {Priority.HIGH: Urgency.HIGH, Priority.REGULAR: Urgency.REGULAR}
 
 
@@ -67,7 +69,7 @@ def replica_point(replica: Replica, name: str, run: Run | None) -> ReplicaPoint:
 
 def before_name(vm_run: VmRun) -> str:
     """What the original is kept as before a failback writes it."""
-    return f"before-{vm_run.repository_run}"
+    return f"{BEFORE}{vm_run.repository_run}"
 
 
 def pair_tasks(

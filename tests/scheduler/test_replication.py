@@ -21,6 +21,7 @@ from scheduler.state.models import (
     ReplicaOperationKind,
     ReplicaState,
     RunState,
+    VmRun,
     WorkState,
 )
 from scheduler.state.store import State, open_state
@@ -170,6 +171,26 @@ def test_a_failback_that_fails_leaves_the_original_as_it_was(sites: Sites) -> No
     assert sites.folders[ORIGINAL].content == "original"
     sites.world.fleet.failures = {}
     assert sites.ask(Kind.FAILBACK) is WorkState.SUCCEEDED
+
+
+def test_what_an_original_was_kept_as_is_removed_even_where_that_fails_more_often_than_a_run_would_try(
+    sites: Sites,
+) -> None:
+    sites.run()
+    sites.ask(Kind.FAILOVER)
+    fleet = sites.world.fleet
+
+    def cancel() -> None:
+        with sites.state.write() as session:
+            ask_to_cancel_operation(session, "app01")
+            newest = select(VmRun.repository_run).order_by(VmRun.started_at.desc())
+            kept = f"before-{session.scalars(newest).first()}"
+        fleet.failures[f"replica.remove_point app01_replica {kept}"] = 8
+
+    fleet.when_handled["replica.point app01 in ds1"] = cancel
+    assert sites.ask(Kind.FAILBACK) is WorkState.CANCELLED
+    sites.settle()
+    assert sites.folders[ORIGINAL].points == {}
 
 
 @pytest.mark.parametrize("step", ["keeping a point", "releasing the original"])

@@ -175,8 +175,13 @@ def test_a_vcenter_that_isnt_declared_any_more_is_named(vsphere_world: VsphereWo
         database.delete(database.get_one(Datastore, "LocalDS_1"))
         database.flush()
         database.delete(database.get_one(Vcenter, "vc1"))
-    with pytest.raises(ReplicaStateError, match="in vCenter vc1, which isn't declared any more"):
+    with pytest.raises(ReplicaStateError, match=r"failback .* in vCenter vc1, which isn't declared any more"):
         replicated.ask(Kind.FAILBACK)
+    with replicated.one.open().write() as database:
+        database.scalars(select(Replica)).one().state = ReplicaState.FAILED_BACK
+    for kind in (Kind.COMMIT, Kind.UNDO):
+        with pytest.raises(ReplicaStateError, match=f"{kind.value} .* isn't declared any more"):
+            replicated.ask(kind)
 
 
 def test_a_scheduler_that_dies_after_a_commit_brings_it_back_or_takes_it_out_all_the_same(
