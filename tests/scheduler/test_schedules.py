@@ -62,21 +62,22 @@ def test_a_clock_that_was_a_year_ahead_and_is_set_right_keeps_no_schedule_from_s
     service.turn()
     world.clock.ahead_s = 365 * 86400.0
     world.turn_until(service, lambda: len(_runs(world)) == 1 and _runs(world)[0].state.final)
-    _serve_turns(service, 2)
+    serve_turns(service, 2)
 
     world.clock.ahead_s = 0.0
     service = world.start() if restarted else service
-    _serve_turns(service, 2)
+    serve_turns(service, 2)
     with open_state(world.url).read() as session:
         repository = session.get_one(Repository, "main")
         assert max(repository.collect_at or 1e12, repository.prove_at or 1e12) < world.clock() + 8 * 86400
     world.clock.ahead_s = 86400.0
-    _serve_turns(service, 2)
+    serve_turns(service, 2)
 
     assert len(_runs(world)) == 2
 
 
-def _serve_turns(service: Service, count: int) -> None:
+def serve_turns(service: Service, count: int) -> None:
+    """Have it serve for so many turns."""
     stop = threading.Event()
     turns = iter(range(count))
     service.serve(stop, lambda: None if next(turns, None) is not None else stop.set())

@@ -3,25 +3,18 @@
 from __future__ import annotations
 
 import itertools
-import threading
 
 import pytest
 
-from scheduler.service import Service
 from scheduler.state.asking import ask_for_scan
 from scheduler.state.models import Run, RunState, SnapshotEntry, SnapshotState, VcenterScan, WorkState
 from tests.scheduler.conftest import World
+from tests.scheduler.test_schedules import serve_turns
 from tests.scheduler.vcenters import VsphereWorld
 from tests.vsphere.machines import MIB, make_vm
 
 AHEAD_S = 365 * 86_400.0
 _names = (f"set-back-{number}" for number in itertools.count(1))
-
-
-def _serve_turns(service: Service, count: int) -> None:
-    stop = threading.Event()
-    turns = iter(range(count))
-    service.serve(stop, lambda: None if next(turns, None) is not None else stop.set())
 
 
 @pytest.mark.parametrize("restarted", [False, True], ids=["while it serves", "before it starts again"])
@@ -36,7 +29,7 @@ def test_a_vm_that_was_made_since_is_found(vsphere_world: VsphereWorld, *, resta
     one.world.clock.ahead_s = 0.0
     make_vm(one.session, MIB, name=name)
     service = one.world.start() if restarted else service
-    _serve_turns(service, 2)
+    serve_turns(service, 2)
     second = one.ask()
     one.world.turn_until(service, lambda: one.settled(second))
 
@@ -56,7 +49,7 @@ def test_who_waits_for_a_look_at_a_vcenter_gets_it(vsphere_world: VsphereWorld) 
     service._advance()
 
     one.world.clock.ahead_s = 0.0
-    _serve_turns(service, 2)
+    serve_turns(service, 2)
     one.world.turn_until(service, lambda: one.settled(run_id))
 
     with one.read() as database:

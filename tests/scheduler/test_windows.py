@@ -47,9 +47,7 @@ def test_a_disk_is_tried_again_though_its_window_is_closed_by_then(world: World,
 
     world.clock.ahead_s = _CLOSED_S
     service = world.start() if restarted else service
-    for _ in range(20):
-        service.turn()
-        world.fleet.work()
+    world.turn_until(service, lambda: _ended(world, run_id), wait_out_retries=False)
 
     with Session(open_state(world.url).engine) as session:
         assert session.get_one(Run, run_id).state is RunState.SUCCEEDED
@@ -68,6 +66,7 @@ def test_a_vm_that_has_not_begun_waits_for_the_window_after_a_retry_too(world: W
         service.turn()
         world.fleet.work()
 
+    assert set(_disks(world).values()) == {DiskTaskState.QUEUED}
     assert [title for _, title in world.fleet.handled if title.startswith("disk.backup")] == []
 
 

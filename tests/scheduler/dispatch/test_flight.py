@@ -11,7 +11,7 @@ from scheduler.state.asking import ask_for_run
 from scheduler.state.models import Proxy
 from tests.scheduler.conftest import World
 
-SILENT = Timings(proxy_timeout_s=0.001)
+SILENT = Timings(proxy_timeout_s=1e-9)
 """Whoever was heard of just now isn't any more."""
 
 
