@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from proxy_worker.contract.specification import Name
 from scheduler.planning.criteria import Pattern
 from scheduler.planning.matching import is_pattern, matches
-from scheduler.planning.retention import HeldPoint, Retention, judge
+from scheduler.planning.retention import HeldPoint, Retention, is_ahead, judge
 
 _LATER_COPY: Final = re.compile(r"(.+)\.[0-9]+")
 """What a copy is called whose former name was given up in the target."""
@@ -67,14 +67,16 @@ def wanted_copies(
     vms: Sequence[str],
     *,
     there: Collection[tuple[str, str]],
+    now: float,
 ) -> Wanted:
     """Choose among the points of the source.
 
     `vms` are names or patterns of VMs as they were called last; none takes all. `there` are the VM ids and points
     that the target has. What was copied before and given up there is for the target to say: it may be a new one.
+    A point whose time is yet to come is the newest only where there is no other: later ones would never be copied.
     """
     of_jobs = [point for point in source if any(matches(point.job, pattern) for pattern in terms.jobs)]
-    of_jobs.sort(key=lambda point: (point.created_at, point.point))
+    of_jobs.sort(key=lambda point: (not is_ahead(point.created_at, now), point.created_at, point.point))
     names = {point.vm_id: point.vm_name for point in of_jobs}
     unknown = tuple(
         pattern for pattern in dict.fromkeys(vms) if not any(matches(name, pattern) for name in names.values())

@@ -70,7 +70,7 @@ def judge(points: Iterable[HeldPoint], retention: Retention, *, now: float, time
     """Say of each point of one VM what becomes of it, the newest first."""
     ordered = sorted(points, key=lambda held: (held.created_at, held.point), reverse=True)
     reasons: dict[str, list[str]] = {}
-    ahead = {held.point for held in ordered if is_ahead(held, now)}
+    ahead = {held.point for held in ordered if is_ahead(held.created_at, now)}
     candidates = [held for held in ordered if held.own and held.point not in ahead]
     sound = [held for held in candidates if not held.damaged]
     for held, reason in _wanted(candidates, retention, now, ZoneInfo(timezone)):
@@ -96,9 +96,9 @@ def judge(points: Iterable[HeldPoint], retention: Retention, *, now: float, time
     ]
 
 
-def is_ahead(held: HeldPoint, now: float) -> bool:
-    """Whether a point is of a time that is yet to come (Unix seconds), whatever clocks differ by."""
-    return held.created_at > now + CLOCK_DIFFERENCE_S
+def is_ahead(created_at: float, now: float) -> bool:
+    """Whether a point's time is yet to come (both in Unix seconds), whatever clocks differ by."""
+    return created_at > now + CLOCK_DIFFERENCE_S
 
 
 def words(retention: Retention) -> str:

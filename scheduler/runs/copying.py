@@ -178,6 +178,7 @@ def _wanted(session: Session, run: Run, terms: CopyTerms, now: float) -> Wanted:
         terms,
         run.vms,
         there=[(row.vm_id, row.point) for row in there],
+        now=now,
     )
     job = session.get(Job, run.job)
     if terms.points is PointChoice.NEWEST or job is None:

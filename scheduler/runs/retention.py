@@ -92,7 +92,7 @@ def verdicts(session: Session, job: Job, vm_id: str, *, now: float, next_run: bo
         for row in rows
     ]
     if next_run:
-        known = (point.created_at for point in held if not is_ahead(point, now))
+        known = (point.created_at for point in held if not is_ahead(point.created_at, now))
         held.append(HeldPoint("", max([now, *known])))
     newest = max((point.created_at for point in held if point.own), default=now)
     found = judge(held, job.retention, now=min(now, newest), timezone=job.timezone)

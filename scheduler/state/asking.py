@@ -7,12 +7,14 @@ something that happens later. Times are Unix seconds.
 from __future__ import annotations
 
 import secrets
+import time
 from datetime import UTC, datetime
 
 from sqlalchemy import Select, select
 from sqlalchemy.orm import Session
 
 from proxy_worker.contract.using import BootWishes
+from scheduler.planning.retention import CLOCK_DIFFERENCE_S
 from scheduler.state.errors import (
     AmbiguousPointError,
     AmbiguousVmError,
@@ -154,13 +156,15 @@ def ask_to_retry(session: Session, run_id: str) -> Run:
 
 
 def find_point(session: Session, vm: str, point: str | None = None, *, repository: str | None = None) -> Point:
-    """A VM's restore point, the newest unless told; `vm` is a name or an id. Originals go before their copies.
+    """A VM's restore point, the newest unless told; `vm` is a name or an id. Originals go before their copies, and
+    points whose time is yet to come, as of a wrong clock, after all others.
 
     Raises `NoSuchVmError`, `NoSuchPointError`, or `AmbiguousVmError` when it would have to choose between VMs.
     """
     points = points_of(session, vm, repository=repository)
     copied = Point.job.in_(select(Job.name).where(Job.kind == JobKind.COPY))
-    of_vm = points.order_by(Point.created_at.desc(), Point.point.desc(), copied, Point.repository)
+    ahead = Point.created_at > time.time() + CLOCK_DIFFERENCE_S
+    of_vm = points.order_by(ahead, Point.created_at.desc(), Point.point.desc(), copied, Point.repository)
     if point is None:
         newest = session.scalars(of_vm.limit(1)).one()
         _require_one_vm(session, vm, repository)

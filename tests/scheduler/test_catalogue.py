@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 from sqlalchemy import select
@@ -11,6 +12,7 @@ from proxy_worker.contract.specification import VmIdentity
 from scheduler.planning.retention import Retention
 from scheduler.runs.catalogue import replace_points
 from scheduler.runs.retention import verdicts
+from scheduler.state.asking import find_point
 from scheduler.state.models import Job, Point
 from scheduler.state.store import open_state
 
@@ -41,6 +43,14 @@ def test_days_are_not_counted_by_a_clock_that_runs_a_year_ahead_of_the_proxies(t
         for ahead in (0, 365):
             found = verdicts(session, job, WEB01.vm_id, now=DAY_S * (8 + ahead))
             assert [one.point.point for one in found if one.kept] == ["day-8", "day-7", "day-6", "day-5"]
+
+
+def test_the_newest_is_none_that_is_dated_ahead(tmp_path: Path) -> None:
+    with open_state(f"sqlite:///{tmp_path / 'state.db'}", migrate=True).write() as session:
+        replace_points(session, "main", listed("ahead", "last"), asked_at=0.0)
+        session.get_one(Point, ("main", WEB01.vm_id, "ahead")).created_at = time.time() + 365 * DAY_S
+
+        assert find_point(session, "web01").point == "last"
 
 
 def test_what_cannot_be_read_for_a_while_stays_pinned(tmp_path: Path) -> None:

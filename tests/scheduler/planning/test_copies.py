@@ -14,6 +14,7 @@ from scheduler.planning.copies import (
 from scheduler.planning.retention import HeldPoint, Retention
 
 DAY_S = 86_400.0
+NOW = 9 * DAY_S
 ALL = CopyTerms(repository="main", points=PointChoice.ALL)
 NEWEST = CopyTerms(repository="main")
 
@@ -27,7 +28,7 @@ SOURCE = [point("web01", 1), point("web01", 2), point("web01", 3), point("db01",
 
 def wanted(terms: CopyTerms, *vms: str, there: tuple[str, ...] = ()) -> Wanted:
     ids = {(f"id-{name.split('-')[0]}", name) for name in there}
-    return wanted_copies(SOURCE, terms, vms, there=ids)
+    return wanted_copies(SOURCE, terms, vms, there=ids, now=NOW)
 
 
 def names(found: Wanted) -> list[str]:
@@ -37,6 +38,16 @@ def names(found: Wanted) -> list[str]:
 def test_the_newest_of_each_vm_is_copied_unless_the_target_has_it() -> None:
     assert names(wanted(NEWEST)) == ["db01-2", "web01-3"]
     assert names(wanted(NEWEST, there=("web01-3",))) == ["db01-2"]
+
+
+def test_a_point_that_is_dated_ahead_keeps_no_later_one_from_being_copied() -> None:
+    """A proxy made it whose clock was wrong."""
+    ahead = [point("web01", 400), point("app01", 400)]
+    there = {("id-web01", "web01-400")}
+
+    found = wanted_copies([*SOURCE, *ahead], NEWEST, ["web01", "app01"], there=there, now=NOW)
+
+    assert names(found) == ["app01-400", "web01-3"]
 
 
 def test_all_that_are_missing_are_copied_oldest_first() -> None:
@@ -55,10 +66,10 @@ def test_vms_are_chosen_by_pattern_and_by_the_jobs_that_made_the_points() -> Non
 def test_a_vm_goes_by_its_last_name() -> None:
     renamed = [point("web01", 1), point("web01", 2, name="shop01")]
 
-    found = wanted_copies(renamed, ALL, ["shop*"], there=())
+    found = wanted_copies(renamed, ALL, ["shop*"], there=(), now=NOW)
 
     assert names(found) == ["web01-1", "web01-2"]
-    assert wanted_copies(renamed, ALL, ["web01"], there=()).unknown == ("web01",)
+    assert wanted_copies(renamed, ALL, ["web01"], there=(), now=NOW).unknown == ("web01",)
 
 
 def test_patterns_that_match_nothing_are_named() -> None:
