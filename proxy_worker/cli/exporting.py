@@ -16,6 +16,7 @@ from proxy_worker.contract.errors import TargetError
 from proxy_worker.export.noted import NotedDisk
 from proxy_worker.export.opening import exported
 from proxy_worker.export.server import Server, listen_on_socket
+from proxy_worker.program.durable import give_new_name, sync_folder
 from proxy_worker.program.scratch import ScratchFolder
 from proxy_worker.program.units import size
 from proxy_worker.transport.command import require_tool
@@ -56,8 +57,13 @@ def export_one(
                 command = [tool, "convert", *progress, "-f", "raw", "-O", image_format, server.uri(disk_key)]
                 _convert(command, partial, disk)
         _sync(partial)
-        partial.replace(to)
-        _sync(to.parent)
+        if overwrite:
+            partial.replace(to)
+        else:
+            give_new_name(partial, to)
+        sync_folder(to.parent)
+    except FileExistsError as error:
+        raise OptionError(f"image {to}", why="it has appeared meanwhile", remedy="Choose another --to.") from error
     except OSError as error:
         raise ExportFailedError(f"image {to}", why=error.strerror or str(error)) from error
     finally:

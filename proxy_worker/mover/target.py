@@ -20,6 +20,7 @@ from typing import Final, Protocol
 from proxy_worker.contract.errors import ConflictError, TargetError
 from proxy_worker.contract.names import TransportMode
 from proxy_worker.program.closing import Closing
+from proxy_worker.program.durable import give_new_name, sync_folder
 
 PIECE_BYTES: Final = 128 << 10
 """Larger writes cost the kernel up to twice as much: measured on ext4, between 64 KiB and 1 MiB."""
@@ -232,19 +233,12 @@ class Target(Closing):
             self._written_path.replace(self.path)
         else:
             try:
-                self.path.hardlink_to(self._written_path)  # unlike a rename, refuses a path that has appeared since
-                self._written_path.unlink()
+                give_new_name(self._written_path, self.path)
             except FileExistsError as error:
                 raise TargetExistsError(
                     f"{self.path} can't be restored to", why="it has appeared meanwhile"
                 ) from error
-            except PermissionError:
-                self._written_path.rename(self.path)  # a filesystem without hard links
-        folder = os.open(self.path.parent, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        sync_folder(self.path.parent)
 
     def _failed(self, error: OSError) -> TargetError:
         if error.errno in {errno.ENOSPC, errno.EDQUOT}:

@@ -13,3 +13,12 @@ def sync_folder(path: Path) -> None:
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+def give_new_name(path: Path, to: Path) -> None:
+    """Rename a file, unlike a plain rename not over what has that name by now. Raises FileExistsError, OSError."""
+    try:
+        to.hardlink_to(path)
+        path.unlink()
+    except PermissionError:
+        path.rename(to)  # a file system without hard links

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import stat
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 
@@ -172,6 +174,23 @@ def test_a_vmdk_that_lies_about_its_size_imports_nothing(shell: Shell, header: b
 def test_what_cannot_be_imported_is_named(shell: Shell, words: tuple[str, ...], code: int, said: str) -> None:
     (shell.folder / "empty.raw").touch()
     assert said in shell.ours("import", "--vm", "bad", *words, code=code)
+
+
+def test_what_appears_at_the_place_of_an_image_meanwhile_is_left_alone(shell: Shell) -> None:
+    shell.ours("import", "--vm", "late", "scsi0:0=disk.raw")
+    tools = shell.folder / "tools"
+    tools.mkdir()
+    slow = tools / "qemu-img"
+    slow.write_text(f'#!/bin/sh\necho mine >{shell.folder}/late.raw\nexec {shutil.which("qemu-img")} "$@"\n')
+    slow.chmod(0o755)
+    whose = ("--vm", "late", "--disk", "scsi0:0", "--format", "raw", "--to", "late.raw")
+
+    environment = {**shell.environment, "PATH": f"{tools}:{shell.environment['PATH']}"}
+    with patch.object(shell, "environment", environment):
+        assert "image late.raw: it has appeared meanwhile" in shell.ours("export", *whose, code=3)
+
+    assert (shell.folder / "late.raw").read_text() == "mine\n"
+    assert [path.name for path in shell.folder.iterdir() if "late" in path.name] == ["late.raw"]
 
 
 @pytest.mark.parametrize(
