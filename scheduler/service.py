@@ -34,7 +34,7 @@ from scheduler.runs.outcome import Outcome
 from scheduler.runs.outcomes import record
 from scheduler.runs.scanned import scan_everything
 from scheduler.runs.schedules import Timetable
-from scheduler.runs.setting_back import forget_the_future
+from scheduler.runs.setting_back import SET_BACK_S, forget_the_future
 from scheduler.runs.steps import record_steps, requeue_started, start_steps
 from scheduler.runs.thawing_storage import look_for_left
 from scheduler.runs.waiting import survey
@@ -64,8 +64,6 @@ FORGET_S = 3600.0
 """How often the past is looked at for what is to be forgotten."""
 FORGET_MORE_S = 5.0
 """How soon again, when there was some: so little at a time, so that nobody waits for it."""
-SET_BACK_S = 600.0
-"""From here on, a clock that is set back was wrong before: schedules made up for starts that hadn't come."""
 _LONGEST_PAUSE_S = 5.0
 _BATCH = 200
 

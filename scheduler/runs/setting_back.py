@@ -22,17 +22,18 @@ from scheduler.state.models import (
     VcenterStep,
 )
 
+SET_BACK_S: Final = 600.0
+"""From here on, a clock that is set back was wrong before; by less, those of two schedulers may differ."""
 LONGEST_WAIT_S: Final = 7 * 86_400.0
 """Nothing that failed waits longer for its next try: the most that `retries` of a job can say."""
+_DONE: Final = (Job.scheduled_after, ServiceMark.backup_tried_at, ServiceMark.backed_up_at)
+"""Up to when starts have been dealt with: those that were just now aren't to be made once more."""
 _PASSED: Final = (
-    Job.scheduled_after,
-    ServiceMark.backup_tried_at,
-    ServiceMark.backed_up_at,
     Run.scanned_after,
     VcenterScan.created_at,
     SnapshotEntry.last_try_at,
 )
-"""Up to when starts have been dealt with; how new a look at a vCenter has to be; when a snapshot was given up."""
+"""How new a look at a vCenter has to be; when a snapshot was given up."""
 _UNKNOWN: Final = (Repository.collect_at, Repository.prove_at, VcenterStep.started_at)
 """When something comes next, and when vCenters were looked at: found out anew from None."""
 _RETRIED: Final = (
@@ -47,6 +48,8 @@ _RETRIED: Final = (
 def forget_the_future(journal: Journal) -> None:
     """Take what was done later than now as done now, plan and look anew, and try again what waits too long."""
     now = journal.now
+    for done in _DONE:
+        _set(journal, done, later_than=now + SET_BACK_S, to=now)
     for passed in _PASSED:
         _set(journal, passed, later_than=now, to=now)
     for unknown in _UNKNOWN:
