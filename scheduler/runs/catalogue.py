@@ -65,7 +65,7 @@ def replace_points(
     """Make the catalogue of a repository say what the repository said.
 
     Points made since `asked_at` may have come after the listing, and stay; so does, with its pin, what is there and
-    can't be read.
+    can't be read: as damaged, until a proof says otherwise.
     """
     of_repository = select(Point.vm_id, Point.point, Point.created_at).where(Point.repository == repository)
     created = {(vm_id, point): created_at for vm_id, point, created_at in session.execute(of_repository)}
@@ -74,7 +74,10 @@ def replace_points(
     for key, summary in found.items():
         if key not in known:
             session.add(_row(repository, summary))
-    missing = known - found.keys() - set(listed.unreadable)
+    unreadable = known & set(listed.unreadable)
+    for vm_id, point in unreadable:
+        session.get_one(Point, (repository, vm_id, point)).damaged = True
+    missing = known - found.keys() - unreadable
     gone = [key for key in missing if created[key] < asked_at - CLOCK_DIFFERENCE_S]
     for vm_id, point in gone:
         session.execute(

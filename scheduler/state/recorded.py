@@ -374,7 +374,7 @@ class Point(Record):
     sampled_at: Mapped[float | None] = mapped_column(default=None)
     """When a sample of it was restored last."""
     damaged: Mapped[bool] = mapped_column(default=False)
-    """Whether something that it needs is lost, and waits for repair."""
+    """Whether it can't be read, or something that it needs is lost, and waits for repair."""
     booted_at: Mapped[float | None] = mapped_column(default=None)
     """When a VM was last started from it, whatever came of that."""
     boot_problem: Mapped[str | None] = mapped_column(default=None)

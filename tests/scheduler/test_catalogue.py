@@ -53,6 +53,18 @@ def test_the_newest_is_none_that_is_dated_ahead(tmp_path: Path) -> None:
         assert find_point(session, "web01").point == "last"
 
 
+def test_what_cannot_be_read_takes_no_sound_points_place(tmp_path: Path) -> None:
+    """Else the last point that can be restored would go for it."""
+    job = Job(name="nightly", repository="main", timezone="UTC", retention=Retention(points=1))
+    with open_state(f"sqlite:///{tmp_path / 'state.db'}", migrate=True).write() as session:
+        replace_points(session, "main", listed("day-1", "day-2", "day-3"), asked_at=0.0)
+        replace_points(session, "main", listed("day-1", "day-2", unreadable=("day-3",)), asked_at=1000.0)
+
+        found = verdicts(session, job, WEB01.vm_id, now=1000.0)
+
+        assert [one.point.point for one in found if one.kept] == ["day-3", "day-2"]
+
+
 def test_what_cannot_be_read_for_a_while_stays_pinned(tmp_path: Path) -> None:
     """A pin is kept in the catalogue alone: forgotten, retention would remove the point once it is readable."""
     with open_state(f"sqlite:///{tmp_path / 'state.db'}", migrate=True).write() as session:
