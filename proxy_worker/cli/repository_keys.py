@@ -121,7 +121,7 @@ def change_passphrase(
         key = passphrases.wrap(secrets, new, repository_id=opened.id, label=former[0].label)
         passphrases.add(store, key)
         for one in former:
-            remove_passphrase(store, one.key_id, new)
+            remove_passphrase(store, one.key_id, old, new)
     changed = ", ".join(one.key_id for one in former)
     what = f"key {changed}, which is" if len(former) == 1 else f"keys {changed}, which had the same and are"
     typer.echo(f"changed the passphrase of {what} {key.key_id} now")

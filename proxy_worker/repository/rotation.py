@@ -73,16 +73,21 @@ def rotate(store: Store, given: Sequence[bytes], *, cost: KdfCost | None = None)
     return Rotated(following.generation, tuple(key_ids))
 
 
-def remove_passphrase(store: Store, key_id: str, passphrase: bytes) -> None:
-    """Remove a passphrase, where another object of `passphrase` is seen to open everything and stays.
+def remove_passphrase(store: Store, key_id: str, *given: bytes) -> None:
+    """Remove a passphrase, where another object that opens with one of those `given` has all that it has, or all.
 
     After a rotation that was stopped there are two objects of each, one of which lacks the newest private key. So
     does one that was added while another process rotated. Raises `KeyNotFoundError`, `KeyInUseError`.
     """
     config = load_config(store)
     passphrases.require_other(store, key_id, config.repository_id)
-    left = [one.secrets for one in _opened_by(store, config, [passphrase]) if one.key.key_id != key_id]
-    if not left or complete(config, left).data_public_keys != config.data_public_keys:
+    opened = _opened_by(store, config, given)
+    left = [one.secrets for one in opened if one.key.key_id != key_id]
+    if len(left) < len(opened) and left:
+        needed = complete(config, [one.secrets for one in opened]).data_public_keys
+    else:
+        needed = config.data_public_keys
+    if not left or complete(config, left).data_public_keys != needed:
         raise KeyInUseError(
             f"key {key_id} of {store.location}",
             why="with this passphrase, what stays doesn't open everything that is stored",

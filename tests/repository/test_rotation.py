@@ -184,6 +184,26 @@ def test_a_passphrase_that_was_added_beside_a_rotation_does_not_take_its_place(f
             remove_passphrase(LocalStore(folder), key.key_id, b"late")
 
 
+def test_a_passphrase_goes_for_another_of_all_that_it_has_where_the_newest_key_is_lost(folder: Path) -> None:
+    """As after a recovery with a sheet that was older than the last rotation."""
+    store = LocalStore(folder)
+    with opened(folder) as owner:
+        assert owner.unlocked
+        old = [passphrases.wrap(owner.unlocked, one, repository_id=owner.id, cost=CHEAP) for one in (b"a", b"b")]
+    rotate(store, BOTH, cost=CHEAP)
+    for key in list(passphrases.keys(store)):
+        store.delete(f"keys/{key.key_id}")
+    for key in old:
+        passphrases.add(store, key)
+
+    with pytest.raises(KeyInUseError, match="doesn't open everything"):
+        remove_passphrase(store, old[0].key_id, b"b")
+    remove_passphrase(store, old[0].key_id, b"a", b"b")
+
+    with opened(folder, Credential(passphrase=b"b")) as owner:
+        assert restored(owner, "before") == noise(3)
+
+
 def test_of_two_at_once_one_wins_whole(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store, wrap, rotated = LocalStore(folder), passphrases.wrap, []
 
