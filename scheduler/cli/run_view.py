@@ -121,7 +121,6 @@ def _disk_table(run: RunRecord, out: Console) -> Table:
 
 
 def _figures(run: RunRecord) -> list[tuple[str, str | Text]]:
-    reused = sum(disk.duplicate_bytes for disk in run.disks)
     unchanged = sum(disk.unchanged_bytes for disk in run.disks)
     modes = Counter(disk.mode for disk in run.disks if disk.mode)
     rows: list[tuple[str, str | Text]] = [
@@ -131,14 +130,24 @@ def _figures(run: RunRecord) -> list[tuple[str, str | Text]]:
         ("processed", size(run.processed_bytes)),
         ("read", compared(run.read_bytes, run.processed_bytes, "processed")),
         ("unchanged", size(unchanged)),
-        *([("already stored", size(reused))] if run.kind.to_repository else []),
-        ("transferred", compared(run.transferred_bytes, run.read_bytes, "read")),
+        *_transferred(run),
         (run.kind.delivered, compared(run.stored_bytes, run.processed_bytes, "processed")),
         ("rate", rate(run.rate)),
         ("bottleneck", run.bottleneck or "-"),
         ("modes", ", ".join(f"{mode} ({plural(count, 'disk')})" for mode, count in modes.most_common()) or "-"),
     ]
     return rows
+
+
+def _transferred(run: RunRecord) -> list[tuple[str, str | Text]]:
+    """Of a replication it is what was sent, which is said anyway."""
+    if not run.kind.to_repository:
+        return []
+    reused = sum(disk.duplicate_bytes for disk in run.disks)
+    return [
+        ("already stored", size(reused)),
+        ("transferred", compared(run.transferred_bytes, run.read_bytes, "read")),
+    ]
 
 
 def _remarks(run: RunRecord) -> list[RenderableType]:

@@ -137,6 +137,13 @@ def test_a_summary_leaves_figures_out_rather_than_break_names_in_a_narrow_termin
         assert {"READ", "TIME", "RATE"} & set(next(line for line in lines if "DISK" in line).split()) == figures
 
 
+def test_a_replication_says_once_what_it_sent() -> None:
+    sent = disk(state="succeeded", stored_bytes=GIB // 4, transferred_bytes=GIB // 4)
+    replicated = run(sent, kind=RunKind.REPLICATION, stored_bytes=GIB // 4, transferred_bytes=GIB // 4)
+    names = [line.split()[0] for line in seen(whole(replicated)).splitlines() if "256 MiB" in line]
+    assert names == ["sent", "web00"]
+
+
 def test_colours_are_left_out_when_nobody_wants_them(monkeypatch: pytest.MonkeyPatch) -> None:
     view = whole(run(disk()))
     assert "\x1b[36m" in seen(view, terminal=True)
