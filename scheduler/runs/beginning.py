@@ -163,11 +163,9 @@ def _begin_again(journal: Journal, run: Run, repository: RepositoryReference) ->
     session.execute(delete(VmRun).where(VmRun.run_id == run.id, VmRun.repository_run.is_(None)))
     again = (VmRunState.FAILED, VmRunState.CANCELLED)
     for vm_run in session.scalars(select(VmRun).where(VmRun.run_id == run.id, VmRun.state.in_(again))).all():
-        vm_run.state = VmRunState.RUNNING
-        vm_run.attempt += 1
-        vm_run.repository_run = new_id(journal.now)
-        vm_run.cancelled = False
-        vm_run.reason = vm_run.warning = vm_run.ended_at = None
+        if _has_lost_its_vcenter(session, vm_run):
+            continue  # the plan shows which one has it by now
+        _renew(journal, vm_run)
         if vm_run.place is not None:
             freeze(journal, run, vm_run, vm_run.place)
             continue
@@ -181,6 +179,18 @@ def _begin_again(journal: Journal, run: Run, repository: RepositoryReference) ->
             journal.open(task)
 
 
+def _renew(journal: Journal, vm_run: VmRun) -> None:
+    vm_run.state = VmRunState.RUNNING
+    vm_run.attempt += 1
+    vm_run.repository_run = new_id(journal.now)
+    vm_run.cancelled = False
+    vm_run.reason = vm_run.warning = vm_run.ended_at = None
+
+
+def _has_lost_its_vcenter(session: Session, vm_run: VmRun) -> bool:
+    return vm_run.place is not None and session.get(Vcenter, vm_run.place.vcenter) is None
+
+
 def _record_plan(
     journal: Journal,
     run: Run,
@@ -190,10 +200,18 @@ def _record_plan(
 ) -> None:
     session = journal.session
     present = session.scalars(select(VmRun).where(VmRun.run_id == run.id)).all()
-    known = {vm_run.vm_id for vm_run in present}
+    known = {vm_run.vm_id: vm_run for vm_run in present}
     number = max((int(vm_run.id.rpartition(".")[2]) for vm_run in present), default=0)
     for vm in planned.vms:
-        if vm.identity.vm_id not in known:
+        former = known.get(vm.identity.vm_id)
+        if (
+            former is not None
+            and run.replica is None
+            and former.state.final
+            and _has_lost_its_vcenter(session, former)
+        ):
+            _move_to(journal, run, former, vm)
+        if former is None:
             number += 1
             if run.replica is not None:
                 replica = replicas[vm.identity.vm_id]
@@ -213,6 +231,15 @@ def _record_plan(
             ended_at=journal.now,
         )
         session.add(vm_run)
+
+
+def _move_to(journal: Journal, run: Run, vm_run: VmRun, vm: PlannedVm) -> None:
+    """Begin again with a VM that another vCenter has by now, or the same one by another name."""
+    place = place_of(journal, vm)
+    if place is not None and vm_run.state is not VmRunState.SUCCEEDED:
+        _renew(journal, vm_run)
+        vm_run.place = place
+        freeze(journal, run, vm_run, place)
 
 
 def _open_vm(journal: Journal, run: Run, vm: PlannedVm, vm_run_id: str, repository: RepositoryReference) -> None:

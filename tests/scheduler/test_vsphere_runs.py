@@ -283,6 +283,27 @@ def test_a_vm_whose_new_snapshot_failed_is_tried_anew_by_tasks_that_no_proxy_has
     assert one.snapshots(vm) == ()
 
 
+def test_a_failed_vm_is_tried_anew_in_the_vcenter_that_has_it_by_then(vsphere_world: VsphereWorld) -> None:
+    one, name = vsphere_world, next(_names)
+    vm = make_vm(one.session, MIB, name=name)
+    switch_on(one.session, vm.ref, name)
+    one.declare(name, quiesce=Quiesce.REQUIRE, retry_count=0)
+    service = one.world.start()
+    run_id = one.ask()
+    one.world.turn_until(service, lambda: one.settled(run_id))
+    assert one.vm_run(name).state is VmRunState.FAILED
+
+    with one.open().write() as database:
+        fleet = stored_fleet(database)
+        renamed = (fleet.vcenter[0].model_copy(update={"name": "vc2"}),)
+        apply_fleet(database, fleet.model_copy(update={"vcenter": renamed}))
+        ask_to_retry(database, run_id).quiesce = Quiesce.NEVER
+    one.world.turn_until(service, lambda: one.settled(run_id))
+
+    assert (one.vm_run(name).state, one.vm_run(name).attempt) == (VmRunState.SUCCEEDED, 2)
+    assert one.snapshots(vm) == ()
+
+
 def test_no_datastore_has_more_than_four_snapshots_open_and_the_rest_says_why_it_waits(
     vsphere_world: VsphereWorld,
 ) -> None:
