@@ -150,7 +150,8 @@ def test_an_original_is_kept_written_started_and_let_go_of_by_its_own_uuid(repli
     assert replicated.run() is RunState.SUCCEEDED
 
 
-def test_an_original_that_cant_be_started_is_what_it_was_before(replicated: FailedOver) -> None:
+def test_an_original_that_cant_be_started_is_what_it_was_before(vsphere_world: VsphereWorld) -> None:
+    replicated = _failed_over(vsphere_world, "ds2")
     fleet, name = replicated.one.world.fleet, replicated.replica.name
 
     def fail_to_start() -> None:
@@ -188,7 +189,7 @@ def test_a_scheduler_that_dies_after_a_commit_brings_it_back_or_takes_it_out_all
     vsphere_world: VsphereWorld,
 ) -> None:
     replicated = _failed_over(vsphere_world, "ds2")
-    for deadly in itertools.count(1, 2):
+    for deadly in itertools.count(1, 3):
         died = [_dying(replicated, kind, deadly) for kind in (Kind.FAILBACK, Kind.UNDO)]
         assert (replicated.original.content, replicated.original.points) == ("original", {}), deadly
         assert replicated.replica.state is ReplicaState.FAILED_OVER
