@@ -18,8 +18,11 @@ from proxy_worker.program.commands import INTERRUPTED
 from scheduler.cli.printing import console, note, print_json, show
 from scheduler.cli.records import DiskRecord, RunRecord, VmRecord
 from scheduler.cli.run_view import headline, live_view, progress_line
+from scheduler.state.errors import StateUnreachableError
 
 LOOK_EVERY_S = 0.3
+PATIENCE_S = 120.0
+"""So long a database that doesn't answer is asked again: what is watched goes on meanwhile, and has not failed."""
 REST_PER_LOOK = 9
 """At least so many times as long as a look took, nothing is done: watching hundreds of disks stays cheap."""
 LINE_EVERY_S = 10.0
@@ -83,9 +86,18 @@ class Watch(Generic[T]):
     def _look_again(self) -> T:
         time.sleep(max(LOOK_EVERY_S, self._looking_takes_s * REST_PER_LOOK))
         began = time.monotonic()
-        seen = self._look()
+        seen = self._look_patiently(began + PATIENCE_S)
         self._looking_takes_s = time.monotonic() - began
         return seen
+
+    def _look_patiently(self, until: float) -> T:
+        while True:
+            try:
+                return self._look()
+            except StateUnreachableError:
+                if time.monotonic() > until:
+                    raise
+                time.sleep(LOOK_EVERY_S)
 
 
 def follow_to_end(
