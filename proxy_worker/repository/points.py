@@ -8,6 +8,7 @@ from typing import Final
 
 import msgspec
 
+from proxy_worker.contract.errors import DamageError
 from proxy_worker.repository.errors import PointNotFoundError
 from proxy_worker.repository.sealing import MetadataSealer
 from proxy_worker.repository.store import ObjectNotFoundError, ObjectUnreadableError, Store
@@ -149,3 +150,13 @@ def ended_runs(store: Store, vm_id: str) -> set[str]:
 def is_ended(store: Store, vm_id: str, run: str) -> bool:
     """Whether retention has marked a run as ended, so that its point no longer counts."""
     return store.exists(f"ended/{vm_id}/{run}")
+
+
+def ended_sequence(store: Store, sealer: MetadataSealer, vm_id: str, run: str) -> int:
+    """The `sequence` of a point that has ended; 0 where the mark doesn't say it, as earlier versions' don't."""
+    name = f"ended/{vm_id}/{run}"
+    try:
+        payload, _ = sealer.open_object(name, store.get(name))
+        return msgspec.msgpack.decode(payload, type=int) if payload else 0
+    except (ObjectNotFoundError, ObjectUnreadableError, DamageError, msgspec.MsgspecError):
+        return 0

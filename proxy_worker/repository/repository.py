@@ -42,6 +42,7 @@ from proxy_worker.repository.points import (
     Tombstone,
     encode_outcome,
     ended_runs,
+    ended_sequence,
     is_ended,
     live_point_names,
     load_outcome,
@@ -200,13 +201,17 @@ class Repository:
     def newer_than(self, point: Point) -> str | None:
         """A point of the same VM that may be newer and can't be used, in words; None if `point` is the newest.
 
-        Damaged ones may be of any age. The age of an ended one is that of its run's name. Call it after `points`.
+        Damaged ones may be of any age. An ended one is newer by its run's name or, since clocks go back, by its place
+        among the others. Call it after `points`.
         """
         damaged = next(iter(self.damaged_points), None)
         if damaged is not None:
             return f"{damaged} is damaged"
-        ended = max(ended_runs(self._store, point.vm_id), default="")
-        return f"restore point {ended} was removed" if ended > point.run else None
+        for run in sorted(ended_runs(self._store, point.vm_id), reverse=True):
+            sequence = ended_sequence(self._store, self._sealer, point.vm_id, run)
+            if run > point.run or sequence > point.sequence:
+                return f"restore point {run} was removed"
+        return None
 
     def point(self, vm_id: str, run: str) -> Point:
         """One point; raises `PointNotFoundError`."""

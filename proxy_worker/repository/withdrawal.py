@@ -28,12 +28,15 @@ def end_point(access: Access, *, vm_id: str, run: str) -> bool:
     """
     store, mark = access.store, f"ended/{vm_id}/{run}"
     if not store.exists(mark):
+        payload = b""
         try:
-            if not isinstance(load_outcome(store, access.sealer, vm_id, run), Point):
+            outcome = load_outcome(store, access.sealer, vm_id, run)
+            if not isinstance(outcome, Point):
                 return False
+            payload = msgspec.msgpack.encode(outcome.sequence)
         except DamageError:
             pass  # nobody can use it; its name is spent all the same
-        store.put_if_absent(mark, [access.sealer.seal_object(mark, b"")])
+        store.put_if_absent(mark, [access.sealer.seal_object(mark, payload)])
     _remove_objects(access, [(vm_id, run)], readers_until=0.0)
     return True
 

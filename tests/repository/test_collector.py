@@ -82,6 +82,19 @@ def test_ending_a_point_removes_one_object_and_hurts_no_other(repository: Reposi
         repository.point("vm-1", "first")
 
 
+@pytest.mark.parametrize("later", ["2026", "2028"], ids=["clock went back", "clock is right"])
+def test_a_later_point_that_ended_is_known_whatever_the_clock_said(repository: Repository, later: str) -> None:
+    """Changed areas may be relative to it: applied to the one before, they would leave out what it changed."""
+    back_up(repository, noise(4), run="2027")
+    back_up(repository, noise(4, 2), run=later)
+    end_point(repository.access, vm_id="vm-1", run=later)
+
+    [left] = repository.points("vm-1")
+    assert repository.newer_than(left) == f"restore point {later} was removed"
+    back_up(repository, noise(4, 3), run="2029")
+    assert repository.newer_than(repository.points("vm-1")[-1]) is None
+
+
 def blind(repository: Repository) -> Repository:
     """The same with a write key."""
     unlocked = repository.unlocked
