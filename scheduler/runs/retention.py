@@ -57,17 +57,23 @@ def collection_is_overdue(now: float) -> ColumnElement[bool]:
 
 
 def apply_retention(journal: Journal) -> None:
-    """Ask for the removal of what jobs don't keep, of each VM that their last run has backed up."""
+    """Ask for the removal of what jobs don't keep, of each VM that their last run has backed up.
+
+    What that has just made stays, however old the clock of its proxy says that it is.
+    """
     session = journal.session
     for run in session.scalars(select(Run).where(retention_is_due())).all():
         run.retention_applied = True
         job = session.get(Job, run.job)
         if job is None or job.repository != run.repository:
             continue
-        backed_up = select(VmRun.vm_id).where(VmRun.run_id == run.id, VmRun.state == VmRunState.SUCCEEDED)
-        for vm_id in sorted({vm_id for vm_id in session.scalars(backed_up) if vm_id}):
+        backed_up = select(VmRun.vm_id, VmRun.repository_run).where(
+            VmRun.run_id == run.id, VmRun.state == VmRunState.SUCCEEDED
+        )
+        made = {(vm_id, point) for vm_id, point in session.execute(backed_up)}
+        for vm_id in sorted({vm_id for vm_id, _ in made if vm_id}):
             for verdict in verdicts(session, job, vm_id, now=journal.now):
-                if not verdict.kept:
+                if not verdict.kept and (vm_id, verdict.point.point) not in made:
                     point = session.get_one(Point, (job.repository, vm_id, verdict.point.point))
                     ask_to_delete(session, point, now=journal.now, reason=verdict.why)
 

@@ -8,15 +8,16 @@ import pytest
 from sqlalchemy import select
 
 from proxy_worker.contract.errors import SourceError
-from proxy_worker.contract.outcome import TaskFailure
-from proxy_worker.contract.specification import PointDelete
+from proxy_worker.contract.outcome import TaskFailure, TaskResult
+from proxy_worker.contract.specification import PointDelete, RepositoryCommit
 from proxy_worker.ledger import RenewAnswer
 from scheduler.planning.retention import Retention
 from scheduler.runs.retention import verdicts
 from scheduler.state.asking import ask_for_run, ask_for_upkeep, ask_to_delete, pin
 from scheduler.state.errors import PointLeavingError, PointPinnedError
-from scheduler.state.models import Job, LedgerTask, Point, Repository, Request, RequestKind, Run, WorkState
+from scheduler.state.models import Job, LedgerTask, Point, Repository, Request, RequestKind, Run, VmRun, WorkState
 from tests.scheduler.conftest import World
+from tests.simulators.proxies import SimulatedRepository
 
 WEB = "id-web01"
 
@@ -64,6 +65,27 @@ def test_after_a_run_points_beyond_the_policy_go(world: World, turn: Callable[[C
         asked = session.scalars(select(Request).where(Request.kind == RequestKind.DELETE_POINT)).all()
         assert [request.state for request in asked] == [WorkState.SUCCEEDED] * 2
         assert asked[0].reason == "older than what is kept: the newest 2"
+
+
+class _YearsBehind(SimulatedRepository):
+    """What proxies put into it is dated by a clock that has lost its battery."""
+
+    def commit(self, body: RepositoryCommit) -> TaskResult | TaskFailure:
+        return super().commit(body.model_copy(update={"started_at": 0.0}))
+
+
+def test_what_a_run_has_just_made_does_not_go_for_a_clock_that_is_years_behind(
+    world: World, turn: Callable[[Callable[[], bool]], None]
+) -> None:
+    back_up(world, turn)
+    right = back_up(world, turn)
+    world.fleet.repository = _YearsBehind(world.fleet.repository.points)
+
+    late = back_up(world, turn)
+
+    with world.writing() as session:
+        made = session.scalars(select(VmRun.repository_run).where(VmRun.run_id.in_((right, late)))).all()
+    assert set(made) < set(points(world))
 
 
 def test_what_is_foreseen_is_what_happens(world: World, turn: Callable[[Callable[[], bool]], None]) -> None:
