@@ -19,6 +19,7 @@ from scheduler.planning.criteria import DiskExclusion
 from scheduler.planning.matching import excludes
 from scheduler.planning.selection import belongs
 from scheduler.reports.shown import Moment, Shown
+from scheduler.runs.standbys import standbys
 from scheduler.state.errors import AmbiguousVmError, NoSuchVmError
 from scheduler.state.models import Job, JobKind, Point, Vcenter, VcenterVm, Vm
 from scheduler.state.scanning import catalogued_candidates
@@ -94,10 +95,12 @@ def known_vms(session: Session) -> list[KnownVm]:
     jobs = session.scalars(select(Job).where(Job.kind == JobKind.BACKUP).order_by(Job.name)).all()
     vcenters = {row.name: row for row in session.scalars(select(Vcenter))}
     rows = {(row.vcenter, row.ref): row for row in session.scalars(select(VcenterVm))}
+    replicas = standbys(session)
     found = []
     for candidate in catalogued_candidates(session, vcenters):
         row = rows[candidate.vcenter or "", candidate.ref or ""]
-        found.append(_of_vcenter(row, candidate, vcenters[row.vcenter], jobs, protected.get(row.vm_id)))
+        its_jobs = [job for job in jobs if replicas.may_be_taken(candidate, job.vms)]
+        found.append(_of_vcenter(row, candidate, vcenters[row.vcenter], its_jobs, protected.get(row.vm_id)))
     for declared in session.scalars(select(Vm)):
         candidate = _declared(declared)
         found.append(_elsewhere(candidate, "declared", jobs, protected.get(candidate.identity.vm_id)))

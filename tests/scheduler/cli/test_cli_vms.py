@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from proxy_worker.contract.outcome import PointDisk
+from proxy_worker.contract.replication import ReplicaPlace
 from scheduler.cli import completion
-from scheduler.state.models import Point
+from scheduler.state.models import Point, Replica, ReplicaState
 from scheduler.state.scanning import store_scan
 from scheduler.state.store import open_state
 from tests.scheduler.cli.conftest import FLEET, Program
@@ -57,6 +58,22 @@ def known(scheduler: Program, configured: Path, world: World) -> Program:
         session.add(point("id-folder01", "folder01", 3.0))
     state.close()
     return scheduler
+
+
+def test_a_replica_that_stands_by_is_no_vm_that_a_pattern_protects(known: Program, world: World) -> None:
+    state = open_state(world.url)
+    with state.write() as session:
+        store_scan(session, "vc1", [scanned("web01"), scanned("web01-replica")], 1_700_000_001.0)
+        place = ReplicaPlace(datastore="dr", folder="web01-replica")
+        replica = Replica(
+            id="r1", job="away", vm_id="id-web01", vm_name="web01", name="web01-replica", place=place,
+            original_place=place, uuid="id-web01-replica", machine="", state=ReplicaState.STANDBY,
+            created_at=1.0, changed_at=1.0,
+        )  # fmt: skip
+        session.add(replica)
+    state.close()
+    shown = {vm["vm"]: vm["jobs"] for vm in known("vm", "list", "--vcenter", "vc1", "--json").json}
+    assert shown == {"web01": ["nightly"], "web01-replica": []}
 
 
 def test_all_vms_are_listed_with_the_job_that_takes_them_and_their_newest_point(known: Program) -> None:
