@@ -201,8 +201,8 @@ class Repository:
     def newer_than(self, point: Point) -> str | None:
         """A point of the same VM that may be newer and can't be used, in words; None if `point` is the newest.
 
-        Damaged ones may be of any age. An ended one is newer by its run's name or, since clocks go back, by its place
-        among the others. Call it after `points`.
+        Damaged ones may be of any age. An ended one is newer by its run's name or, since clocks go back, by its
+        place among the others. Call it after `points`.
         """
         damaged = next(iter(self.damaged_points), None)
         if damaged is not None:
