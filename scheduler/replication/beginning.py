@@ -128,8 +128,8 @@ def begin_failback(journal: Journal, run: Run) -> None:
 def begin_again(journal: Journal, run: Run) -> None:
     """Give VMs that failed or were cancelled in an earlier attempt a new one."""
     session = journal.session
-    without_disks = ~select(DiskTask.id).where(DiskTask.vm_run_id == VmRun.id).exists()
-    session.execute(delete(VmRun).where(VmRun.run_id == run.id, without_disks))
+    # One that was opened stays, frozen or not: the names of its tasks must not be given again.
+    session.execute(delete(VmRun).where(VmRun.run_id == run.id, VmRun.repository_run.is_(None)))
     again = (VmRunState.FAILED, VmRunState.CANCELLED)
     operations = active_operations(session)
     for vm_run in session.scalars(select(VmRun).where(VmRun.run_id == run.id, VmRun.state.in_(again))).all():

@@ -35,7 +35,7 @@ def plan_task(
         PointToCopy(vm=VmIdentity(vm_id=point.vm_id, name=point.vm_name), point=point.point) for point in points
     )
     return LedgerTask(
-        id=f"{run.id}.plan.{number}.{journal.now:.0f}.1",
+        id=f"{run.id}.plan.{number}.{journal.now * 1000:.0f}.1",
         kind=TaskKind.COPY_PLAN,
         title=f"{TaskKind.COPY_PLAN} {source.name} {target.name}",
         job=run.job,

@@ -82,7 +82,7 @@ def repository_if_any(session: Session, run: Run) -> RepositoryReference | None:
 def scan_task(run: Run, datastore: str, now: float, *, machines: bool = False) -> LedgerTask:
     """Find the VMs of a datastore for a run; with `machines`, also what they are made of."""
     return LedgerTask(
-        id=f"{run.id}.scan.{datastore}.{now:.0f}.1",
+        id=f"{run.id}.scan.{datastore}.{now * 1000:.0f}.1",
         kind=TaskKind.INVENTORY_SCAN,
         title=f"{TaskKind.INVENTORY_SCAN} {datastore}",
         job=run.job,

@@ -9,13 +9,14 @@ import pytest
 from pyVmomi import vim
 from sqlalchemy import select
 
-from proxy_worker.contract.names import TransportMode
+from proxy_worker.contract.names import Quiesce, TransportMode
 from proxy_worker.contract.replication import DiskReplicate, ReplicaOpen
 from proxy_worker.contract.specification import Extent
 from proxy_worker.vsphere.changed_blocks import FullRead
 from proxy_worker.vsphere.faults import VcenterUnreachableError
 from proxy_worker.vsphere.hardware import Hardware
 from proxy_worker.vsphere.hardware_reading import read_hardware
+from proxy_worker.vsphere.power import switch_on
 from proxy_worker.vsphere.session import Session
 from proxy_worker.vsphere.tasks import finish
 from scheduler.planning.replicas import ReplicaTerms
@@ -138,6 +139,26 @@ def test_a_run_that_fails_leaves_no_snapshot_and_the_next_goes_on_from_the_newes
     (again,) = _sent(one)
     assert (again.parent, again.changed_areas) == (good.run, (Extent(offset=MIB, length=256 << 10),))
     assert one.snapshots(vm) == ()
+    assert _nothing_is_frozen(one)
+
+
+def test_a_vm_whose_new_snapshot_failed_is_tried_anew_by_tasks_that_no_proxy_has_obeyed_before(
+    one: VsphereWorld,
+) -> None:
+    name = next(_names)
+    vm = make_vm(one.session, 2 * MIB, name=name)
+    service = _declare(one, name)
+    one.world.fleet.failures[f"disk.replicate {name} scsi0:0"] = 1
+    run_id = _run(one, service)
+    switch_on(one.session, vm.ref, name)
+    for quiesce in (Quiesce.REQUIRE, Quiesce.NEVER):  # it has no VMware Tools
+        with one.open().write() as database:
+            ask_to_retry(database, run_id).quiesce = quiesce
+        one.world.turn_until(service, lambda: one.settled(run_id))
+        assert (_state(one, run_id) is RunState.SUCCEEDED) == (quiesce is Quiesce.NEVER)
+
+    dispatches = [(spec.task_id, spec.dispatch_number) for spec in one.world.fleet.specifications]
+    assert len(dispatches) == len(set(dispatches))
     assert _nothing_is_frozen(one)
 
 
