@@ -6,15 +6,15 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from sqlalchemy import select
+from sqlalchemy import and_, exists, or_, select
 from sqlalchemy.orm import Session
 
 from proxy_worker.contract.replication import ReplicaPlace
 from scheduler.planning.candidates import Candidate
 from scheduler.planning.replicas import place_of
-from scheduler.state.models import Replica, ReplicaState, Run
+from scheduler.state.models import Replica, ReplicaState, Run, VmRun, VmRunState
 
-_STANDS_BY: Final = (ReplicaState.NEW, ReplicaState.STANDBY, ReplicaState.FAILED_BACK)
+_STANDS_BY: Final = (ReplicaState.STANDBY, ReplicaState.FAILED_BACK)
 
 
 @dataclass(frozen=True)
@@ -33,8 +33,13 @@ class Standbys:
 
 
 def standbys(session: Session) -> Standbys:
-    """Those that there are now."""
-    found = session.scalars(select(Replica).where(Replica.state.in_(_STANDS_BY))).all()
+    """Those that there are now, and those that are being made.
+
+    Where one was never made there may be another VM, which was there first and is why.
+    """
+    at_work = VmRun.state.not_in([state for state in VmRunState if state.final])
+    being_made = and_(Replica.state == ReplicaState.NEW, exists().where(VmRun.replica_id == Replica.id, at_work))
+    found = session.scalars(select(Replica).where(or_(Replica.state.in_(_STANDS_BY), being_made))).all()
     return Standbys(
         frozenset(replica.place for replica in found),
         frozenset(replica.uuid for replica in found if replica.machine is not None),

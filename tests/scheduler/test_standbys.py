@@ -7,8 +7,9 @@ from collections.abc import Iterator
 import pytest
 from sqlalchemy import select
 
+from scheduler.runs.standbys import standbys
 from scheduler.state.asking import ask_for_run
-from scheduler.state.models import Job, Repository, VmRun
+from scheduler.state.models import Job, Replica, ReplicaState, Repository, VmRun, VmRunState
 from tests.scheduler.conftest import World
 from tests.scheduler.two_sites import Kind, Sites, machine, two_sites
 
@@ -19,10 +20,15 @@ def sites(world: World) -> Iterator[Sites]:
     with two_sites(world) as both:
         both.run()
         world.fleet.inventory["ds2"] = (machine("app01_replica", "scsi0:0", datastore="ds2"),)
-        with both.state.write() as session:
-            session.add(Repository(name="main", location="/backup/main", site="primary", credential="main"))
-            session.add(Job(name="nightly", vms=("app*",), repository="main"))
+        declare_backups(both)
         yield both
+
+
+def declare_backups(sites: Sites) -> None:
+    """A job that backs VMs up by a pattern."""
+    with sites.state.write() as session:
+        session.add(Repository(name="main", location="/backup/main", site="primary", credential="main"))
+        session.add(Job(name="nightly", vms=("app*",), repository="main"))
 
 
 def backed_up(sites: Sites) -> list[str]:
@@ -40,6 +46,29 @@ def backed_up(sites: Sites) -> list[str]:
 
 def test_a_pattern_leaves_out_replicas_that_stand_by(sites: Sites) -> None:
     assert backed_up(sites) == ["app01"]
+
+
+def test_a_vm_that_has_the_place_of_a_replica_that_could_not_be_made_is_taken(world: World) -> None:
+    with two_sites(world) as both:
+        world.fleet.inventory["ds2"] = (machine("app01_replica", "scsi0:0", datastore="ds2"),)
+        world.fleet.failures["replica.open app01 in ds2"] = 99
+        both.run()
+        declare_backups(both)
+
+        assert backed_up(both) == ["app01", "app01_replica"]
+
+
+def test_a_replica_that_is_being_made_stands_by(world: World) -> None:
+    with two_sites(world) as both:
+        world.fleet.failures["replica.open app01 in ds2"] = 99
+        both.run()
+        with both.state.write() as session:
+            replica = session.scalars(select(Replica).where(Replica.state == ReplicaState.NEW)).one()
+            assert replica.place not in standbys(session).places
+            session.scalars(select(VmRun).where(VmRun.replica_id == replica.id)).one().state = VmRunState.RUNNING
+            session.flush()
+            assert replica.place in standbys(session).places
+            session.rollback()
 
 
 def test_a_replica_that_is_named_is_taken(sites: Sites) -> None:
