@@ -208,8 +208,7 @@ class Repository:
         if damaged is not None:
             return f"{damaged} is damaged"
         for run in sorted(ended_runs(self._store, point.vm_id), reverse=True):
-            sequence = ended_sequence(self._store, self._sealer, point.vm_id, run)
-            if run > point.run or sequence > point.sequence:
+            if run > point.run or ended_sequence(self._store, self._sealer, point.vm_id, run) > point.sequence:
                 return f"restore point {run} was removed"
         return None
 
