@@ -71,7 +71,12 @@ class _Starter:
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="start-commands")
 
     def start(self, popen: Callable[[], subprocess.Popen[bytes]]) -> subprocess.Popen[bytes]:
-        return self._thread.submit(popen).result()
+        try:
+            started = self._thread.submit(popen)
+        except BaseException:  # no memory for the thread: it would start what it was asked for with the next
+            self._renew()
+            raise
+        return started.result()
 
 
 _starter = _Starter()
@@ -107,26 +112,28 @@ class NbdServer:
         self._closed = False
         self.socket = self._scratch.path / "nbd.sock"
         try:
-            argv = [setpriv, "--pdeathsig", "KILL", "--", *command(self._scratch.path)]
-            self._process = _starter.start(
-                lambda: subprocess.Popen(
-                    argv,
-                    stdin=subprocess.DEVNULL,
-                    stdout=subprocess.DEVNULL,
-                    stderr=subprocess.PIPE,
-                    pass_fds=pass_fds,
-                    start_new_session=True,
+            with contextlib.ExitStack() as undoing:
+                undoing.callback(self._scratch.remove)
+                argv = [setpriv, "--pdeathsig", "KILL", "--", *command(self._scratch.path)]
+                self._process = _starter.start(
+                    lambda: subprocess.Popen(
+                        argv,
+                        stdin=subprocess.DEVNULL,
+                        stdout=subprocess.DEVNULL,
+                        stderr=subprocess.PIPE,
+                        pass_fds=pass_fds,
+                        start_new_session=True,
+                    )
                 )
-            )
+                undoing.callback(self._process.communicate)
+                undoing.callback(self._signal, signal.SIGKILL)
+                self._pidfd = os.pidfd_open(self._process.pid)
+                undoing.callback(os.close, self._pidfd)
+                self._listener = threading.Thread(target=self._listen, name="command-stderr", daemon=True)
+                self._listener.start()  # as all of these, it may find no memory
+                undoing.pop_all()
         except OSError as error:
-            self._scratch.remove()
             raise ServerFailedError(f"can't serve {what}", why=str(error)) from error
-        except BaseException:
-            self._scratch.remove()
-            raise
-        self._pidfd = os.pidfd_open(self._process.pid)
-        self._listener = threading.Thread(target=self._listen, name="command-stderr", daemon=True)
-        self._listener.start()
 
     def _listen(self) -> None:
         """Keep the last lines of what the command says."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import subprocess
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import pytest
 
 from proxy_worker.contract.names import TransportMode
 from proxy_worker.contract.specification import DiskAddress, TransportPreference
+from proxy_worker.transport import command
 from proxy_worker.transport.command import ServerFailedError
 from proxy_worker.transport.connections import Connections, DatastoreConnection
 from proxy_worker.transport.datastore import LinkOutsideError
@@ -94,6 +96,29 @@ def test_a_command_that_fails_is_quoted(folder: Path) -> None:
         open_disk(DISK, ANY, connected(command=("not-installed", "{socket}")))
     with pytest.raises(ServerFailedError, match="stay in the foreground"):
         open_disk(DISK, ANY, connected(command=("true", "{socket}")))
+
+
+@pytest.mark.parametrize("thread", ["start-commands", "command-stderr"])
+def test_no_command_outlives_what_there_was_no_thread_for(
+    thread: str, folder: Path, content: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_flat(folder, "web01", content)
+    monkeypatch.setattr(command, "_starter", command._Starter())
+    start = threading.Thread.start
+
+    def refused(self: threading.Thread) -> None:
+        if self.name.startswith(thread):
+            raise RuntimeError("can't start new thread")
+        start(self)
+
+    with monkeypatch.context() as exhausted:
+        exhausted.setattr(threading.Thread, "start", refused)
+        with pytest.raises(RuntimeError, match="can't start new thread"):
+            open_disk(DISK, ANY, connected(command=nbdkit_of(folder)))
+    assert servers() == []
+    with open_disk(DISK, ANY, connected(command=nbdkit_of(folder))) as source:
+        assert read_all(source) == content
+        assert len(servers()) == 1, "nor does it start later"
 
 
 def test_names_can_not_pass_for_options_or_placeholders(folder: Path, content: bytes) -> None:
