@@ -314,8 +314,9 @@ class HurtFleet(LiveFleet):
         store = open_store(str(self.real_repository))
         with tempfile.TemporaryDirectory() as folder, Repository.open(store, credential) as repository:
             if points is not None:
-                found = [point.vm_name for point in repository.points()]
-                assert Counter(found) == points, "committed not once each"
+                found = Counter(point.vm_name for point in repository.points())
+                wrong = {name: found[name] for name in found.keys() | points if found[name] != points.get(name, 0)}
+                assert not wrong, f"not committed once each, {points}: {wrong}"
             for machine, disk in self.disks:
                 if machine is but:
                     continue

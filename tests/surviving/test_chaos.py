@@ -14,8 +14,10 @@ from collections import Counter
 from pathlib import Path
 from typing import Final
 
+from sqlalchemy import select
+
 from ops.demo.machines import Disk, Machine, change
-from scheduler.state.models import RunState
+from scheduler.state.models import RunState, VmRun, VmRunState
 from tests.surviving.faults import Faults
 from tests.surviving.fleet import HurtFleet
 from tests.surviving.watching import Watch, recovery_table
@@ -92,15 +94,23 @@ def _back_up_under_fire(fleet: HurtFleet, watch: Watch, source: random.Random) -
         wait_until(lambda: faults.over, "the faults to end", timeout_s=FAULTS_S + 200, every_s=0.5)
     state = fleet.end_run(run, timeout_s=240, each_look=fleet.revive)
     for _ in range(RETRIES):
-        bad = {disk.id for disk in fleet.disks_of(run) if disk.failure is not None and disk.state.value == "failed"}
-        if len(bad) <= 1:
+        if _without_point(fleet, run).keys() == {POISON.name}:
             break
         fleet.command("scheduler", "run", "retry", run)
         state = fleet.end_run(run, timeout_s=240, each_look=fleet.revive, from_final=True)
     print(f"faults {faults.counts.total()}, run {state.value} after {time.monotonic() - began:.0f} s", flush=True)
     failed = [disk for disk in fleet.disks_of(run) if disk.state.value != "succeeded"]
-    assert state is RunState.PARTLY_FAILED, "all but the poisoned VM have a restore point"
+    assert state is RunState.PARTLY_FAILED
+    without = _without_point(fleet, run)
+    assert without.keys() == {POISON.name}, f"all but the poisoned VM have a restore point: {without}"
     assert [disk.failure.code for disk in failed if disk.failure is not None] == ["quarantined"], failed
     assert failed[0].failure is not None
     assert failed[0].failure.log, "with what it wrote last"
     return faults.counts
+
+
+def _without_point(fleet: HurtFleet, run: str) -> dict[str, str | None]:
+    """The VMs that a run gave no restore point, and why."""
+    unsuccessful = select(VmRun).where(VmRun.run_id == run, VmRun.state != VmRunState.SUCCEEDED)
+    with fleet.database.read() as session:
+        return {vm_run.name: vm_run.reason for vm_run in session.scalars(unsuccessful)}
