@@ -30,6 +30,9 @@ def why_unfit(state_dir: Path, server_time_s: float | None, clock: Callable[[], 
     if free < LEAST_FREE_BYTES:
         needed = f"and {LEAST_FREE_BYTES // _MIB} are needed"
         return f"{free // _MIB} MiB are free for its state folder {state_dir}, {needed}"
-    if server_time_s is not None and (ahead_s := clock() - server_time_s) > CLOCK_TOLERANCE_S:
+    ahead_s = clock() - server_time_s if server_time_s is not None else 0.0
+    if ahead_s > CLOCK_TOLERANCE_S:
         return f"its clock is {ahead_s / 3600:.1f} h ahead of Redis', and what is signed for now has expired by it"
+    if ahead_s < -CLOCK_TOLERANCE_S:
+        return f"its clock is {-ahead_s / 3600:.1f} h behind Redis', and restore points would be dated by it"
     return ""

@@ -20,7 +20,7 @@ from proxy_worker.contract.signing import SpecificationError
 from proxy_worker.contract.specification import TaskSpecification
 
 CLOCK_TOLERANCE_S: Final = 3600.0
-"""How far this machine's clock may be ahead of the scheduler's before it refuses what is still in force."""
+"""How far this machine's clock may be from the scheduler's before it takes nothing more."""
 _HOUR_S: Final = 3600
 
 

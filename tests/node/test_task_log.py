@@ -57,6 +57,7 @@ def test_a_death_is_named_by_signal_or_code_and_with_the_memory_it_had() -> None
 
 def test_a_proxy_is_fit_unless_its_clock_or_its_disk_is_wrong(tmp_path: Path) -> None:
     assert why_unfit(tmp_path, 1000.0, lambda: 1000.0 + 3599) == ""
-    assert why_unfit(tmp_path, 1_000_000.0, lambda: 0.0) == "", "one that is behind refuses nothing"
+    assert why_unfit(tmp_path, 1000.0 + 3599, lambda: 1000.0) == ""
     assert why_unfit(tmp_path, 1000.0, lambda: 1000.0 + 7200).startswith("its clock is 2.0 h ahead of Redis'")
+    assert why_unfit(tmp_path, 1000.0 + 7200, lambda: 1000.0).startswith("its clock is 2.0 h behind Redis'")
     assert why_unfit(tmp_path / "gone", None).endswith("No such file or directory")
