@@ -1,7 +1,8 @@
 """`python -m benchmarks.link`: the link against plain TLS sockets, and a backup to a gateway against a local one.
 
-Both ends on this machine, mutual TLS 1.3 by the same certificates, paired in each round. Prints medians, and exits
-with 1 when a bound is missed: at least 0.8 of the sockets' throughput, at most 1.2 of the local backup's time.
+Both ends on this machine, mutual TLS 1.3 by the same certificates, paired in each round; the backups are of the
+reference disk, read from memory, into encrypted repositories. Prints medians, and exits with 1 when a bound is
+missed: at least 0.8 of the sockets' throughput, at most 1.2 of the local backup's time.
 """
 
 from __future__ import annotations
@@ -21,44 +22,50 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from benchmarks.far import COMMAND, GATEWAY, HERE, PROXY, certify, environment, gateway, identity
-from benchmarks.process import run
-from benchmarks.reference_disk import make_first_day
+from benchmarks.process import Measured, run
+from benchmarks.rounds import rested
+from benchmarks.second_day import prepare
 from proxy_worker.contract.gateway_address import GatewayAddress
 from proxy_worker.link.admission import Peer as Caller
 from proxy_worker.link.client import Link
 from proxy_worker.link.frames import LARGEST_MESSAGE_BYTES, PAYLOAD_BYTES, framed, opened
 from proxy_worker.link.messages import Done, Prepare, encoded
 from proxy_worker.link.server import Limits, LinkServer, Methods
+from proxy_worker.program.allocation import keep_freed_memory
 
 LEAST_THROUGHPUT = 0.8
 MOST_TIME = 1.2
 MIB = 1 << 20
+GIB = 1 << 30
 
 
 def main() -> int:
     """Measure; the exit code."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.link", description=__doc__)
     parser.add_argument("--rounds", type=int, default=5, help="paired rounds (5)")
-    parser.add_argument("--mib", type=int, default=1024, help="moved in each, and the size of the disk (1024)")
+    parser.add_argument("--mib", type=int, default=1024, help="moved over the link in each (1024)")
+    parser.add_argument("--gib", type=int, default=4, help="size of the reference disk (4)")
+    parser.add_argument("--folder", type=Path, default=Path(".bench"), help="where everything is made (.bench)")
     parser.add_argument("--receive", choices=("tls", "link"), help=argparse.SUPPRESS)
-    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
+    keep_freed_memory()  # as `proxy-worker` does
     if options.receive:
         (_receive_tls if options.receive == "tls" else _receive_link)(options.folder)
         return 0
-    with tempfile.TemporaryDirectory(prefix="proxyfleet-bench-") as name:
-        folder = Path(name)
+    disk = prepare(options.folder.resolve() / f"disks-{options.gib}", options.gib * GIB).first
+    with tempfile.TemporaryDirectory(prefix="link-", dir=options.folder) as name:
+        folder = Path(name).resolve()
         certify(folder)
-        rounds = [_round(folder, options.mib) for _ in range(options.rounds)]
+        rounds = [_round(folder, options.mib, disk) for _ in range(options.rounds)]
     figures = {key: round(statistics.median(one[key] for one in rounds), 3) for key in rounds[0]}
     missed = figures["link_to_tls"] < LEAST_THROUGHPUT or figures["gateway_to_local"] > MOST_TIME
     print(json.dumps({**figures, "missed": missed}, indent=2))
     return int(missed)
 
 
-def _round(folder: Path, mib: int) -> dict[str, float]:
+def _round(folder: Path, mib: int, disk: Path) -> dict[str, float]:
     tls, link = _sent(folder, "tls", _send_tls, mib), _sent(folder, "link", _send_link, mib)
-    local, gateway = _backups(folder, mib)
+    local, gateway = _backups(folder, disk)
     return {
         "tls_mib_s": tls[0],
         "link_mib_s": link[0],
@@ -149,24 +156,28 @@ def _receive_link(folder: Path) -> None:
     server.stop(0)
 
 
-def _backups(folder: Path, mib: int) -> tuple[float, float]:
+def _backups(folder: Path, disk: Path) -> tuple[float, float]:
     """Seconds to a folder, and to such a folder behind a gateway."""
-    disk = folder / "disk.raw"
-    if not disk.exists():
-        make_first_day(disk, mib * MIB)
     with tempfile.TemporaryDirectory(dir=folder) as name:
         place = Path(name)
         with gateway(folder, place) as port:
             locations = [str(place / "local"), f"proxyfleet://{HERE}:{port}/far"]
-            return _backup(folder, place, disk, locations[0]), _backup(folder, place, disk, locations[1])
+            local_s, gateway_s = (_backup(folder, place, disk, location) for location in locations)
+    return local_s, gateway_s
 
 
 def _backup(folder: Path, place: Path, disk: Path, location: str) -> float:
-    surroundings = environment(folder, place)
-    init: list[str | Path] = [COMMAND, "repository", "init", location, "--no-encryption"]
-    run(init, environment=surroundings, folder=place)
+    passphrase_file = place / "passphrase"
+    passphrase_file.write_text("of a benchmark")
+    of_repository: list[str | Path] = ["--passphrase-file", passphrase_file]
+
+    def command(*arguments: str | Path) -> Measured:
+        surroundings = environment(folder, place)
+        return run([COMMAND, *arguments, *of_repository], environment=surroundings, folder=place)
+
+    command("repository", "init", location)
     options = ["--repository", location, "--vm", "bench", "--disk", "scsi0:0"]
-    return run([COMMAND, "backup", disk, *options], environment=surroundings, folder=place).wall_s
+    return rested(lambda disk: command("backup", disk, *options), disk).wall_s
 
 
 if __name__ == "__main__":
