@@ -105,8 +105,12 @@ class RemoteStore:
     def put_if_absent(self, name: str, chunks: Iterable[Buffer]) -> bool:
         """See `Store`."""
         content = b"".join(chunks)
-        digest = xxhash.xxh3_128_digest(content)
-        return self._put(checked_name(name), len(content), lambda: frames_of([content]), digest)
+        return self._put(
+            checked_name(name),
+            len(content),
+            lambda: frames_of([content]),
+            lambda: xxhash.xxh3_128_digest(content),
+        )
 
     def create(self, name: str) -> SpooledObject:
         """See `Store`."""
@@ -128,7 +132,13 @@ class RemoteStore:
         self._link.heard()
 
     def _put(
-        self, name: str, size_bytes: int, frames: Frames, digest: bytes, *, given_up: threading.Event | None = None
+        self,
+        name: str,
+        size_bytes: int,
+        frames: Frames,
+        digest: Callable[[], bytes],
+        *,
+        given_up: threading.Event | None = None,
     ) -> bool:
         """Send an object. After a lost answer, an object of this content is ours: wherever that is in doubt, it
         carries a token of its writer or has a random name."""
@@ -139,9 +149,9 @@ class RemoteStore:
             nonlocal doubtful
             again, doubtful = doubtful, True
             if again and (found := self._found(name, channel)).size_bytes is not None:
-                return found.digest == digest
+                return found.digest == digest()
             done = self._link.send("Put", header, frames, PutDone, given_up)(channel)
-            return done.created or (again and self._found(name, channel).digest == digest)
+            return done.created or (again and self._found(name, channel).digest == digest())
 
         return self._link.persist(attempt, given_up)
 

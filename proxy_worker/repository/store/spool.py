@@ -84,21 +84,21 @@ class SpooledObject:
         self._store = store
         self._pieces: list[_Piece] = []
         self._file: IO[bytes] | None = None
-        self._digest = xxhash.xxh3_128()
         self._sending: threading.Thread | None = None
         self._outcome: bool | ProxyfleetError = StoreError(
             f"can't write {name} in {store.location}", why="it broke off"
         )
 
-    @property
     def digest(self) -> bytes:
-        """XXH3-128 of all that was written."""
-        return self._digest.digest()
+        """XXH3-128 of all that was written, from what is kept until it is sent."""
+        digest = xxhash.xxh3_128()
+        for payload in self._payloads():
+            digest.update(payload)
+        return digest.digest()
 
     def write(self, data: Buffer) -> None:
         """See `StoreWriter`."""
         view = memoryview(data)
-        self._digest.update(view)
         self.size_bytes += len(view)
         while view:
             if not self._pieces or self._pieces[-1].length == PAYLOAD_BYTES:
@@ -145,14 +145,18 @@ class SpooledObject:
 
     def frames(self) -> Iterator[bytes]:
         """All of it, at the store's pace; fewer when it is given up, which the other end takes for broken off."""
+        for payload in self._payloads():
+            if not self._await_leave(len(payload)):
+                return
+            yield framed(payload)
+
+    def _payloads(self) -> Iterator[bytes | memoryview]:
         offset = 0
         for piece in self._pieces:
-            if not self._await_leave(piece.length):
-                return
             if piece.buffer is not None:
-                yield framed(piece.buffer[: piece.length])
+                yield piece.buffer[: piece.length]
             elif self._file is not None:
-                yield framed(os.pread(self._file.fileno(), piece.length, offset))
+                yield os.pread(self._file.fileno(), piece.length, offset)
                 offset += piece.length
 
     def _await_leave(self, count: int) -> bool:
