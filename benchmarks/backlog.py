@@ -23,7 +23,7 @@ from rich.table import Table
 
 from ops.demo.valkey import EmbeddedValkey
 from proxy_worker.contract.names import CompressionLevel, TransportMode
-from proxy_worker.contract.specification import DiskAddress, RepositoryReference
+from proxy_worker.contract.subjects import DiskAddress, RepositoryReference
 from proxy_worker.ledger import Ledger
 from scheduler.runs.tasks import backup_task
 from scheduler.service import Service

@@ -16,9 +16,9 @@ from unittest.mock import patch
 
 from benchmarks.peers import Restic
 from benchmarks.standalone import Repository
+from proxy_worker.contract.figures import DiskReport
 from proxy_worker.contract.names import TransportMode
-from proxy_worker.contract.outcome import DiskReport
-from proxy_worker.contract.specification import DiskAddress, DiskIdentity, VmIdentity
+from proxy_worker.contract.subjects import DiskAddress, DiskIdentity, VmIdentity
 from proxy_worker.repository.credentials import Credential
 from proxy_worker.repository.keyring import ID_BYTES, ZERO_ID
 from proxy_worker.repository.maps import segment_count

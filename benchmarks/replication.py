@@ -23,8 +23,9 @@ from pathlib import Path
 from benchmarks.far import GATEWAY, HERE, PROXY, certify, identity
 from benchmarks.reference_disk import SEED, SYSTEM_SHARE, divide, make_first_day, system_files
 from benchmarks.second_day import make_second_day
+from proxy_worker.contract.figures import Receiver
 from proxy_worker.contract.names import CompressionLevel
-from proxy_worker.contract.replication import DEFAULT_STREAMS, Receiver
+from proxy_worker.contract.replication import DEFAULT_STREAMS
 from proxy_worker.contract.replication_outcome import DiskReplicateResult
 from proxy_worker.mover.control import Unattended
 from proxy_worker.replication.blocks import BLOCK_BYTES

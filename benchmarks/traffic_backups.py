@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 from benchmarks.process import folder_bytes
 from benchmarks.traffic_load import PROXIES, Task, add_proxy, made_disk
+from proxy_worker.contract.disks import DiskBackup
 from proxy_worker.contract.names import TrafficKind
-from proxy_worker.contract.specification import DiskBackup, RepositoryReference, TransportPreference
+from proxy_worker.contract.subjects import RepositoryReference, TransportPreference
 from proxy_worker.ledger import Flow
 from proxy_worker.repository.repository import Repository, new_run_id
 from proxy_worker.repository.store.local import LocalStore

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 from benchmarks.far import identity
-from proxy_worker.contract.specification import DiskAddress, DiskIdentity, TaskBody, VmIdentity
+from proxy_worker.contract.specification import TaskBody
+from proxy_worker.contract.subjects import DiskAddress, DiskIdentity, VmIdentity
 from proxy_worker.ledger import Flow
 from tests.tasks.fleet import Fleet
 

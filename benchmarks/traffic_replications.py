@@ -10,16 +10,10 @@ from typing import Self
 from benchmarks.far import HERE
 from benchmarks.traffic_load import DATASTORE, PROXIES, Task, add_proxy, made_disk
 from ops.demo.valkey import free_port
+from proxy_worker.contract.figures import Receiver
 from proxy_worker.contract.names import TrafficKind
-from proxy_worker.contract.replication import (
-    DiskReceive,
-    DiskReplicate,
-    Receiver,
-    ReplicaOpen,
-    ReplicaPlace,
-    ReplicaTarget,
-)
-from proxy_worker.contract.specification import DiskAddress, DiskIdentity, TransportPreference
+from proxy_worker.contract.replication import DiskReceive, DiskReplicate, ReplicaOpen, ReplicaPlace, ReplicaTarget
+from proxy_worker.contract.subjects import DiskAddress, DiskIdentity, TransportPreference
 from proxy_worker.ledger import Flow
 from proxy_worker.repository.repository import new_run_id
 from tests.surviving.relay import Relay

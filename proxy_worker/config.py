@@ -15,7 +15,7 @@ from pydantic import Field, IPvAnyAddress, model_validator
 
 from proxy_worker.contract.names import MODE_PREFERENCE, TransportMode
 from proxy_worker.contract.signing import decode_public_key
-from proxy_worker.contract.specification import Name
+from proxy_worker.contract.subjects import Name
 from proxy_worker.ledger.access import RedisAccess
 from proxy_worker.link.identity import Identity
 from proxy_worker.program.exposition import MetricsSettings

@@ -17,8 +17,9 @@ from typing import Any, Final
 from celery import Celery, Task
 
 from proxy_worker.contract.errors import CancelledError, LedgerError, ProxyfleetError
+from proxy_worker.contract.figures import DiskProgress
 from proxy_worker.contract.names import TaskKind
-from proxy_worker.contract.outcome import DiskProgress, TaskFailure, TaskResult
+from proxy_worker.contract.outcome import TaskFailure, TaskResult
 from proxy_worker.contract.signing import SpecificationError, SpecificationExpiredError, verify
 from proxy_worker.contract.specification import TaskBody
 from proxy_worker.ledger import Claim, Refused

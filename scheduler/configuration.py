@@ -16,7 +16,7 @@ from pydantic import Field
 
 from proxy_worker.contract.errors import ConfigurationError
 from proxy_worker.contract.names import TransportMode
-from proxy_worker.contract.specification import Name
+from proxy_worker.contract.subjects import Name
 from proxy_worker.ledger import RedisAccess
 from proxy_worker.program.exposition import MetricsSettings
 from proxy_worker.program.instant_restore import InstantRestoreSettings

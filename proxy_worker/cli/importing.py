@@ -14,7 +14,7 @@ from proxy_worker.cli.opening import Opening, OptionError, abandon
 from proxy_worker.cli.progress import TerminalControl
 from proxy_worker.cli.standalone_backup import FENCE, JOB, disk_request, vm_identity
 from proxy_worker.contract.names import CompressionLevel
-from proxy_worker.contract.specification import DiskIdentity, VmIdentity
+from proxy_worker.contract.subjects import DiskIdentity, VmIdentity
 from proxy_worker.mover.backup import back_up_disk
 from proxy_worker.program.units import size
 from proxy_worker.repository.repository import new_run_id

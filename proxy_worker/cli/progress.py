@@ -11,7 +11,7 @@ import typer
 
 from proxy_worker.cli.opening import Opening
 from proxy_worker.contract.errors import CancelledError, StoreError
-from proxy_worker.contract.outcome import DiskProgress, DiskReport
+from proxy_worker.contract.figures import DiskProgress, DiskReport
 from proxy_worker.mover.control import Verdict
 from proxy_worker.program.commands import INTERRUPTED
 from proxy_worker.program.units import size

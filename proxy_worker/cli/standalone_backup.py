@@ -12,11 +12,10 @@ from pydantic import ValidationError
 
 from proxy_worker.cli.opening import Opening, OptionError, abandon
 from proxy_worker.cli.progress import TerminalControl, pace
+from proxy_worker.contract.disks import DiskBackup, DiskBackupResult
 from proxy_worker.contract.names import CompressionLevel
-from proxy_worker.contract.outcome import DiskBackupResult
-from proxy_worker.contract.specification import (
+from proxy_worker.contract.subjects import (
     DiskAddress,
-    DiskBackup,
     DiskIdentity,
     Extent,
     RepositoryReference,

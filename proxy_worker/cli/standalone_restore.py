@@ -9,7 +9,8 @@ import typer
 
 from proxy_worker.cli.opening import Opening, find_point
 from proxy_worker.cli.progress import TerminalControl, pace
-from proxy_worker.contract.specification import DiskRestore, RepositoryReference, VmIdentity
+from proxy_worker.contract.disks import DiskRestore
+from proxy_worker.contract.subjects import RepositoryReference, VmIdentity
 from proxy_worker.mover.restore import restore_disk
 from proxy_worker.program.units import size
 

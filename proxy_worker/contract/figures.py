@@ -6,9 +6,11 @@ Sizes are in bytes, durations in seconds, rates in bytes per second. Nothing her
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Annotated
+
+from pydantic import Field
 
 from proxy_worker.contract.names import TransportMode
-from proxy_worker.contract.replication import Receiver
 from proxy_worker.contract.requests import StoreRequests
 from proxy_worker.contract.subjects import Frozen, Name
 
@@ -20,6 +22,15 @@ class Bottleneck(StrEnum):
     PROXY = "proxy"
     NETWORK = "network"
     TARGET = "target"
+
+
+class Receiver(Frozen):
+    """Where a target's proxy listens for one disk."""
+
+    proxy: Name
+    """As its certificate names it."""
+    host: Annotated[str, Field(min_length=1, max_length=255)]
+    port: Annotated[int, Field(ge=1, le=65_535)]
 
 
 class DiskProgress(Frozen):

@@ -12,9 +12,9 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from proxy_worker.contract.copying import CopyPlanResult
+from proxy_worker.contract.disks import DiskBackupResult, DiskRestoreResult
 from proxy_worker.contract.errors import ProxyfleetError
-from proxy_worker.contract.figures import Bottleneck, DiskProgress, DiskReport, StageTimes
-from proxy_worker.contract.names import TaskKind, TransportMode
+from proxy_worker.contract.names import TaskKind
 from proxy_worker.contract.replication_outcome import (
     DiskReceiveResult,
     DiskReplicateResult,
@@ -23,60 +23,10 @@ from proxy_worker.contract.replication_outcome import (
     ReplicaPointResult,
     ReplicaRemovePointResult,
     ReplicaRevertResult,
-    ReplicationOffer,
 )
 from proxy_worker.contract.requests import StoreRequests
-from proxy_worker.contract.specification import DiskAddress, DiskKey, Frozen, InventoryVm, Name, VmIdentity
-from proxy_worker.contract.using import PointBootResult, PointReleaseResult, PointServeResult, UseOffer
-
-__all__ = [
-    "AttemptOutcome",
-    "Bottleneck",
-    "CreatedDisk",
-    "DiskBackupResult",
-    "DiskProgress",
-    "DiskReport",
-    "DiskRestoreResult",
-    "InventoryScanResult",
-    "KeptPacks",
-    "PointDeleteResult",
-    "PointDisk",
-    "PointSummary",
-    "ProvenPoint",
-    "ProxyRegistration",
-    "RepositoryAbandonResult",
-    "RepositoryCheckResult",
-    "RepositoryCollectResult",
-    "RepositoryCommitResult",
-    "RepositoryListResult",
-    "RepositoryProveResult",
-    "StageTimes",
-    "StorageSnapshotCreateResult",
-    "StorageSnapshotListResult",
-    "StorageSnapshotRemoveResult",
-    "StoreSpace",
-    "TaskAttempt",
-    "TaskFailure",
-    "TaskResult",
-    "VmCreateResult",
-    "VsphereOffer",
-]
-
-
-class DiskBackupResult(Frozen):
-    """A stored disk, not yet part of a restore point."""
-
-    kind: Literal[TaskKind.DISK_BACKUP] = TaskKind.DISK_BACKUP
-    report: DiskReport
-    sealed_result: str
-
-
-class DiskRestoreResult(Frozen):
-    """A disk written back and verified block by block."""
-
-    kind: Literal[TaskKind.DISK_RESTORE] = TaskKind.DISK_RESTORE
-    report: DiskReport
-    target_path: str
+from proxy_worker.contract.subjects import DiskAddress, DiskKey, Frozen, InventoryVm, Name, VmIdentity
+from proxy_worker.contract.using import PointBootResult, PointReleaseResult, PointServeResult
 
 
 class CreatedDisk(Frozen):
@@ -337,46 +287,3 @@ class TaskAttempt(Frozen):
     """Why, where the proxy couldn't say."""
     processed_bytes: int | None = None
     """As far as it had told."""
-
-
-class VsphereOffer(Frozen):
-    """What a proxy can do with the disks of any vCenter whose password it has, wherever they lie."""
-
-    modes: tuple[TransportMode, ...] = ()
-    """Network mode and virtual appliance, as far as they were found to work when the proxy started."""
-    refusals: dict[TransportMode, str] = Field(default_factory=dict)
-    """Why not the others, e.g. that nbdkit has no vddk plug-in."""
-    passwords: tuple[Name, ...] = ()
-    """The credentials of which it has `<credential>.password`."""
-    product_uuid: str | None = None
-    """The BIOS uuid of the machine it runs on, by which vCenter finds its VM."""
-    mounted: tuple[Name, ...] = ()
-    """Datastores that are folders here, so that their disks can be written in place."""
-
-
-class ProxyRegistration(Frozen):
-    """What a proxy says of itself when it starts."""
-
-    name: Name
-    instance_id: str
-    """Random, made at first start and kept in the proxy's state folder: a clone has it too, a namesake has not."""
-    site: Name
-    max_concurrent_tasks: Annotated[int, Field(ge=1, le=256)]
-    datastores: dict[Name, tuple[TransportMode, ...]]
-    """Each connected datastore with the modes this proxy offers for it."""
-    modes: tuple[TransportMode, ...]
-    """Modes for disks that belong to no datastore, e.g. those behind an NBD URI."""
-    credentials: dict[Name, Literal["read", "write"]]
-    """Repository credentials it holds: a write key can't restore."""
-    vsphere: VsphereOffer = VsphereOffer()
-    left_out: tuple[TransportMode, ...] = ()
-    """Modes that its proxy.toml doesn't allow it."""
-    address: str | None = None
-    """The IP address that traffic rules know it by."""
-    replication: ReplicationOffer | None = None
-    """How other proxies send it disks of replicas; None: not over the network, for want of a certificate."""
-    tends_gateways: bool = False
-    """Whether its certificate is a gateway's, which may remove what is behind gateways; proxies' only add."""
-    use: UseOffer = UseOffer()
-    version: str
-    contract_version: int

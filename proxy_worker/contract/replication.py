@@ -11,6 +11,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, StringConstraints, model_validator
 
+from proxy_worker.contract.figures import Receiver
 from proxy_worker.contract.names import CompressionLevel, TaskKind
 from proxy_worker.contract.subjects import (
     DiskAddress,
@@ -100,15 +101,6 @@ class ReplicaTarget(Frozen):
     """The id of the VM that the folder has to be noted for; None: whoever it is for."""
     back: bool = False
     """Whether it is a disk of the original, which a failback writes."""
-
-
-class Receiver(Frozen):
-    """Where a target's proxy listens for one disk."""
-
-    proxy: Name
-    """As its certificate names it."""
-    host: Annotated[str, Field(min_length=1, max_length=255)]
-    port: Annotated[int, Field(ge=1, le=65_535)]
 
 
 class DiskReceive(Frozen):

@@ -10,12 +10,6 @@ from proxy_worker.contract.replication import ReplicaCondition
 from proxy_worker.contract.subjects import Frozen, Name
 
 
-class ReplicationOffer(Frozen):
-    """How other proxies reach one for replication."""
-
-    host: str
-
-
 class DiskReceiveResult(Frozen):
     """A replica's disk is whole, and durable."""
 

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Final
 from proxy_worker.contract.names import AUTOMATIC, MODE_PREFERENCE, TransportMode
 
 if TYPE_CHECKING:  # commands that never choose a mode don't wait for pydantic
-    from proxy_worker.contract.outcome import ProxyRegistration, VsphereOffer
-    from proxy_worker.contract.specification import DiskAddress, TransportPreference, VsphereDisk
+    from proxy_worker.contract.offers import ProxyRegistration, VsphereOffer
+    from proxy_worker.contract.subjects import DiskAddress, TransportPreference, VsphereDisk
 
 LARGEST_HOT_ADD_BYTES: Final = 62 << 40
 """vSphere's largest virtual disk; what is larger can't be attached to a proxy."""

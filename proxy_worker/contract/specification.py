@@ -6,12 +6,13 @@ seconds (UTC).
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from proxy_worker.contract.copying import CopyOf, CopyPlan, DiskCopy
-from proxy_worker.contract.names import CompressionLevel, DiskFormat, TaskKind
+from proxy_worker.contract.disks import DiskBackup, DiskRestore
+from proxy_worker.contract.names import DiskFormat, TaskKind
 from proxy_worker.contract.replication import (
     DiskReceive,
     DiskReplicate,
@@ -22,110 +23,16 @@ from proxy_worker.contract.replication import (
     ReplicaRevert,
 )
 from proxy_worker.contract.subjects import (
-    DiskAddress,
     DiskIdentity,
     DiskKey,
-    Extent,
     Frozen,
-    InventoryVm,
     Name,
     RepositoryReference,
     StorageSnapshotMark,
-    TransportPreference,
     VcenterReference,
     VmIdentity,
-    VsphereDisk,
-    VsphereFile,
 )
 from proxy_worker.contract.using import PointBoot, PointRelease, PointServe
-
-__all__ = [
-    "DiskAddress",
-    "DiskBackup",
-    "DiskIdentity",
-    "DiskKey",
-    "DiskRestore",
-    "Extent",
-    "FinishedDisk",
-    "Frozen",
-    "InventoryScan",
-    "InventoryVm",
-    "Name",
-    "PointBoot",
-    "PointDelete",
-    "PointRelease",
-    "PointServe",
-    "RepositoryAbandon",
-    "RepositoryCheck",
-    "RepositoryCollect",
-    "RepositoryCommit",
-    "RepositoryList",
-    "RepositoryProve",
-    "RepositoryReference",
-    "StorageSnapshotCreate",
-    "StorageSnapshotList",
-    "StorageSnapshotMark",
-    "StorageSnapshotRemove",
-    "TaskBody",
-    "TaskSpecification",
-    "TransportPreference",
-    "VcenterReference",
-    "VmCreate",
-    "VmIdentity",
-    "VmPlace",
-    "VsphereDisk",
-    "VsphereFile",
-]
-
-
-class DiskBackup(Frozen):
-    """Read one disk and store what the repository doesn't have."""
-
-    kind: Literal[TaskKind.DISK_BACKUP] = TaskKind.DISK_BACKUP
-    run: Name
-    """The VM run's id in the repository: `points/<vm_id>/<run>`."""
-    job: str
-    vm: VmIdentity
-    disk: DiskIdentity
-    transport: TransportPreference
-    repository: RepositoryReference
-    level: CompressionLevel = CompressionLevel.OPTIMAL
-    changed_areas: tuple[Extent, ...] | None = None
-    """Relative to `parent`; None when the inventory can't tell, and digests decide."""
-    parent: Name | None = None
-    """The run whose point the changed areas are relative to; None means the newest point."""
-    areas_in_use: tuple[Extent, ...] | None = None
-    """All that may hold something other than zeros, where the disk is read whole; None when nobody can tell."""
-    full_read_reason: str | None = None
-    """Why the inventory can't tell which areas changed, for the report."""
-    configuration: tuple[DiskAddress, ...] = ()
-    """Files of the VM's configuration that this task stores beside its disk; one disk of a VM run has them."""
-
-
-class DiskRestore(Frozen):
-    """Write a disk of a restore point to a file or block device of the proxy that runs this, or to a VM's disk."""
-
-    kind: Literal[TaskKind.DISK_RESTORE] = TaskKind.DISK_RESTORE
-    repository: RepositoryReference
-    vm: VmIdentity
-    run: Name
-    disk_key: DiskKey
-    target_path: str | None = None
-    overwrite: bool = False
-    target: DiskAddress | None = None
-    """A disk of a vCenter's VM, which is powered off; takes the place of `target_path`."""
-    target_is_blank: bool = False
-    """Whether `target` reads as zeros wherever this restore hasn't written, so that zeros may be left out."""
-    changed_areas: tuple[Extent, ...] | None = None
-    """Where `target` differs from the restore point at most: nothing else is written. None: everywhere."""
-    full_write_reason: str | None = None
-    """Why it isn't known where an existing `target` differs, for the report."""
-
-    @model_validator(mode="after")
-    def _check_target(self) -> Self:
-        if (self.target_path is None) == (self.target is None):
-            raise ValueError("give target_path or target")
-        return self
 
 
 class VmPlace(Frozen):

@@ -13,15 +13,6 @@ ShareName = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")]
 """What a host mounts a served point by: random, since whoever knows it may read and write."""
 
 
-class UseOffer(Frozen):
-    """What a proxy can do with restore points besides moving their disks."""
-
-    boots: bool = False
-    """Whether it has QEMU, to start VMs."""
-    served_at: str | None = None
-    """The name or address at which hosts mount what it serves by NFS; None: it serves nothing."""
-
-
 class BootWishes(Frozen):
     """What is waited for when a VM is started from a restore point, and how long."""
 

@@ -13,7 +13,7 @@ from typing import Annotated, Final
 from pydantic import Field
 
 from proxy_worker.contract.gateway_address import DEFAULT_PORT
-from proxy_worker.contract.specification import Name
+from proxy_worker.contract.subjects import Name
 from proxy_worker.link.identity import Identity
 from proxy_worker.program.logs import LogFormat
 from proxy_worker.program.settings import Settings, read_settings

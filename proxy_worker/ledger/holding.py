@@ -8,8 +8,10 @@ import secrets
 from collections.abc import Sequence
 from typing import Any
 
+from proxy_worker.contract.figures import DiskProgress
 from proxy_worker.contract.names import TaskKind
-from proxy_worker.contract.outcome import DiskProgress, ProxyRegistration, TaskFailure, TaskResult
+from proxy_worker.contract.offers import ProxyRegistration
+from proxy_worker.contract.outcome import TaskFailure, TaskResult
 from proxy_worker.ledger.connection import Connection
 from proxy_worker.ledger.errors import ProxyNameTakenError
 from proxy_worker.ledger.reading import TASK_RESULT, proxy_orders

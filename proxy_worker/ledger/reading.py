@@ -11,8 +11,10 @@ from typing import Any, Final
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from proxy_worker.contract.errors import LedgerError, ProxyfleetError
+from proxy_worker.contract.figures import DiskProgress
 from proxy_worker.contract.names import TaskKind
-from proxy_worker.contract.outcome import DiskProgress, ProxyRegistration, TaskAttempt, TaskFailure, TaskResult
+from proxy_worker.contract.offers import ProxyRegistration
+from proxy_worker.contract.outcome import TaskAttempt, TaskFailure, TaskResult
 from proxy_worker.contract.versions import CONTRACT_VERSION, why_not_served
 from proxy_worker.ledger.records import (
     Fence,

@@ -6,8 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
+from proxy_worker.contract.figures import DiskProgress
 from proxy_worker.contract.names import TaskKind
-from proxy_worker.contract.outcome import DiskProgress, ProxyRegistration, TaskAttempt, TaskFailure, TaskResult
+from proxy_worker.contract.offers import ProxyRegistration
+from proxy_worker.contract.outcome import TaskAttempt, TaskFailure, TaskResult
 from proxy_worker.contract.versions import written_for
 
 

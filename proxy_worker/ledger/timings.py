@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from proxy_worker.contract.specification import Frozen
+from proxy_worker.contract.subjects import Frozen
 
 Seconds = Annotated[float, Field(gt=0)]
 

@@ -7,9 +7,9 @@ import time
 from collections.abc import Sequence
 from typing import Final
 
+from proxy_worker.contract.disks import DiskBackup, DiskBackupResult
 from proxy_worker.contract.errors import DamageError, SourceError, StoreError
-from proxy_worker.contract.outcome import DiskBackupResult, DiskProgress, DiskReport
-from proxy_worker.contract.specification import DiskBackup
+from proxy_worker.contract.figures import DiskProgress, DiskReport
 from proxy_worker.mover.buffers import batch_blocks
 from proxy_worker.mover.checkpoint import SegmentTrack, resume
 from proxy_worker.mover.configuration import ConfigurationFile, store_configuration

@@ -8,9 +8,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
+from proxy_worker.contract.disks import DiskBackupResult
 from proxy_worker.contract.errors import CancelledError, DamageError, StoreError
+from proxy_worker.contract.figures import DiskProgress, DiskReport
 from proxy_worker.contract.names import TransportMode
-from proxy_worker.contract.outcome import DiskBackupResult, DiskProgress, DiskReport
 from proxy_worker.mover.backup import SETTLE_S
 from proxy_worker.mover.control import Control, Verdict, stopped
 from proxy_worker.mover.pacing import Pacing, left_to_mover

@@ -6,7 +6,7 @@ from enum import StrEnum
 from typing import Protocol
 
 from proxy_worker.contract.errors import CancelledError
-from proxy_worker.contract.outcome import DiskProgress
+from proxy_worker.contract.figures import DiskProgress
 
 
 class Verdict(StrEnum):

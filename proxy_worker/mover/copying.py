@@ -20,12 +20,12 @@ from enum import StrEnum
 
 from pydantic import ValidationError
 
+from proxy_worker.contract.disks import DiskBackup, DiskBackupResult
 from proxy_worker.contract.errors import DamageError, NotFoundError, ProxyfleetError, StoreError
+from proxy_worker.contract.figures import DiskReport
 from proxy_worker.contract.names import CompressionLevel
-from proxy_worker.contract.outcome import DiskBackupResult, DiskReport
-from proxy_worker.contract.specification import (
+from proxy_worker.contract.subjects import (
     DiskAddress,
-    DiskBackup,
     DiskIdentity,
     Extent,
     RepositoryReference,

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from proxy_worker.contract.specification import DiskBackup, Extent
+from proxy_worker.contract.disks import DiskBackup
+from proxy_worker.contract.subjects import Extent
 from proxy_worker.mover.control import Control
 from proxy_worker.mover.plan import ZERO_ID, BlockRange, Geometry, ParentSegments, block_ranges
 from proxy_worker.mover.sampling import BlockComparison, check_sample

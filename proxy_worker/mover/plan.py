@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from proxy_worker.contract.errors import DamageError
-from proxy_worker.contract.specification import Extent
+from proxy_worker.contract.subjects import Extent
 
 ID_BYTES = 32
 ZERO_ID = bytes(ID_BYTES)

@@ -9,7 +9,7 @@ from typing import Final
 
 from proxy_worker.contract.errors import DamageError
 from proxy_worker.contract.names import TransportMode
-from proxy_worker.contract.specification import Extent
+from proxy_worker.contract.subjects import Extent
 from proxy_worker.program.closing import Closing
 from proxy_worker.repository.errors import RepositoryDamageError
 from proxy_worker.repository.keyring import ID_BYTES, ZERO_ID

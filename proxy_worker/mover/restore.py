@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from proxy_worker.contract.disks import DiskRestore, DiskRestoreResult
 from proxy_worker.contract.errors import CancelledError
-from proxy_worker.contract.outcome import DiskProgress, DiskReport, DiskRestoreResult
-from proxy_worker.contract.specification import DiskRestore
+from proxy_worker.contract.figures import DiskProgress, DiskReport
 from proxy_worker.mover.buffers import Buffer
 from proxy_worker.mover.control import Control, Verdict
 from proxy_worker.mover.pacing import Pacing

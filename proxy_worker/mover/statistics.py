@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass
 
+from proxy_worker.contract.figures import Bottleneck, StageTimes
 from proxy_worker.contract.names import TransportMode
-from proxy_worker.contract.outcome import Bottleneck, StageTimes
 
 RATE_WINDOW_S = 5.0
 """The rate that progress shows is an average over this many seconds."""

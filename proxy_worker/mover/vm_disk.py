@@ -5,9 +5,10 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Sequence
 
+from proxy_worker.contract.disks import DiskRestore
 from proxy_worker.contract.errors import ConflictError, TargetError
 from proxy_worker.contract.names import TransportMode
-from proxy_worker.contract.specification import DiskRestore, Extent
+from proxy_worker.contract.subjects import Extent
 from proxy_worker.mover.target import TargetFullError
 from proxy_worker.transport.writing import DiskSink
 

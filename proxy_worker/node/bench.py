@@ -10,8 +10,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from proxy_worker.config import ProxyConfiguration
 from proxy_worker.contract.errors import CredentialError
-from proxy_worker.contract.outcome import VsphereOffer
-from proxy_worker.contract.specification import RepositoryReference
+from proxy_worker.contract.offers import VsphereOffer
+from proxy_worker.contract.subjects import RepositoryReference
 from proxy_worker.ledger import Ledger, ProxyIdentity
 from proxy_worker.node.draining import Draining
 from proxy_worker.node.obeyed import Obeyed

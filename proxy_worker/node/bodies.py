@@ -6,11 +6,10 @@ import shutil
 from collections.abc import Callable
 from typing import Any, Final
 
+from proxy_worker.contract.disks import DiskBackup, DiskBackupResult, DiskRestore, DiskRestoreResult
 from proxy_worker.contract.errors import CancelledError, NotFoundError
 from proxy_worker.contract.names import TaskKind, TrafficKind
 from proxy_worker.contract.outcome import (
-    DiskBackupResult,
-    DiskRestoreResult,
     InventoryScanResult,
     PointDisk,
     PointSummary,
@@ -22,17 +21,14 @@ from proxy_worker.contract.outcome import (
     TaskResult,
 )
 from proxy_worker.contract.specification import (
-    DiskBackup,
-    DiskRestore,
     InventoryScan,
     RepositoryAbandon,
     RepositoryCheck,
     RepositoryCommit,
     RepositoryList,
-    RepositoryReference,
     TaskBody,
-    VmIdentity,
 )
+from proxy_worker.contract.subjects import RepositoryReference, VmIdentity
 from proxy_worker.ledger import Claim
 from proxy_worker.mover.backup import back_up_disk
 from proxy_worker.mover.control import Verdict

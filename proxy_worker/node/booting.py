@@ -14,8 +14,7 @@ from proxy_worker.boot.console import DEFAULT_PROMPT, last_lines
 from proxy_worker.boot.machine import DiskBus, Firmware, Machine, machine_for
 from proxy_worker.boot.proof import BootOutcome, Wait, prove_boot
 from proxy_worker.contract.errors import CancelledError, ConfigurationError, ProxyfleetError
-from proxy_worker.contract.specification import PointBoot
-from proxy_worker.contract.using import PointBootResult
+from proxy_worker.contract.using import PointBoot, PointBootResult
 from proxy_worker.export.noted import NotedDisk
 from proxy_worker.export.opening import exported
 from proxy_worker.export.overlay import Overlay

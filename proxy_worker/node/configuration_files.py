@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import posixpath
 
-from proxy_worker.contract.specification import DiskAddress
+from proxy_worker.contract.subjects import DiskAddress
 from proxy_worker.mover.configuration import ConfigurationFile
 from proxy_worker.node.bench import Bench
 from proxy_worker.transport.inventory import read_configuration

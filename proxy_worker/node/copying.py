@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from proxy_worker.contract.copying import CopyPlan, CopyPlanResult, DiskCopy
+from proxy_worker.contract.disks import DiskBackupResult
 from proxy_worker.contract.errors import NotFoundError
 from proxy_worker.contract.names import TrafficKind
-from proxy_worker.contract.outcome import DiskBackupResult
 from proxy_worker.ledger import Claim
 from proxy_worker.mover.copy_planning import plan_points
 from proxy_worker.mover.copying import Copying

@@ -13,7 +13,7 @@ from typing import Final
 
 from proxy_worker.contract.errors import ProxyfleetError
 from proxy_worker.contract.names import TransportMode
-from proxy_worker.contract.outcome import ProxyRegistration
+from proxy_worker.contract.offers import ProxyRegistration
 from proxy_worker.transport.attachments import FOLDER, AttachmentJournal
 from proxy_worker.transport.vsphere_access import VsphereAccess
 

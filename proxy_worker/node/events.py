@@ -11,10 +11,9 @@ from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
 from proxy_worker.contract.copying import CopyPlanResult, CopyState
+from proxy_worker.contract.disks import DiskBackupResult, DiskRestoreResult
+from proxy_worker.contract.figures import DiskProgress
 from proxy_worker.contract.outcome import (
-    DiskBackupResult,
-    DiskProgress,
-    DiskRestoreResult,
     InventoryScanResult,
     PointDeleteResult,
     RepositoryAbandonResult,

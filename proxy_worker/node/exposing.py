@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from celery.worker import state as worker_state
 
 from proxy_worker.config import ProxyConfiguration
-from proxy_worker.contract.outcome import ProxyRegistration
+from proxy_worker.contract.offers import ProxyRegistration
 from proxy_worker.node.bench import Bench
 from proxy_worker.node.heart import Heart
 from proxy_worker.program.exposition import exposed

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from proxy_worker.contract.errors import LedgerError
 from proxy_worker.contract.names import proxy_lane
-from proxy_worker.contract.outcome import ProxyRegistration
+from proxy_worker.contract.offers import ProxyRegistration
 from proxy_worker.ledger import Forfeited, Ledger, ProxyIdentity, ProxyNameTakenError
 from proxy_worker.node.draining import Draining
 from proxy_worker.node.fitness import why_unfit

@@ -12,9 +12,7 @@ from proxy_worker.boot.proof import QEMU
 from proxy_worker.config import ProxyConfiguration
 from proxy_worker.contract.errors import LedgerError
 from proxy_worker.contract.names import TransportMode
-from proxy_worker.contract.outcome import ProxyRegistration
-from proxy_worker.contract.replication_outcome import ReplicationOffer
-from proxy_worker.contract.using import UseOffer
+from proxy_worker.contract.offers import ProxyRegistration, ReplicationOffer, UseOffer
 from proxy_worker.contract.versions import CONTRACT_VERSION
 from proxy_worker.ledger import Ledger, ProxyIdentity, ProxyNameTakenError
 from proxy_worker.node.address import address_towards

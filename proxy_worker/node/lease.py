@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Final, Self
 
 from proxy_worker.contract.errors import LedgerError
-from proxy_worker.contract.outcome import DiskProgress
+from proxy_worker.contract.figures import DiskProgress
 from proxy_worker.ledger import Claim, Ledger, RenewAnswer
 from proxy_worker.ledger.timings import Timings
 from proxy_worker.mover.control import Verdict

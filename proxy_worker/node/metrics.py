@@ -11,8 +11,9 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
+from proxy_worker.contract.figures import Bottleneck
 from proxy_worker.contract.names import TaskKind
-from proxy_worker.contract.outcome import Bottleneck, ProxyRegistration
+from proxy_worker.contract.offers import ProxyRegistration
 from proxy_worker.node.tally import FATES, MOVING, OUTCOMES, STAGES, Series, Tally
 
 

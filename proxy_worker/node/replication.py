@@ -8,18 +8,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from proxy_worker.contract.disks import DiskRestore
 from proxy_worker.contract.errors import CancelledError, CredentialError
+from proxy_worker.contract.figures import Receiver
 from proxy_worker.contract.names import TrafficKind
-from proxy_worker.contract.replication import (
-    DiskReceive,
-    DiskReplicate,
-    Receiver,
-    ReplicaSeed,
-    ReplicaTarget,
-    VsphereHome,
-)
+from proxy_worker.contract.replication import DiskReceive, DiskReplicate, ReplicaSeed, ReplicaTarget, VsphereHome
 from proxy_worker.contract.replication_outcome import DiskReceiveResult, DiskReplicateResult
-from proxy_worker.contract.specification import DiskRestore
 from proxy_worker.ledger import Claim, Flow
 from proxy_worker.link.identity import Identity
 from proxy_worker.mover.control import Control, Verdict

@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Final
 
 from proxy_worker.contract.errors import ConfigurationError, ProxyfleetError, SourceError
-from proxy_worker.contract.specification import PointRelease, PointServe, RepositoryReference
-from proxy_worker.contract.using import PointReleaseResult, PointServeResult, ServedDisk
+from proxy_worker.contract.subjects import RepositoryReference
+from proxy_worker.contract.using import PointRelease, PointReleaseResult, PointServe, PointServeResult, ServedDisk
 from proxy_worker.export.nfs.kept import ShareFolderError, descriptor_name, lay_out, open_share, written_bytes
 from proxy_worker.export.nfs.share import Share, make_durable, write_durably
 from proxy_worker.export.opening import exported

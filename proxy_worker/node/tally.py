@@ -12,8 +12,10 @@ from typing import Final
 
 from billiard import current_process
 
+from proxy_worker.contract.disks import DiskBackupResult, DiskRestoreResult
+from proxy_worker.contract.figures import Bottleneck, DiskProgress
 from proxy_worker.contract.names import TaskKind
-from proxy_worker.contract.outcome import Bottleneck, DiskBackupResult, DiskProgress, DiskRestoreResult, TaskResult
+from proxy_worker.contract.outcome import TaskResult
 from proxy_worker.contract.replication_outcome import DiskReplicateResult
 
 OUTCOMES: Final = ("done", "failed", "lost", "handed back")

@@ -19,7 +19,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self, TextIO
 
-from proxy_worker.contract.outcome import DiskProgress
+from proxy_worker.contract.figures import DiskProgress
 from proxy_worker.node.events import progress_line
 from proxy_worker.node.logs import FORMAT
 

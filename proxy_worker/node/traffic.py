@@ -13,7 +13,7 @@ from typing import Final, Self
 
 from proxy_worker.contract.errors import LedgerError
 from proxy_worker.contract.names import TrafficKind
-from proxy_worker.contract.specification import RepositoryReference
+from proxy_worker.contract.subjects import RepositoryReference
 from proxy_worker.ledger import Claim, Fence, Flow, Ledger
 from proxy_worker.mover.pacing import Pacing, Use
 from proxy_worker.node.bench import Bench

@@ -7,7 +7,8 @@ from typing import Final
 
 from proxy_worker.contract.errors import CancelledError, NotFoundError
 from proxy_worker.contract.outcome import CreatedDisk, VmCreateResult
-from proxy_worker.contract.specification import DiskAddress, VmCreate, VsphereDisk
+from proxy_worker.contract.specification import VmCreate
+from proxy_worker.contract.subjects import DiskAddress, VsphereDisk
 from proxy_worker.ledger import Claim
 from proxy_worker.mover.control import Control, Verdict
 from proxy_worker.node.bench import Bench

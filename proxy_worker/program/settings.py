@@ -14,7 +14,7 @@ from typing import Any, Self, TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from proxy_worker.contract.errors import ConfigurationError, CredentialError
-from proxy_worker.contract.specification import Name
+from proxy_worker.contract.subjects import Name
 
 
 class SettingsError(ConfigurationError):

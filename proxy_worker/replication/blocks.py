@@ -14,7 +14,7 @@ from typing import Final
 
 import blake3
 
-from proxy_worker.contract.specification import Extent
+from proxy_worker.contract.subjects import Extent
 
 BLOCK_BYTES: Final = 256 << 10
 DIGEST_BYTES: Final = 16

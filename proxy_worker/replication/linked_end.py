@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from typing import Final
 
 from proxy_worker.contract.errors import StoreError
+from proxy_worker.contract.figures import Receiver
 from proxy_worker.contract.gateway_address import GatewayAddress
 from proxy_worker.contract.names import CompressionLevel
-from proxy_worker.contract.replication import Receiver
 from proxy_worker.link.client import Link, Patience
 from proxy_worker.link.frames import frames_of
 from proxy_worker.link.identity import Identity

@@ -8,9 +8,8 @@ from contextlib import contextmanager
 from typing import Final
 
 from proxy_worker.contract.errors import CancelledError
-from proxy_worker.contract.figures import DiskProgress
+from proxy_worker.contract.figures import DiskProgress, Receiver
 from proxy_worker.contract.names import TransportMode
-from proxy_worker.contract.replication import Receiver
 from proxy_worker.link.identity import Identity
 from proxy_worker.link.server import Limits, LinkServer
 from proxy_worker.mover.control import Control, Verdict

@@ -22,7 +22,7 @@ from proxy_worker.repository.upkeep import keep_for_point
 from proxy_worker.repository.writer import DiskAttempt, open_sealed
 
 if TYPE_CHECKING:
-    from proxy_worker.contract.specification import DiskIdentity, VmIdentity
+    from proxy_worker.contract.subjects import DiskIdentity, VmIdentity
 
 
 def commit_run(

@@ -62,7 +62,7 @@ from proxy_worker.repository.unlocking import Unlocked, open_store, unlock
 from proxy_worker.repository.writer import DiskAttempt, DiskWriter, WriterLimits
 
 if TYPE_CHECKING:
-    from proxy_worker.contract.specification import DiskIdentity, VmIdentity
+    from proxy_worker.contract.subjects import DiskIdentity, VmIdentity
 
 __all__ = ["ZERO_ID", "Repository", "new_run_id", "open_store"]
 

@@ -27,7 +27,7 @@ from proxy_worker.repository.store import Buffer, ObjectNotFoundError
 from proxy_worker.repository.upkeep import keep_named, renew_packs
 
 if TYPE_CHECKING:
-    from proxy_worker.contract.outcome import DiskReport
+    from proxy_worker.contract.figures import DiskReport
 
 _REMEMBERED_IDS: Final = 1 << 16
 """Ids of published blocks that a writer keeps at hand; beyond, it finds its own in the index."""

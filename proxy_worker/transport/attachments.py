@@ -18,7 +18,7 @@ from typing import Final, Self
 from pydantic import ValidationError
 
 from proxy_worker.contract.errors import ConfigurationError, ConflictError, SourceError
-from proxy_worker.contract.specification import Frozen, VcenterReference
+from proxy_worker.contract.subjects import Frozen, VcenterReference
 from proxy_worker.program.durable import sync_folder
 
 FOLDER: Final = "hot-add"

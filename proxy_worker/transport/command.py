@@ -25,7 +25,7 @@ from urllib.parse import quote
 
 from proxy_worker.contract.errors import SourceError, TargetError
 from proxy_worker.contract.names import TransportMode
-from proxy_worker.contract.specification import Extent
+from proxy_worker.contract.subjects import Extent
 from proxy_worker.program.closing import Closing
 from proxy_worker.program.scratch import ScratchFolder
 from proxy_worker.transport.nbd.handshake import NbdConnectError

@@ -10,9 +10,9 @@ from typing import Self
 from pydantic import model_validator
 
 from proxy_worker.contract.names import MODE_PREFERENCE, TransportMode
-from proxy_worker.contract.outcome import VsphereOffer
+from proxy_worker.contract.offers import VsphereOffer
 from proxy_worker.contract.selection import LEFT_OUT, Offer
-from proxy_worker.contract.specification import Frozen, Name
+from proxy_worker.contract.subjects import Frozen, Name
 from proxy_worker.transport.storage_snapshot.provider import StorageSnapshotSettings
 
 PLACEHOLDERS = frozenset({"{path}", "{vmdk}", "{socket}"})

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from proxy_worker.contract.names import TransportMode
-from proxy_worker.contract.specification import Extent
+from proxy_worker.contract.subjects import Extent
 from proxy_worker.program.closing import Closing
 from proxy_worker.transport.image import DiskImage
 from proxy_worker.transport.source import DiskShrunkError, DiskUnreadableError, require_range

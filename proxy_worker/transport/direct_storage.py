@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from proxy_worker.contract.names import TransportMode
-from proxy_worker.contract.specification import DiskAddress
+from proxy_worker.contract.subjects import DiskAddress
 from proxy_worker.transport.connections import Connections
 from proxy_worker.transport.datastore import Datastore
 from proxy_worker.transport.direct import DirectSource

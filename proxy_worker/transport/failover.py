@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 from proxy_worker.contract.errors import ProxyfleetError, SourceError
 from proxy_worker.contract.names import TransportMode
-from proxy_worker.contract.specification import Extent
+from proxy_worker.contract.subjects import Extent
 from proxy_worker.program.closing import Closing
 from proxy_worker.transport.source import DiskSource, DiskUnreadableError, WrongDiskServedError
 

@@ -18,7 +18,7 @@ from typing import Final
 from proxy_worker.contract.errors import ConflictError, NotFoundError, ProxyfleetError, SourceError
 from proxy_worker.contract.names import TransportMode
 from proxy_worker.contract.selection import LARGEST_HOT_ADD_BYTES
-from proxy_worker.contract.specification import DiskAddress, VcenterReference, VsphereDisk
+from proxy_worker.contract.subjects import DiskAddress, VcenterReference, VsphereDisk
 from proxy_worker.transport import attachments
 from proxy_worker.transport.attachments import Attachment, AttachmentJournal, Entry
 from proxy_worker.transport.connections import Connections

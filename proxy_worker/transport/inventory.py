@@ -14,7 +14,7 @@ from typing import Final
 import msgspec
 
 from proxy_worker.contract.errors import NotFoundError, ProxyfleetError, SourceError
-from proxy_worker.contract.specification import DiskAddress, DiskIdentity, InventoryVm, VmIdentity
+from proxy_worker.contract.subjects import DiskAddress, DiskIdentity, InventoryVm, VmIdentity
 from proxy_worker.transport.connections import Connections
 from proxy_worker.transport.datastore import Datastore, DiskNotFoundError
 from proxy_worker.transport.image import open_image

@@ -14,7 +14,7 @@ from urllib.parse import quote
 
 from proxy_worker.contract.errors import NotFoundError, SourceError
 from proxy_worker.contract.names import TransportMode
-from proxy_worker.contract.specification import DiskAddress
+from proxy_worker.contract.subjects import DiskAddress
 from proxy_worker.transport.command import NbdServer, ServedSource
 from proxy_worker.transport.connections import Connections, DatastoreConnection
 from proxy_worker.transport.datastore import Datastore, resolve_path

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from proxy_worker.contract.errors import NotFoundError, SourceError, TargetError
 from proxy_worker.contract.names import TransportMode
-from proxy_worker.contract.specification import DiskAddress, VsphereDisk
+from proxy_worker.contract.subjects import DiskAddress, VsphereDisk
 from proxy_worker.transport.connections import Connections
 from proxy_worker.transport.datastore import Datastore
 from proxy_worker.transport.image import open_image

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from proxy_worker.contract.names import TransportMode
-from proxy_worker.contract.outcome import VsphereOffer
+from proxy_worker.contract.offers import VsphereOffer
 from proxy_worker.transport.connections import Connections
 from proxy_worker.transport.vddk import PACKAGE
 

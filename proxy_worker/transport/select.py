@@ -10,7 +10,7 @@ from typing import Final, Protocol
 from proxy_worker.contract.errors import CancelledError, ProxyfleetError, SourceError
 from proxy_worker.contract.names import TransportMode
 from proxy_worker.contract.selection import choose_modes
-from proxy_worker.contract.specification import DiskAddress, TransportPreference
+from proxy_worker.contract.subjects import DiskAddress, TransportPreference
 from proxy_worker.transport.connections import Connections
 from proxy_worker.transport.datastore import Datastore, LinkOutsideError
 from proxy_worker.transport.direct_storage import open_direct_storage, open_in_place

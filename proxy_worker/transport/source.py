@@ -8,7 +8,7 @@ from typing import Protocol, Self, runtime_checkable
 
 from proxy_worker.contract.errors import SourceError
 from proxy_worker.contract.names import TransportMode
-from proxy_worker.contract.specification import Extent
+from proxy_worker.contract.subjects import Extent
 
 
 class DiskUnreadableError(SourceError):

@@ -12,7 +12,7 @@ from typing import Final
 
 from proxy_worker.contract.errors import ProxyfleetError, SourceError
 from proxy_worker.contract.names import TransportMode
-from proxy_worker.contract.specification import DiskAddress, VsphereDisk
+from proxy_worker.contract.subjects import DiskAddress, VsphereDisk
 from proxy_worker.transport.command import NbdServer, ServedSource, ServerFailedError, require_tool
 from proxy_worker.transport.datastore import DiskNotFoundError
 from proxy_worker.transport.vsphere_access import VsphereAccess

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from proxy_worker.contract.errors import SourceError
-from proxy_worker.contract.outcome import VsphereOffer
-from proxy_worker.contract.specification import VcenterReference, VsphereFile
+from proxy_worker.contract.offers import VsphereOffer
+from proxy_worker.contract.subjects import VcenterReference, VsphereFile
 from proxy_worker.transport.guest_disks import BY_ID
 from proxy_worker.transport.vmx import VMX_LIMIT_BYTES
 from proxy_worker.vsphere.trust import Trust, checked_connection, normalised, with_colons

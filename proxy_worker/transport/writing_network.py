@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from proxy_worker.contract.errors import TargetError
 from proxy_worker.contract.names import TransportMode
-from proxy_worker.contract.specification import VsphereDisk
+from proxy_worker.contract.subjects import VsphereDisk
 from proxy_worker.program.closing import Closing
 from proxy_worker.transport.command import NbdServer, ServerFailedError
 from proxy_worker.transport.nbd.sink import NbdSink

@@ -14,7 +14,7 @@ from typing import Any, Final
 from pyVmomi import vim, vmodl
 
 from proxy_worker.contract.errors import SourceError
-from proxy_worker.contract.specification import Extent
+from proxy_worker.contract.subjects import Extent
 from proxy_worker.vsphere.devices import VirtualDisk
 from proxy_worker.vsphere.model import Vm
 from proxy_worker.vsphere.session import Session

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from proxy_worker.contract.specification import VmIdentity
+from proxy_worker.contract.subjects import VmIdentity
 from proxy_worker.vsphere.model import Inventory, Vm
 
 _PATH: Final = re.compile(r"\[(?P<datastore>[^\]]+)\] (?P<path>.+)")

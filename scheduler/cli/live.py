@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 
 from sqlalchemy.orm import Session
 
+from proxy_worker.contract.disks import DiskBackupResult
 from proxy_worker.contract.errors import LedgerError
-from proxy_worker.contract.outcome import DiskBackupResult
 from proxy_worker.contract.replication_outcome import DiskReplicateResult
 from proxy_worker.ledger import FinishedTask, FleetView, TaskState, TaskView
 from scheduler.cli.opening import open_ledger

@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 
 from proxy_worker.contract.names import AUTOMATIC
 from proxy_worker.contract.selection import DiskTraits, Home, choose, traits_of
-from proxy_worker.contract.specification import DiskAddress, DiskIdentity
+from proxy_worker.contract.subjects import DiskAddress, DiskIdentity
 from proxy_worker.ledger import FleetView
 from scheduler.cli.vm_record import KnownVm, find_vm
 from scheduler.dispatch.declared import DeclaredFleet

@@ -12,8 +12,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from proxy_worker.contract.figures import DiskReport
 from proxy_worker.contract.names import TaskKind
-from proxy_worker.contract.outcome import DiskReport, TaskFailure
+from proxy_worker.contract.outcome import TaskFailure
 from proxy_worker.ledger import TaskState, TaskView
 from scheduler.cli.live import Live
 from scheduler.cli.printing import moment

@@ -18,7 +18,7 @@ from sqlalchemy.orm import Session
 
 from proxy_worker.contract.names import CompressionLevel
 from proxy_worker.contract.outcome import PointDisk, PointSummary
-from proxy_worker.contract.specification import VmIdentity
+from proxy_worker.contract.subjects import VmIdentity
 from proxy_worker.program.units import size
 from scheduler.cli import completion
 from scheduler.cli.arguments import AsJson, AtPoint, InRepository, OfVm, RepositoryName

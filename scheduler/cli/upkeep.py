@@ -11,11 +11,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from proxy_worker.contract.errors import CancelledError, DamageError, ProxyfleetError
-from proxy_worker.contract.outcome import (
-    RepositoryCheckResult,
-    RepositoryCollectResult,
-    RepositoryProveResult,
-)
+from proxy_worker.contract.outcome import RepositoryCheckResult, RepositoryCollectResult, RepositoryProveResult
 from proxy_worker.contract.requests import StoreRequests
 from proxy_worker.contract.using import PointBootResult
 from proxy_worker.program.units import size

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from proxy_worker.contract.specification import DiskAddress, DiskIdentity, VmIdentity
+from proxy_worker.contract.subjects import DiskAddress, DiskIdentity, VmIdentity
 from scheduler.cli.finding import remedy
 from scheduler.planning.candidates import Candidate, CandidateDisk
 from scheduler.planning.criteria import DiskExclusion

@@ -9,7 +9,7 @@ from typing import Annotated, Final, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from proxy_worker.contract.specification import Name
+from proxy_worker.contract.subjects import Name
 from proxy_worker.program.instant_restore import InstantRestoreSettings
 from scheduler.fleet.values import one_line
 

@@ -16,9 +16,8 @@ from proxy_worker.contract.names import (
     proxy_lane,
     repository_lane,
 )
-from proxy_worker.contract.outcome import VsphereOffer
+from proxy_worker.contract.offers import UseOffer, VsphereOffer
 from proxy_worker.contract.selection import OFFERED_BY_NBD, DiskTraits, Offer, in_datastore
-from proxy_worker.contract.using import UseOffer
 from proxy_worker.contract.versions import CONTRACT_VERSION
 from scheduler.dispatch.limits import datastore_cap, repository_cap
 from scheduler.planning.traffic import Address, TrafficRule, why_encrypted

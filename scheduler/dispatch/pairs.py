@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from proxy_worker.contract.replication import Receiver
+from proxy_worker.contract.figures import Receiver
 from proxy_worker.contract.specification import TaskBody
 from proxy_worker.ledger import FleetView, TaskState
 from scheduler.dispatch.flight import flies

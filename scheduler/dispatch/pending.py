@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from proxy_worker.contract.copying import CopyPlan, DiskCopy
+from proxy_worker.contract.disks import DiskBackup, DiskRestore
 from proxy_worker.contract.names import TaskKind, TransportMode
 from proxy_worker.contract.replication import (
     DiskReceive,
@@ -19,11 +20,7 @@ from proxy_worker.contract.replication import (
 )
 from proxy_worker.contract.selection import replica_in_vcenter, traits_of
 from proxy_worker.contract.specification import (
-    DiskBackup,
-    DiskRestore,
     InventoryScan,
-    PointBoot,
-    PointServe,
     RepositoryCheck,
     RepositoryCommit,
     RepositoryProve,
@@ -34,6 +31,7 @@ from proxy_worker.contract.specification import (
     TaskSpecification,
     VmCreate,
 )
+from proxy_worker.contract.using import PointBoot, PointServe
 from proxy_worker.contract.versions import SINCE
 from proxy_worker.ledger import NewTask
 from scheduler.dispatch.fleet import PendingTask, Placement

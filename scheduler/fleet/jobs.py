@@ -7,7 +7,7 @@ from typing import Annotated, Final, Self
 from pydantic import AfterValidator, Field, model_validator
 
 from proxy_worker.contract.names import CompressionLevel, Quiesce
-from proxy_worker.contract.specification import Name
+from proxy_worker.contract.subjects import Name
 from scheduler.fleet.values import CronText, Declared, ModeChoice, TimezoneName
 from scheduler.planning.copies import CopyTerms
 from scheduler.planning.criteria import DiskExclusionText, VmSelector

@@ -10,7 +10,7 @@ from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
-from proxy_worker.contract.specification import Name
+from proxy_worker.contract.subjects import Name
 from scheduler.deployment.server import ProxyServer
 from scheduler.fleet.dispatching import Dispatch
 from scheduler.fleet.jobs import Job, Retries, Schedule

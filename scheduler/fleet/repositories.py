@@ -7,7 +7,7 @@ from typing import Annotated, Self
 from pydantic import AfterValidator, Field, model_validator
 
 from proxy_worker.contract.gateway_address import SCHEME
-from proxy_worker.contract.specification import Name
+from proxy_worker.contract.subjects import Name
 from scheduler.fleet.values import CronText, Declared, LocationText, Slots, TimezoneName
 from scheduler.planning.traffic import checked_address
 from scheduler.state.declared import PROVE_CRON, PROVE_DAYS, PROVE_HOURS, NamePattern

@@ -6,7 +6,7 @@ from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
-from proxy_worker.contract.specification import DiskKey, Name
+from proxy_worker.contract.subjects import DiskKey, Name
 from scheduler.fleet.dispatching import Latency
 from scheduler.fleet.values import Declared, NbdUri, Slots, ThumbprintText
 from scheduler.planning.addressees import CaFile

@@ -7,7 +7,7 @@ from typing import Annotated, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from proxy_worker.contract.specification import Name
+from proxy_worker.contract.subjects import Name
 
 DEFAULT_PORTS = {"starttls": 587, "tls": 465, "none": 25}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from proxy_worker.contract.specification import DiskAddress, DiskIdentity, InventoryVm, VmIdentity
+from proxy_worker.contract.subjects import DiskAddress, DiskIdentity, InventoryVm, VmIdentity
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import Annotated, Final
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from proxy_worker.contract.specification import Name
+from proxy_worker.contract.subjects import Name
 from scheduler.planning.criteria import Pattern
 from scheduler.planning.matching import is_pattern, matches
 from scheduler.planning.retention import HeldPoint, Retention, is_ahead, judge

@@ -7,7 +7,7 @@ from typing import Annotated, Final, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from proxy_worker.contract.specification import Name
+from proxy_worker.contract.subjects import Name
 
 INDEPENDENT: Final = "independent"
 _KIB: Final = 1024

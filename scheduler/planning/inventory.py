@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from pydantic import ConfigDict
 
-from proxy_worker.contract.specification import (
+from proxy_worker.contract.subjects import (
     DiskAddress,
     DiskIdentity,
     Frozen,

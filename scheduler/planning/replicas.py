@@ -12,7 +12,7 @@ from typing import Annotated, Final
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from proxy_worker.contract.replication import DEFAULT_STREAMS, Folder, ReplicaPlace, Streams
-from proxy_worker.contract.specification import DiskAddress, DiskIdentity, InventoryVm, Name
+from proxy_worker.contract.subjects import DiskAddress, DiskIdentity, InventoryVm, Name
 from scheduler.planning.criteria import Pattern
 from scheduler.planning.selection import PlannedVm
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from proxy_worker.contract.specification import DiskAddress, DiskIdentity, VmIdentity
+from proxy_worker.contract.subjects import DiskAddress, DiskIdentity, VmIdentity
 from scheduler.planning.candidates import Candidate
 from scheduler.planning.criteria import Criteria, DiskExclusion
 from scheduler.planning.matching import excludes, is_pattern, matches, takes

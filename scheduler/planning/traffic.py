@@ -19,7 +19,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 
 from proxy_worker.contract.gateway_address import SCHEME
 from proxy_worker.contract.names import TrafficKind
-from proxy_worker.contract.specification import Name
+from proxy_worker.contract.subjects import Name
 from scheduler.planning.window import Window
 
 _UNITS: Final = {"k": 1_000, "M": 1_000_000, "G": 1_000_000_000, "Ki": 1 << 10, "Mi": 1 << 20, "Gi": 1 << 30}

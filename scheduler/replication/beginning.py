@@ -9,7 +9,7 @@ from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
 from proxy_worker.contract.replication import ReplicaPlace, ReplicaTarget
-from proxy_worker.contract.specification import DiskIdentity, InventoryVm, VmIdentity
+from proxy_worker.contract.subjects import DiskIdentity, InventoryVm, VmIdentity
 from scheduler.planning.candidates import Candidate
 from scheduler.planning.replicas import PlannedReplica, ReplicaTerms, by_place, place_of, planned_replica
 from scheduler.planning.selection import Plan, PlannedVm, Unplanned

@@ -7,7 +7,7 @@ from typing import Final
 from sqlalchemy.orm import Session, object_session
 
 from proxy_worker.contract.replication import ReplicaMachine, ReplicaPlace, ReplicaTarget, VsphereHome
-from proxy_worker.contract.specification import DiskAddress, DiskIdentity
+from proxy_worker.contract.subjects import DiskAddress, DiskIdentity
 from scheduler.planning.replicas import ReplicaTerms
 from scheduler.runs.steps import account_of
 from scheduler.state.models import Datastore, DatastoreKind, Replica, ServiceMark, Vcenter

@@ -9,7 +9,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from proxy_worker.contract.replication import ReplicaSeed, ReplicaTarget
-from proxy_worker.contract.specification import RepositoryReference
+from proxy_worker.contract.subjects import RepositoryReference
 from scheduler.planning.replicas import ReplicaTerms
 from scheduler.replication import tasks
 from scheduler.replication.places import reached

@@ -17,7 +17,8 @@ from proxy_worker.contract.replication import (
     ReplicaRevert,
     ReplicaTarget,
 )
-from proxy_worker.contract.specification import DiskIdentity, TaskBody, TransportPreference, VmIdentity
+from proxy_worker.contract.specification import TaskBody
+from proxy_worker.contract.subjects import DiskIdentity, TransportPreference, VmIdentity
 from scheduler.dispatch.fleet import Urgency
 from scheduler.dispatch.pairs import UNKNOWN
 from scheduler.replication.places import reached, reached_original

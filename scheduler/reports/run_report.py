@@ -13,7 +13,8 @@ from enum import StrEnum
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from proxy_worker.contract.outcome import AttemptOutcome, StageTimes
+from proxy_worker.contract.figures import StageTimes
+from proxy_worker.contract.outcome import AttemptOutcome
 from proxy_worker.contract.requests import StoreRequests
 from scheduler.reports.figures import moment, plural
 from scheduler.reports.shown import Moment, Rate, Seconds, Shown

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from proxy_worker.contract.errors import CancelledError, ProxyfleetError
-from proxy_worker.contract.specification import DiskKey, Frozen
+from proxy_worker.contract.subjects import DiskKey, Frozen
 from proxy_worker.vsphere.changed_blocks import enable
 from proxy_worker.vsphere.disk_adding import remove_disks
 from proxy_worker.vsphere.faults import VsphereObjectGoneError

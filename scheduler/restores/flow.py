@@ -16,7 +16,7 @@ from sqlalchemy import select
 from proxy_worker.contract.errors import NotFoundError
 from proxy_worker.contract.names import TaskKind
 from proxy_worker.contract.outcome import CreatedDisk, TaskFailure
-from proxy_worker.contract.specification import Frozen, RepositoryReference, VcenterReference
+from proxy_worker.contract.subjects import Frozen, RepositoryReference, VcenterReference
 from scheduler.dispatch.fleet import Placement
 from scheduler.planning.places import TrackingMark
 from scheduler.restores import tasks

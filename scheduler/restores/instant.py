@@ -15,7 +15,7 @@ from sqlalchemy import ColumnElement
 from proxy_worker.contract.errors import NotFoundError
 from proxy_worker.contract.names import TaskKind
 from proxy_worker.contract.outcome import TaskFailure
-from proxy_worker.contract.specification import DiskKey
+from proxy_worker.contract.subjects import DiskKey
 from proxy_worker.contract.using import PointReleaseResult, PointServeResult
 from scheduler.dispatch.fleet import Placement
 from scheduler.restores import flow, tasks

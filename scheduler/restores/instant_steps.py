@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from proxy_worker.contract.names import DiskFormat
-from proxy_worker.contract.specification import DiskKey, Frozen
+from proxy_worker.contract.subjects import DiskKey, Frozen
 from proxy_worker.vsphere.lookup import find_vm
 from proxy_worker.vsphere.nfs_datastore import mount, unmount
 from proxy_worker.vsphere.power import switch_on

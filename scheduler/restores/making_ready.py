@@ -9,7 +9,7 @@ from pydantic import Field
 
 from proxy_worker.contract.names import DiskFormat
 from proxy_worker.contract.outcome import CreatedDisk
-from proxy_worker.contract.specification import DiskAddress, DiskKey, Extent, Frozen, VsphereDisk
+from proxy_worker.contract.subjects import DiskAddress, DiskKey, Extent, Frozen, VsphereDisk
 from proxy_worker.vsphere.changed_blocks import ChangeBase, Changes
 from proxy_worker.vsphere.devices import VirtualDisk
 from proxy_worker.vsphere.disk_adding import add_disk

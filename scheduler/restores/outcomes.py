@@ -8,8 +8,9 @@ from typing import Final
 
 from sqlalchemy import ColumnElement, exists, or_, select
 
-from proxy_worker.contract.outcome import DiskRestoreResult, TaskFailure, VmCreateResult
-from proxy_worker.contract.specification import DiskRestore, PointRelease, PointServe
+from proxy_worker.contract.disks import DiskRestore, DiskRestoreResult
+from proxy_worker.contract.outcome import TaskFailure, VmCreateResult
+from proxy_worker.contract.using import PointRelease, PointServe
 from scheduler.restores import flow, giving_up, instant
 from scheduler.restores.ending import FINISH, SWEEP, UNDO, Ended
 from scheduler.restores.instant_steps import MOUNT, MOVE, START, UNMOUNT

@@ -9,7 +9,8 @@ from pyVmomi import vim
 
 from proxy_worker.contract.errors import ConflictError
 from proxy_worker.contract.names import DiskFormat
-from proxy_worker.contract.specification import DiskKey, Frozen, VmPlace
+from proxy_worker.contract.specification import VmPlace
+from proxy_worker.contract.subjects import DiskKey, Frozen
 from proxy_worker.vsphere.faults import DatastoreFullError, MissingPrivilegeError
 from proxy_worker.vsphere.identity import split_path
 from proxy_worker.vsphere.inventory import read_inventory, read_vm

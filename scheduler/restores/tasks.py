@@ -4,18 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from proxy_worker.contract.disks import DiskRestore
 from proxy_worker.contract.names import TaskKind
-from proxy_worker.contract.specification import (
-    DiskKey,
-    DiskRestore,
-    PointRelease,
-    PointServe,
-    RepositoryReference,
-    VcenterReference,
-    VmCreate,
-    VmIdentity,
-    VmPlace,
-)
+from proxy_worker.contract.specification import VmCreate, VmPlace
+from proxy_worker.contract.subjects import DiskKey, RepositoryReference, VcenterReference, VmIdentity
+from proxy_worker.contract.using import PointRelease, PointServe
 from scheduler.dispatch.fleet import Urgency
 from scheduler.state.models import LedgerTask, RestoredDisk, VmRestore, VmRestoreKind
 

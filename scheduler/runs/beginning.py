@@ -10,13 +10,7 @@ from sqlalchemy.orm import Session
 
 from proxy_worker.contract.names import TaskKind
 from proxy_worker.contract.outcome import InventoryScanResult, TaskFailure
-from proxy_worker.contract.specification import (
-    DiskAddress,
-    DiskIdentity,
-    InventoryVm,
-    RepositoryReference,
-    VmIdentity,
-)
+from proxy_worker.contract.subjects import DiskAddress, DiskIdentity, InventoryVm, RepositoryReference, VmIdentity
 from scheduler.planning.candidates import Candidate
 from scheduler.planning.matching import needed_vcenters, needs_datastores
 from scheduler.planning.replicas import ReplicaTerms

@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session
 
 from proxy_worker.contract.copying import CopyPlan, DiskCopy, PointToCopy
 from proxy_worker.contract.names import TaskKind
-from proxy_worker.contract.specification import RepositoryReference, VmIdentity
+from proxy_worker.contract.subjects import RepositoryReference, VmIdentity
 from scheduler.dispatch.fleet import Urgency
 from scheduler.planning.copies import CopyTerms, KnownPoint
 from scheduler.runs.journal import Journal

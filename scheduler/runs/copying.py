@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 
 from proxy_worker.contract.copying import CopyPlanResult, CopyState, PlannedCopy
 from proxy_worker.contract.names import TaskKind
-from proxy_worker.contract.specification import DiskAddress
+from proxy_worker.contract.subjects import DiskAddress
 from scheduler.planning.copies import (
     CopyTerms,
     KnownPoint,

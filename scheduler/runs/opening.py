@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from proxy_worker.contract.replication import ReplicaTarget
-from proxy_worker.contract.specification import DiskAddress, Extent, RepositoryReference
+from proxy_worker.contract.subjects import DiskAddress, Extent, RepositoryReference
 from scheduler.planning.places import TrackingMark
 from scheduler.replication.disks import queue_disk
 from scheduler.runs import tasks

@@ -11,10 +11,9 @@ from typing import Final
 
 from sqlalchemy import select
 
+from proxy_worker.contract.disks import DiskBackupResult, DiskRestoreResult
 from proxy_worker.contract.names import TaskKind
 from proxy_worker.contract.outcome import (
-    DiskBackupResult,
-    DiskRestoreResult,
     PointDeleteResult,
     RepositoryAbandonResult,
     RepositoryCommitResult,

@@ -6,7 +6,7 @@ from sqlalchemy import ColumnElement, and_, or_, select
 from sqlalchemy.orm import Session
 
 from proxy_worker.contract.outcome import RepositoryProveResult
-from proxy_worker.contract.specification import RepositoryReference
+from proxy_worker.contract.subjects import RepositoryReference
 from proxy_worker.contract.using import PointBootResult
 from scheduler.runs.journal import Journal
 from scheduler.runs.tasks import reference

@@ -15,7 +15,7 @@ from sqlalchemy import select
 
 from proxy_worker.contract.errors import NotFoundError
 from proxy_worker.contract.outcome import TaskFailure
-from proxy_worker.contract.specification import Frozen
+from proxy_worker.contract.subjects import Frozen
 from scheduler.runs.journal import Journal
 from scheduler.runs.waiting import REMOVE, SCAN, step_id, survey
 from scheduler.state.models import StepState, Vcenter, VcenterStep

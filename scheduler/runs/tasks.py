@@ -6,16 +6,12 @@ from collections.abc import Sequence
 
 from sqlalchemy.orm import Session, object_session
 
+from proxy_worker.contract.disks import DiskBackup, DiskBackupResult, DiskRestore
 from proxy_worker.contract.gateway_address import SCHEME
 from proxy_worker.contract.names import TaskKind, TransportMode
-from proxy_worker.contract.outcome import DiskBackupResult
 from proxy_worker.contract.specification import (
-    DiskBackup,
-    DiskIdentity,
-    DiskRestore,
     FinishedDisk,
     InventoryScan,
-    PointBoot,
     PointDelete,
     RepositoryAbandon,
     RepositoryCheck,
@@ -23,11 +19,9 @@ from proxy_worker.contract.specification import (
     RepositoryCommit,
     RepositoryList,
     RepositoryProve,
-    RepositoryReference,
-    TransportPreference,
-    VmIdentity,
 )
-from proxy_worker.contract.using import BootWishes
+from proxy_worker.contract.subjects import DiskIdentity, RepositoryReference, TransportPreference, VmIdentity
+from proxy_worker.contract.using import BootWishes, PointBoot
 from scheduler.dispatch.fleet import Urgency
 from scheduler.state.declared import PROVE_DAYS
 from scheduler.state.dispatching import FLEET

@@ -15,12 +15,8 @@ from sqlalchemy.orm import Session
 
 from proxy_worker.contract.names import TaskKind
 from proxy_worker.contract.outcome import StorageSnapshotListResult, StorageSnapshotRemoveResult
-from proxy_worker.contract.specification import (
-    StorageSnapshotCreate,
-    StorageSnapshotList,
-    StorageSnapshotMark,
-    StorageSnapshotRemove,
-)
+from proxy_worker.contract.specification import StorageSnapshotCreate, StorageSnapshotList, StorageSnapshotRemove
+from proxy_worker.contract.subjects import StorageSnapshotMark
 from scheduler.dispatch.fleet import Urgency
 from scheduler.runs.journal import Journal
 from scheduler.runs.outcome import Outcome

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator
 
-from proxy_worker.contract.specification import Name
+from proxy_worker.contract.subjects import Name
 from proxy_worker.program.settings import Settings
 from scheduler.planning.retention import Retention
 from scheduler.planning.schedule import Schedule, ScheduleError

@@ -10,7 +10,7 @@ from sqlalchemy import String
 from sqlalchemy.orm import Mapped, mapped_column
 
 from proxy_worker.contract.names import AUTOMATIC, CompressionLevel, Quiesce
-from proxy_worker.contract.specification import DiskKey, Name
+from proxy_worker.contract.subjects import DiskKey, Name
 from scheduler.deployment.server import ProxyServer
 from scheduler.planning.copies import CopyTerms
 from scheduler.planning.criteria import Criteria

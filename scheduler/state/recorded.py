@@ -11,18 +11,14 @@ from sqlalchemy import Index, String, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column
 
 from proxy_worker.contract.copying import CopyOf
+from proxy_worker.contract.disks import DiskBackupResult
+from proxy_worker.contract.figures import DiskReport
 from proxy_worker.contract.names import CompressionLevel, Quiesce, TaskKind
-from proxy_worker.contract.outcome import (
-    DiskBackupResult,
-    DiskReport,
-    PointDisk,
-    TaskAttempt,
-    TaskFailure,
-    TaskResult,
-)
+from proxy_worker.contract.outcome import PointDisk, TaskAttempt, TaskFailure, TaskResult
 from proxy_worker.contract.replication import ReplicaTarget
 from proxy_worker.contract.replication_outcome import DiskReplicateResult
-from proxy_worker.contract.specification import DiskAddress, Extent, TaskBody
+from proxy_worker.contract.specification import TaskBody
+from proxy_worker.contract.subjects import DiskAddress, Extent
 from proxy_worker.contract.using import BootWishes
 from scheduler.planning.copies import CopyTerms
 from scheduler.planning.criteria import Criteria

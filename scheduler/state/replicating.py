@@ -13,7 +13,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from proxy_worker.contract.outcome import TaskFailure
 from proxy_worker.contract.replication import ReplicaPlace
-from proxy_worker.contract.specification import DiskIdentity
+from proxy_worker.contract.subjects import DiskIdentity
 from scheduler.state.columns import Json, Record, choice, reference
 from scheduler.state.recorded import WorkState
 

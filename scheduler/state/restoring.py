@@ -12,9 +12,11 @@ from pydantic import Field
 from sqlalchemy import Index, String, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column
 
+from proxy_worker.contract.figures import DiskReport
 from proxy_worker.contract.names import DiskFormat
-from proxy_worker.contract.outcome import DiskReport, TaskFailure
-from proxy_worker.contract.specification import DiskAddress, DiskKey, Extent, Frozen, VmPlace
+from proxy_worker.contract.outcome import TaskFailure
+from proxy_worker.contract.specification import VmPlace
+from proxy_worker.contract.subjects import DiskAddress, DiskKey, Extent, Frozen
 from proxy_worker.contract.using import PointServeResult
 from scheduler.state.columns import Json, Record, choice, reference
 from scheduler.state.recorded import DiskTaskState

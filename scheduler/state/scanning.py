@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from proxy_worker.contract.specification import VcenterReference
+from proxy_worker.contract.subjects import VcenterReference
 from scheduler.planning.candidates import Candidate
 from scheduler.planning.inventory import ScannedVm, Surroundings, candidate_of
 from scheduler.state.models import Datastore, DatastoreKind, Vcenter, VcenterVm

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from proxy_worker.contract.specification import VcenterReference
+from proxy_worker.contract.subjects import VcenterReference
 from proxy_worker.vsphere.session import Endpoint, Patience
 from proxy_worker.vsphere.trust import Trust
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from itertools import pairwise
 from typing import Final
 
-from proxy_worker.contract.specification import Extent
+from proxy_worker.contract.subjects import Extent
 
 GRANULARITY_BYTES: Final = 256 << 10
 """Smallest common block of repositories: a disk is read in nothing smaller."""

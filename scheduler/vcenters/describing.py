@@ -6,7 +6,7 @@ from typing import Final
 
 import msgspec
 
-from proxy_worker.contract.specification import Frozen
+from proxy_worker.contract.subjects import Frozen
 from proxy_worker.vsphere.hardware_reading import read_hardware
 from proxy_worker.vsphere.lookup import find_vm
 from scheduler.vcenters.steps import Access, StepKind

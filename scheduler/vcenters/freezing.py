@@ -10,7 +10,7 @@ from pydantic import Field
 
 from proxy_worker.contract.errors import ConflictError
 from proxy_worker.contract.names import Quiesce
-from proxy_worker.contract.specification import DiskAddress, Extent, Frozen, VsphereDisk, VsphereFile
+from proxy_worker.contract.subjects import DiskAddress, Extent, Frozen, VsphereDisk, VsphereFile
 from proxy_worker.vsphere.changed_blocks import (
     ChangeBase,
     Changes,

@@ -7,7 +7,7 @@ from typing import Final
 
 from proxy_worker.contract.errors import ProxyfleetError
 from proxy_worker.contract.outcome import TaskFailure
-from proxy_worker.contract.specification import Frozen
+from proxy_worker.contract.subjects import Frozen
 from proxy_worker.vsphere.cleanup import Step, Trace, decide, look, take
 from proxy_worker.vsphere.faults import (
     DiskLockedError,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from proxy_worker.contract.specification import Frozen
+from proxy_worker.contract.subjects import Frozen
 from proxy_worker.vsphere.identity import vm_identity
 from proxy_worker.vsphere.inventory import read_inventory
 from proxy_worker.vsphere.model import Inventory

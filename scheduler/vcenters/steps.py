@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 from proxy_worker.contract.outcome import TaskFailure
-from proxy_worker.contract.specification import Frozen
+from proxy_worker.contract.subjects import Frozen
 from proxy_worker.vsphere.session import Endpoint, Session
 from proxy_worker.vsphere.tasks import Waiting
 from scheduler.vcenters.account import Account

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from proxy_worker.contract.names import CompressionLevel
-from proxy_worker.contract.specification import DiskIdentity, VmIdentity
+from proxy_worker.contract.subjects import DiskIdentity, VmIdentity
 from proxy_worker.mover.configuration import ConfigurationFile, store_configuration
 from proxy_worker.repository.repository import Repository
 from tests.boot import linux_disk

@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy_worker.contract.names import AUTOMATIC, MODE_PREFERENCE, TransportMode
-from proxy_worker.contract.outcome import ProxyRegistration, VsphereOffer
+from proxy_worker.contract.offers import ProxyRegistration, VsphereOffer
 from proxy_worker.contract.selection import Offer, choose, choose_modes, traits_of
-from proxy_worker.contract.specification import DiskAddress, TransportPreference, VcenterReference, VsphereDisk
+from proxy_worker.contract.subjects import DiskAddress, TransportPreference, VcenterReference, VsphereDisk
 from proxy_worker.contract.versions import CONTRACT_VERSION
 
 SNAPSHOT, DIRECT = TransportMode.STORAGE_SNAPSHOT, TransportMode.DIRECT_STORAGE

@@ -7,6 +7,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given
 from hypothesis import strategies as st
 
+from proxy_worker.contract.disks import DiskBackup
 from proxy_worker.contract.signing import (
     SpecificationError,
     decode_public_key,
@@ -14,14 +15,12 @@ from proxy_worker.contract.signing import (
     sign,
     verify,
 )
-from proxy_worker.contract.specification import (
+from proxy_worker.contract.specification import InventoryScan, TaskSpecification
+from proxy_worker.contract.subjects import (
     DiskAddress,
-    DiskBackup,
     DiskIdentity,
     Extent,
-    InventoryScan,
     RepositoryReference,
-    TaskSpecification,
     TransportPreference,
     VcenterReference,
     VmIdentity,

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from proxy_worker.contract.specification import PointServe, RepositoryReference, VmIdentity
+from proxy_worker.contract.subjects import RepositoryReference, VmIdentity
+from proxy_worker.contract.using import PointServe
 from proxy_worker.export.disk import Extent
 from proxy_worker.export.durable import DurableOverlay, OverlayDamagedError, make_files
 from proxy_worker.export.nfs.kept import ShareFolderError, open_share

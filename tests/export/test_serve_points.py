@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from proxy_worker.contract.specification import PointServe, RepositoryReference, VmIdentity
+from proxy_worker.contract.subjects import RepositoryReference, VmIdentity
+from proxy_worker.contract.using import PointServe
 from proxy_worker.node.served_points import begin_share
 from proxy_worker.repository.credentials import load_credential
 from proxy_worker.repository.repository import Repository, open_store

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from proxy_worker.contract.errors import CancelledError
-from proxy_worker.contract.outcome import DiskProgress
+from proxy_worker.contract.figures import DiskProgress
 from proxy_worker.mover.backup import back_up_disk
 from proxy_worker.mover.copying import Copying
 from proxy_worker.mover.pacing import Pacing

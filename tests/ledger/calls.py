@@ -5,7 +5,8 @@ from __future__ import annotations
 import redis
 
 from proxy_worker.contract.names import TaskKind
-from proxy_worker.contract.outcome import ProxyRegistration, RepositoryAbandonResult, TaskFailure
+from proxy_worker.contract.offers import ProxyRegistration
+from proxy_worker.contract.outcome import RepositoryAbandonResult, TaskFailure
 from proxy_worker.ledger import (
     Claim,
     Ledger,

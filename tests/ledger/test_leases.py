@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from proxy_worker.contract.outcome import DiskProgress
+from proxy_worker.contract.figures import DiskProgress
 from proxy_worker.ledger import (
     Claim,
     Forfeited,

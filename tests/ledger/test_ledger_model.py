@@ -19,7 +19,8 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initial
 
 from ops.demo.valkey import EmbeddedValkey
 from proxy_worker.contract.names import TaskKind
-from proxy_worker.contract.outcome import ProxyRegistration, RepositoryAbandonResult, TaskFailure
+from proxy_worker.contract.offers import ProxyRegistration
+from proxy_worker.contract.outcome import RepositoryAbandonResult, TaskFailure
 from proxy_worker.ledger import (
     Claim,
     Fence,

@@ -10,7 +10,8 @@ import redis
 
 from ops.demo.valkey import EmbeddedValkey
 from proxy_worker.contract.names import TaskKind
-from proxy_worker.contract.outcome import ProxyRegistration, RepositoryAbandonResult
+from proxy_worker.contract.offers import ProxyRegistration
+from proxy_worker.contract.outcome import RepositoryAbandonResult
 from proxy_worker.ledger import Claim, Ledger, NewTask, ProxyIdentity
 
 OF_LATER_VERSION = {"invented later": 1}

@@ -9,13 +9,12 @@ from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
 
+from proxy_worker.contract.disks import DiskBackup, DiskRestore
+from proxy_worker.contract.figures import DiskProgress, DiskReport
 from proxy_worker.contract.names import CompressionLevel
-from proxy_worker.contract.outcome import DiskProgress, DiskReport
-from proxy_worker.contract.specification import (
+from proxy_worker.contract.subjects import (
     DiskAddress,
-    DiskBackup,
     DiskIdentity,
-    DiskRestore,
     Extent,
     RepositoryReference,
     TransportPreference,

@@ -6,7 +6,8 @@ import filecmp
 import random
 from pathlib import Path
 
-from proxy_worker.contract.specification import DiskBackup, Extent
+from proxy_worker.contract.disks import DiskBackup
+from proxy_worker.contract.subjects import Extent
 from proxy_worker.mover.sampling import AT_LEAST
 from proxy_worker.repository.repository import Repository
 from tests.mover.disks import BLOCK, back_up, make_disk, new_vm, request, restore

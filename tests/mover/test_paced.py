@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from proxy_worker.contract.disks import DiskRestore
 from proxy_worker.contract.errors import CancelledError
-from proxy_worker.contract.outcome import DiskProgress
-from proxy_worker.contract.specification import DiskRestore, RepositoryReference
+from proxy_worker.contract.figures import DiskProgress
+from proxy_worker.contract.subjects import RepositoryReference
 from proxy_worker.mover.backup import back_up_disk
 from proxy_worker.mover.control import Unattended
 from proxy_worker.mover.pacing import Pacing

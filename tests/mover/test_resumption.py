@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from proxy_worker.contract.errors import CancelledError
+from proxy_worker.contract.figures import DiskProgress
 from proxy_worker.contract.names import TransportMode
-from proxy_worker.contract.outcome import DiskProgress
-from proxy_worker.contract.specification import Extent, VmIdentity
+from proxy_worker.contract.subjects import Extent, VmIdentity
 from proxy_worker.mover import backup
 from proxy_worker.mover.backup import back_up_disk
 from proxy_worker.mover.configuration import ConfigurationFile

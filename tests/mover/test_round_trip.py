@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from proxy_worker.contract.names import CompressionLevel
-from proxy_worker.contract.specification import VmIdentity
+from proxy_worker.contract.subjects import VmIdentity
 from proxy_worker.mover.sampling import AT_LEAST
 from proxy_worker.repository.points import Point
 from proxy_worker.repository.repository import Repository

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from proxy_worker.contract.figures import Bottleneck, StageTimes
 from proxy_worker.contract.names import TransportMode
-from proxy_worker.contract.outcome import Bottleneck, StageTimes
 from proxy_worker.mover.statistics import RateMeter, name_bottleneck
 
 DIRECT, NETWORK = TransportMode.DIRECT_STORAGE, TransportMode.NETWORK

@@ -9,10 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from proxy_worker.contract.disks import DiskRestore
 from proxy_worker.contract.errors import CancelledError
+from proxy_worker.contract.figures import DiskReport
 from proxy_worker.contract.names import TransportMode
-from proxy_worker.contract.outcome import DiskReport
-from proxy_worker.contract.specification import DiskAddress, DiskRestore, Extent, RepositoryReference, VmIdentity
+from proxy_worker.contract.subjects import DiskAddress, Extent, RepositoryReference, VmIdentity
 from proxy_worker.mover.control import Control, Unattended, Verdict
 from proxy_worker.mover.restore import restore_disk
 from proxy_worker.mover.vm_disk import AreaMap, DiskSizeError

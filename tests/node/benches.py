@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from proxy_worker.config import ProxyConfiguration
-from proxy_worker.contract.outcome import VsphereOffer
+from proxy_worker.contract.offers import VsphereOffer
 from proxy_worker.ledger import ProxyIdentity
 from proxy_worker.node.bench import Bench
 from proxy_worker.node.draining import Draining

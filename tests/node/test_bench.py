@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from proxy_worker.contract.specification import RepositoryReference
+from proxy_worker.contract.subjects import RepositoryReference
 from proxy_worker.node.bench import Bench
 from proxy_worker.repository.errors import RepositoryNotFoundError
 from proxy_worker.repository.repository import Repository

@@ -20,9 +20,8 @@ from proxy_worker.contract.specification import (
     RepositoryCollect,
     RepositoryList,
     RepositoryProve,
-    RepositoryReference,
-    VmIdentity,
 )
+from proxy_worker.contract.subjects import RepositoryReference, VmIdentity
 from proxy_worker.ledger import Claim, Fence
 from proxy_worker.mover.control import Verdict
 from proxy_worker.node.bench import Bench

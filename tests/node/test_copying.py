@@ -9,8 +9,10 @@ from typing import Any, cast
 import pytest
 
 from proxy_worker.contract.copying import CopyPlan, CopyPlanResult, CopyState, DiskCopy, PlannedCopy, PointToCopy
-from proxy_worker.contract.outcome import DiskBackupResult, RepositoryCommitResult
-from proxy_worker.contract.specification import FinishedDisk, RepositoryCommit, RepositoryReference, VmIdentity
+from proxy_worker.contract.disks import DiskBackupResult
+from proxy_worker.contract.outcome import RepositoryCommitResult
+from proxy_worker.contract.specification import FinishedDisk, RepositoryCommit
+from proxy_worker.contract.subjects import RepositoryReference, VmIdentity
 from proxy_worker.ledger import Claim, Fence, Share
 from proxy_worker.mover.control import Unattended
 from proxy_worker.mover.copy_planning import SameRepositoryError

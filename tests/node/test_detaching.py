@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from proxy_worker.contract.names import TransportMode
-from proxy_worker.contract.outcome import ProxyRegistration
+from proxy_worker.contract.offers import ProxyRegistration
 from proxy_worker.contract.versions import CONTRACT_VERSION
 from proxy_worker.node.detaching import Detacher
 from proxy_worker.transport.attachments import Attachment

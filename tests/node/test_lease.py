@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from proxy_worker.contract.outcome import DiskProgress
+from proxy_worker.contract.figures import DiskProgress
 from proxy_worker.ledger import Claim, Fence, LedgerUnavailableError, RenewAnswer
 from proxy_worker.mover.control import Verdict
 from proxy_worker.node.draining import Draining

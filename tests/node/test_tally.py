@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import signal
 
+from proxy_worker.contract.disks import DiskBackupResult
+from proxy_worker.contract.figures import DiskProgress
 from proxy_worker.contract.names import TaskKind
-from proxy_worker.contract.outcome import DiskBackupResult, DiskProgress
 from proxy_worker.node.tally import DiskTally, Tally
 from tests.simulators.proxies import DISK_BYTES, disk_report
 

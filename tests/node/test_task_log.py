@@ -6,7 +6,7 @@ import logging
 import os
 from pathlib import Path
 
-from proxy_worker.contract.outcome import DiskProgress
+from proxy_worker.contract.figures import DiskProgress
 from proxy_worker.node.fitness import why_unfit
 from proxy_worker.node.task_log import Coroner, TaskLog, forget_logs, last_words
 

@@ -22,8 +22,7 @@ from proxy_worker.contract.replication import (
     ReplicaTarget,
 )
 from proxy_worker.contract.replication_outcome import DiskReplicateResult, ReplicaOpenResult
-from proxy_worker.contract.specification import VsphereDisk
-from proxy_worker.contract.subjects import DiskAddress, DiskIdentity, TransportPreference, VmIdentity
+from proxy_worker.contract.subjects import DiskAddress, DiskIdentity, TransportPreference, VmIdentity, VsphereDisk
 from proxy_worker.mover.control import Unattended
 from proxy_worker.node.replicas import make_replica_point, mark_replica, open_replica, revert_replica
 from proxy_worker.node.replication import send_disk

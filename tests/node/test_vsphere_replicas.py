@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from proxy_worker.contract.replication import (
-    ReplicaCondition,
-    ReplicaMark,
-)
+from proxy_worker.contract.replication import ReplicaCondition, ReplicaMark
 from proxy_worker.mover.control import Unattended
 from proxy_worker.node.replicas import (
     mark_replica,

@@ -6,9 +6,7 @@ import pytest
 from pyVmomi import vim
 
 from proxy_worker.contract.errors import CancelledError
-from proxy_worker.contract.replication import (
-    ReplicaCondition,
-)
+from proxy_worker.contract.replication import ReplicaCondition
 from proxy_worker.replication.errors import (
     ReplicaBusyError,
     ReplicaDiskSizeError,

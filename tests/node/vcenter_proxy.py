@@ -12,7 +12,7 @@ from uuid import uuid4
 import pytest
 
 from proxy_worker.contract.names import TransportMode
-from proxy_worker.contract.outcome import VsphereOffer
+from proxy_worker.contract.offers import VsphereOffer
 from proxy_worker.contract.replication import (
     DiskReplicate,
     ReplicaCondition,

@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from ops.demo.valkey import free_port
+from proxy_worker.contract.figures import Receiver
 from proxy_worker.contract.names import CompressionLevel
-from proxy_worker.contract.replication import Receiver
 from proxy_worker.link.client import Patience
 from proxy_worker.link.identity import Identity
 from proxy_worker.mover.control import Unattended

@@ -11,16 +11,11 @@ from pathlib import Path
 
 import msgspec
 
+from proxy_worker.contract.figures import Receiver
 from proxy_worker.contract.names import CompressionLevel
-from proxy_worker.contract.replication import DiskReplicate, Receiver, ReplicaPlace, ReplicaTarget
+from proxy_worker.contract.replication import DiskReplicate, ReplicaPlace, ReplicaTarget
 from proxy_worker.contract.replication_outcome import DiskReplicateResult
-from proxy_worker.contract.specification import (
-    DiskAddress,
-    DiskIdentity,
-    Extent,
-    TransportPreference,
-    VmIdentity,
-)
+from proxy_worker.contract.subjects import DiskAddress, DiskIdentity, Extent, TransportPreference, VmIdentity
 from proxy_worker.mover.configuration import ConfigurationFile
 from proxy_worker.mover.control import Control, Unattended
 from proxy_worker.mover.effort import Effort

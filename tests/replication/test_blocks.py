@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy_worker.contract.specification import Extent
+from proxy_worker.contract.subjects import Extent
 from proxy_worker.replication.blocks import (
     BLOCK_BYTES,
     DIGEST_BYTES,

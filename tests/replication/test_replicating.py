@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from proxy_worker.contract.errors import CancelledError
-from proxy_worker.contract.outcome import DiskProgress
+from proxy_worker.contract.figures import DiskProgress
 from proxy_worker.contract.replication import ReplicaCondition
 from proxy_worker.mover.control import Verdict
 from proxy_worker.mover.pacing import Pacing

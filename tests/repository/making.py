@@ -6,9 +6,9 @@ import random
 from collections.abc import Sequence
 from pathlib import Path
 
+from proxy_worker.contract.figures import DiskReport
 from proxy_worker.contract.names import CompressionLevel, TransportMode
-from proxy_worker.contract.outcome import DiskReport
-from proxy_worker.contract.specification import DiskAddress, DiskIdentity, VmIdentity
+from proxy_worker.contract.subjects import DiskAddress, DiskIdentity, VmIdentity
 from proxy_worker.repository.credentials import Credential
 from proxy_worker.repository.keyring import ID_BYTES, ZERO_ID
 from proxy_worker.repository.passphrases import KdfCost

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import xxhash
 
-from proxy_worker.contract.specification import VmIdentity
+from proxy_worker.contract.subjects import VmIdentity
 from proxy_worker.repository.check import check
 from proxy_worker.repository.findings import Finding, Use
 from proxy_worker.repository.keyring import ZERO_ID

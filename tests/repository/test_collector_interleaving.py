@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from proxy_worker.contract.specification import VmIdentity
+from proxy_worker.contract.subjects import VmIdentity
 from proxy_worker.repository.check import check
 from proxy_worker.repository.collector import CollectorSettings, collect
 from proxy_worker.repository.errors import RunEndedError

@@ -15,7 +15,7 @@ import msgspec
 import pytest
 
 from proxy_worker.contract.errors import DamageError
-from proxy_worker.contract.specification import VmIdentity
+from proxy_worker.contract.subjects import VmIdentity
 from proxy_worker.repository.check import check
 from proxy_worker.repository.errors import PointNotFoundError, RunEndedError
 from proxy_worker.repository.pack_layout import pack_name

@@ -22,7 +22,7 @@ from typing import Final
 
 import pytest
 
-from proxy_worker.contract.specification import VmIdentity
+from proxy_worker.contract.subjects import VmIdentity
 from proxy_worker.repository.check import check
 from proxy_worker.repository.collector import collect
 from proxy_worker.repository.errors import RunEndedError

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from proxy_worker.contract.specification import VmIdentity
+from proxy_worker.contract.subjects import VmIdentity
 from proxy_worker.repository.check import check
 from proxy_worker.repository.collector import collect
 from proxy_worker.repository.credentials import Credential, make_key_file

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from proxy_worker.contract.errors import DamageError
-from proxy_worker.contract.specification import RepositoryReference
+from proxy_worker.contract.subjects import RepositoryReference
 from proxy_worker.repository.collector import collect
 from proxy_worker.repository.config import load_config
 from proxy_worker.repository.credentials import Credential, KeyFile, make_key_file, new_secret, save_key_file

@@ -15,7 +15,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session as Database
 
 from ops.demo.valkey import EmbeddedValkey
-from proxy_worker.contract.specification import DiskAddress, DiskIdentity, InventoryVm, VmIdentity
+from proxy_worker.contract.subjects import DiskAddress, DiskIdentity, InventoryVm, VmIdentity
 from proxy_worker.ledger import Ledger, Timings
 from proxy_worker.vsphere.session import Patience, Session
 from scheduler.runs.handling import KINDS

@@ -16,14 +16,10 @@ from proxy_worker.contract.copying import (
     PlannedCopy,
     PointToCopy,
 )
-from proxy_worker.contract.outcome import (
-    DiskBackupResult,
-    PointDisk,
-    RepositoryAbandonResult,
-    RepositoryCommitResult,
-    TaskFailure,
-)
-from proxy_worker.contract.specification import DiskAddress, DiskIdentity, RepositoryAbandon, RepositoryCommit
+from proxy_worker.contract.disks import DiskBackupResult
+from proxy_worker.contract.outcome import PointDisk, RepositoryAbandonResult, RepositoryCommitResult, TaskFailure
+from proxy_worker.contract.specification import RepositoryAbandon, RepositoryCommit
+from proxy_worker.contract.subjects import DiskAddress, DiskIdentity
 from scheduler.planning.copies import CopyTerms, PointChoice
 from scheduler.state.asking import ask_for_run
 from scheduler.state.models import (

@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 
 from proxy_worker.contract.errors import ProxyfleetError, SourceError
+from proxy_worker.contract.offers import UseOffer
 from proxy_worker.contract.outcome import CreatedDisk, TaskFailure, TaskResult, VmCreateResult
-from proxy_worker.contract.specification import PointRelease, PointServe, VmCreate
-from proxy_worker.contract.using import PointReleaseResult, PointServeResult, ServedDisk, UseOffer
+from proxy_worker.contract.specification import VmCreate
+from proxy_worker.contract.using import PointRelease, PointReleaseResult, PointServe, PointServeResult, ServedDisk
 from proxy_worker.export.nfs.kept import descriptor_name, lay_out, open_share
 from proxy_worker.export.nfs.server import NfsServer, listen
 from proxy_worker.export.nfs.share import Share

@@ -8,7 +8,7 @@ from pathlib import Path
 from sqlalchemy import select
 
 from proxy_worker.contract.outcome import PointSummary, RepositoryListResult
-from proxy_worker.contract.specification import VmIdentity
+from proxy_worker.contract.subjects import VmIdentity
 from scheduler.planning.retention import Retention
 from scheduler.runs.catalogue import replace_points
 from scheduler.runs.retention import verdicts

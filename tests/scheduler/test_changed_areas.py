@@ -7,7 +7,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy_worker.contract.specification import Extent
+from proxy_worker.contract.subjects import Extent
 from scheduler.vcenters.areas import GRANULARITY_BYTES, MOST_AREAS, bounded
 
 SIZE = 1 << 30

@@ -11,9 +11,7 @@ from proxy_worker.contract.copying import (
     CopyState,
 )
 from proxy_worker.contract.errors import ConfigurationError
-from proxy_worker.contract.outcome import (
-    TaskFailure,
-)
+from proxy_worker.contract.outcome import TaskFailure
 from scheduler.planning.copies import CopyTerms
 from scheduler.state.asking import ask_to_cancel, ask_to_retry
 from scheduler.state.models import (

@@ -10,7 +10,7 @@ from sqlalchemy import Engine, select
 from sqlalchemy.orm import Session
 
 from proxy_worker.contract.outcome import PointDisk, PointSummary
-from proxy_worker.contract.specification import VmIdentity
+from proxy_worker.contract.subjects import VmIdentity
 from scheduler.state.asking import ask_for_restore, ask_for_run, ask_for_upkeep
 from scheduler.state.models import (
     DiskTask,

@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import select
 
 from proxy_worker.contract.names import TaskKind
-from proxy_worker.contract.specification import PointRelease
+from proxy_worker.contract.using import PointRelease
 from proxy_worker.vsphere.nfs_datastore import unmount
 from proxy_worker.vsphere.session import Session
 from scheduler.restores import instant_steps

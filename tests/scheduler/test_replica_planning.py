@@ -9,7 +9,7 @@ from sqlalchemy import event, select
 
 from proxy_worker.contract.outcome import InventoryScanResult
 from proxy_worker.contract.replication import ReplicaPlace
-from proxy_worker.contract.specification import InventoryVm, VmIdentity
+from proxy_worker.contract.subjects import InventoryVm, VmIdentity
 from scheduler.runs import tasks
 from scheduler.runs.beginning import plan_if_scanned
 from scheduler.runs.journal import journal

@@ -6,7 +6,7 @@ import pytest
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from proxy_worker.contract.specification import DiskBackup
+from proxy_worker.contract.disks import DiskBackup
 from scheduler.fleet.editing import withdraw
 from scheduler.service import UNSERVED_S
 from scheduler.state.asking import ask_for_restore, ask_for_run, ask_for_upkeep, ask_to_cancel, ask_to_retry

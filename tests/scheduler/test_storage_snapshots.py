@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import pytest
 from sqlalchemy import select
 
+from proxy_worker.contract.disks import DiskBackup
 from proxy_worker.contract.errors import SourceError
 from proxy_worker.contract.names import TaskKind, TransportMode
 from proxy_worker.contract.outcome import (
@@ -19,13 +20,8 @@ from proxy_worker.contract.outcome import (
     TaskResult,
 )
 from proxy_worker.contract.replication import DiskReplicate
-from proxy_worker.contract.specification import (
-    DiskBackup,
-    StorageSnapshotCreate,
-    StorageSnapshotList,
-    StorageSnapshotMark,
-    StorageSnapshotRemove,
-)
+from proxy_worker.contract.specification import StorageSnapshotCreate, StorageSnapshotList, StorageSnapshotRemove
+from proxy_worker.contract.subjects import StorageSnapshotMark
 from proxy_worker.vsphere.model import Vm
 from scheduler.planning.replicas import ReplicaTerms
 from scheduler.state.models import (

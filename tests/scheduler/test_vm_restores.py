@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import pytest
 
+from proxy_worker.contract.disks import DiskRestore
 from proxy_worker.contract.errors import TargetError
 from proxy_worker.contract.names import Quiesce, TransportMode
-from proxy_worker.contract.outcome import (
-    TaskFailure,
-    VsphereOffer,
-)
-from proxy_worker.contract.specification import DiskRestore, VmCreate
+from proxy_worker.contract.offers import VsphereOffer
+from proxy_worker.contract.outcome import TaskFailure
+from proxy_worker.contract.specification import VmCreate
 from proxy_worker.vsphere.inventory import read_vm
 from proxy_worker.vsphere.snapshots import Mark, create
 from scheduler.restores.asking import RestoreActiveError

@@ -11,7 +11,7 @@ from sqlalchemy import select
 
 from proxy_worker.contract.names import Quiesce, TransportMode
 from proxy_worker.contract.replication import DiskReplicate, ReplicaOpen
-from proxy_worker.contract.specification import Extent
+from proxy_worker.contract.subjects import Extent
 from proxy_worker.vsphere.changed_blocks import FullRead
 from proxy_worker.vsphere.faults import VcenterUnreachableError
 from proxy_worker.vsphere.hardware import Hardware

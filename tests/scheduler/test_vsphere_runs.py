@@ -9,7 +9,7 @@ from pyVmomi import vim
 from sqlalchemy import select
 
 from proxy_worker.contract.names import Quiesce
-from proxy_worker.contract.specification import Extent
+from proxy_worker.contract.subjects import Extent
 from proxy_worker.vsphere.changed_blocks import FullRead
 from proxy_worker.vsphere.power import switch_on
 from proxy_worker.vsphere.tasks import finish

@@ -10,7 +10,7 @@ from sqlalchemy import select
 
 from proxy_worker.contract.names import TransportMode
 from proxy_worker.contract.replication import ReplicaPlace
-from proxy_worker.contract.specification import DiskAddress, DiskIdentity, InventoryVm, VmIdentity
+from proxy_worker.contract.subjects import DiskAddress, DiskIdentity, InventoryVm, VmIdentity
 from scheduler.planning.replicas import ReplicaTerms
 from scheduler.replication.asking import ask_for
 from scheduler.service import Service

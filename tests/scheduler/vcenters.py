@@ -10,9 +10,9 @@ import pytest
 from sqlalchemy import select
 from sqlalchemy.orm import Session as Database
 
+from proxy_worker.contract.disks import DiskBackup
 from proxy_worker.contract.names import TransportMode
-from proxy_worker.contract.outcome import VsphereOffer
-from proxy_worker.contract.specification import DiskBackup
+from proxy_worker.contract.offers import VsphereOffer
 from proxy_worker.vsphere.inventory import read_vm
 from proxy_worker.vsphere.model import SnapshotNode, Vm
 from proxy_worker.vsphere.session import Session

@@ -11,16 +11,11 @@ from dataclasses import dataclass, field
 import pytest
 from sqlalchemy import select
 
+from proxy_worker.contract.disks import DiskRestore, DiskRestoreResult
 from proxy_worker.contract.errors import ProxyfleetError, SourceError
-from proxy_worker.contract.outcome import (
-    CreatedDisk,
-    DiskRestoreResult,
-    PointDisk,
-    TaskFailure,
-    TaskResult,
-    VmCreateResult,
-)
-from proxy_worker.contract.specification import DiskAddress, DiskRestore, VmCreate, VsphereDisk
+from proxy_worker.contract.outcome import CreatedDisk, PointDisk, TaskFailure, TaskResult, VmCreateResult
+from proxy_worker.contract.specification import VmCreate
+from proxy_worker.contract.subjects import DiskAddress, VsphereDisk
 from proxy_worker.vsphere.hardware import Hardware
 from proxy_worker.vsphere.model import Vm
 from proxy_worker.vsphere.new_machine import NewDisk, NewMachine, make

@@ -9,20 +9,18 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from proxy_worker.contract.disks import DiskBackup, DiskBackupResult, DiskRestore, DiskRestoreResult
 from proxy_worker.contract.errors import SourceError
+from proxy_worker.contract.figures import DiskProgress, DiskReport, Receiver
 from proxy_worker.contract.names import TaskKind, TransportMode
+from proxy_worker.contract.offers import ProxyRegistration, UseOffer, VsphereOffer
 from proxy_worker.contract.outcome import (
-    DiskBackupResult,
-    DiskProgress,
-    DiskReport,
-    DiskRestoreResult,
     InventoryScanResult,
     KeptPacks,
     PointDeleteResult,
     PointDisk,
     PointSummary,
     ProvenPoint,
-    ProxyRegistration,
     RepositoryAbandonResult,
     RepositoryCheckResult,
     RepositoryCollectResult,
@@ -31,15 +29,11 @@ from proxy_worker.contract.outcome import (
     RepositoryProveResult,
     TaskFailure,
     TaskResult,
-    VsphereOffer,
 )
-from proxy_worker.contract.replication import DiskReceive, DiskReplicate, Receiver, ReplicaTarget
+from proxy_worker.contract.replication import DiskReceive, DiskReplicate, ReplicaTarget
 from proxy_worker.contract.replication_outcome import DiskReceiveResult, DiskReplicateResult
 from proxy_worker.contract.specification import (
-    DiskBackup,
-    DiskRestore,
     InventoryScan,
-    InventoryVm,
     PointDelete,
     RepositoryAbandon,
     RepositoryCheck,
@@ -50,7 +44,7 @@ from proxy_worker.contract.specification import (
     TaskBody,
     TaskSpecification,
 )
-from proxy_worker.contract.using import UseOffer
+from proxy_worker.contract.subjects import InventoryVm
 from proxy_worker.contract.versions import CONTRACT_VERSION
 from proxy_worker.ledger import Claim, Ledger, ProxyIdentity, RenewAnswer
 from tests.simulators.replicas import SimulatedReplicas

@@ -23,7 +23,8 @@ from sqlalchemy import select
 
 from ops.demo.layout import ProxyPlace
 from ops.demo.machines import MIB, Disk, Machine, flat_path, make_machines
-from proxy_worker.contract.specification import DiskRestore, RepositoryReference, VmIdentity
+from proxy_worker.contract.disks import DiskRestore
+from proxy_worker.contract.subjects import RepositoryReference, VmIdentity
 from proxy_worker.ledger import FleetView, Ledger, TaskState, TaskView
 from proxy_worker.mover.control import Unattended
 from proxy_worker.mover.restore import restore_disk

@@ -19,7 +19,8 @@ from typing import Any
 
 import pytest
 
-from proxy_worker.contract.specification import DiskRestore, RepositoryReference, VmIdentity
+from proxy_worker.contract.disks import DiskRestore
+from proxy_worker.contract.subjects import RepositoryReference, VmIdentity
 from proxy_worker.mover.control import Unattended
 from proxy_worker.mover.restore import restore_disk
 from proxy_worker.repository.credentials import load_credential

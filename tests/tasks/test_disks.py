@@ -12,17 +12,13 @@ import psutil
 import pytest
 
 from ops.demo.valkey import EmbeddedValkey
+from proxy_worker.contract.disks import DiskBackup, DiskBackupResult, DiskRestore, DiskRestoreResult
 from proxy_worker.contract.names import proxy_lane
-from proxy_worker.contract.outcome import DiskBackupResult, DiskRestoreResult, RepositoryCommitResult
-from proxy_worker.contract.specification import (
+from proxy_worker.contract.outcome import RepositoryCommitResult
+from proxy_worker.contract.specification import FinishedDisk, RepositoryCheck, RepositoryCommit, RepositoryList
+from proxy_worker.contract.subjects import (
     DiskAddress,
-    DiskBackup,
     DiskIdentity,
-    DiskRestore,
-    FinishedDisk,
-    RepositoryCheck,
-    RepositoryCommit,
-    RepositoryList,
     RepositoryReference,
     TransportPreference,
     VmIdentity,

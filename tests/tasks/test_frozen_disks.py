@@ -11,20 +11,15 @@ from pathlib import Path
 import pytest
 
 from ops.demo.valkey import EmbeddedValkey
+from proxy_worker.contract.disks import DiskBackupResult
 from proxy_worker.contract.names import TransportMode
 from proxy_worker.contract.outcome import (
-    DiskBackupResult,
     StorageSnapshotCreateResult,
     StorageSnapshotListResult,
     StorageSnapshotRemoveResult,
 )
-from proxy_worker.contract.specification import (
-    DiskIdentity,
-    StorageSnapshotCreate,
-    StorageSnapshotList,
-    StorageSnapshotMark,
-    StorageSnapshotRemove,
-)
+from proxy_worker.contract.specification import StorageSnapshotCreate, StorageSnapshotList, StorageSnapshotRemove
+from proxy_worker.contract.subjects import DiskIdentity, StorageSnapshotMark
 from proxy_worker.transport.hot_add import journal_of
 from proxy_worker.transport.vsphere_access import VsphereAccess
 from proxy_worker.vsphere.model import Vm

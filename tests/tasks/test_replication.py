@@ -27,7 +27,7 @@ from proxy_worker.contract.replication import (
     ReplicaTarget,
 )
 from proxy_worker.contract.replication_outcome import ReplicaOpenResult
-from proxy_worker.contract.specification import DiskAddress, DiskIdentity, TransportPreference
+from proxy_worker.contract.subjects import DiskAddress, DiskIdentity, TransportPreference
 from proxy_worker.ledger import Flow, TaskState, Traffic
 from proxy_worker.transport.inventory import scan_datastore
 from tests.gateway.serving import HERE

@@ -12,8 +12,8 @@ import pytest
 from pyVmomi import vim
 
 from proxy_worker.contract.names import TransportMode
-from proxy_worker.contract.outcome import VsphereOffer
-from proxy_worker.contract.specification import DiskAddress, VcenterReference, VsphereDisk
+from proxy_worker.contract.offers import VsphereOffer
+from proxy_worker.contract.subjects import DiskAddress, VcenterReference, VsphereDisk
 from proxy_worker.transport.vsphere_access import VsphereAccess
 from proxy_worker.vsphere import hot_add
 from proxy_worker.vsphere.inventory import read_vm

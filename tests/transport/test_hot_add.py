@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from proxy_worker.contract.names import TransportMode
-from proxy_worker.contract.specification import DiskAddress, TransportPreference, VcenterReference
+from proxy_worker.contract.subjects import DiskAddress, TransportPreference, VcenterReference
 from proxy_worker.transport.attachments import Attachment, AttachmentJournalError, DiskInUseError, Entry
 from proxy_worker.transport.connections import Connections
 from proxy_worker.transport.guest_disks import GuestDiskAmbiguousError, GuestDiskMissingError

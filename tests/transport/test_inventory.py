@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from proxy_worker.contract.specification import DiskAddress, InventoryVm
+from proxy_worker.contract.subjects import DiskAddress, InventoryVm
 from proxy_worker.transport.connections import Connections, DatastoreConnection
 from proxy_worker.transport.inventory import DatastoreUnreadableError, read_configuration, scan_datastore
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from proxy_worker.contract.specification import Extent
+from proxy_worker.contract.subjects import Extent
 from proxy_worker.transport.nbd import connection as nbd_connection
 from proxy_worker.transport.nbd.connection import NbdConnection
 from proxy_worker.transport.nbd.handshake import Export, NbdConnectError, NbdRefusedError

@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from proxy_worker.contract.names import TransportMode
-from proxy_worker.contract.specification import DiskAddress, TransportPreference
+from proxy_worker.contract.subjects import DiskAddress, TransportPreference
 from proxy_worker.transport import command
 from proxy_worker.transport.command import ServerFailedError
 from proxy_worker.transport.connections import Connections, DatastoreConnection

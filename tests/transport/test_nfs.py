@@ -12,7 +12,7 @@ import pytest
 from pydantic import ValidationError
 
 from proxy_worker.contract.names import TransportMode
-from proxy_worker.contract.specification import DiskAddress, TransportPreference
+from proxy_worker.contract.subjects import DiskAddress, TransportPreference
 from proxy_worker.transport.command import ServerFailedError
 from proxy_worker.transport.connections import Connections, DatastoreConnection
 from proxy_worker.transport.datastore import DiskNotFoundError, OutsideDatastoreError

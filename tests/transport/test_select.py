@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from proxy_worker.contract.names import AUTOMATIC, TransportMode
-from proxy_worker.contract.outcome import VsphereOffer
+from proxy_worker.contract.offers import VsphereOffer
 from proxy_worker.contract.selection import ModeChoice
 from proxy_worker.contract.selection import choose_modes as choose_by_offer
-from proxy_worker.contract.specification import DiskAddress, TransportPreference
+from proxy_worker.contract.subjects import DiskAddress, TransportPreference
 from proxy_worker.transport.connections import Connections, DatastoreConnection
 from proxy_worker.transport.select import NoTransportError, open_disk
 

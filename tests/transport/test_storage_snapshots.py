@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from proxy_worker.contract.specification import StorageSnapshotMark
+from proxy_worker.contract.subjects import StorageSnapshotMark
 from proxy_worker.transport.datastore import DiskNotFoundError
 from proxy_worker.transport.image import open_image
 from proxy_worker.transport.select import open_path

@@ -14,8 +14,8 @@ import pytest
 
 from proxy_worker.contract.errors import ConfigurationError, ProxyfleetError
 from proxy_worker.contract.names import AUTOMATIC, TransportMode
-from proxy_worker.contract.outcome import VsphereOffer
-from proxy_worker.contract.specification import (
+from proxy_worker.contract.offers import VsphereOffer
+from proxy_worker.contract.subjects import (
     DiskAddress,
     TransportPreference,
     VcenterReference,

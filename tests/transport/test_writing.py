@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from proxy_worker.contract.names import TransportMode
-from proxy_worker.contract.outcome import VsphereOffer
-from proxy_worker.contract.specification import DiskAddress, VcenterReference, VsphereDisk
+from proxy_worker.contract.offers import VsphereOffer
+from proxy_worker.contract.subjects import DiskAddress, VcenterReference, VsphereDisk
 from proxy_worker.transport.command import NbdServer
 from proxy_worker.transport.connections import Connections, DatastoreConnection
 from proxy_worker.transport.datastore import Datastore

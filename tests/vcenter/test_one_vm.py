@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from proxy_worker.contract.specification import Extent
+from proxy_worker.contract.subjects import Extent
 from proxy_worker.vsphere.changed_blocks import (
     FullRead,
     areas_in_use,

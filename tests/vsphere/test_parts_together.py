@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from proxy_worker.contract.specification import DiskAddress, Extent
+from proxy_worker.contract.subjects import DiskAddress, Extent
 from proxy_worker.transport.connections import DatastoreConnection
 from proxy_worker.transport.network import open_network
 from proxy_worker.vsphere.changed_blocks import ChangeBase, FullRead, areas_in_use, base_of, changes_since, enable

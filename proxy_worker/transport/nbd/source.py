@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Final
 
 from proxy_worker.contract.names import TransportMode
-from proxy_worker.contract.specification import Extent
+from proxy_worker.contract.subjects import Extent
 from proxy_worker.program.closing import Closing
 from proxy_worker.transport.nbd.connection import NbdConnection
 from proxy_worker.transport.nbd.handshake import CONNECT_TIMEOUT_S, NbdConnectError, connect

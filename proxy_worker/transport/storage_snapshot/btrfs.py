@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from proxy_worker.contract.specification import StorageSnapshotMark
+from proxy_worker.contract.subjects import StorageSnapshotMark
 from proxy_worker.transport.datastore import Datastore, DiskNotFoundError
 from proxy_worker.transport.image import open_image
 from proxy_worker.transport.storage_snapshot.provider import (

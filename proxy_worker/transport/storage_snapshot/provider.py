@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final, Literal, Protocol
 
 from proxy_worker.contract.errors import NotFoundError, SourceError
-from proxy_worker.contract.specification import Frozen, StorageSnapshotMark
+from proxy_worker.contract.subjects import Frozen, StorageSnapshotMark
 from proxy_worker.transport.datastore import Datastore
 
 FOLDER: Final = ".proxyfleet-snapshots"

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from proxy_worker.contract.specification import StorageSnapshotMark
+from proxy_worker.contract.subjects import StorageSnapshotMark
 from proxy_worker.program.durable import sync_folder
 from proxy_worker.transport.datastore import Datastore
 from proxy_worker.transport.image import DiskImage, open_image

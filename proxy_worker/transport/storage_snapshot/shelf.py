@@ -12,7 +12,7 @@ import secrets
 from collections.abc import Callable
 from pathlib import Path
 
-from proxy_worker.contract.specification import StorageSnapshotMark
+from proxy_worker.contract.subjects import StorageSnapshotMark
 from proxy_worker.program.durable import sync_folder
 from proxy_worker.transport.storage_snapshot.provider import (
     StorageFullError,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from proxy_worker.contract.specification import StorageSnapshotMark
+from proxy_worker.contract.subjects import StorageSnapshotMark
 from proxy_worker.transport.datastore import Datastore
 from proxy_worker.transport.storage_snapshot.provider import FOLDER, StorageSnapshotSettings
 from proxy_worker.transport.storage_snapshot.shelf import Shelf

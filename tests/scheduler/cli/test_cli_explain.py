@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from proxy_worker.contract.names import TransportMode
-from proxy_worker.contract.outcome import VsphereOffer
+from proxy_worker.contract.offers import VsphereOffer
 from scheduler.planning.inventory import ScannedDisk, ScannedVm
 from scheduler.state.scanning import store_scan
 from scheduler.state.store import open_state

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from proxy_worker.contract.disks import DiskBackupResult
+from proxy_worker.contract.figures import DiskProgress
 from proxy_worker.contract.names import TaskKind, TransportMode
-from proxy_worker.contract.outcome import DiskBackupResult, DiskProgress
 from proxy_worker.ledger import Claim
 from scheduler.service import Service
 from tests.scheduler.cli.conftest import Program, serving

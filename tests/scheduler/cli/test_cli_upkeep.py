@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from proxy_worker.contract.using import PointBoot, PointBootResult, UseOffer
+from proxy_worker.contract.offers import UseOffer
+from proxy_worker.contract.using import PointBoot, PointBootResult
 from tests.scheduler.cli.conftest import Program, serving
 from tests.scheduler.conftest import World
 

@@ -11,7 +11,7 @@ import redis
 
 from ops.demo.valkey import EmbeddedValkey
 from proxy_worker.contract.names import TaskKind, TrafficKind
-from proxy_worker.contract.outcome import ProxyRegistration
+from proxy_worker.contract.offers import ProxyRegistration
 from proxy_worker.ledger import Flow, Ledger, ProxyIdentity
 from scheduler.dispatch.traffic import DeclaredTraffic, TrafficOrders
 from scheduler.fleet.models import Fleet

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import replace
 
+from proxy_worker.contract.disks import DiskBackup
 from proxy_worker.contract.names import TaskKind, TransportMode
-from proxy_worker.contract.outcome import VsphereOffer
+from proxy_worker.contract.offers import VsphereOffer
 from proxy_worker.contract.selection import DiskTraits, Home
-from proxy_worker.contract.specification import (
+from proxy_worker.contract.subjects import (
     DiskAddress,
-    DiskBackup,
     DiskIdentity,
     RepositoryReference,
     TransportPreference,

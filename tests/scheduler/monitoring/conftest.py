@@ -10,8 +10,11 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
+from proxy_worker.contract.disks import DiskBackupResult
+from proxy_worker.contract.figures import DiskProgress
 from proxy_worker.contract.names import TaskKind
-from proxy_worker.contract.outcome import DiskBackupResult, DiskProgress, ProxyRegistration, TaskFailure
+from proxy_worker.contract.offers import ProxyRegistration
+from proxy_worker.contract.outcome import TaskFailure
 from proxy_worker.ledger import Ledger
 from proxy_worker.node.metrics import Pulse, WorkerCollector
 from proxy_worker.node.metrics import registry_of as registry_of_worker

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy_worker.contract.specification import DiskAddress, DiskIdentity, VmIdentity
+from proxy_worker.contract.subjects import DiskAddress, DiskIdentity, VmIdentity
 from scheduler.planning.candidates import Candidate, CandidateDisk
 from scheduler.planning.criteria import Criteria, DiskExclusion, VmSelector
 from scheduler.planning.matching import needed_vcenters, needs_datastores, takes

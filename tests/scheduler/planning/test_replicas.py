@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from proxy_worker.contract.replication import ReplicaPlace
-from proxy_worker.contract.specification import DiskAddress, DiskIdentity, InventoryVm, VmIdentity
+from proxy_worker.contract.subjects import DiskAddress, DiskIdentity, InventoryVm, VmIdentity
 from scheduler.planning.replicas import PlannedReplica, ReplicaTerms, by_place, planned_replica, surplus
 from scheduler.planning.selection import PlannedVm
 

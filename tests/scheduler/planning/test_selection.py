@@ -7,7 +7,7 @@ from fnmatch import fnmatchcase
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy_worker.contract.specification import DiskAddress, DiskIdentity, InventoryVm, VmIdentity
+from proxy_worker.contract.subjects import DiskAddress, DiskIdentity, InventoryVm, VmIdentity
 from scheduler.planning.candidates import Candidate
 from scheduler.planning.criteria import Criteria
 from scheduler.planning.selection import Plan

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy_worker.contract.outcome import AttemptOutcome, StageTimes
+from proxy_worker.contract.figures import StageTimes
+from proxy_worker.contract.outcome import AttemptOutcome
 from scheduler.reports.drawing import LEFT, RIGHT, draw
 from scheduler.reports.figures import moment
 from scheduler.reports.html import mail, page

@@ -10,7 +10,7 @@ from alembic.migration import MigrationContext
 from sqlalchemy import select, text
 
 from proxy_worker.contract.names import Quiesce
-from proxy_worker.contract.specification import DiskAddress
+from proxy_worker.contract.subjects import DiskAddress
 from scheduler.planning.criteria import Criteria
 from scheduler.runs.advance import is_due
 from scheduler.state.access import DatabaseAccess

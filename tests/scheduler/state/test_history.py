@@ -9,7 +9,8 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from proxy_worker.contract.names import TaskKind
-from proxy_worker.contract.specification import DiskAddress, InventoryScan
+from proxy_worker.contract.specification import InventoryScan
+from proxy_worker.contract.subjects import DiskAddress
 from scheduler.state import history
 from scheduler.state.access import DatabaseAccess
 from scheduler.state.asking import ask_for_run
