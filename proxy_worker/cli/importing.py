@@ -18,7 +18,7 @@ from proxy_worker.contract.subjects import DiskIdentity, VmIdentity
 from proxy_worker.mover.backup import back_up_disk
 from proxy_worker.program.units import size
 from proxy_worker.repository.repository import new_run_id
-from proxy_worker.transport.select import open_path
+from proxy_worker.transport.named import open_path
 from proxy_worker.transport.vmdk import SECTOR_BYTES
 
 

@@ -26,7 +26,7 @@ from proxy_worker.mover.backup import back_up_disk
 from proxy_worker.program.units import size
 from proxy_worker.repository.points import Point
 from proxy_worker.repository.repository import Repository, new_run_id
-from proxy_worker.transport.select import open_path
+from proxy_worker.transport.named import open_path
 
 FENCE = 1
 """Nobody else works on this run, so its only writer is the first."""

@@ -6,10 +6,8 @@ from proxy_worker.contract.names import TransportMode
 from proxy_worker.contract.subjects import DiskAddress
 from proxy_worker.transport.connections import Connections
 from proxy_worker.transport.datastore import Datastore
-from proxy_worker.transport.direct import DirectSource
-from proxy_worker.transport.image import open_image
+from proxy_worker.transport.in_place import open_in_place
 from proxy_worker.transport.nfs import open_nfs
-from proxy_worker.transport.qemu import open_qemu
 from proxy_worker.transport.source import DiskSource
 from proxy_worker.transport.vddk import SAN, open_vddk
 from proxy_worker.transport.vsphere_access import VsphereAccess
@@ -29,14 +27,3 @@ def open_direct_storage(
     if connection.nfs_uri is not None:
         return open_nfs(name, connection.nfs_uri, address.path or "", reason=reason)
     return open_vddk(address, vsphere, transports=SAN, mode=TransportMode.DIRECT_STORAGE, reason=reason)
-
-
-def open_in_place(
-    datastore: Datastore, path: str, reason: str, *, mode: TransportMode = TransportMode.DIRECT_STORAGE
-) -> DiskSource:
-    """A disk of a datastore that is a folder. Raises SourceError, NotFoundError."""
-    image = open_image(datastore, path)
-    reason = f"{reason}; {image.description} disk"
-    if image.is_flat:
-        return DirectSource(image, reason=reason, mode=mode)
-    return open_qemu(image, reason=f"{reason} through qemu-nbd", mode=mode)

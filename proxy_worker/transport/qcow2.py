@@ -38,11 +38,6 @@ class Qcow2Error(SourceError):
     retryable = False
 
 
-def is_qcow2_name(path: Path) -> bool:
-    """Whether a file is read as qcow2: by its name alone, since a guest writes what is in a raw disk."""
-    return path.suffix.lower() == ".qcow2"
-
-
 def open_qcow2(path: Path) -> ServedSource:
     """Serve an image by qemu-nbd and connect to it.
 

@@ -12,12 +12,10 @@ from proxy_worker.contract.names import TransportMode
 from proxy_worker.contract.selection import choose_modes
 from proxy_worker.contract.subjects import DiskAddress, TransportPreference
 from proxy_worker.transport.connections import Connections
-from proxy_worker.transport.datastore import Datastore, LinkOutsideError
-from proxy_worker.transport.direct_storage import open_direct_storage, open_in_place
+from proxy_worker.transport.datastore import LinkOutsideError
+from proxy_worker.transport.direct_storage import open_direct_storage
 from proxy_worker.transport.failover import FailoverSource, both_failed
-from proxy_worker.transport.nbd.uri import is_nbd_uri
-from proxy_worker.transport.network import open_network_mode, open_offered
-from proxy_worker.transport.qcow2 import is_qcow2_name, open_qcow2
+from proxy_worker.transport.network import open_network_mode
 from proxy_worker.transport.source import DiskSource
 from proxy_worker.transport.storage_snapshot.reading import open_storage_snapshot
 from proxy_worker.transport.vsphere_access import VsphereAccess
@@ -108,26 +106,6 @@ def open_disk(
         except ProxyfleetError as second:
             raise both_failed(first, error, _NETWORK, second, 0) from second
     return FailoverSource(source, lambda: open_by(_NETWORK))
-
-
-def open_path(text: str) -> DiskSource:
-    """Open a disk that a person names: a path, or an NBD URI.
-
-    A file that isn't called .vmdk or .qcow2 is a raw image. A VMDK may consist of files in its own folder and
-    below.
-    Raises SourceError, NotFoundError, NbdUriError.
-    """
-    if is_nbd_uri(text):
-        return open_offered(text, reason="network, because an NBD URI was given")
-    path = Path(text).expanduser().absolute()
-    path = path.resolve() if path.is_symlink() else path
-    if is_qcow2_name(path):
-        return open_qcow2(path)
-    return open_in_place(
-        Datastore(path.parent.name, path.parent, label=str(path.parent)),
-        path.name,
-        "direct_storage, because a path was given",
-    )
 
 
 def _shown(address: DiskAddress) -> str:

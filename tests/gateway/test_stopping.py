@@ -14,7 +14,7 @@ from proxy_worker.mover.copying import Copying
 from proxy_worker.mover.pacing import Pacing
 from proxy_worker.repository.repository import Repository
 from proxy_worker.repository.store.local import LocalStore
-from proxy_worker.transport.select import open_path
+from proxy_worker.transport.named import open_path
 from tests.gateway.serving import Fleet, serving
 from tests.mover.copies import make_source, make_target
 from tests.mover.disks import RecordingControl, make_disk, new_vm, request

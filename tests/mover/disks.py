@@ -27,7 +27,7 @@ from proxy_worker.mover.control import Control, Unattended, Verdict
 from proxy_worker.mover.restore import restore_disk
 from proxy_worker.repository.points import Point
 from proxy_worker.repository.repository import Repository, new_run_id
-from proxy_worker.transport.select import open_path
+from proxy_worker.transport.named import open_path
 from proxy_worker.transport.source import DiskSource
 
 KEY = "scsi0:0"

@@ -18,7 +18,7 @@ from proxy_worker.mover.control import Unattended
 from proxy_worker.mover.pacing import Pacing
 from proxy_worker.mover.restore import restore_disk
 from proxy_worker.repository.repository import Repository
-from proxy_worker.transport.select import open_path
+from proxy_worker.transport.named import open_path
 from tests.mover.disks import KEY, RecordingControl, commit, make_disk, new_vm, request
 
 SIZE = 16 << 20

@@ -18,7 +18,7 @@ from proxy_worker.repository.packs import read_footer
 from proxy_worker.repository.proving import ProofSettings, prove
 from proxy_worker.repository.repository import Repository
 from proxy_worker.repository.store.local import LocalStore
-from proxy_worker.transport.select import open_path
+from proxy_worker.transport.named import open_path
 from tests.mover.disks import BLOCK, back_up, commit, make_disk, new_vm, request, restore
 from tests.repository.making import store_content
 

@@ -18,7 +18,7 @@ from proxy_worker.mover.backup import back_up_disk
 from proxy_worker.mover.configuration import ConfigurationFile
 from proxy_worker.mover.control import Unattended, Verdict
 from proxy_worker.repository.repository import Repository
-from proxy_worker.transport.select import open_path
+from proxy_worker.transport.named import open_path
 from proxy_worker.transport.source import DiskSource, DiskUnreadableError
 from tests.mover.disks import (
     BLOCK,

@@ -29,7 +29,7 @@ from proxy_worker.replication.replicating import replicate_disk
 from proxy_worker.replication.session_lock import writing
 from proxy_worker.replication.table import TableFolder
 from proxy_worker.transport.connections import Connections, DatastoreConnection
-from proxy_worker.transport.select import open_path
+from proxy_worker.transport.named import open_path
 from proxy_worker.transport.source import DiskSource
 
 KEY = "scsi0:0"

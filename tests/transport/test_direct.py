@@ -18,7 +18,7 @@ from proxy_worker.transport import direct
 from proxy_worker.transport.datastore import Datastore, DiskNotFoundError, LinkOutsideError
 from proxy_worker.transport.direct import DirectSource
 from proxy_worker.transport.image import open_image
-from proxy_worker.transport.select import open_path
+from proxy_worker.transport.named import open_path
 from proxy_worker.transport.source import DiskShrunkError, DiskSource, DiskUnreadableError
 from proxy_worker.transport.vmdk import ExtentMissingError, VmdkDamagedError
 

@@ -18,8 +18,8 @@ from proxy_worker.contract.names import TransportMode
 from proxy_worker.transport.command import ServedSource, ServerFailedError, ToolMissingError
 from proxy_worker.transport.datastore import Datastore, LinkOutsideError, OutsideDatastoreError
 from proxy_worker.transport.image import open_image
+from proxy_worker.transport.named import open_path
 from proxy_worker.transport.qemu import open_qemu
-from proxy_worker.transport.select import open_path
 from proxy_worker.transport.source import ConnectionLostError, DiskSource
 from proxy_worker.transport.vmdk import (
     DiskCycleError,
@@ -274,7 +274,7 @@ def test_qemu_nbd_does_not_outlive_a_process_that_is_killed(tmp_path: Path, raw_
     convert(raw_image, tmp_path / "x.vmdk", "monolithicSparse")
     program = (
         "import sys, threading\n"
-        "from proxy_worker.transport.select import open_path\n"
+        "from proxy_worker.transport.named import open_path\n"
         "sources = []\n"
         # The thread that opens the disk ends before the disk is closed: qemu-nbd must not end with it.
         "opening = threading.Thread(target=lambda: sources.append(open_path(sys.argv[1])))\n"

@@ -19,7 +19,7 @@ import pytest
 from proxy_worker.contract.subjects import StorageSnapshotMark
 from proxy_worker.transport.datastore import DiskNotFoundError
 from proxy_worker.transport.image import open_image
-from proxy_worker.transport.select import open_path
+from proxy_worker.transport.named import open_path
 from proxy_worker.transport.storage_snapshot.making import snapshots_of
 from proxy_worker.transport.storage_snapshot.provider import (
     FOLDER,

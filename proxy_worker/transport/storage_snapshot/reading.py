@@ -5,7 +5,7 @@ from __future__ import annotations
 from proxy_worker.contract.names import TransportMode
 from proxy_worker.contract.subjects import DiskAddress
 from proxy_worker.transport.connections import Connections
-from proxy_worker.transport.direct_storage import open_in_place
+from proxy_worker.transport.in_place import open_in_place
 from proxy_worker.transport.source import DiskSource
 from proxy_worker.transport.storage_snapshot.making import connected_snapshots
 from proxy_worker.transport.storage_snapshot.provider import StorageSnapshotGoneError
