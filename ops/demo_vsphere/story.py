@@ -15,13 +15,11 @@ from ops.demo.terminal import Shell, heading, say
 from ops.demo_vsphere.layout import PROXIES, USER, VCENTER, VsphereLayout
 from ops.demo_vsphere.machines import MACHINES, Account, guest_disk, guest_disks, let_a_day_pass, make_machines
 from ops.demo_vsphere.summary import show_next_steps, show_reading
-from ops.demo_vsphere.vcenter import build_program, environment_of_vddk, nbdkit_folder, start_vcenter, thumbprint
-from tests.simulators.vsphere.program import VsphereSimulator
+from ops.demo_vsphere.vcenter import environment_of_vddk, nbdkit_folder, start_vcenter, thumbprint
+from tests.simulators.vsphere.program import VsphereSimulator, build
 
 JOB = "nightly"
 RESTORED = "web01-restored"
-_CACHE = Path(".cache/vsphere-simulator")
-"""Of the checkout: the simulated vCenter is built there once."""
 
 
 class VsphereStory:
@@ -53,7 +51,7 @@ class VsphereStory:
     def _start_vcenter(self) -> VsphereSimulator:
         heading("A simulated vCenter with three VMs and five disks")
         try:
-            program = build_program(_CACHE.resolve())
+            program = build()
         except (OSError, subprocess.CalledProcessError) as error:
             raise DemoError(f"the simulated vCenter can't be built: {error}; `make system` installs Go") from error
         simulator = start_vcenter(self._supervisor, self._layout, program)

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from ops.demo.processes import Supervisor
 from ops.demo_vsphere.layout import USER, VsphereLayout
-from tests.simulators.vsphere.program import NBDKIT, VsphereSimulator, build
+from tests.simulators.vsphere.program import NBDKIT, VsphereSimulator
 
 DATASTORES = ("vmfs-01", "nfs-01")
 """In turns VMFS and NFS."""
@@ -60,12 +60,6 @@ def thumbprint(simulator: VsphereSimulator) -> str:
     shown = ssl.get_server_certificate((simulator.host, simulator.port))
     digest = hashlib.sha256(ssl.PEM_cert_to_DER_cert(shown)).hexdigest().upper()
     return ":".join(digest[at : at + 2] for at in range(0, len(digest), 2))
-
-
-def build_program(cache: Path) -> Path:
-    """Build it where it isn't built; raises CalledProcessError or OSError where Go is missing."""
-    cache.mkdir(parents=True, exist_ok=True)
-    return build(cache)
 
 
 def main() -> int:

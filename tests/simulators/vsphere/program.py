@@ -19,23 +19,29 @@ SOURCES = Path(__file__).parent / "server"
 NBDKIT = Path(__file__).parent / "bin/nbdkit"
 """Takes `vddk` and its arguments, from the simulator's frozen disks."""
 GOPATH = Path("/usr/share/gocode")
+BUILT = Path(__file__).parents[3] / ".cache/vsphere-simulator"
+"""Where the demo and the tests find what either of them has built: half a minute of a processor."""
 USER = "backup@vsphere.local"
 PASSWORD = 'a password, with <punctuation> & "quotes"'
 
 
-def build(cache: Path) -> Path:
-    """The simulator's program for these sources and this govmomi, from `cache` if it has been built before."""
+def build() -> Path:
+    """The simulator's program for these sources and this govmomi, from `BUILT` if it has been built before.
+
+    Raises CalledProcessError or OSError where Go is missing.
+    """
+    BUILT.mkdir(parents=True, exist_ok=True)
     listing = sorted((GOPATH / "src/github.com/vmware/govmomi/simulator").glob("*.go"))
     digest = hashlib.sha256(str([(path.name, path.stat().st_size) for path in listing]).encode())
     for source in sorted(SOURCES.glob("*.go")):
         digest.update(source.read_bytes())
-    program = cache / f"vsphere-simulator-{digest.hexdigest()[:16]}"
-    with (cache / "lock").open("w") as lock:
+    program = BUILT / f"vsphere-simulator-{digest.hexdigest()[:16]}"
+    with (BUILT / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not program.exists():
-            for old in cache.glob("vsphere-simulator-*"):
+            for old in BUILT.glob("vsphere-simulator-*"):
                 old.unlink()
-            environment = {**os.environ, "GO111MODULE": "off", "GOPATH": str(GOPATH), "GOCACHE": str(cache / "go")}
+            environment = {**os.environ, "GO111MODULE": "off", "GOPATH": str(GOPATH), "GOCACHE": str(BUILT / "go")}
             environment["GOFLAGS"] = ""
             partial = program.with_suffix(".partial")
             subprocess.run(["go", "build", "-o", partial, "."], cwd=SOURCES, env=environment, check=True)

@@ -25,10 +25,9 @@ __all__ = ["GOPATH", "NBDKIT", "PASSWORD", "SOURCES", "USER", "GuestDisk", "Vsph
 
 
 @pytest.fixture(scope="session")
-def vsphere_program(pytestconfig: pytest.Config) -> Path:
+def vsphere_program() -> Path:
     """The simulator's program, built once for all sessions that have the same sources."""
-    assert pytestconfig.cache is not None
-    return build(pytestconfig.cache.mkdir("vsphere-simulator"))
+    return build()
 
 
 @pytest.fixture(scope="module")
