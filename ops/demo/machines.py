@@ -6,6 +6,7 @@ way its guest would, `e2fsck` proves that it is sound.
 
 from __future__ import annotations
 
+import os
 import random
 import shutil
 import subprocess
@@ -101,9 +102,16 @@ def change_disk(flat: Path, disk: Disk, scratch: Path, *, day: int = 1) -> str:
 def files_of_this_machine() -> Iterator[Path]:
     """Real files to fill disks with, again and again: Python's own library and the installed packages."""
     paths = sysconfig.get_paths()
-    folders = [Path(paths["platlib"]), Path(paths["stdlib"])]
-    found = {file for folder in folders for file in folder.rglob("*") if file.is_file() and not file.is_symlink()}
-    return cycle(sorted(file for file in found if _SMALLEST <= file.stat().st_size <= _LARGEST))
+    return cycle(file for folder in (paths["platlib"], paths["stdlib"]) for file in _files_of(folder))
+
+
+def _files_of(folder: str) -> Iterator[Path]:
+    """Those of the right size below a folder, in order, and no further than they are asked for."""
+    for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
+        if entry.is_dir(follow_symlinks=False):
+            yield from _files_of(entry.path)
+        elif entry.is_file(follow_symlinks=False) and _SMALLEST <= entry.stat().st_size <= _LARGEST:
+            yield Path(entry.path)
 
 
 def _fill_with_files(flat: Path, disk: Disk, files: Iterator[Path], staging: Path) -> None:
@@ -165,7 +173,8 @@ def _records(flat: Path, number: int, length: int) -> bytes:
     """Rows of text with incompressible payloads, half and half; others for every disk and `number`."""
     source = random.Random(f"{flat.name} {number}")
     row = (b"table=%-20s id=%012d state=open " % (flat.stem[:20].encode(), number)).ljust(64, b".")
-    rows = b"".join(row + source.randbytes(64) for _ in range(length // 128))
+    payloads = source.randbytes(length // 2)
+    rows = b"".join(row + payloads[at : at + 64] for at in range(0, len(payloads), 64))
     return rows.ljust(length, b"\0")
 
 
