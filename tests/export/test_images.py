@@ -8,14 +8,17 @@ import random
 import shutil
 import stat
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from unittest.mock import patch
 
 import pytest
 
-COMMAND = Path(sys.executable).with_name("proxy-worker")
+from proxy_worker.repository.repository import Repository
+from proxy_worker.repository.store.local import LocalStore
+from tests.repository.making import CHEAP
+from tests.system.commands import run_forked
+
 CONTENT = random.Random(3).randbytes(3 << 20) + bytes(4 << 20) + random.Random(4).randbytes(1 << 20)
 
 
@@ -27,7 +30,8 @@ class Shell:
         self.environment = {**os.environ, "XDG_CACHE_HOME": str(folder / "cache")}
         (folder / "passphrase").write_text("correct horse\n")
         (folder / "disk.raw").write_bytes(CONTENT)
-        self.ours("init")
+        (folder / "repo").mkdir()
+        Repository.create(LocalStore(folder / "repo"), passphrase=b"correct horse", kdf_cost=CHEAP).close()
         for made, kind, options in (
             ("disk.qcow2", "qcow2", ()),
             ("old.qcow2", "qcow2", ("-o", "compat=0.10")),
@@ -38,7 +42,10 @@ class Shell:
 
     def ours(self, command: str, *words: str, code: int = 0) -> str:
         opened = ("repo", "--passphrase-file", "passphrase")
-        return self.tool(str(COMMAND), "repository", command, *opened, *words, code=code)
+        called = ["proxy-worker", "repository", command, *opened, *words]
+        done = run_forked(called, self.environment, cwd=self.folder)
+        assert done.returncode == code, done.stdout + done.stderr
+        return done.stdout + done.stderr
 
     def tool(self, *words: str, code: int = 0) -> str:
         done = subprocess.run(

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import struct
 import subprocess
-import sys
 import tempfile
 import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
+
+from tests.system.commands import run_forked
 
 MIB: Final = 1 << 20
 _SECTOR: Final = 512
@@ -33,10 +34,7 @@ def run(*words: str | Path, given: str = "", environment: Mapping[str, str] | No
 
 def proxy_worker(*words: str, cwd: Path) -> str:
     """Run `proxy-worker` in a folder."""
-    done = subprocess.run(
-        [Path(sys.executable).with_name("proxy-worker"), *words], cwd=cwd, capture_output=True, text=True,
-        check=False, timeout=120, env={**os.environ, "XDG_CACHE_HOME": str(cwd / "cache")},
-    )  # fmt: skip
+    done = run_forked(["proxy-worker", *words], {**os.environ, "XDG_CACHE_HOME": str(cwd / "cache")}, cwd=cwd)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 

@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -15,8 +14,8 @@ import pytest
 from proxy_worker.repository.repository import Repository
 from proxy_worker.repository.store.local import LocalStore
 from tests.mover.disks import BLOCK, make_disk
-
-COMMAND = Path(sys.executable).with_name("proxy-worker")
+from tests.repository.making import CHEAP
+from tests.system.commands import BIN, Done, run_forked
 
 
 class Shell:
@@ -26,29 +25,21 @@ class Shell:
         self.folder = folder
         (folder / "passphrase").write_text("correct horse\n")
         (folder / "repo").mkdir()
-        Repository.create(LocalStore(folder / "repo"), passphrase=b"correct horse", block_size=BLOCK).close()
+        store = LocalStore(folder / "repo")
+        Repository.create(store, passphrase=b"correct horse", block_size=BLOCK, kdf_cost=CHEAP).close()
         self.disk = make_disk(folder / "disk.raw", 20 * BLOCK + 99, [(0, os.urandom(5 * BLOCK))])
         self.environment = {**os.environ, "XDG_CACHE_HOME": str(folder / "cache")}
 
-    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [COMMAND, *arguments],
-            cwd=self.folder,
-            env=self.environment,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+    def run(self, *arguments: str) -> Done:
+        return run_forked(["proxy-worker", *arguments], self.environment, cwd=self.folder)
 
-    def back_up(self, *extra: str, disk: str = "disk.raw") -> subprocess.CompletedProcess[str]:
+    def back_up(self, *extra: str, disk: str = "disk.raw") -> Done:
         return self.run(
             "backup", disk, "--repository", "repo", "--passphrase-file", "passphrase", "--vm", "web", "--disk",
             "scsi0:0", *extra,
         )  # fmt: skip
 
-    def restore(
-        self, *extra: str, vm: str = "web", disk: str = "scsi0:0", to: str = "back.raw"
-    ) -> subprocess.CompletedProcess[str]:
+    def restore(self, *extra: str, vm: str = "web", disk: str = "scsi0:0", to: str = "back.raw") -> Done:
         return self.run(
             "restore", "--repository", "repo", "--passphrase-file", "passphrase", "--vm", vm, "--disk", disk,
             "--to", to, *extra,
@@ -168,8 +159,8 @@ def test_a_write_key_backs_up_and_cannot_restore(shell: Shell) -> None:
 def test_an_interrupted_backup_leaves_a_tombstone_and_a_repository_that_goes_on(shell: Shell) -> None:
     make_disk(shell.folder / "large.raw", 3000 * BLOCK, [(0, os.urandom(3000 * BLOCK))])
     process = subprocess.Popen(
-        [COMMAND, "backup", "large.raw", "--repository", "repo", "--passphrase-file", "passphrase", "--vm", "large",
-         "--disk", "scsi0:0", "--level", "extreme"],
+        [BIN / "proxy-worker", "backup", "large.raw", "--repository", "repo", "--passphrase-file", "passphrase",
+         "--vm", "large", "--disk", "scsi0:0", "--level", "extreme"],
         cwd=shell.folder, env=shell.environment, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     deadline = time.monotonic() + 120

@@ -20,7 +20,7 @@ from proxy_worker.repository.repository import Repository
 from proxy_worker.repository.store.local import LocalStore
 from proxy_worker.transport.named import open_path
 from tests.mover.disks import BLOCK, back_up, commit, make_disk, new_vm, request, restore
-from tests.repository.making import store_content
+from tests.repository.making import CHEAP, store_content
 
 EVERYTHING = ProofSettings(everything=True)
 
@@ -42,7 +42,7 @@ def test_the_next_backup_stores_it_anew(tmp_path: Path, tracked: bool) -> None:
     disk, vm = make_disk(tmp_path / "disk.raw", len(content), [(0, content)]), new_vm()
     folder = tmp_path / "repository"
     store = LocalStore(folder)
-    Repository.create(store, passphrase=b"some words", block_size=BLOCK).close()
+    Repository.create(store, passphrase=b"some words", block_size=BLOCK, kdf_cost=CHEAP).close()
     with Repository.open(store, Credential(passphrase=b"some words")) as repository:
         first, _ = back_up(repository, disk, request(vm))
         damage_first_chunk(folder, store)
@@ -68,7 +68,7 @@ def test_an_attempt_that_is_resumed_stores_it_anew(tmp_path: Path) -> None:
     disk, asked = make_disk(tmp_path / "disk.raw", len(content), [(0, content)]), request(new_vm())
     folder = tmp_path / "repository"
     store = LocalStore(folder)
-    Repository.create(store, passphrase=b"some words", block_size=BLOCK).close()
+    Repository.create(store, passphrase=b"some words", block_size=BLOCK, kdf_cost=CHEAP).close()
     with Repository.open(store, Credential(passphrase=b"some words")) as repository:
         about = {"vm_id": asked.vm.vm_id, "run": asked.run, "disk_key": asked.disk.key}
         with repository.begin_disk(**about, fence=1) as writer:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from tests.repository.making import noise
+from tests.repository.making import PASSPHRASE, make_repository, noise
+from tests.system.commands import Done, run_forked
 
 
 class Shell:
@@ -19,17 +18,11 @@ class Shell:
         self.folder = folder
         self.repository = folder / "repository"
         self.passphrase = folder / "passphrase"
-        self.passphrase.write_text("some words\n")
+        self.passphrase.write_bytes(PASSPHRASE)
 
-    def run(self, *arguments: object, exit_code: int = 0) -> subprocess.CompletedProcess[str]:
-        done = subprocess.run(
-            [sys.executable, "-c", "from proxy_worker.cli import main; main()", *map(str, arguments)],
-            capture_output=True,
-            text=True,
-            check=False,
-            cwd=self.folder,
-            env={"XDG_CACHE_HOME": str(self.folder / "cache"), "PATH": "/usr/bin:/bin"},
-        )
+    def run(self, *arguments: object, exit_code: int = 0) -> Done:
+        environment = {"XDG_CACHE_HOME": str(self.folder / "cache"), "PATH": "/usr/bin:/bin"}
+        done = run_forked(["proxy-worker", *map(str, arguments)], environment, cwd=self.folder)
         assert done.returncode == exit_code, done.stderr
         assert "Traceback" not in done.stderr
         return done
@@ -46,7 +39,7 @@ class Shell:
 @pytest.fixture
 def shell(tmp_path: Path) -> Shell:
     shell = Shell(tmp_path)
-    shell.repository_command("init", "--passphrase-file", shell.passphrase, "--block-size", "64KiB")
+    make_repository(shell.repository).close()
     (tmp_path / "disk.raw").write_bytes(noise(3))
     return shell
 
@@ -170,6 +163,13 @@ def test_mistakes_have_their_exit_code(shell: Shell, arguments: tuple[str, ...],
 def test_without_encryption_no_passphrase_is_asked_for(shell: Shell) -> None:
     shell.run("repository", "init", "clear", "--no-encryption")
     shell.run("repository", "check", "clear")
+
+
+def test_what_is_made_with_a_passphrase_is_opened_with_it(shell: Shell) -> None:
+    owner = ("--passphrase-file", shell.passphrase)
+    shell.run("repository", "init", "sealed", *owner, "--block-size", "64KiB")
+    shell.run("repository", "list", "sealed", exit_code=6)
+    assert json.loads(shell.run("repository", "list", "sealed", *owner, "--json").stdout) == []
 
 
 def test_points_are_removed_and_their_space_is_collected(shell: Shell) -> None:

@@ -5,8 +5,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -36,8 +34,7 @@ from tests.repository.locking import DAYS, GOVERNANCE, Vault, intruder, make_vau
 from tests.repository.making import CHEAP, PASSPHRASE, VM, back_up, noise, restore, write_disk
 from tests.simulators.bad_line import Fault, bad_line
 from tests.simulators.object_storage import ACCESS_KEY, ObjectStorage
-
-COMMAND = Path(sys.executable).with_name("proxy-worker")
+from tests.system.commands import run_forked
 
 
 @pytest.mark.parametrize("mode", ["governance", "compliance"])
@@ -218,10 +215,8 @@ def test_a_repository_that_was_deleted_and_overwritten_whole_comes_back(vault: V
     assert vault.names(*LOCKED_PREFIXES) == []
 
     def undelete(*options: str) -> dict[str, Any]:
-        done = subprocess.run(
-            [COMMAND, "repository", "undelete", vault.store.location, "--json", *options],
-            env={**os.environ, **vault.server.environment}, capture_output=True, text=True, check=False,
-        )  # fmt: skip
+        words = ("proxy-worker", "repository", "undelete", vault.store.location, "--json", *options)
+        done = run_forked(words, {**os.environ, **vault.server.environment})
         assert done.returncode == 0, done.stderr
         said: dict[str, Any] = json.loads(done.stdout)
         return said

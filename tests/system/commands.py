@@ -36,11 +36,13 @@ class Done:
     stderr: str
 
 
-def run_forked(words: Sequence[str], environment: Mapping[str, str], *, timeout_s: float) -> Done:
-    """Run a command to its end; raises `TimeoutError` when it takes longer than that, once it is killed."""
+def run_forked(
+    words: Sequence[str], environment: Mapping[str, str], *, timeout_s: float = 120, cwd: Path | None = None
+) -> Done:
+    """Run a command to its end, in this folder; raises `TimeoutError` once it is killed for taking longer."""
     with tempfile.TemporaryDirectory() as folder:
         out, err = Path(folder, "out"), Path(folder, "err")
-        process = _FORKED.Process(target=_become, args=(list(words), dict(environment), out, err))
+        process = _FORKED.Process(target=_become, args=(list(words), dict(environment), cwd, out, err))
         process.start()
         process.join(timeout_s)
         if process.exitcode is None:
@@ -62,11 +64,13 @@ def run_installed(words: Sequence[str], environment: Mapping[str, str], *, timeo
     return Done(done.returncode, done.stdout, done.stderr)
 
 
-def _become(words: list[str], environment: dict[str, str], out: Path, err: Path) -> None:
+def _become(words: list[str], environment: dict[str, str], cwd: Path | None, out: Path, err: Path) -> None:
     os.environ.clear()
     os.environ.update(environment)
     for number, path in ((1, out), (2, err)):
         with path.open("wb") as file:
             os.dup2(file.fileno(), number)
+    if cwd is not None:
+        os.chdir(cwd)
     sys.argv = words
     importlib.import_module(_PROGRAMS[words[0]]).main()

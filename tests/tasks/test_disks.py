@@ -26,6 +26,7 @@ from proxy_worker.contract.subjects import (
 from proxy_worker.ledger import FinishedTask, TaskState, TaskVerdict
 from proxy_worker.repository.repository import Repository, new_run_id
 from proxy_worker.repository.store.local import LocalStore
+from tests.repository.making import CHEAP
 from tests.tasks.fleet import Fleet, Proxy, wait_until
 
 MIB = 1 << 20
@@ -44,7 +45,7 @@ class DiskFleet(Fleet):
 
     def make_repository(self, name: str, passphrase: bytes | None) -> RepositoryReference:
         store = LocalStore(self.folder / name)
-        Repository.create(store, passphrase=passphrase).close()
+        Repository.create(store, passphrase=passphrase, kdf_cost=CHEAP).close()
         return RepositoryReference(name=name, location=store.location, credential=name if passphrase else None)
 
     def add_disk_proxy(
