@@ -235,14 +235,16 @@ class _Buckets:
 
     def ids(self) -> Iterator[bytes]:
         """All of them."""
-        for first in range(256):
-            yield from self._set(first)
+        for first, bucket in enumerate(self._buckets):
+            if bucket:
+                yield from self._set(first)
 
     def without(self, ids: Iterable[bytes]) -> Iterator[bytes]:
         """Those that aren't in `ids`."""
         others = _Buckets(ids)
-        for first in range(256):
-            yield from sorted(self._set(first) - others._set(first))
+        for first, bucket in enumerate(self._buckets):
+            if bucket:
+                yield from sorted(self._set(first) - others._set(first))
 
     def _set(self, first: int) -> set[bytes]:
         bucket = bytes(self._buckets[first])
