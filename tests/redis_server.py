@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import sys
 import time
 from pathlib import Path
 from types import TracebackType
@@ -17,11 +16,11 @@ import tomlkit
 from ops.demo.valkey import free_port
 from proxy_worker.ledger import RedisAccess
 from proxy_worker.ledger.access import FleetConnection
+from tests.system.commands import run_forked
 
 SITES: Final = ("primary", "remote")
 ADMIN: Final = "test-admin"
 """A user of the tests alone, who looks at everything."""
-BIN: Final = Path(sys.executable).parent
 
 
 class SecureRedis:
@@ -52,14 +51,8 @@ class SecureRedis:
 
     def scheduler(self, *words: str, fails_with: int = 0) -> str:
         """What a `scheduler` command prints; its errors where it is to fail."""
-        done = subprocess.run(
-            [BIN / "scheduler", *words],
-            env=os.environ | {"SCHEDULER_STATE_DIR": str(self.state_dir), "SCHEDULER_CONFIG": os.devnull},
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=120,
-        )
+        environment = os.environ | {"SCHEDULER_STATE_DIR": str(self.state_dir), "SCHEDULER_CONFIG": os.devnull}
+        done = run_forked(["scheduler", *words], environment)
         assert done.returncode == fails_with, done.stdout + done.stderr
         return done.stderr if fails_with else done.stdout
 

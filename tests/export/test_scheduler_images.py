@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-BIN = Path(sys.executable).parent
+from tests.system.commands import run_forked
+
 FLEET = """
 [[site]]
 name = "primary"
@@ -43,15 +43,11 @@ class Server:
         opening = ("--passphrase-file", "secrets/main.passphrase")
         self.run("proxy-worker", "repository", "init", "repository", *opening)
         self.run("scheduler", "apply", "-f", "fleet.toml")
-        self.run("qemu-img", "convert", "-q", "-f", "raw", "-O", "qcow2", "disk.raw", "disk.qcow2")
+        tool("qemu-img", "convert", "-q", "-f", "raw", "-O", "qcow2", "disk.raw", "disk.qcow2", cwd=folder)
 
     def run(self, *words: str, code: int = 0) -> str:
         """The command's output."""
-        beside = BIN / words[0]
-        done = subprocess.run(
-            [str(beside) if beside.exists() else words[0], *words[1:]],
-            cwd=self.folder, env=self.environment, capture_output=True, text=True, check=False,
-        )  # fmt: skip
+        done = run_forked(words, self.environment, cwd=self.folder)
         assert done.returncode == code, done.stdout + done.stderr
         return done.stdout if code == 0 else done.stderr
 
@@ -59,6 +55,11 @@ class Server:
         """Of the catalogue."""
         listed: list[dict[str, Any]] = json.loads(self.run("scheduler", "point", "list", "--json"))
         return listed
+
+
+def tool(*words: str, cwd: Path) -> None:
+    """Run a program of others, which has to succeed."""
+    subprocess.run(words, cwd=cwd, check=True)
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +79,7 @@ def test_what_is_imported_is_a_point_of_the_catalogue_and_comes_out_again(server
 
     asked = ("--vm", "web01", "--disk", "scsi0:0", "--point", first["point"])
     assert "back.vmdk (vmdk)" in server.run("scheduler", "repository", "export", *asked, "--to", "back.vmdk")
-    server.run("qemu-img", "compare", "-q", "-f", "vmdk", "-F", "raw", "back.vmdk", "disk.raw")
+    tool("qemu-img", "compare", "-q", "-f", "vmdk", "-F", "raw", "back.vmdk", "disk.raw", cwd=server.folder)
 
 
 def test_an_import_that_fails_leaves_no_point_and_says_why(server: Server) -> None:

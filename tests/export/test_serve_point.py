@@ -10,7 +10,6 @@ import signal
 import socket
 import struct
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,11 +19,14 @@ from typing import Any
 import pytest
 
 from proxy_worker.export.server import NEGOTIATION_TIMEOUT_S
+from proxy_worker.repository.repository import Repository
+from proxy_worker.repository.store.local import LocalStore
 from proxy_worker.transport.nbd.source import NbdSource
 from proxy_worker.transport.nbd.uri import parse_uri
 from proxy_worker.transport.source import DiskUnreadableError
+from tests.repository.making import CHEAP
+from tests.system.commands import BIN, run_forked
 
-BIN = Path(sys.executable).parent
 BLOCK = 64 << 10
 DATA_BLOCKS, HOLE_BLOCKS = 70, 60
 CONTENT = (
@@ -53,16 +55,15 @@ class World:
         (folder / "passphrase").write_text("correct horse\n")
         (folder / "disk.raw").write_bytes(CONTENT)
         opened = ("--passphrase-file", "passphrase")
-        self.run("repository", "init", "repo", *opened, "--block-size", "64KiB")
+        (folder / "repo").mkdir()
+        store = LocalStore(folder / "repo")
+        Repository.create(store, passphrase=b"correct horse", block_size=BLOCK, kdf_cost=CHEAP).close()
         self.run("repository", "keys", "export-write", "repo", *opened, "--out", "write.key")
         whose = ("--vm", "web", "--disk", "scsi0:0")
         self.run("backup", "disk.raw", "--repository", "repo", *opened, *whose)
 
     def run(self, *words: str, code: int = 0) -> str:
-        done = subprocess.run(
-            [BIN / "proxy-worker", *words], cwd=self.folder, env=self.environment, capture_output=True, text=True,
-            check=False, timeout=_DEADLINE_S,
-        )  # fmt: skip
+        done = run_forked(["proxy-worker", *words], self.environment, cwd=self.folder)
         assert done.returncode == code, done.stdout + done.stderr
         return done.stdout + done.stderr
 
