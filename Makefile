@@ -15,6 +15,7 @@ DAYS ?= 60
 IMAGE ?=
 KEEP ?=
 VMS ?= 200
+DEATHS := tests/scheduler/test_vsphere_crashes.py tests/scheduler/test_vm_restore_crashes.py
 
 # uv records no index of its own in a lock file: whoever installs chooses where packages come from.
 COMPILE := $(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes \
@@ -108,8 +109,8 @@ chaos: system ## Hurt everything a fleet consists of at random for MINUTES=10, a
 days: system ## DAYS=60 of a job of 20 VMs with kills and key rotations: what is stored beside what is needed
 	@DAYS=$(DAYS) $(BIN)/python -m pytest -q -s --timeout 7200 tests/repository/test_days.py
 
-fuzz: system ## Property tests with many more examples
-	@HYPOTHESIS_PROFILE=thorough $(BIN)/python -m pytest -n $(WORKERS) -q --timeout 3600 tests/repository tests/transport tests/mover
+fuzz: system ## Property tests with many more examples, and schedulers that die at every moment of more stories
+	@HYPOTHESIS_PROFILE=thorough $(BIN)/python -m pytest -n $(WORKERS) -q --timeout 3600 tests/repository tests/transport tests/mover $(DEATHS)
 
 clean: ## Remove everything that is generated
 	@rm -rf .venv .demo .demo-vsphere .cache .bench .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info

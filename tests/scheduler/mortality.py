@@ -6,9 +6,10 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 import pytest
+from hypothesis import settings
 from pyVmomi.SoapAdapter import SoapStubAdapter
 from sqlalchemy import Engine
 from sqlalchemy.orm import Session
@@ -21,6 +22,8 @@ STEPS = "vcenter step"
 """What the executor's threads are called."""
 
 
+EVERY_DEATH: Final = settings.get_current_profile_name() == "thorough"
+"""Whether each story is told with each kind of moment, as `make fuzz` does; the suite has each kind in one."""
 MOMENTS = ("before commit", "after commit", "before call", "after change")
 _CHANGING = frozenset({"ReconfigVM_Task", "CreateSnapshot_Task", "RemoveSnapshot_Task", "ConsolidateVMDisks_Task"})
 """All others change nothing: of several in a row within a step, the first stands for all."""
