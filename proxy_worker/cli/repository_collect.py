@@ -36,7 +36,9 @@ def collect_repository(
     end_runs_after: Annotated[
         float,
         typer.Option(
-            metavar="HOURS", min=0, help="Give up backups that began so long ago and never ended; readers too."
+            metavar="HOURS",
+            min=0,
+            help="Give up backups that nobody has worked at for so long; readers too. At work, they say so daily.",
         ),
     ] = 168.0,
     unused: Annotated[

@@ -58,7 +58,8 @@ class CollectorSettings:
     wait_s: float = 0.0
     """How long to wait for runs at work; what has to wait longer is completed by the next collection."""
     end_runs_after_s: float = 7 * _DAY_S
-    """Runs whose writers all registered so long ago are ended by a tombstone, readers' marks ignored."""
+    """Runs whose writers have all left their last mark so long ago are ended by a tombstone, and readers' marks of
+    that age ignored. Who is at work leaves one each day."""
     bytes_per_s: int | None = None
     """A limit for what is read to be moved; none by default."""
 
@@ -114,8 +115,8 @@ class _Collection:
             return self._finished(None)
         self._lists.forget_ended()
         self._remove_leftovers()
-        until = time.time() - self._settings.end_runs_after_s
-        self._note(removed_points=remove_ended_points(self._access, readers_until=until))
+        readers_for_s = self._settings.end_runs_after_s
+        self._note(removed_points=remove_ended_points(self._access, readers_for_s=readers_for_s))
         marking = self._mark(folder / "marking")
         condemned = self._condemn(marking)
         self._keep(needed_packs(marking))

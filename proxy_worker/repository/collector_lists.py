@@ -19,7 +19,13 @@ from proxy_worker.contract.errors import DamageError
 from proxy_worker.repository.access import Access
 from proxy_worker.repository.pack_layout import PACK_ID_BYTES
 from proxy_worker.repository.points import Tombstone, encode_outcome, is_ended, point_name
-from proxy_worker.repository.registration import CondemnedList, WriterMark, encode_condemned, forget_writers
+from proxy_worker.repository.registration import (
+    CondemnedList,
+    WriterMark,
+    age_s,
+    encode_condemned,
+    forget_writers,
+)
 from proxy_worker.repository.store import ObjectNotFoundError
 
 _LIST: Final = re.compile(r"condemned/([0-9]{1,18})(\.done)?")
@@ -112,14 +118,13 @@ class CondemnedLists:
         """Whether a run has its point, its tombstone, or had its point removed."""
         return self._store.exists(point_name(vm_id, run)) or is_ended(self._store, vm_id, run)
 
-    def end_older_than(self, runs: Iterable[tuple[str, str]], age_s: float) -> Iterator[tuple[str, str]]:
-        """Put a tombstone for each run whose writers all registered so long ago; yields those.
+    def end_older_than(self, runs: Iterable[tuple[str, str]], limit_s: float) -> Iterator[tuple[str, str]]:
+        """Put a tombstone for each run whose writers have all left their last mark so long ago; yields those.
 
         By the clocks of writers and this machine: a wrong one costs a run, never data.
         """
         for vm_id, run in runs:
-            youngest = max(self._registered(vm_id, run), default=0.0)
-            if time.time() - youngest >= age_s:
+            if min(map(age_s, self._registered(vm_id, run)), default=limit_s) >= limit_s:
                 reason = "a collector waited long enough for it"
                 tombstone = Tombstone(vm_id=vm_id, run=run, reason=reason, created_at=time.time())
                 self._store.put_if_absent(point_name(vm_id, run), [encode_outcome(self._sealer, tombstone)])

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from typing import Final
 
-from proxy_worker.contract.errors import DamageError
+from proxy_worker.contract.errors import DamageError, StoreError
 from proxy_worker.repository.access import Access
 from proxy_worker.repository.chunks import ChunkReader
 from proxy_worker.repository.errors import MissingBlockError
@@ -15,6 +15,7 @@ from proxy_worker.repository.keyring import ID_BYTES, ZERO_ID
 from proxy_worker.repository.maps import DiskMap, load_map
 from proxy_worker.repository.pack_layout import ChunkKind
 from proxy_worker.repository.points import Point, StoredFile
+from proxy_worker.repository.registration import Renewal, register_reader
 from proxy_worker.repository.store import ObjectNotFoundError, ObjectUnreadableError, StoreReadOnlyError
 
 _SPAN_BYTES: Final = 4 * 1024 * 1024
@@ -30,11 +31,14 @@ class PointReader:
     """Reads one restore point; all methods may be called from any number of threads at once."""
 
     def __init__(self, access: Access, chunks: ChunkReader, point: Point, *, mark: str | None) -> None:
+        """`mark`: that of this reader, as `register_reader` has left it."""
         self.point = point
         self.block_size = access.block_size
         self._store = access.store
+        self._sealer = access.sealer
         self._chunks = chunks
         self._mark = mark
+        self._at_work = Renewal(self._renew_mark)
         self._zeros = bytes(self.block_size)
 
     def map(self, disk_key: str) -> DiskMap:
@@ -52,6 +56,7 @@ class PointReader:
         block is verified against its id, every copy of a damaged one is tried. Returns the bytes read from the
         store. Raises `MissingBlockError` or `RepositoryDamageError`.
         """
+        self._at_work.if_due()
         size, read_bytes = self.block_size, 0
         wanted: list[_Wanted] = []
         for number, block_id in enumerate(ids):
@@ -70,6 +75,7 @@ class PointReader:
     def read_block(self, block_id: bytes, length: int | None = None) -> bytes:
         """One block, the fastest way to a single one; raises as `read_blocks_into` does, also when it isn't of
         the `length` that is given."""
+        self._at_work.if_due()
         block = self._first_copy(block_id)
         if block is None:
             buffer = bytearray(self.block_size)
@@ -130,6 +136,14 @@ class PointReader:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def _renew_mark(self) -> None:
+        """Have it dated today: there are two for a moment, never none. Reading goes on if that can't be."""
+        with suppress(StoreError):
+            fresh = register_reader(self._store, self._sealer, vm_id=self.point.vm_id, run=self.point.run)
+            earlier, self._mark = self._mark, fresh or self._mark
+            if fresh and earlier:
+                self._store.delete(earlier)
 
     def _read_span(self, span: list[_Wanted], ids: Sequence[bytes], view: memoryview) -> int:
         name, begin, *_ = span[0]

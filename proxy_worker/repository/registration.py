@@ -8,15 +8,20 @@ which publishes its list first and then waits for every registered run to end, n
 from __future__ import annotations
 
 import secrets
+import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
+from typing import Final
 
 import msgspec
 
 from proxy_worker.repository.pack_layout import PACK_ID_BYTES
 from proxy_worker.repository.sealing import MetadataSealer
 from proxy_worker.repository.store import ObjectNotFoundError, Store, StoreFullError, StoreReadOnlyError
+
+_RENEWED_AFTER_S: Final = 24 * 3600
+"""Who is at work says so that often: a mark that nobody has renewed for a week is taken for a dead one's."""
 
 
 class WriterMark(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
@@ -44,11 +49,37 @@ class CondemnedList(msgspec.Struct, frozen=True, array_like=True, forbid_unknown
     """16 bytes each."""
 
 
+class Renewal:
+    """Puts a mark anew each day, by this machine's clock; also once that was set. Thread-safe."""
+
+    def __init__(self, put: Callable[[], None]) -> None:
+        self._put = put
+        self._put_at = time.time()
+        self._lock = threading.Lock()
+
+    def if_due(self) -> None:
+        """To be called while at work, as often as one likes. Raises what putting it raises."""
+        if age_s(self._put_at) < _RENEWED_AFTER_S:
+            return
+        with self._lock:
+            if age_s(self._put_at) >= _RENEWED_AFTER_S:
+                self._put()
+                self._put_at = time.time()
+
+
+def age_s(left_at: float) -> float:
+    """How old a mark is, at the least, that was left then (Unix seconds). Its clock or this one may be wrong: one
+    that is dated years ahead is not to count for years."""
+    return abs(time.time() - left_at)
+
+
 def register_writer(
-    store: Store, sealer: MetadataSealer, *, vm_id: str, run: str, disk_key: str, fence: int
+    store: Store, sealer: MetadataSealer, *, vm_id: str, run: str, disk_key: str, fence: int, renewed: bool = False
 ) -> None:
-    """Leave a writer's mark; the same writer may do so twice."""
+    """Leave a writer's mark; the same writer may do so twice. `renewed`: another one beside it."""
     name = f"writers/{vm_id}/{run}/{disk_key}.{fence}"
+    if renewed:
+        name += f".{secrets.token_hex(8)}"
     mark = msgspec.msgpack.encode(WriterMark(vm_id, run, disk_key, fence, time.time()))
     store.put_if_absent(name, [sealer.seal_object(name, mark)])
 
@@ -61,9 +92,12 @@ def forget_writers(store: Store, *, vm_id: str, run: str) -> None:
 
 
 def forget_writer(store: Store, *, vm_id: str, run: str, disk_key: str, fence: int) -> None:
-    """Remove one writer's mark: it has stopped for good, and nobody relies on what it stored."""
+    """Remove one writer's marks: it has stopped for good, and nobody relies on what it stored."""
+    own = f"writers/{vm_id}/{run}/{disk_key}.{fence}"
     with suppress(StoreReadOnlyError):
-        store.delete(f"writers/{vm_id}/{run}/{disk_key}.{fence}")
+        for name in list(store.list(f"writers/{vm_id}/{run}/")):
+            if name == own or name.startswith(f"{own}."):
+                store.delete(name)
 
 
 def register_reader(store: Store, sealer: MetadataSealer, *, vm_id: str, run: str) -> str | None:

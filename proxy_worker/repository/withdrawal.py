@@ -7,7 +7,7 @@ before it ended, and so need packs that were condemned before that point was the
 
 from __future__ import annotations
 
-import time
+import math
 from collections.abc import Iterator
 
 import msgspec
@@ -16,7 +16,7 @@ from proxy_worker.contract.errors import DamageError
 from proxy_worker.repository.access import Access
 from proxy_worker.repository.collector_lists import CondemnedLists
 from proxy_worker.repository.points import Point, load_outcome, point_name
-from proxy_worker.repository.registration import ReaderMark
+from proxy_worker.repository.registration import ReaderMark, age_s
 from proxy_worker.repository.store import ObjectNotFoundError
 from proxy_worker.repository.store.terms import delete_if_free
 
@@ -37,19 +37,19 @@ def end_point(access: Access, *, vm_id: str, run: str) -> bool:
         except DamageError:
             pass  # nobody can use it; its name is spent all the same
         store.put_if_absent(mark, [access.sealer.seal_object(mark, payload)])
-    _remove_objects(access, [(vm_id, run)], readers_until=0.0)
+    _remove_objects(access, [(vm_id, run)], readers_for_s=math.inf)
     return True
 
 
-def remove_ended_points(access: Access, *, readers_until: float) -> int:
+def remove_ended_points(access: Access, *, readers_for_s: float) -> int:
     """Remove what earlier removals had to leave; how many points that were.
 
-    Marks of readers that registered before `readers_until` (Unix seconds) don't count any more.
+    Marks of readers that are older than `readers_for_s` don't count any more.
     """
     names = [name.split("/") for name in access.store.list("points/")]
     ended = {name.removeprefix("ended/") for name in access.store.list("ended/")}
     found = [(vm_id, run) for _, vm_id, run in names if f"{vm_id}/{run}" in ended]
-    return _remove_objects(access, found, readers_until=readers_until) if found else 0
+    return _remove_objects(access, found, readers_for_s=readers_for_s) if found else 0
 
 
 def honours_end(access: Access, vm_id: str, run: str) -> bool:
@@ -62,11 +62,11 @@ def honours_end(access: Access, vm_id: str, run: str) -> bool:
     return True
 
 
-def _remove_objects(access: Access, runs: list[tuple[str, str]], *, readers_until: float) -> int:
+def _remove_objects(access: Access, runs: list[tuple[str, str]], *, readers_for_s: float) -> int:
     # The marks come first, then this look: a list that is published after it finds nobody who honours the point.
     if CondemnedLists(access).is_open():
         return 0
-    read = set(_points_read(access, readers_until))
+    read = set(_points_read(access, readers_for_s))
     removed = 0
     for vm_id, run in runs:
         if (vm_id, run) in read or not honours_end(access, vm_id, run):
@@ -80,7 +80,7 @@ def _remove_objects(access: Access, runs: list[tuple[str, str]], *, readers_unti
     return removed
 
 
-def _points_read(access: Access, readers_until: float) -> Iterator[tuple[str, str]]:
+def _points_read(access: Access, readers_for_s: float) -> Iterator[tuple[str, str]]:
     """The points that readers are at; marks that are too old are removed on the way."""
     store = access.store
     for name in list(store.list("readers/")):
@@ -89,7 +89,7 @@ def _points_read(access: Access, readers_until: float) -> Iterator[tuple[str, st
             mark = msgspec.msgpack.decode(payload, type=ReaderMark)
         except (ObjectNotFoundError, DamageError, msgspec.MsgspecError):
             continue
-        if mark.started_at < min(readers_until, time.time()):
+        if age_s(mark.started_at) > readers_for_s:
             store.delete(name)
         else:
             yield mark.vm_id, mark.run

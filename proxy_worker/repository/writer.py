@@ -22,6 +22,7 @@ from proxy_worker.repository.maps import DiskMap, is_zero_segment, load_map
 from proxy_worker.repository.pack_layout import PACK_ID_BYTES, Chunk, ChunkKind, pack_name
 from proxy_worker.repository.packs import BUFFER_BYTES, ClosedPack, PackWriter
 from proxy_worker.repository.points import Point, StoredDisk, StoredFile, is_ended, load_outcome
+from proxy_worker.repository.registration import Renewal, register_writer
 from proxy_worker.repository.sealing import MetadataSealer
 from proxy_worker.repository.store import Buffer, ObjectNotFoundError
 from proxy_worker.repository.upkeep import keep_named, renew_packs
@@ -107,6 +108,17 @@ class DiskWriter:
         self._parity = access.parity
         self._chunks = chunks
         self._attempt = attempt
+        self._at_work = Renewal(
+            lambda: register_writer(
+                access.store,
+                access.sealer,
+                vm_id=attempt.vm_id,
+                run=attempt.run,
+                disk_key=attempt.disk_key,
+                fence=attempt.fence,
+                renewed=True,
+            )
+        )
         self._metadata_compressor = Compressor(CompressionLevel.OPTIMAL)
         self._condemned = condemned
         self.lost = lost
@@ -236,6 +248,7 @@ class DiskWriter:
 
     def seal_checkpoint(self, state: bytes) -> str:
         """Seal the caller's resume state for the ledger, bound to repository, run and disk."""
+        self._at_work.if_due()
         checkpoint = _Checkpoint(state, b"".join(sorted(self._used_packs | self._inherited_packs)))
         return self._seal("checkpoint", msgspec.msgpack.encode(checkpoint))
 
@@ -317,6 +330,7 @@ class DiskWriter:
     def _open_pack(self) -> PackWriter:
         if self._pack is None:
             self._delivery.raise_error()
+            self._at_work.if_due()
             if len(self._published) > _REMEMBERED_IDS:
                 self._index.refresh()
                 self._published.clear()

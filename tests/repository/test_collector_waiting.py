@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from tests.repository.making import (
     BLOCK,
     KEY,
     OTHER,
+    SMALL,
     VM,
     back_up,
     commit,
@@ -22,8 +24,28 @@ from tests.repository.making import (
     noise,
     report_of,
     restore,
+    store_content,
     write_disk,
 )
+
+_DAY_S = 24 * 3600.0
+
+
+class Clock:
+    """The time of day, to be set."""
+
+    def __init__(self) -> None:
+        self.now = time.time()
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    made = Clock()
+    monkeypatch.setattr("time.time", made)
+    return made
 
 
 @pytest.fixture
@@ -77,6 +99,52 @@ def test_a_run_that_never_ends_is_given_up_after_a_while(repository: Repository)
     assert list(repository.access.store.list("writers/")) == []
 
 
+def test_a_run_that_is_at_work_for_weeks_is_waited_for(repository: Repository, clock: Clock) -> None:
+    with repository.begin_disk(vm_id=VM.vm_id, run="seed", disk_key=KEY, fence=1, limits=SMALL) as writer:
+        segments = []
+        for day in range(20):
+            clock.now += _DAY_S
+            segments += store_content(writer, noise(4, seed=day))
+            writer.wait_durable(writer.mark())
+            assert collect(repository).waiting_for == ("vm-1 seed",)
+        size = 20 * 4 * BLOCK
+        result = writer.finish(size_bytes=size, segments=segments, report=report_of(writer, size))
+
+    point = commit(repository, result, run="seed")
+    assert restore(repository, point) == b"".join(noise(4, seed=day) for day in range(20))
+    assert list(repository.access.store.list("writers/")) == []
+
+
+def test_a_run_is_at_work_also_where_it_finds_all_of_its_blocks_stored(
+    repository: Repository, clock: Clock
+) -> None:
+    write_disk(repository, noise(4), run="other", vm=OTHER)
+    with repository.begin_disk(vm_id=VM.vm_id, run="again", disk_key=KEY, fence=1) as writer:
+        for _ in range(20):
+            clock.now += _DAY_S
+            writer.seal_checkpoint(b"so far")
+        assert collect(repository).ended_runs == ("vm-2 other",)
+
+
+def test_a_run_whose_writers_clock_was_years_ahead_is_given_up(repository: Repository, clock: Clock) -> None:
+    clock.now += 10_000 * _DAY_S
+    write_disk(repository, noise(5), run="dead")
+    clock.now -= 10_000 * _DAY_S
+
+    assert collect(repository).ended_runs == ("vm-1 dead",)
+    assert packs(repository) == set()
+
+
+def test_a_run_goes_on_whose_writers_clock_was_set_right(repository: Repository, clock: Clock) -> None:
+    clock.now += 10_000 * _DAY_S
+    with repository.begin_disk(vm_id=VM.vm_id, run="fine", disk_key=KEY, fence=1, limits=SMALL) as writer:
+        clock.now -= 10_000 * _DAY_S
+        store_content(writer, noise(5))
+        writer.wait_durable(writer.mark())
+
+        assert collect(repository).waiting_for == ("vm-1 fine",)
+
+
 def test_a_child_of_a_point_that_came_and_went_while_a_list_was_open_stays_whole(repository: Repository) -> None:
     """The parent referred to condemned packs, and had ended by the time the collector looked again."""
     parent_result = write_disk(repository, noise(5), run="parent")
@@ -105,6 +173,31 @@ def test_a_reader_keeps_what_it_reads_of_an_ended_point(repository: Repository) 
         view = memoryview(bytearray(BLOCK))
         reader.read_blocks_into([ids[:32]], view)
         assert view == noise(5)[:BLOCK]
+
+    assert collect(repository).removed_points == 1
+    assert packs(repository) == set()
+
+
+def test_a_reader_at_work_for_weeks_keeps_what_it_reads(repository: Repository, clock: Clock) -> None:
+    point = back_up(repository, noise(5), run="old")
+    with repository.reader(point) as reader:
+        end_point(repository.access, vm_id="vm-1", run="old")
+        ids = reader.segment_ids(reader.map(KEY).segments[0])
+        for _ in range(20):
+            clock.now += _DAY_S
+            view = memoryview(bytearray(BLOCK))
+            reader.read_blocks_into([ids[:32]], view)
+            assert view == reader.read_block(ids[:32]) == noise(5)[:BLOCK]
+            assert collect(repository).removed_points == 0
+    assert list(repository.access.store.list("readers/")) == []
+
+
+def test_a_readers_mark_of_years_to_come_does_not_count(repository: Repository, clock: Clock) -> None:
+    point = back_up(repository, noise(5), run="old")
+    clock.now += 10_000 * _DAY_S
+    repository.reader(point)  # and its machine lost power
+    clock.now -= 10_000 * _DAY_S
+    end_point(repository.access, vm_id="vm-1", run="old")
 
     assert collect(repository).removed_points == 1
     assert packs(repository) == set()
