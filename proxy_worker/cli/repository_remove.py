@@ -10,6 +10,7 @@ import typer
 from proxy_worker.cli.opening import open_repository
 from proxy_worker.cli.repository_options import AsJson, KeyFile, Location, PassphraseFile
 from proxy_worker.repository.errors import PointNotFoundError
+from proxy_worker.repository.points import point_names
 from proxy_worker.repository.withdrawal import end_point
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
@@ -32,7 +33,7 @@ def remove_point(
     """
     with open_repository(repository, passphrase_file=passphrase_file, key_file=key_file) as opened:
         # By names, so that a damaged point can be removed as well.
-        names = [name.split("/") for name in opened.access.store.list("points/")]
+        names = [name.split("/") for name in point_names(opened.access.store)]
         found = [vm_id for _, vm_id, run in names if run == point]
         removed = [vm_id for vm_id in found if end_point(opened.access, vm_id=vm_id, run=point)]
     if not removed:

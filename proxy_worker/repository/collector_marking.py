@@ -20,7 +20,7 @@ from proxy_worker.repository.collector_removal import withdraw_from_index
 from proxy_worker.repository.damage import load_damage
 from proxy_worker.repository.errors import MissingBlockError, ShutOutError
 from proxy_worker.repository.pack_layout import ChunkKind, pack_name
-from proxy_worker.repository.points import Point, ended_runs, read_outcome
+from proxy_worker.repository.points import Point, ended_runs, point_names, read_outcome
 from proxy_worker.repository.reindex import describe_packs
 from proxy_worker.repository.store import ObjectNotFoundError
 from proxy_worker.repository.store.terms import delete_if_free
@@ -84,7 +84,7 @@ def mark_repository(access: Access, folder: Path, *, dry_run: bool, go_on: Calla
     """
     folder.mkdir()
     # Points come before the index, the index before the packs: each is younger than what it needs.
-    names = frozenset(access.store.list("points/"))
+    names = frozenset(point_names(access.store))
     access.index.refresh(thoroughly=True)
     parts = part_count(sum(run.record_count for run in access.index.runs))
     packs = Packs(access.store)

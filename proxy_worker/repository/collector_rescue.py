@@ -17,6 +17,7 @@ from proxy_worker.repository.collector_marking import Marking, ended_points, liv
 from proxy_worker.repository.collector_marks import Copy, CopyGroup, Index
 from proxy_worker.repository.collector_needs import Needs
 from proxy_worker.repository.collector_packs import Packs
+from proxy_worker.repository.points import point_names
 
 
 def packs_still_needed(
@@ -32,7 +33,7 @@ def packs_still_needed(
     `marking` is the look after which they were condemned, None if another collector's. Raises `DamageError`.
     """
     folder.mkdir()
-    names = frozenset(access.store.list("points/"))
+    names = frozenset(point_names(access.store))
     if marking and not (names := names - marking.points):
         return frozenset()
     access.index.refresh(thoroughly=True)

@@ -22,7 +22,7 @@ from proxy_worker.repository.credentials import KeyFile
 from proxy_worker.repository.errors import CannotReadError, KeyNotFoundError
 from proxy_worker.repository.identity import Identity
 from proxy_worker.repository.keyring import Secrets
-from proxy_worker.repository.points import Point, decode_outcome
+from proxy_worker.repository.points import Point, decode_outcome, point_names
 from proxy_worker.repository.reconfiguring import publish_next
 from proxy_worker.repository.store import ObjectNotFoundError
 from proxy_worker.repository.store.terms import delete_if_free
@@ -134,7 +134,7 @@ def _signers(access: Access) -> Iterator[bytes]:
 
 
 def _committed_by(access: Access, writer_id: bytes) -> Iterator[str]:
-    for name in access.store.list("points/"):
+    for name in point_names(access.store):
         try:
             data = access.store.get(name)
             _, signer = access.sealer.open_object(name, data)

@@ -131,13 +131,19 @@ def load_outcome(store: Store, sealer: MetadataSealer, vm_id: str, run: str) -> 
         return None
 
 
+def point_names(store: Store, vm_id: str | None = None) -> Iterator[str]:
+    """Names of points and tombstones, ended or not; whatever else lies there is none."""
+    below = f"{vm_id}/" if vm_id else ""
+    return (name for name in store.list(f"points/{below}") if _POINT_NAME.fullmatch(name))
+
+
 def live_point_names(store: Store, vm_id: str | None = None) -> Iterator[str]:
     """Names of points and tombstones that retention hasn't ended.
 
     Points are listed before the marks: one that is ended in between is found marked.
     """
     below = f"{vm_id}/" if vm_id else ""
-    names = [name for name in store.list(f"points/{below}") if _POINT_NAME.fullmatch(name)]
+    names = list(point_names(store, vm_id))
     ended = {name.removeprefix("ended/") for name in store.list(f"ended/{below}")}
     return (name for name in names if name.removeprefix("points/") not in ended)
 

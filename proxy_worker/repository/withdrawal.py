@@ -15,7 +15,7 @@ import msgspec
 from proxy_worker.contract.errors import DamageError
 from proxy_worker.repository.access import Access
 from proxy_worker.repository.collector_lists import CondemnedLists
-from proxy_worker.repository.points import Point, load_outcome, point_name
+from proxy_worker.repository.points import Point, load_outcome, point_name, point_names
 from proxy_worker.repository.registration import ReaderMark, age_s
 from proxy_worker.repository.store import ObjectNotFoundError
 from proxy_worker.repository.store.terms import delete_if_free
@@ -46,7 +46,7 @@ def remove_ended_points(access: Access, *, readers_for_s: float) -> int:
 
     Marks of readers that are older than `readers_for_s` don't count any more.
     """
-    names = [name.split("/") for name in access.store.list("points/")]
+    names = [name.split("/") for name in point_names(access.store)]
     ended = {name.removeprefix("ended/") for name in access.store.list("ended/")}
     found = [(vm_id, run) for _, vm_id, run in names if f"{vm_id}/{run}" in ended]
     return _remove_objects(access, found, readers_for_s=readers_for_s) if found else 0

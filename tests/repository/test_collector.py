@@ -310,3 +310,14 @@ def test_an_unencrypted_repository_is_collected_alike(tmp_path: Path) -> None:
 
     assert restore(repository, new) == noise(2, 1) + noise(4, 2)
     assert is_clean(repository)
+
+
+def test_what_is_no_restore_point_does_not_keep_a_collection_from_its_work(repository: Repository) -> None:
+    point = back_up(repository, noise(3, 1), run="stays")
+    back_up(repository, noise(3, 2), run="goes")
+    for name in ("points/notes.txt", "points/vm-1/some/more", "ended/notes.txt"):
+        repository.access.store.put_if_absent(name, [b"somebody's"])
+    end_point(repository.access, vm_id="vm-1", run="goes")
+
+    assert collect(repository).freed_packs >= 1
+    assert restore(repository, point) == noise(3, 1)

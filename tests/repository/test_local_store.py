@@ -147,6 +147,37 @@ def test_files_that_are_no_objects_are_not_listed(store: LocalStore, tmp_path: P
     assert list(store.list("points/")) == ["points/vm/run"]
 
 
+def test_folders_that_were_moved_and_linked_to_are_listed(store: LocalStore, tmp_path: Path) -> None:
+    """As somebody does who spreads a repository over two file systems."""
+    store.put_if_absent("points/vm/run", [b"content"])
+    store.put_if_absent("packs/ab/one", [b"content"])
+    for folder in ("points/vm", "packs"):
+        (tmp_path / "store" / folder).rename(tmp_path / folder.replace("/", "-"))
+        (tmp_path / "store" / folder).symlink_to(tmp_path / folder.replace("/", "-"))
+
+    assert list(store.list("points/")) == ["points/vm/run"]
+    store.put_if_absent("packs/cd/two", [b"content"])
+    assert sorted(store.list("packs/")) == ["packs/ab/one", "packs/cd/two"]
+
+
+@pytest.mark.parametrize("link", ["points", "points/vm", "points/vm/run"])
+def test_a_link_to_what_is_not_there_is_no_empty_folder(store: LocalStore, tmp_path: Path, link: str) -> None:
+    """Whoever lists points would take it for a repository without any, and free what they need."""
+    path = tmp_path / "store" / link
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.symlink_to(tmp_path / "not mounted")
+
+    with pytest.raises(StoreMissingError, match="mounted"):
+        list(store.list("points/"))
+
+
+def test_a_link_to_a_folder_above_does_not_lead_round_and_round(store: LocalStore, tmp_path: Path) -> None:
+    store.put_if_absent("points/vm/run", [b"content"])
+    (tmp_path / "store" / "points" / "vm" / "all").symlink_to(tmp_path / "store" / "points")
+
+    assert "points/vm/run" in set(store.list("points/"))
+
+
 def test_folders_go_with_their_last_object(store: LocalStore, tmp_path: Path) -> None:
     """Else every run would leave one, for listings to walk through for ever."""
     for name in ("writers/vm/run/disk.1", "writers/vm/run/disk.2", "writers/other/run/disk.1"):

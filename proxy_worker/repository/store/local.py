@@ -6,6 +6,8 @@ as long as one host writes it; their caches break listing right after writing.
 
 What the umask allows holds for the owner and the group, so that several users can share a repository. Others get
 nothing: names tell of VMs and runs, and a repository need not be encrypted.
+
+Folders may be links to others, as where a repository has outgrown its file system.
 """
 
 from __future__ import annotations
@@ -34,6 +36,8 @@ from proxy_worker.repository.store.local_writer import LocalStoreWriter, make_fo
 from proxy_worker.repository.store.tally import RequestTally
 
 _TEMPORARY: Final = "tmp"
+_DEEPEST: Final = 4
+"""Slashes in the name of a folder that objects may lie in."""
 
 
 class LocalStore:
@@ -193,9 +197,24 @@ class LocalStore:
         try:
             with self.errors("list", folder), os.scandir(self._root / folder) as entries:
                 for entry in entries:
-                    if entry.is_dir(follow_symlinks=False):
-                        yield from self._list(f"{folder}/{entry.name}")
-                    elif is_object_name(name := f"{folder}/{entry.name}"):
+                    name = f"{folder}/{entry.name}"
+                    if entry.is_dir():
+                        if folder.count("/") < _DEEPEST:
+                            yield from self._list(name)
+                    elif is_object_name(name):
+                        if entry.is_symlink():
+                            self._require_target(name)
                         yield name
         except ObjectNotFoundError:
             self.require()
+            self._require_target(folder)
+
+    def _require_target(self, name: str) -> None:
+        """Raise `StoreMissingError` for a link that leads nowhere: what lies behind it is no empty folder."""
+        path = self._root / name
+        if path.is_symlink() and not path.exists():
+            raise StoreMissingError(
+                f"{name} in {self.location}",
+                why=f"it is a link to {path.readlink()}, and there is nothing",
+                remedy="Is the file system mounted that it leads to?",
+            )
