@@ -55,7 +55,7 @@ def list_keys(
       proxy-worker repository keys list /backup/main --passphrase-file main.passphrase
     """
     store = open_store(repository)
-    found = list(passphrases.keys(store))
+    found, damaged = list(passphrases.keys(store)), passphrases.damaged_keys(store)
     revoked = load_config(store).revoked
     handed: list[IssuedKey] = []
     if passphrase_file is not None or key_file is not None:
@@ -63,10 +63,13 @@ def list_keys(
             handed = list(issued_keys(opened.access))
     if as_json:
         keys = [{"key": key.key_id, "kind": "passphrase", "label": key.label} for key in found]
+        keys += [{"key": key_id, "kind": "damaged", "label": error.why} for key_id, error in damaged.items()]
         typer.echo(json.dumps([*keys, *(_as_json(issued, revoked) for issued in handed)], indent=2))
         return
     for key in found:
         typer.echo(f"{key.key_id}  {key.label}".rstrip())
+    for key_id, error in damaged.items():
+        typer.echo(f"{key_id}  damaged: {error.why}")
     for issued in handed:
         state = "revoked" if issued.writer_id in revoked else f"of group {issued.group}"
         when = datetime.fromtimestamp(issued.issued_at, UTC).astimezone()

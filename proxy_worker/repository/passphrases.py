@@ -21,13 +21,15 @@ from proxy_worker.repository.errors import (
     WrongPassphraseError,
 )
 from proxy_worker.repository.keyring import KEY_BYTES, Secrets
-from proxy_worker.repository.store import Store
+from proxy_worker.repository.store import ObjectNotFoundError, ObjectUnreadableError, Store
 
 _one_at_a_time: Final = threading.Lock()
 """Derivations share OpenSSL's one pool of threads: two at once are refused memory, or wait for each other for ever
 (cryptography 50.0.2)."""
 MAX_COST_KIB: Final = 16 * 1024 * 1024
 """Memory times iterations: a key object that asks for more is refused rather than obeyed."""
+
+_REMEDY: Final = "Restore this file from a copy of the repository, or use another passphrase if there is one."
 
 
 class EmptyPassphraseError(ConfigurationError):
@@ -98,25 +100,44 @@ def decode_key(data: bytes, name: str, location: str) -> KeyObject:
 
 
 def keys(store: Store) -> Iterator[KeyObject]:
-    """Every key object, oldest name first; raises `RepositoryDamageError`."""
+    """Every key object that can be read, in the order of their names."""
+    return (key for _, key in _loaded(store) if isinstance(key, KeyObject))
+
+
+def damaged_keys(store: Store) -> dict[str, RepositoryDamageError]:
+    """The other ones, by key id: nobody knows whose they are."""
+    return {key_id: error for key_id, error in _loaded(store) if isinstance(error, RepositoryDamageError)}
+
+
+def _loaded(store: Store) -> Iterator[tuple[str, KeyObject | RepositoryDamageError | None]]:
+    """Each key id with its object, what is wrong with that, or None if it went just now."""
     for name in sorted(store.list("keys/")):
-        yield decode_key(store.get(name), name, store.location)
+        key_id = name.partition("/")[2]
+        try:
+            yield key_id, decode_key(store.get(name), name, store.location)
+        except ObjectNotFoundError:
+            yield key_id, None
+        except ObjectUnreadableError as error:
+            what = f"{name} in {store.location}"
+            yield key_id, RepositoryDamageError(what, why=f"it can't be read: {error.why}", remedy=_REMEDY)
+        except RepositoryDamageError as error:
+            yield key_id, RepositoryDamageError(error.what, why=error.why, remedy=_REMEDY)
 
 
 def unlock(store: Store, passphrase: bytes, repository_id: str) -> tuple[Secrets, str]:
     """The secrets and the id of the key that opened; raises `WrongPassphraseError` or, where a damaged object could
     have been the right one, `RepositoryDamageError`."""
     damage: RepositoryDamageError | None = None
-    for name in sorted(store.list("keys/")):
-        try:
-            key = decode_key(store.get(name), name, store.location)
-        except RepositoryDamageError as error:
-            damage = error
-            continue
-        if key.repository_id != repository_id:
-            continue
-        if (unwrapped := try_open(key, passphrase)) is not None:
-            return unwrapped, key.key_id
+    tried: set[str] = set()
+    while untried := {key_id: key for key_id, key in _loaded(store) if key_id not in tried}:
+        for key_id, key in untried.items():
+            if isinstance(key, RepositoryDamageError):
+                damage = key
+            elif key and key.repository_id == repository_id:
+                unwrapped = try_open(key, passphrase)
+                if unwrapped is not None:
+                    return unwrapped, key_id
+        tried |= untried.keys()  # a rotation or a change of passphrase may have put others in their place
     if damage:
         raise damage
     raise WrongPassphraseError(
@@ -138,13 +159,15 @@ def try_open(key: KeyObject, passphrase: bytes) -> Secrets | None:
 def require_other(store: Store, key_id: str, repository_id: str) -> None:
     """Raise `KeyNotFoundError` unless there is such a key, and `KeyInUseError` if it is the last one.
 
-    Keys that an interrupted `init` has left are of another repository and unlock nothing: they don't count.
+    Keys that an interrupted `init` has left are of another repository and unlock nothing: they don't count. Nor do
+    damaged ones, which may go.
     """
     present = {key.key_id for key in keys(store) if key.repository_id == repository_id}
+    damaged = damaged_keys(store)
     subject, remedy = f"key {key_id} of {store.location}", "See `proxy-worker repository keys list`."
-    if key_id not in present:
+    if key_id not in present and key_id not in damaged:
         raise KeyNotFoundError(subject, why="there is no such key", remedy=remedy)
-    if len(present) == 1:
+    if not present - {key_id}:
         raise KeyInUseError(subject, why="it is the last: nobody could read the repository", remedy=remedy)
 
 

@@ -133,6 +133,12 @@ def _require_readable(store: Store, key: KeyObject, passphrase: bytes, secrets: 
 
 
 def _open_all(store: Store, config: Config, given: Sequence[bytes]) -> list[_Opened]:
+    if damaged := passphrases.damaged_keys(store):
+        raise KeyInUseError(
+            f"rotation of {store.location}",
+            why=f"{', '.join(damaged)} can't be read, and would be left behind: it is damaged",
+            remedy="Restore it from a copy of the repository, or take it out with `keys remove`.",
+        )
     opened = _opened_by(store, config, given)
     known = {one.key.key_id for one in opened}
     closed = [key for key in passphrases.keys(store) if key.repository_id == config.repository_id]

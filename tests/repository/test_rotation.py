@@ -20,11 +20,13 @@ from proxy_worker.repository.errors import (
     ConfigurationChangedError,
     KeyInUseError,
     NotEncryptedError,
+    RepositoryDamageError,
 )
 from proxy_worker.repository.keyring import public_key_id
 from proxy_worker.repository.reconfiguring import publish_next
 from proxy_worker.repository.repository import Repository
 from proxy_worker.repository.rotation import remove_passphrase, rotate
+from proxy_worker.repository.store import ObjectUnreadableError
 from proxy_worker.repository.store.local import LocalStore
 from tests.repository.faulty_store import FaultyStore, StoppedError
 from tests.repository.making import CHEAP, CREDENTIAL, PASSPHRASE, back_up, make_repository, noise, restore
@@ -201,6 +203,77 @@ def test_a_passphrase_goes_for_another_of_all_that_it_has_where_the_newest_key_i
     remove_passphrase(store, old[0].key_id, b"a", b"b")
 
     with opened(folder, Credential(passphrase=b"b")) as owner:
+        assert restored(owner, "before") == noise(3)
+
+
+@pytest.mark.parametrize("how", ["rotted", "bad sector"])
+def test_a_damaged_key_object_can_be_removed_and_stops_nothing_else(
+    folder: Path, how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = LocalStore(folder)
+    [lost] = [key.key_id for key in passphrases.keys(store) if key.label == "second"]
+    spoil(folder, lost, how, monkeypatch)
+
+    with opened(folder) as owner:
+        assert restored(owner, "before") == noise(3)
+    assert list(passphrases.damaged_keys(store)) == [lost]
+    with pytest.raises(KeyInUseError, match=f"{lost} .*keys remove"):
+        rotate(store, BOTH, cost=CHEAP)  # it may be put right, and would have been left behind
+    with pytest.raises(KeyInUseError, match="last"):
+        remove_passphrase(store, next(passphrases.keys(store)).key_id, PASSPHRASE)
+    with pytest.raises(KeyInUseError, match="doesn't open everything"):
+        remove_passphrase(store, lost, b"another")
+    remove_passphrase(store, lost, PASSPHRASE)
+
+    assert [key.label for key in passphrases.keys(store)] == ["first"]
+    rotate(store, [PASSPHRASE], cost=CHEAP)
+    with opened(folder) as owner:
+        assert restored(owner, "before") == noise(3)
+
+
+@pytest.mark.parametrize("how", ["rotted", "bad sector"])
+def test_a_damaged_key_object_is_named_where_it_could_be_the_right_one(
+    folder: Path, how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    [lost] = [key.key_id for key in passphrases.keys(LocalStore(folder)) if key.label == "second"]
+    spoil(folder, lost, how, monkeypatch)
+
+    with pytest.raises(RepositoryDamageError, match=f"keys/{lost}"):
+        opened(folder, Credential(passphrase=SECOND))
+
+
+def spoil(folder: Path, key_id: str, how: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Flip a bit of a key object, or let the disk fail where it lies."""
+    path = folder / "keys" / key_id
+    if how == "rotted":
+        content = bytearray(path.read_bytes())
+        content[60] ^= 1
+        path.write_bytes(content)
+        return
+    read = LocalStore.get
+
+    def get(store: LocalStore, name: str, offset: int = 0, length: int | None = None) -> bytes:
+        if name == f"keys/{key_id}":
+            raise ObjectUnreadableError(f"can't read {name}", why="Input/output error")
+        return read(store, name, offset, length)
+
+    monkeypatch.setattr(LocalStore, "get", get)
+
+
+def test_a_passphrase_opens_also_while_a_rotation_replaces_its_object(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Listed before the new object was there, and read when the old one had gone."""
+    read = LocalStore.get
+
+    def get(store: LocalStore, name: str, offset: int = 0, length: int | None = None) -> bytes:
+        if name.startswith("keys/"):
+            monkeypatch.setattr(LocalStore, "get", read)
+            rotate(LocalStore(folder), BOTH, cost=CHEAP)
+        return read(store, name, offset, length)
+
+    monkeypatch.setattr(LocalStore, "get", get)
+    with opened(folder) as owner:
         assert restored(owner, "before") == noise(3)
 
 
