@@ -24,6 +24,7 @@ from proxy_worker.repository.pack_scan import ChunkTest, PackResult, scan_packs
 from proxy_worker.repository.packs import read_table
 from proxy_worker.repository.parity_upkeep import scan_parity
 from proxy_worker.repository.points import live_point_names
+from proxy_worker.repository.registration import listed_packs, open_lists
 from proxy_worker.repository.scrub import document_findings, leftover_notes
 from proxy_worker.repository.soundness import Soundness, compare_fragments
 from proxy_worker.repository.store import Store
@@ -50,7 +51,7 @@ class _Check:
 
     def run(self, started: float, folder: Path) -> CheckReport:
         access, soundness = self._access, self._soundness
-        documents = [*document_findings(access.store), *_hidden(access.store)]
+        documents = [*document_findings(access.store), *_hidden(access.store), *_unreadable_lists(access)]
         # Packs are listed after the index: each one that a fragment names was there before the fragment was.
         scan_packs(access.store, self._prepare, self._note)
         # Points are listed before the index is read again: whatever they need was published before them. What has
@@ -129,6 +130,15 @@ def _hidden(store: Store) -> Iterator[Finding]:
     from proxy_worker.repository.undeleting import hidden_findings, require_versions  # noqa: PLC0415 - rarely wanted
 
     yield from hidden_findings(require_versions(store, store.location))
+
+
+def _unreadable_lists(access: Access) -> Iterator[Finding]:
+    """Lists of condemned packs that keep everybody from writing."""
+    for name in open_lists(access.store):
+        try:
+            listed_packs(access.store, access.sealer, name)
+        except DamageError as error:
+            yield Finding("object", name, error.why, ())
 
 
 def _location(pack: PackEntry, chunk: Chunk) -> Location:

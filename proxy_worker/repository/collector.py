@@ -179,11 +179,11 @@ class _Collection:
         lists, access = self._lists, self._access
         doomed = lists.doomed(number)
         if doomed is None:
-            waiting = self._wait(lists.awaited(number))
+            condemned, awaited = self._list(number)
+            waiting = self._wait(awaited)
             if waiting:
                 self._note(list_number=number, waiting_for=self._names(waiting))
                 return False
-            condemned = lists.condemned(number)
             needed = packs_still_needed(access, condemned, marking, folder, go_on=self._go_on)
             doomed = lists.settle(number, condemned - needed)
             self._note(rescued_packs=len(condemned - doomed))
@@ -200,6 +200,14 @@ class _Collection:
         freed_bytes = report.freed_bytes + sum(present.values())
         self._note(freed_packs=report.freed_packs + len(present), freed_bytes=freed_bytes)
         return True
+
+    def _list(self, number: int) -> tuple[frozenset[bytes], tuple[tuple[str, str], ...]]:
+        """The packs on a list, and the runs to wait for; none where it can't be read, so that nothing goes."""
+        try:
+            return self._lists.condemned(number), self._lists.awaited(number)
+        except DamageError as error:
+            self._note(notes=(*self._report.notes, f"{error.what}: {error.why}, so nothing goes by it"))
+            return frozenset(), ()
 
     def _present(self, packs: Iterable[bytes], marking: Marking | None) -> Iterator[tuple[bytes, int]]:
         """Those that are there, or were when they were marked, with their size in bytes; other collectors may be

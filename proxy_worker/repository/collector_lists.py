@@ -17,6 +17,7 @@ import msgspec
 
 from proxy_worker.contract.errors import DamageError
 from proxy_worker.repository.access import Access
+from proxy_worker.repository.errors import RepositoryDamageError
 from proxy_worker.repository.pack_layout import PACK_ID_BYTES
 from proxy_worker.repository.points import Tombstone, encode_outcome, is_ended, point_name
 from proxy_worker.repository.registration import (
@@ -26,7 +27,7 @@ from proxy_worker.repository.registration import (
     encode_condemned,
     forget_writers,
 )
-from proxy_worker.repository.store import ObjectNotFoundError
+from proxy_worker.repository.store import ObjectNotFoundError, ObjectUnreadableError
 
 _LIST: Final = re.compile(r"condemned/([0-9]{1,18})(\.done)?")
 _OF_LIST: Final = re.compile(r"(?:awaited|doomed)/([0-9]{1,18})")
@@ -98,7 +99,17 @@ class CondemnedLists:
 
     def doomed(self, number: int) -> frozenset[bytes] | None:
         """What has been settled to go; None while nothing has."""
-        return self._packs(f"doomed/{number}") if self._store.exists(f"doomed/{number}") else None
+        name = f"doomed/{number}"
+        if not self._store.exists(name):
+            return None
+        try:
+            return self._packs(name)
+        except DamageError as error:
+            raise RepositoryDamageError(
+                error.what,
+                why=error.why,
+                remedy="While no collection runs, remove this file: the next one settles anew what goes.",
+            ) from error
 
     def settle(self, number: int, packs: Iterable[bytes]) -> frozenset[bytes]:
         """Settle it; what counts is what the first one settled."""
@@ -157,7 +168,11 @@ class CondemnedLists:
         return frozenset(ids[at : at + PACK_ID_BYTES] for at in range(0, len(ids), PACK_ID_BYTES))
 
     def _get(self, name: str) -> bytes:
-        payload, _ = self._sealer.open_object(name, self._store.get(name))
+        try:
+            data = self._store.get(name)
+        except ObjectUnreadableError as error:
+            raise self._sealer.damage(name, f"it can't be read: {error.why}") from error
+        payload, _ = self._sealer.open_object(name, data)
         return payload
 
     def _put(self, name: str, payload: bytes) -> None:

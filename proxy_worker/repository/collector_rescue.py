@@ -32,6 +32,8 @@ def packs_still_needed(
 
     `marking` is the look after which they were condemned, None if another collector's. Raises `DamageError`.
     """
+    if not condemned:
+        return condemned
     folder.mkdir()
     names = frozenset(point_names(access.store))
     if marking and not (names := names - marking.points):

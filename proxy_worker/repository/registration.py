@@ -7,6 +7,7 @@ which publishes its list first and then waits for every registered run to end, n
 
 from __future__ import annotations
 
+import re
 import secrets
 import threading
 import time
@@ -16,10 +17,19 @@ from typing import Final
 
 import msgspec
 
+from proxy_worker.contract.errors import DamageError
+from proxy_worker.repository.errors import RepositoryDamageError
 from proxy_worker.repository.pack_layout import PACK_ID_BYTES
 from proxy_worker.repository.sealing import MetadataSealer
-from proxy_worker.repository.store import ObjectNotFoundError, Store, StoreFullError, StoreReadOnlyError
+from proxy_worker.repository.store import (
+    ObjectNotFoundError,
+    ObjectUnreadableError,
+    Store,
+    StoreFullError,
+    StoreReadOnlyError,
+)
 
+_LIST: Final = re.compile(r"condemned/[0-9]{1,18}")
 _RENEWED_AFTER_S: Final = 24 * 3600
 """Who is at work says so that often: a mark that nobody has renewed for a week is taken for a dead one's."""
 
@@ -116,20 +126,28 @@ def encode_condemned(sealer: MetadataSealer, number: int, pack_ids: Iterable[byt
     return sealer.seal_object(f"condemned/{number}", payload)
 
 
+def open_lists(store: Store) -> list[str]:
+    """The names of the lists that aren't done."""
+    names = set(store.list("condemned/"))
+    return sorted(name for name in names if _LIST.fullmatch(name) and f"{name}.done" not in names)
+
+
 def condemned_packs(store: Store, sealer: MetadataSealer) -> frozenset[bytes]:
     """The packs on every list that isn't done; raises `RepositoryDamageError` when a list can't be read."""
-    names = set(store.list("condemned/"))
-    packs: set[bytes] = set()
-    for name in names:
-        if name.endswith(".done") or f"{name}.done" in names:
-            continue
-        try:
-            payload, _ = sealer.open_object(name, store.get(name))
-        except ObjectNotFoundError:
-            continue
-        try:
-            ids = msgspec.msgpack.decode(payload, type=CondemnedList).pack_ids
-        except msgspec.MsgspecError as error:
-            raise sealer.damage(name, "it is not a list of packs") from error
-        packs.update(ids[at : at + PACK_ID_BYTES] for at in range(0, len(ids), PACK_ID_BYTES))
-    return frozenset(packs)
+    return frozenset(pack for name in open_lists(store) for pack in listed_packs(store, sealer, name))
+
+
+def listed_packs(store: Store, sealer: MetadataSealer, name: str) -> frozenset[bytes]:
+    """The packs on one list; none if it is gone. Raises `RepositoryDamageError`."""
+    try:
+        payload, _ = sealer.open_object(name, store.get(name))
+        ids = msgspec.msgpack.decode(payload, type=CondemnedList).pack_ids
+    except ObjectNotFoundError:
+        return frozenset()
+    except (ObjectUnreadableError, DamageError, msgspec.MsgspecError) as error:
+        raise RepositoryDamageError(
+            f"{name} in {store.location}",
+            why=f"what is condemned can't be known: {getattr(error, 'why', error)}",
+            remedy="`proxy-worker repository collect` puts it aside; nothing may be written before.",
+        ) from error
+    return frozenset(ids[at : at + PACK_ID_BYTES] for at in range(0, len(ids), PACK_ID_BYTES))

@@ -315,9 +315,10 @@ def test_an_unencrypted_repository_is_collected_alike(tmp_path: Path) -> None:
 def test_what_is_no_restore_point_does_not_keep_a_collection_from_its_work(repository: Repository) -> None:
     point = back_up(repository, noise(3, 1), run="stays")
     back_up(repository, noise(3, 2), run="goes")
-    for name in ("points/notes.txt", "points/vm-1/some/more", "ended/notes.txt"):
+    for name in ("points/notes.txt", "points/vm-1/some/more", "ended/notes.txt", "condemned/notes.txt"):
         repository.access.store.put_if_absent(name, [b"somebody's"])
     end_point(repository.access, vm_id="vm-1", run="goes")
 
     assert collect(repository).freed_packs >= 1
     assert restore(repository, point) == noise(3, 1)
+    back_up(repository, noise(3, 3), run="later")

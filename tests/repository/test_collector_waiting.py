@@ -7,13 +7,19 @@ from pathlib import Path
 
 import pytest
 
+from proxy_worker.contract.errors import DamageError
+from proxy_worker.repository.check import check
 from proxy_worker.repository.collector import collect
+from proxy_worker.repository.credentials import Credential, make_key_file
 from proxy_worker.repository.errors import PointNotFoundError, RunEndedError
+from proxy_worker.repository.identity import Identity
+from proxy_worker.repository.issuing import revoke
 from proxy_worker.repository.repository import Repository
 from proxy_worker.repository.withdrawal import end_point
 from tests.repository.collecting import NOW, is_clean, packs
 from tests.repository.making import (
     BLOCK,
+    CREDENTIAL,
     KEY,
     OTHER,
     SMALL,
@@ -143,6 +149,74 @@ def test_a_run_goes_on_whose_writers_clock_was_set_right(repository: Repository,
         writer.wait_durable(writer.mark())
 
         assert collect(repository).waiting_for == ("vm-1 fine",)
+
+
+@pytest.mark.parametrize("hurt", ["condemned/1", "awaited/1"])
+def test_a_list_that_can_not_be_read_is_put_aside(repository: Repository, tmp_path: Path, hurt: str) -> None:
+    """Nobody could write or collect any more; nothing goes by it, and the next collection looks anew."""
+    result = write_disk(repository, noise(5), run="at-work")
+    assert collect(repository).waiting_for == ("vm-1 at-work",)
+    flip_a_bit(tmp_path / "repository" / hurt)
+
+    report = collect(repository)
+    assert (report.freed_packs, report.waiting_for) == (0, ("vm-1 at-work",))
+    assert any(f"{hurt} " in note and "nothing goes by it" in note for note in report.notes), report.notes
+
+    point = commit(repository, result, run="at-work")
+    other = back_up(repository, noise(5, 2), run="later", vm=OTHER)
+    collect(repository)
+    assert (restore(repository, point), restore(repository, other)) == (noise(5), noise(5, 2))
+    end_point(repository.access, vm_id="vm-1", run="at-work")
+    assert collect(repository).freed_packs >= 1
+
+
+def test_a_list_of_a_collector_whose_key_was_revoked_is_put_aside(repository: Repository, tmp_path: Path) -> None:
+    unlocked = repository.unlocked
+    assert unlocked
+    key = make_key_file(
+        unlocked, kind="read", repository_id=repository.id, generation=1, label="stolen", group="primary"
+    )
+    result = write_disk(repository, noise(5), run="at-work")
+    with Repository.open(repository.access.store, Credential(key=key)) as stolen:
+        assert collect(stolen).waiting_for == ("vm-1 at-work",)
+    writer_id = Identity(key.writer_private_key, key.writer_certificate).body.writer_id.hex()
+    revoke(repository.access, unlocked, writer_id, force=True)
+
+    with Repository.open(repository.access.store, CREDENTIAL) as owner:
+        with pytest.raises(DamageError, match=r"condemned/1.*repository collect"):
+            write_disk(owner, noise(5, 2), run="next", vm=OTHER)
+        assert [finding.name for finding in check(owner.access).findings] == ["condemned/1"]
+        collect(owner)
+        point = commit(owner, result, run="at-work")
+        back_up(owner, noise(5, 2), run="after", vm=OTHER)
+        collect(owner)
+        assert restore(owner, point) == noise(5)
+        assert is_clean(owner)
+
+
+def test_what_was_settled_and_can_not_be_read_is_left_to_an_administrator(
+    repository: Repository, tmp_path: Path
+) -> None:
+    """Another collector may be deleting just that, so it can't be settled otherwise."""
+    point = back_up(repository, noise(5), run="stays")
+    back_up(repository, noise(5, 2), run="goes")
+    end_point(repository.access, vm_id="vm-1", run="goes")
+    collect(repository)
+    (tmp_path / "repository" / "condemned" / "1.done").unlink()
+    flip_a_bit(tmp_path / "repository" / "doomed" / "1")
+
+    with pytest.raises(DamageError, match=r"no collection runs.*remove this file"):
+        collect(repository)
+    (tmp_path / "repository" / "doomed" / "1").unlink()
+    collect(repository)
+    assert restore(repository, point) == noise(5)
+    assert is_clean(repository)
+
+
+def flip_a_bit(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[20] ^= 1
+    path.write_bytes(content)
 
 
 def test_a_child_of_a_point_that_came_and_went_while_a_list_was_open_stays_whole(repository: Repository) -> None:
