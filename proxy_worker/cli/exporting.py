@@ -84,8 +84,14 @@ def export_one(
 
 
 def _convert(command: list[str], partial: Path, disk: NotedDisk) -> None:
+    # From the root on: what stands before a colon in a relative path, qemu-img takes for a protocol.
     done = subprocess.run(
-        [*command, str(partial)], stdout=sys.stderr, stderr=subprocess.PIPE, text=True, check=False, umask=0o077
+        [*command, str(partial.absolute())],
+        stdout=sys.stderr,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+        umask=0o077,
     )
     if disk.error is not None:
         raise disk.error

@@ -78,6 +78,16 @@ def test_images_of_every_format_become_one_point_and_come_out_in_every_format(sh
         assert stat.S_IMODE((shell.folder / made).stat().st_mode) == 0o600
 
 
+def test_an_image_may_be_called_as_its_disk_is(shell: Shell) -> None:
+    """For qemu-img, what stands before a colon is a protocol."""
+    shell.ours("import", "--vm", "colon", "scsi0:0=disk.raw")
+    shell.ours("export", "--vm", "colon", "--disk", "scsi0:0", "--format", "qcow2", "--to", "colon-scsi0:0.qcow2")
+
+    shell.ours("import", "--vm", "again", "scsi0:0=colon-scsi0:0.qcow2")
+    told = shell.tool("qemu-img", "compare", "-f", "qcow2", "-F", "raw", "./colon-scsi0:0.qcow2", "disk.raw")
+    assert "identical" in told
+
+
 def test_an_image_that_exists_is_left_alone_unless_told(shell: Shell) -> None:
     shell.ours("import", "--vm", "one", "scsi0:0=disk.raw")
     (shell.folder / "there.raw").write_text("mine")
