@@ -292,7 +292,7 @@ class Service:
         self.dispatcher.limit_traffic(view, rules, self.clock())
         self.dispatcher.release(view, declared, self.clock())
         self.meters.waiting = self.dispatcher.waiting
-        unserved = self.dispatcher.unserved(view, declared, self.clock() - self.unserved_s, rest)
+        unserved = self.dispatcher.unserved(view, declared, rest, wait_s=self.unserved_s, now=self.clock())
         if unserved:
             with self._steps() as steps:
                 for task_id, reason in unserved.items():

@@ -89,6 +89,8 @@ class Dispatcher:
         """Tasks that send or receive a replica's disk."""
         self._asked_for: set[str] = set()
         """Tasks that somebody waits to be answered about."""
+        self._unserved_since: dict[str, float] = {}
+        """Since when nobody could take them, those that are waited for so long only."""
 
     def add(self, tasks: Iterable[OpenTask]) -> None:
         """Take tasks over from the journal."""
@@ -199,16 +201,19 @@ class Dispatcher:
         self._follow(view, declared)
 
     def unserved(
-        self, view: FleetView, declared: DeclaredFleet, before: float, unwanted: Collection[str]
+        self, view: FleetView, declared: DeclaredFleet, unwanted: Collection[str], *, wait_s: float, now: float
     ) -> dict[str, str]:
-        """Tasks opened `before` then which nobody could take however idle, with the reason.
+        """Tasks which nobody could have taken for longer than `wait_s`, however idle, with the reason.
 
         What a run consists of waits for its proxies to come back, unless it is `unwanted` by now, or its repository
         isn't declared any more; who asked for anything else wants an answer.
         """
         fleet = declared.fleet(view, ())
         wanted = self._asked_for.union(unwanted, without_repository(self.tasks, self.placements, fleet))
-        return obstacles(wanted, self.tasks, view, fleet, before)
+        reasons = obstacles(wanted, self.tasks, view, fleet)
+        before = self._unserved_since
+        since = self._unserved_since = {task_id: min(now, before.get(task_id, now)) for task_id in reasons}
+        return {task_id: reason for task_id, reason in reasons.items() if since[task_id] < now - wait_s}
 
     def _slow_down(self, view: FleetView, latency_ms: Mapping[str, float], limits: Limits) -> None:
         """Have disks of slow datastores paused, and others go on."""

@@ -7,7 +7,7 @@ from typing import Final
 
 from proxy_worker.contract.names import TaskKind
 from proxy_worker.ledger import FleetView, TaskState
-from scheduler.dispatch.candidates import candidates, undeclared
+from scheduler.dispatch.candidates import Candidates, candidates, undeclared
 from scheduler.dispatch.fleet import Fleet, Placement
 from scheduler.dispatch.pending import OpenTask
 
@@ -44,17 +44,18 @@ def without_repository(
 
 
 def obstacles(
-    task_ids: Iterable[str], tasks: Mapping[str, OpenTask], view: FleetView, fleet: Fleet, before: float
+    task_ids: Iterable[str], tasks: Mapping[str, OpenTask], view: FleetView, fleet: Fleet
 ) -> dict[str, str]:
-    """Why no proxy could take these, if none could: those that were opened `before` then, and that nobody has."""
+    """Why no proxy could take these, if none could: those that nobody has."""
+    found: dict[Placement, Candidates | str] = {}
     reasons: dict[str, str] = {}
     for task_id in task_ids:
         task, seen = tasks.get(task_id), view.tasks.get(task_id)
-        if (
-            task is not None
-            and task.created_at < before
-            and (seen is None or seen.state is TaskState.READY)
-            and isinstance(obstacle := candidates(task.placement, fleet), str)
-        ):
+        if task is None or (seen is not None and seen.state is not TaskState.READY):
+            continue
+        if task.placement not in found:
+            found[task.placement] = candidates(task.placement, fleet)
+        obstacle = found[task.placement]
+        if isinstance(obstacle, str):
             reasons[task_id] = obstacle
     return reasons

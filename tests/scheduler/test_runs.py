@@ -261,6 +261,41 @@ def test_a_restore_to_a_proxy_that_nobody_knows_fails_by_name(world: World) -> N
         assert str(failure) == "disk.restore web01 scsi0:1: proxy nobody has not registered"
 
 
+@pytest.mark.parametrize("server_too", [False, True], ids=["proxy", "proxy and server"])
+def test_a_restore_that_is_long_under_way_waits_for_its_proxy_to_start_again(
+    world: World, *, server_too: bool
+) -> None:
+    world.declare(vms=("app01",))
+    world.fleet.join("proxy-1")
+    service = world.start()
+    run_id = _ask(world)
+    world.turn_until(service, lambda: _ended(world, run_id))
+    disk = {"vm": "app01", "disk_key": "scsi0:0", "proxy": "proxy-1", "target_path": "/restored/disk"}
+    with world.writing() as session:
+        restore_id = ask_for_restore(session, **disk, now=world.clock()).id
+    while not world.lanes.messages:
+        service.turn()
+    _, claim = world.fleet.claim(world.lanes.messages.pop()) or pytest.fail("nobody takes it")
+    world.clock.ahead_s += 3600
+
+    world.fleet.ledger.release(claim.fence, None, "handed back")
+    world.fleet.ledger.depart(world.fleet.identities.pop("proxy-1"))
+    service = world.start() if server_too else service
+    for _ in range(4):
+        service.turn()
+        world.clock.ahead_s += UNSERVED_S / 5
+    world.fleet.join("proxy-1")
+
+    def ended() -> bool:
+        with _read(world) as session:
+            return session.get_one(Restore, restore_id).state.final
+
+    world.turn_until(service, ended)
+    with _read(world) as session:
+        restore = session.get_one(Restore, restore_id)
+        assert (restore.state, restore.failure) == (WorkState.SUCCEEDED, None)
+
+
 def test_a_rescan_brings_back_restore_points_and_removes_those_that_are_gone(world: World) -> None:
     world.declare()
     world.fleet.join("proxy-1")
