@@ -18,6 +18,7 @@ from scheduler.replication.opening import open_replica
 from scheduler.replication.operating import active_operations
 from scheduler.replication.places import is_in_vcenter, original_targets
 from scheduler.replication.targets import targets_of
+from scheduler.runs.attempts import has_lost_its_vcenter, renew
 from scheduler.runs.completion import settle_run
 from scheduler.runs.freezing import place_of as place_in_vcenter
 from scheduler.runs.journal import Journal
@@ -133,15 +134,14 @@ def begin_again(journal: Journal, run: Run) -> None:
     again = (VmRunState.FAILED, VmRunState.CANCELLED)
     operations = active_operations(session)
     for vm_run in session.scalars(select(VmRun).where(VmRun.run_id == run.id, VmRun.state.in_(again))).all():
+        if has_lost_its_vcenter(session, vm_run):
+            continue
         replica = session.get(Replica, vm_run.replica_id)
         refusal = _state_refusal(replica, operations) if run.failback_of is None else None
         if replica is None or refusal is not None:
             vm_run.reason = refusal or "its replica is not known any more"
             continue
-        vm_run.attempt += 1
-        vm_run.repository_run = new_id(journal.now)
-        vm_run.cancelled = False
-        vm_run.reason = vm_run.warning = vm_run.ended_at = None
+        renew(journal, vm_run)
         for disk in session.scalars(select(DiskTask).where(DiskTask.vm_run_id == vm_run.id)).all():
             disk.state, disk.tries = DiskTaskState.WAITING, 1
             disk.result = disk.failure = disk.checkpoint = disk.ended_at = disk.retry_at = None

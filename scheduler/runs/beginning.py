@@ -22,8 +22,10 @@ from scheduler.replication.beginning import (
     with_replicas,
     without_replicas,
 )
+from scheduler.replication.opening import open_replica
 from scheduler.replication.places import is_in_vcenter
 from scheduler.runs import tasks
+from scheduler.runs.attempts import has_lost_its_vcenter, renew
 from scheduler.runs.completion import settle_run
 from scheduler.runs.copying import begin_copies, plan_copies
 from scheduler.runs.freezing import freeze, place_of
@@ -110,9 +112,7 @@ def plan_if_scanned(journal: Journal, run: Run) -> None:
     if any(not scan.state.final for scan in scans):
         return
     if run.cancel_requested:
-        for scan in scans:
-            journal.close(scan)
-        run.state, run.ended_at, run.reason = RunState.CANCELLED, journal.now, "cancelled before it was planned"
+        _end_unplanned(journal, run, scans, RunState.CANCELLED, "cancelled before it was planned")
         return
     vcenters = vcenters_of(session, run)
     pending = [vcenter for vcenter in vcenters if is_pending(session, run, vcenter)]
@@ -122,10 +122,8 @@ def plan_if_scanned(journal: Journal, run: Run) -> None:
         return
     repository = session.get(Repository, run.repository)
     if repository is None and run.replica is None:
-        for scan in scans:
-            journal.close(scan)
-        run.state, run.ended_at = RunState.FAILED, journal.now
-        run.reason = f"repository {run.repository!r} is not declared any more"
+        reason = f"repository {run.repository!r} is not declared any more"
+        _end_unplanned(journal, run, scans, RunState.FAILED, reason)
         return
     known = [*_declared_vms(session.scalars(select(Vm))), *_scanned_vms(scans)]
     unread = {vcenter: failure for vcenter in vcenters if (failure := failure_of(session, vcenter)) is not None}
@@ -149,6 +147,17 @@ def plan_if_scanned(journal: Journal, run: Run) -> None:
     settle_run(journal, run)
 
 
+def _end_unplanned(journal: Journal, run: Run, scans: Iterable[LedgerTask], state: RunState, reason: str) -> None:
+    """End a run without a plan; one whose VMs a retry has begun again ends with the last of them."""
+    for scan in scans:
+        journal.close(scan)
+    if journal.session.scalars(select(VmRun.id).where(VmRun.run_id == run.id).limit(1)).first() is not None:
+        run.state = RunState.RUNNING
+        settle_run(journal, run)
+    else:
+        run.state, run.ended_at, run.reason = state, journal.now, reason
+
+
 def _begin_again(journal: Journal, run: Run, repository: RepositoryReference) -> None:
     """Give VMs that failed or were cancelled in an earlier attempt a new one, with a new name in the repository."""
     session = journal.session
@@ -157,9 +166,10 @@ def _begin_again(journal: Journal, run: Run, repository: RepositoryReference) ->
     session.execute(delete(VmRun).where(VmRun.run_id == run.id, VmRun.repository_run.is_(None)))
     again = (VmRunState.FAILED, VmRunState.CANCELLED)
     for vm_run in session.scalars(select(VmRun).where(VmRun.run_id == run.id, VmRun.state.in_(again))).all():
-        if _has_lost_its_vcenter(session, vm_run):
-            continue  # the plan shows which one has it by now
-        _renew(journal, vm_run)
+        if has_lost_its_vcenter(session, vm_run):
+            continue
+        renew(journal, vm_run)
+        vm_run.state = VmRunState.RUNNING
         if vm_run.place is not None:
             freeze(journal, run, vm_run, vm_run.place)
             continue
@@ -171,18 +181,6 @@ def _begin_again(journal: Journal, run: Run, repository: RepositoryReference) ->
             disk.result = disk.failure = disk.checkpoint = disk.ended_at = disk.retry_at = None
             task = tasks.backup_task(run, vm_run, disk, repository, journal.now, configuration=number == 0)
             journal.open(task)
-
-
-def _renew(journal: Journal, vm_run: VmRun) -> None:
-    vm_run.state = VmRunState.RUNNING
-    vm_run.attempt += 1
-    vm_run.repository_run = new_id(journal.now)
-    vm_run.cancelled = False
-    vm_run.reason = vm_run.warning = vm_run.ended_at = None
-
-
-def _has_lost_its_vcenter(session: Session, vm_run: VmRun) -> bool:
-    return vm_run.place is not None and session.get(Vcenter, vm_run.place.vcenter) is None
 
 
 def _record_plan(
@@ -198,12 +196,7 @@ def _record_plan(
     number = max((int(vm_run.id.rpartition(".")[2]) for vm_run in present), default=0)
     for vm in planned.vms:
         former = known.get(vm.identity.vm_id)
-        if (
-            former is not None
-            and run.replica is None
-            and former.state.final
-            and _has_lost_its_vcenter(session, former)
-        ):
+        if former is not None and former.state.final and has_lost_its_vcenter(session, former):
             _move_to(journal, run, former, vm)
         if former is None:
             number += 1
@@ -212,7 +205,14 @@ def _record_plan(
                 open_vm_run(journal, run, run.replica, vm, f"{run.id}.{number}", replica=replica)
             elif repository is not None:
                 _open_vm(journal, run, vm, f"{run.id}.{number}", repository)
+    of_plan = {vm.identity.vm_id for vm in planned.vms}
+    by_name = {vm_run.name: vm_run for vm_run in present}
     for missing in planned.unplanned:
+        former = known.get(missing.vm_id) if missing.vm_id is not None else by_name.get(missing.name)
+        if former is not None and former.vm_id not in of_plan:  # otherwise another VM with its id
+            if former.state is VmRunState.FAILED:
+                former.reason = missing.reason
+            continue
         number += 1
         vm_run = VmRun(
             id=f"{run.id}.{number}",
@@ -230,9 +230,13 @@ def _record_plan(
 def _move_to(journal: Journal, run: Run, vm_run: VmRun, vm: PlannedVm) -> None:
     """Begin again with a VM that another vCenter has by now, or the same one by another name."""
     place = place_of(journal, vm)
-    if place is not None and vm_run.state is not VmRunState.SUCCEEDED:
-        _renew(journal, vm_run)
-        vm_run.place = place
+    if place is None or vm_run.state is VmRunState.SUCCEEDED:
+        return
+    renew(journal, vm_run)
+    vm_run.place = place
+    if vm_run.replica_id is not None:
+        open_replica(journal, run, vm_run)
+    else:
         freeze(journal, run, vm_run, place)
 
 

@@ -159,6 +159,60 @@ def test_a_cancelled_run_stops_what_waits_and_ends_as_cancelled(world: World) ->
         assert session.scalars(select(Point)).all() == []
 
 
+def test_a_retry_that_is_cancelled_while_it_looks_for_vms_ends_with_the_last_of_those_it_began(
+    world: World,
+) -> None:
+    world.declare(retry_count=0)
+    world.fleet.join("proxy-1", slots=1)
+    world.fleet.failures["disk.backup app01 scsi0:0"] = 1
+    service = world.start()
+    run_id = _ask(world)
+    world.turn_until(service, lambda: _ended(world, run_id))
+    with world.writing() as session:
+        ask_to_retry(session, run_id)
+    while not (disks := [one for one in world.lanes.messages if one.kind == "disk.backup"]):
+        service.turn()
+    _, claim = world.fleet.claim(disks[0]) or pytest.fail("nobody takes it")
+    world.lanes.messages.clear()
+    with world.writing() as session:
+        ask_to_cancel(session, run_id)
+    for _ in range(10):
+        service.turn()
+
+    with _read(world) as session:
+        assert session.get_one(Run, run_id).state is RunState.RUNNING, "a disk of it still does"
+    world.fleet.ledger.release(claim.fence, None, "told to stop")
+    world.turn_until(service, lambda: _ended(world, run_id))
+    with _read(world) as session:
+        run = session.get_one(Run, run_id)
+        assert (run.state, run.reason) == (RunState.CANCELLED, "1 of 2 VMs were backed up by then")
+
+
+@pytest.mark.parametrize("gone", ["app01", "web01"], ids=["failed before", "succeeded before"])
+def test_a_retry_lists_a_vm_once_that_is_not_there_any_more(world: World, gone: str) -> None:
+    world.declare(retry_count=0)
+    world.fleet.join("proxy-1")
+    world.fleet.failures["disk.backup app01 scsi0:0"] = 1
+    service = world.start()
+    run_id = _ask(world)
+    world.turn_until(service, lambda: _ended(world, run_id))
+    broken = tuple(
+        vm(one.identity.name, problem="its VMX is damaged") if one.identity.name == gone else one
+        for one in world.fleet.inventory["ds1"]
+    )
+    world.fleet.inventory = {"ds1": broken}
+    with world.writing() as session:
+        ask_to_retry(session, run_id)
+    world.turn_until(service, lambda: _ended(world, run_id))
+
+    with _read(world) as session:
+        vm_runs = session.scalars(select(VmRun).order_by(VmRun.name)).all()
+        assert [(one.name, one.state) for one in vm_runs] == [
+            ("app01", VmRunState.SUCCEEDED),
+            ("web01", VmRunState.SUCCEEDED),
+        ]
+
+
 def test_a_cancelled_run_does_not_wait_for_ever_for_a_proxy_that_commits(world: World) -> None:
     world.declare(vms=("app01",))
     world.fleet.join("proxy-1")

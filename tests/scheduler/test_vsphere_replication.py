@@ -19,6 +19,7 @@ from proxy_worker.vsphere.hardware_reading import read_hardware
 from proxy_worker.vsphere.power import switch_on
 from proxy_worker.vsphere.session import Session
 from proxy_worker.vsphere.tasks import finish
+from scheduler.fleet.stored import apply_fleet, stored_fleet
 from scheduler.planning.replicas import ReplicaTerms
 from scheduler.replication.asking import ask_for
 from scheduler.runs.waiting import DESCRIBE, waiting_vms
@@ -160,6 +161,30 @@ def test_a_vm_whose_new_snapshot_failed_is_tried_anew_by_tasks_that_no_proxy_has
     dispatches = [(spec.task_id, spec.dispatch_number) for spec in one.world.fleet.specifications]
     assert len(dispatches) == len(set(dispatches))
     assert _nothing_is_frozen(one)
+
+
+@pytest.mark.parametrize("datastore", ["ds2", "LocalDS_1"])
+def test_a_failed_vm_is_tried_anew_in_the_vcenter_that_has_it_by_then(one: VsphereWorld, datastore: str) -> None:
+    name = next(_names)
+    vm = make_vm(one.session, 2 * MIB, name=name)
+    service = _declare(one, name, datastore)
+    one.world.fleet.failures[f"disk.replicate {name} scsi0:0"] = 1
+    run_id = _run(one, service)
+    assert _state(one, run_id) is RunState.FAILED
+
+    with one.open().write() as database:
+        fleet = stored_fleet(database)
+        renamed = tuple(each.model_copy(update={"name": "vc2"}) for each in fleet.vcenter)
+        moved = tuple(
+            each.model_copy(update={"vcenter": "vc2"}) if each.vcenter is not None else each
+            for each in fleet.datastore
+        )
+        apply_fleet(database, fleet.model_copy(update={"vcenter": renamed, "datastore": moved}))
+        ask_to_retry(database, run_id)
+    one.world.turn_until(service, lambda: one.settled(run_id))
+
+    assert (one.vm_run(name).state, one.vm_run(name).attempt) == (VmRunState.SUCCEEDED, 2)
+    assert one.snapshots(vm) == ()
 
 
 def test_a_disk_that_is_tried_again_gets_the_same_areas_of_the_same_snapshot(one: VsphereWorld) -> None:
