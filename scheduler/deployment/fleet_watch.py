@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from proxy_worker.ledger import Ledger, ProxyView
+from scheduler.dispatch.flight import at_rest
 from scheduler.state.lock import is_served
 from scheduler.state.models import Proxy
 from scheduler.state.store import State
@@ -45,17 +46,21 @@ class FleetWatch:
         return True
 
     def drained(self, name: str, timeout_s: float, say: Callable[[str], None]) -> bool:
-        """Wait until a disabled proxy has ended its tasks, at most `timeout_s`; whether it has."""
+        """Wait until a disabled proxy has ended its tasks, at most `timeout_s`; whether it has.
+
+        One that isn't heard of any more, and has some, isn't waited for.
+        """
         deadline = time.monotonic() + timeout_s
         while (left_s := deadline - time.monotonic()) > 0:
             view = self.ledger.view()
             proxy = view.proxies.get(name)
-            if proxy is None or not proxy.live:
+            if at_rest(view, name):
                 return True
+            if proxy is not None and not proxy.live:
+                return False
             held = [task for task in view.tasks.values() if task.proxy == name]
-            told = not proxy.orders.enabled or not is_served(self.state)
-            if told and not held and not proxy.slots_used:
-                return True
+            if proxy is not None and not held and not proxy.slots_used and not is_served(self.state):
+                return True  # nobody tells it that it gets no more, nor gives it any
             say(f"waiting for {len(held)} of its tasks to end, {left_s:.0f} s at most")
             time.sleep(POLL_S)
         return False
