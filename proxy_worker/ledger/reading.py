@@ -61,7 +61,6 @@ def task_view(row: list[Any]) -> TaskView:
         progress,
         verdict,
         note,
-        saved,
         task_id,
     ) = row
     return TaskView(
@@ -76,7 +75,6 @@ def task_view(row: list[Any]) -> TaskView:
         attempts=int(attempts),
         since=float(since),
         progress=_progress(progress) if progress else None,
-        has_checkpoint=bool(saved),
         verdict=TaskVerdict(verdict),
         note=note,
     )

@@ -194,7 +194,6 @@ class TaskView:
     since: float
     """When it entered this state."""
     progress: DiskProgress | None
-    has_checkpoint: bool
     verdict: TaskVerdict
     note: str
     """What happened to it last, for people: `proxy-2 stopped renewing`. Empty when there is nothing to say."""

@@ -101,13 +101,6 @@ def look(session: Session, vm: str) -> tuple[tuple[SnapshotNode, ...], bool]:
     return tree(session, vm), bool(found[0]["runtime.consolidationNeeded"])
 
 
-def examine(session: Session, vm: str, installation: str) -> Trace:
-    """What `vm` has now; nothing tried yet."""
-    nodes, needs_consolidation = look(session, vm)
-    mine = len(ours(nodes, installation))
-    return Trace(mine, len(nodes) - mine, needs_consolidation)
-
-
 def take(session: Session, vm: Vm, step: Step, mark: Mark, waiting: Waiting | None = None) -> None:
     """Do one step; raises the named error of what failed, and then the ladder goes on."""
     if step is Step.REMOVE:

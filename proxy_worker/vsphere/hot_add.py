@@ -1,13 +1,12 @@
 """Hot-add: a snapshot's disk attached to the proxy's own VM, and always detached again.
 
 Journal a path before `attach`. What a dead proxy left attached keeps it from booting and the snapshot from going:
-`detach` what the journal says at the next start, and look at `stray` for what no journal knows.
+`detach` what the journal says at the next start.
 """
 
 from __future__ import annotations
 
 import contextlib
-import re
 import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -31,7 +30,6 @@ READ_ONLY_MODE: Final = "independent_nonpersistent"
 """How disks are attached to be read: what the guest writes to them is thrown away."""
 _UNITS: Final = 16
 _CONTROLLERS_OWN_UNIT: Final = 7
-_DELTA: Final = re.compile(r"-[0-9]{6}\.vmdk$")
 
 
 class ProxyVmNotFoundError(NotFoundError):
@@ -166,19 +164,6 @@ def settle(session: Session, proxy: str, waiting: Waiting | None = None) -> None
     for task in found[0]["recentTask"] or ():
         with contextlib.suppress(TaskFault, VsphereObjectGoneError):  # how it ended is nobody's business any more
             watch(session, what, task, waiting)
-
-
-def stray(inventory: Inventory, proxy: str) -> tuple[str, ...]:
-    """Disks at the proxy's VM that are another VM's: left there by a crash, if nothing is being read."""
-    others = {_base(disk.path) for vm in inventory.vms.values() if vm.ref != proxy for disk in vm.disks}
-    return tuple(
-        disk.path for disk in inventory.vms[proxy].disks if disk.path is not None and _base(disk.path) in others
-    )
-
-
-def _base(path: str | None) -> str | None:
-    """A disk's first file: with snapshots, its VM is in a delta of it, such as `disk-000001.vmdk`."""
-    return None if path is None else _DELTA.sub(".vmdk", path)
 
 
 def _datacenter(inventory: Inventory, vm: Vm) -> str | None:

@@ -58,11 +58,6 @@ class Candidates:
     described: str
     """What they have in common: `that reach datastore ds1`."""
 
-    @property
-    def by_mode(self) -> tuple[tuple[TransportMode | None, tuple[FleetProxy, ...]], ...]:
-        """Each tier's transport mode and proxies."""
-        return tuple((tier.mode, tier.proxies) for tier in self.tiers)
-
 
 def candidates(placement: Placement, fleet: Fleet, terms: JobTerms = NO_TERMS) -> Candidates | str:
     """Whom a task of this placement can go to; or why nobody, as a line for people without `waiting: `."""

@@ -26,8 +26,6 @@ class PlannedVm:
     """The vCenter that has it; None: its disks can be read without one."""
     ref: str | None = None
     """Its managed object id there."""
-    excluded: tuple[str, ...] = ()
-    """The keys of disks that the job leaves out."""
     warning: str | None = None
     """Which of its disks can't be had, though nobody excluded them."""
 
@@ -135,7 +133,6 @@ def _planned(vm: Candidate, exclusions: Sequence[DiskExclusion]) -> PlannedVm | 
         configuration=vm.configuration,
         vcenter=vm.vcenter,
         ref=vm.ref,
-        excluded=tuple(disk.identity.key for disk in vm.disks if disk not in wanted),
         warning="; ".join(missing) or None,
     )
 

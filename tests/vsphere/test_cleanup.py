@@ -15,7 +15,7 @@ from proxy_worker.vsphere.cleanup import (
     Step,
     Trace,
     decide,
-    examine,
+    look,
     take,
 )
 from proxy_worker.vsphere.faults import VsphereError
@@ -101,11 +101,10 @@ def test_removal_that_fails_is_followed_by_consolidation(vsphere: VsphereSimulat
     vsphere.need_consolidation(vm.ref)
     with pytest.raises(VsphereError, match="removing snapshot"):
         take(session, vm, Step.REMOVE, mark, IMPATIENT)
-    trace = examine(session, vm.ref, mark.installation)
-    assert trace == Trace(0, 0, needs_consolidation=True)
-    assert decide(trace, 0).step is Step.CONSOLIDATE
+    assert look(session, vm.ref) == ((), True)
+    assert decide(Trace(0, 0, needs_consolidation=True), 0).step is Step.CONSOLIDATE
     take(session, vm, Step.CONSOLIDATE, mark, IMPATIENT)
-    assert decide(examine(session, vm.ref, mark.installation), 0).step is Step.NOTHING
+    assert look(session, vm.ref) == ((), False)
 
 
 def test_delete_all_takes_ours_and_refuses_where_a_user_has_one(session: Session) -> None:

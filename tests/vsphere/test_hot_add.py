@@ -22,13 +22,11 @@ from proxy_worker.vsphere.hot_add import (
     free_unit,
     obstacle,
     own_vm,
-    stray,
 )
 from proxy_worker.vsphere.inventory import read_inventory, read_vm
 from proxy_worker.vsphere.model import Vm
 from proxy_worker.vsphere.properties import read
 from proxy_worker.vsphere.session import Session
-from proxy_worker.vsphere.snapshots import Mark, Quiesce, create
 from tests.simulators.vsphere.simulator import VsphereSimulator
 from tests.vsphere.conftest import IMPATIENT
 from tests.vsphere.machines import MIB, controller, make_vm
@@ -87,14 +85,6 @@ def test_disks_are_attached_and_detached_and_their_files_stay(
     assert read_vm(session, source.ref).disks == source.disks
     for path in paths:
         assert (vsphere.datastores["LocalDS_0"] / path.removeprefix("[LocalDS_0] ")).exists()
-
-
-def test_what_a_dead_proxy_left_is_found_even_without_a_journal(session: Session, proxy: Vm, source: Vm) -> None:
-    made = create(session, source, Mark("installation-h", "run-1"), Quiesce.NEVER, IMPATIENT)
-    left = attach(session, proxy.ref, made.disks[0], IMPATIENT)
-    assert stray(read_inventory(session), proxy.ref) == (left.path,)
-    detach(session, proxy.ref, stray(read_inventory(session), proxy.ref), IMPATIENT)
-    assert stray(read_inventory(session), proxy.ref) == ()
 
 
 def test_a_locked_disk_is_named(vsphere: VsphereSimulator, session: Session, proxy: Vm, source: Vm) -> None:

@@ -5,8 +5,7 @@ local tasks, proxies, caps = {}, {}, {}
 for _, id in ipairs(redis.call('SMEMBERS', TASKS)) do
   local task = redis.call('HMGET', task_key(id), 'kind', 'title', 'state', 'n', 'lane', 'proxy', 'epoch', 'counter',
     'attempts', 'since', 'progress', 'verdict', 'note')
-  task[14] = redis.call('HEXISTS', task_key(id), 'checkpoint')
-  task[15] = id
+  task[14] = id
   tasks[#tasks + 1] = task
 end
 for _, name in ipairs(redis.call('SMEMBERS', PROXIES)) do

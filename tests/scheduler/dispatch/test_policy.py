@@ -148,7 +148,7 @@ def test_whoever_pulls_from_the_lane_may_take_the_task(
     for release in decide(pending, everyone, limits, NOW).releases:
         who = candidates(tasks[release.task_id].placement, everyone)
         assert isinstance(who, Candidates)
-        eligible = {one.name for _, group in who.by_mode for one in group}
+        eligible = {name for tier in who.tiers for name in tier.names}
         pulling = {
             one.name
             for one in proxies
