@@ -57,6 +57,8 @@ TRIES: Final = 5
 """How often a point is tried to be made, or an unwanted one to be removed: the next run sees to that again."""
 TRIES_AT_ORIGINALS: Final = 5_760
 """The same of what an original was kept as, which no run sees to: for a day."""
+_FOUND: Final = {"replica-failed-over": ReplicaState.FAILED_OVER, "replica-permanent": ReplicaState.PERMANENT}
+"""What a replica is that a proxy refuses to write, by the failure's code."""
 
 
 def record_task(journal: Journal, row: LedgerTask, outcome: Outcome) -> tuple[str, ...]:
@@ -87,6 +89,10 @@ def _record_open(journal: Journal, row: LedgerTask, outcome: Outcome) -> None:
     journal.close(row)
     replica = session.get_one(Replica, vm_run.replica_id)
     if not isinstance(outcome.result, ReplicaOpenResult) or run.cancel_requested:
+        found = _FOUND.get(outcome.failure.code) if outcome.failure is not None else None
+        if found is not None and run.failback_of is None and replica.state is ReplicaState.STANDBY:
+            # The database was restored from before: what is noted at the replica counts.
+            replica.state, replica.changed_at = found, journal.now
         _end_before(journal, run, vm_run, outcome.failure or row.failure)
         return
     for text in outcome.result.warnings:

@@ -9,7 +9,7 @@ from sqlalchemy import select
 
 from scheduler.runs.standbys import standbys
 from scheduler.state.asking import ask_for_run
-from scheduler.state.models import Job, Replica, ReplicaState, Repository, VmRun, VmRunState
+from scheduler.state.models import Job, Replica, ReplicaState, Repository, RunState, VmRun, VmRunState
 from tests.scheduler.conftest import World
 from tests.scheduler.two_sites import Kind, Sites, machine, two_sites
 
@@ -84,3 +84,22 @@ def test_a_replica_that_works_in_its_originals_place_is_taken(sites: Sites, kind
         sites.ask(kind)
 
     assert backed_up(sites) == ["app01", "app01_replica"]
+
+
+@pytest.mark.parametrize("kinds", [(Kind.FAILOVER,), (Kind.FAILOVER, Kind.PERMANENT)])
+def test_a_replica_is_what_its_proxy_finds_though_the_database_was_restored_from_before(
+    sites: Sites, kinds: tuple[Kind, ...]
+) -> None:
+    for kind in kinds:
+        sites.ask(kind)
+    is_now = sites.replica.state
+    with sites.state.write() as session:
+        session.scalars(select(Replica)).one().state = ReplicaState.STANDBY
+
+    assert sites.run() is RunState.FAILED
+
+    assert sites.replica.state is is_now
+    assert backed_up(sites) == ["app01", "app01_replica"]
+    if is_now is ReplicaState.FAILED_OVER:
+        sites.ask(Kind.UNDO)
+        assert sites.replica.state is ReplicaState.STANDBY

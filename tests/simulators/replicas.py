@@ -27,10 +27,7 @@ from proxy_worker.contract.replication_outcome import (
     ReplicaRemovePointResult,
     ReplicaRevertResult,
 )
-
-
-class FailedOverError(ConflictError):
-    """A replica that is in use was to be written."""
+from proxy_worker.replication.home import Marker
 
 
 class MisplacedDiskError(ConflictError):
@@ -83,10 +80,11 @@ class SimulatedReplicas:
         if body.expected and body.replica not in self.folders:
             return TaskFailure.of(GoneError(f"replica {body.replica.folder}", why="it is not there"))
         folder = self.folders.setdefault(body.replica, Folder())
-        if folder.condition is not ReplicaCondition.STANDBY and not body.mapped:
-            return TaskFailure.of(
-                FailedOverError(f"replica {body.replica.folder}", why=f"it is {folder.condition}")
-            )
+        if not body.mapped:
+            try:
+                Marker(folder.condition).require_standby(body.replica.folder, ways_out="", elsewhere="")
+            except ConflictError as error:
+                return TaskFailure.of(error)
         folder.condition = ReplicaCondition.STANDBY
         points = tuple(_summary(name) for name in folder.points)
         return ReplicaOpenResult(condition=folder.condition, points=points, free_bytes=1 << 40)
