@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from typing import Annotated, Any
 
 import typer
 from rich.text import Text
 
+from proxy_worker.contract.errors import ConflictError
 from scheduler.cli.absent_proxies import warn_of_absent_proxies
 from scheduler.cli.opening import opened_state
 from scheduler.cli.printing import console, note, print_json
@@ -23,6 +24,10 @@ from scheduler.state.store import State
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
 SIGNS = {Action.ADDED: ("+", "green"), Action.CHANGED: ("~", "yellow"), Action.REMOVED: ("-", "red")}
+
+
+class DeclaredMeanwhileError(ConflictError):
+    """A file would remove what wasn't there yet when somebody was asked what it may remove."""
 
 
 @app.command()
@@ -48,22 +53,45 @@ def apply(
         note(f"warning: {warning}")
     warn_of_absent_proxies(fleet)
     with opened_state(migrate=True) as state:
-        if not (dry_run or yes) and sys.stdin.isatty():
-            _confirm_removals(state, fleet)
+        asks = not (dry_run or yes) and sys.stdin.isatty()
+        agreed = _confirm_removals(state, fleet) if asks else frozenset()
         with state.write() as session:
             changes = apply_fleet(session, fleet, dry_run=dry_run)
+            if asks and (unasked := _removed(changes) - agreed):
+                raise DeclaredMeanwhileError(
+                    ", ".join(sorted(unasked)),
+                    why="somebody has declared that since you were asked, and the file leaves it out, too",
+                    remedy="Nothing was changed: apply the file again.",
+                )
     if as_json:
         print_json({"applied": not dry_run, "changes": [_as_json(change) for change in changes]})
     else:
         _show(changes, dry_run=dry_run)
+    if not dry_run:
+        _tell_what_moved(changes)
 
 
-def _confirm_removals(state: State, fleet: Fleet) -> None:
+def _confirm_removals(state: State, fleet: Fleet) -> Set[str]:
+    """Ask about what is to be removed; answers what that is."""
     with state.read() as session:
-        wanted = apply_fleet(session, fleet, dry_run=True)
-    removed = [f"{change.kind} {change.name}" for change in wanted if change.action is Action.REMOVED]
+        removed = _removed(apply_fleet(session, fleet, dry_run=True))
     if removed:
         typer.confirm(f"The file leaves out {', '.join(removed)}. Remove that", abort=True, err=True)
+    return removed
+
+
+def _removed(changes: Sequence[Change]) -> Set[str]:
+    """In the order of the changes."""
+    return {f"{change.kind} {change.name}": None for change in changes if change.action is Action.REMOVED}.keys()
+
+
+def _tell_what_moved(changes: Sequence[Change]) -> None:
+    for change in changes:
+        if change.kind == "repository" and any(key.key == "location" for key in change.keys):
+            note(
+                f"Repository {change.name} is elsewhere now: `scheduler repository rescan {change.name}` reads "
+                f"what it holds; until then the restore points of the place before are shown."
+            )
 
 
 def _show(changes: Sequence[Change], *, dry_run: bool) -> None:

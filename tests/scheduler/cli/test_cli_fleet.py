@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import typer
 
 from tests.scheduler.cli.conftest import FLEET, Program
 from tests.scheduler.conftest import World
@@ -41,6 +42,18 @@ def test_applying_says_what_was_added_changed_and_removed(scheduler: Program, co
     ]
 
 
+def test_who_says_that_a_repository_is_elsewhere_is_told_that_its_points_are_not_known(
+    applied: Program, configured: Path
+) -> None:
+    fleet = configured / "fleet.toml"
+    assert "rescan" not in applied("apply", "-f", str(fleet)).err
+    fleet.write_text(FLEET.replace("/backup/main", "/backup/2"))
+
+    told = applied("apply", "-f", str(fleet))
+
+    assert "Repository main is elsewhere now: `scheduler repository rescan main` reads" in told.err, told.err
+
+
 def test_a_dry_run_changes_nothing(scheduler: Program, configured: Path) -> None:
     fleet = str(configured / "fleet.toml")
     assert "Dry run: nothing was changed." in scheduler("apply", "-f", fleet, "--dry-run").out
@@ -63,6 +76,23 @@ def test_in_a_terminal_people_are_asked_before_anything_is_removed(
     assert [job["name"] for job in applied("job", "list", "--json").json] == (["nightly"] if answer == "n" else [])
     assert applied("apply", "-f", str(fleet), "--yes").code == 0
     assert applied("job", "list", "--json").json == []
+
+
+def test_what_somebody_declares_while_the_question_stands_is_not_removed(
+    applied: Program, configured: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fleet = configured / "fleet.toml"
+    fleet.write_text(fleet.read_text().partition("[[job]]")[0])
+
+    def confirm(_: str, **__: bool) -> None:
+        assert applied("job", "create", "meanwhile", "--vm", "*", "--repository", "main").code == 0
+
+    monkeypatch.setattr("sys.stdin", Terminal())
+    monkeypatch.setattr(typer, "confirm", confirm)
+    refused = applied("apply", "-f", str(fleet))
+
+    assert (refused.code, "job meanwhile: somebody has declared that" in refused.err) == (9, True), refused.err
+    assert [job["name"] for job in applied("job", "list", "--json").json] == ["meanwhile", "nightly"]
 
 
 def test_the_changes_as_json(scheduler: Program, configured: Path) -> None:
