@@ -59,7 +59,7 @@ VIEW_S = 1.0
 IDLE_VIEW_S = 2.0
 """How often it is looked at otherwise, for proxies that registered."""
 UNSERVED_S = 60.0
-"""How long a scan, a restore, upkeep, or the rest of a cancelled run waits for a proxy that could take it."""
+"""How long a scan, a restore, upkeep, or what nobody needs any more waits for a proxy that could take it."""
 FORGET_S = 3600.0
 """How often the past is looked at for what is to be forgotten."""
 FORGET_MORE_S = 5.0

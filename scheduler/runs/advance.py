@@ -13,6 +13,7 @@ from proxy_worker.contract.outcome import TaskFailure
 from scheduler.replication import flow as replicas
 from scheduler.replication.disks import queue_disk
 from scheduler.replication.opening import cancel_opening
+from scheduler.replication.tasks import BEFORE
 from scheduler.restores import outcomes as restores
 from scheduler.runs import tasks
 from scheduler.runs.beginning import begin_run, plan_if_scanned
@@ -35,7 +36,9 @@ from scheduler.state.errors import NoSuchRepositoryError
 from scheduler.state.models import (
     DiskTask,
     DiskTaskState,
+    Job,
     LedgerTask,
+    Replica,
     Repository,
     Request,
     Restore,
@@ -108,11 +111,18 @@ def advance(journal: Journal) -> None:
 
 
 def unwanted(session: Session) -> set[str]:
-    """The ids of commits and tombstones of cancelled runs: they are let through, but not waited for without end."""
+    """The ids of commits and tombstones of cancelled runs, and of removals of replicas' points whose job is gone:
+    they are let through, but not waited for without end. What an original was kept as is: no run removes it."""
     last_steps = (TaskKind.REPOSITORY_COMMIT, TaskKind.REPOSITORY_ABANDON, TaskKind.REPLICA_POINT)
     cancelled = select(Run.id).where(Run.cancel_requested, Run.state.in_(_ACTIVE))
     of_runs = LedgerTask.kind.in_(last_steps), LedgerTask.run_id.in_(cancelled)
-    return set(session.scalars(select(LedgerTask.id).where(*of_runs)))
+    left = select(Replica.id).where(Replica.job.not_in(select(Job.name)))
+    of_no_job = (
+        LedgerTask.kind == TaskKind.REPLICA_REMOVE_POINT,
+        ~LedgerTask.id.contains(f".remove.{BEFORE}"),
+        LedgerTask.replica_id.in_(left),
+    )
+    return {found for what in (of_runs, of_no_job) for found in session.scalars(select(LedgerTask.id).where(*what))}
 
 
 def give_up(journal: Journal, task_id: str, reason: str) -> None:

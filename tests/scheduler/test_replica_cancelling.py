@@ -175,6 +175,24 @@ def test_what_can_not_be_taken_back_is_finished(sites: Sites, stop: Callable[[Si
         cancel(sites)
 
 
+def test_a_replica_is_forgotten_though_the_site_is_gone_where_a_point_of_it_was_to_be_removed(
+    sites: Sites,
+) -> None:
+    fleet = sites.world.fleet
+    sites.run()
+    fleet.lost_answers.add(f"replica.remove_point app01_replica {sites.points[0]}")
+    sites.run()
+    sites.run()
+    fleet.ledger.depart(fleet.identities.pop("far"))
+    with sites.state.write() as session:
+        session.delete(session.get_one(Job, "away"))
+
+    sites.settle()
+
+    with sites.state.write() as session:
+        forget_replica(session, "app01")
+
+
 def test_a_replica_is_forgotten_once_its_job_is_gone_and_it_is_not_in_use(sites: Sites) -> None:
     def forget() -> None:
         with sites.state.write() as session:
