@@ -64,7 +64,11 @@ class NightlyBackup:
             return  # the service itself says so, and waits
         if due:
             logger.info("the server's own backup begins")
-            self._process = subprocess.Popen(COMMAND, stdin=subprocess.DEVNULL, start_new_session=True)
+            try:
+                self._process = subprocess.Popen(COMMAND, stdin=subprocess.DEVNULL, start_new_session=True)
+            except OSError as error:  # as without memory for another process
+                self._rest_until = now + AGAIN_AFTER_S
+                logger.error("the server's own backup could not be started: %s", error.strerror)  # noqa: TRY400
 
     def stop(self) -> None:
         """End a backup that is being made: the next one begins anew."""

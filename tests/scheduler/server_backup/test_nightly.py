@@ -75,6 +75,19 @@ def test_one_that_was_killed_is_told_and_tried_again(state: State, monkeypatch: 
     assert _warnings(state, THREE) == ("the server's own backup failed: it was broken off (code -9)",)
 
 
+def test_one_that_can_not_be_started_is_tried_again_and_the_server_goes_on(
+    state: State, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    _note(state, backed_up_at=THREE - DAY_S, backup_tried_at=THREE)
+    monkeypatch.setattr(nightly, "COMMAND", ("/no/such/python",))
+    watched = NightlyBackup(SETTINGS, state)
+
+    watched.watch()
+
+    assert "the server's own backup could not be started: No such file or directory" in caplog.text
+    assert _due(state, THREE + AGAIN_AFTER_S)
+
+
 def test_one_that_the_file_system_refuses_is_told(configuration: SchedulerConfiguration, state: State) -> None:
     in_the_way = configuration.state_dir / "server-backup/server.archive"
     in_the_way.mkdir(parents=True)
