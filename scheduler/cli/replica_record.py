@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 from rich.console import Group, RenderableType
 from rich.text import Text
 from sqlalchemy import select
@@ -100,7 +102,7 @@ def replica_record(session: Session, replica: Replica, live: Live) -> ReplicaRec
                 reflinked=point.reflinked,
                 size_bytes=point.size_bytes,
             )
-            for point in points_of(session, replica)
+            for point in points_of(session, replica.id, time.time())
         ),
         operation=_operation(session, last, live) if last is not None else None,
     )

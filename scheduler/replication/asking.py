@@ -12,6 +12,7 @@ from typing import Final
 from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
+from scheduler.planning.retention import is_ahead
 from scheduler.replication.operating import active_operation
 from scheduler.state.asking import new_id
 from scheduler.state.errors import (
@@ -69,10 +70,10 @@ def find_replica(session: Session, name: str) -> Replica:
     return exact[0]
 
 
-def points_of(session: Session, replica: Replica) -> list[ReplicaPoint]:
-    """Its restore points, oldest first."""
-    ordered = select(ReplicaPoint).where(ReplicaPoint.replica_id == replica.id)
-    return list(session.scalars(ordered.order_by(ReplicaPoint.created_at, ReplicaPoint.point)))
+def points_of(session: Session, replica_id: str, now: float) -> list[ReplicaPoint]:
+    """A replica's restore points, oldest first; before them those of a clock that was ahead."""
+    points = session.scalars(select(ReplicaPoint).where(ReplicaPoint.replica_id == replica_id))
+    return sorted(points, key=lambda one: (not is_ahead(one.created_at, now), one.created_at, one.point))
 
 
 def ask_for(session: Session, kind: Kind, name: str, *, now: float, point: str | None = None) -> ReplicaOperation:
@@ -131,7 +132,7 @@ def _point(session: Session, replica: Replica, kind: Kind, wanted: str | None, n
     going_back = kind is Kind.UNDO and replica.state is ReplicaState.FAILED_OVER
     if kind is not Kind.FAILOVER and not going_back:
         return None
-    points = [point.point for point in points_of(session, replica)]
+    points = [point.point for point in points_of(session, replica.id, now)]
     if wanted is not None and wanted not in points:
         raise NoSuchReplicaPointError(
             f"restore point {wanted!r} of replica {replica.name}",

@@ -145,7 +145,8 @@ def _take_back(journal: Journal, operation: ReplicaOperation, *, begun: bool) ->
     replica = journal.session.get_one(Replica, operation.replica_id)
     operation.failure = cancelled(operation, replica, operation.failure)
     if begun and operation.kind in FAILOVERS:
-        operation.undoing, operation.step, operation.point = True, 0, newest_point(journal.session, replica.id)
+        operation.undoing, operation.step = True, 0
+        operation.point = newest_point(journal.session, replica.id, journal.now)
         _take(journal, operation)
     else:
         _end(journal, operation, WorkState.CANCELLED, operation.failure)
@@ -199,7 +200,7 @@ def _after_run(journal: Journal, operation: ReplicaOperation, run: Run) -> None:
     session = journal.session
     if run.state is RunState.SUCCEEDED and not operation.cancel_requested:
         if operation.kind is Kind.PLANNED_FAILOVER:
-            operation.point = newest_point(session, operation.replica_id)
+            operation.point = newest_point(session, operation.replica_id, journal.now)
         operation.step += 1
         _take(journal, operation)
         return

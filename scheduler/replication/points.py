@@ -9,6 +9,7 @@ from proxy_worker.contract.replication import ReplicaRemovePoint
 from proxy_worker.contract.replication_outcome import ReplicaPointSummary
 from scheduler.planning.replicas import surplus
 from scheduler.replication import tasks
+from scheduler.replication.asking import points_of
 from scheduler.replication.places import reached
 from scheduler.runs.journal import Journal
 from scheduler.state.models import LedgerTask, Replica, ReplicaPoint
@@ -23,17 +24,15 @@ def add_point(journal: Journal, replica: Replica, point: ReplicaPointSummary) ->
     session.flush()
 
 
-def newest_point(session: Session, replica_id: str) -> str | None:
+def newest_point(session: Session, replica_id: str, now: float) -> str | None:
     """The newest restore point of a replica, if it has any."""
-    points = select(ReplicaPoint.point).where(ReplicaPoint.replica_id == replica_id)
-    return session.scalars(points.order_by(ReplicaPoint.created_at.desc(), ReplicaPoint.point.desc())).first()
+    return next((point.point for point in reversed(points_of(session, replica_id, now))), None)
 
 
 def remove_surplus(journal: Journal, replica: Replica, keep: int) -> None:
     """Have the oldest points removed that are too many."""
     session = journal.session
-    ordered = select(ReplicaPoint.point).where(ReplicaPoint.replica_id == replica.id)
-    points = session.scalars(ordered.order_by(ReplicaPoint.created_at, ReplicaPoint.point)).all()
+    points = [point.point for point in points_of(session, replica.id, journal.now)]
     leaving = {
         row.body.run
         for row in session.scalars(select(LedgerTask).where(LedgerTask.replica_id == replica.id))

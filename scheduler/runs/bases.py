@@ -22,20 +22,20 @@ class Former:
     """Of its disks."""
 
 
-def former_disks(session: Session, run: Run, vm_run: VmRun) -> Former:
+def former_disks(session: Session, run: Run, vm_run: VmRun, now: float) -> Former:
     """What changes can be relative to in a VM run: restore points in its repository, or its replica's newest."""
     if vm_run.replica_id is not None:
-        return _of_replica(session, vm_run.replica_id)
+        return _of_replica(session, vm_run.replica_id, now)
     vm_id = vm_run.vm_id or ""
     return Former(_bases_of(session, run.repository, vm_id), _disks_of_newest_point(session, run.repository, vm_id))
 
 
-def _of_replica(session: Session, replica_id: str) -> Former:
+def _of_replica(session: Session, replica_id: str, now: float) -> Former:
     """The newest point only: the digests of a replica are of what was written last.
 
     A disk that tracking was caught lying about has none, as in `keep_bases`.
     """
-    point = newest_point(session, replica_id)
+    point = newest_point(session, replica_id, now)
     if point is None:
         return Former({}, ())
     of_run = select(VmRun.id).where(VmRun.replica_id == replica_id, VmRun.repository_run == point)

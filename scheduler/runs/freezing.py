@@ -88,7 +88,7 @@ def freeze(journal: Journal, run: Run, vm_run: VmRun, place: VcenterPlace) -> No
         tries=0,
     )
     session.add(entry)
-    former = former_disks(session, run, vm_run)
+    former = former_disks(session, run, vm_run, journal.now)
     open_step(
         journal,
         SNAPSHOT,

@@ -255,6 +255,23 @@ def test_a_planned_failover_runs_once_more_before(sites: Sites) -> None:
     assert (sites.replica.state, sites.replica.point) == (ReplicaState.FAILED_OVER, sites.points[-1])
 
 
+def test_a_point_of_a_clock_that_was_ahead_is_not_the_newest(sites: Sites) -> None:
+    sites.world.clock.ahead_s = 365 * 86_400.0
+    sites.run()
+    (wrong,) = sites.points
+    sites.world.clock.ahead_s = 0.0
+    sites.run()
+    (latest,) = set(sites.points) - {wrong}
+
+    sites.ask(Kind.FAILOVER)
+    assert sites.replica.point == latest
+    sites.ask(Kind.UNDO)
+    sites.ask(Kind.PLANNED_FAILOVER)
+    assert sites.replica.point not in {wrong, latest}
+    sites.settle()
+    assert set(sites.points) == {latest, sites.replica.point}
+
+
 def test_a_permanent_replica_is_not_touched_any_more(sites: Sites) -> None:
     sites.run()
     sites.ask(Kind.FAILOVER)
