@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -36,7 +37,7 @@ class Access:
         """Put the parts together; `cache_dir` keeps the index between processes."""
         verifier = SignatureVerifier(config.root_public_key, keyring.repository_id, config.revoked)
         sealer = MetadataSealer(keyring, verifier, store.location)
-        cached_as = f"{config.repository_id}-{blake3.blake3(store.location.encode()).hexdigest(4)}"
+        cached_as = f"{config.repository_id}-{blake3.blake3(_place(store).encode()).hexdigest(4)}"
         index = Index(store, sealer, cached_as=cached_as, generation=config.generation, cache_dir=cache_dir)
         return cls(store, config, keyring, sealer, index, cache_dir / cached_as if cache_dir else None)
 
@@ -65,3 +66,8 @@ class Access:
     def block_size(self) -> int:
         """Bytes."""
         return self.config.block_size
+
+
+def _place(store: Store) -> str:
+    """Where it lies, a folder in one way however it was named: each place has a cache of its own."""
+    return store.location if "://" in store.location else os.path.abspath(store.location)  # noqa: PTH100 - no links

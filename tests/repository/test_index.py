@@ -7,14 +7,17 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import blake3
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from proxy_worker.repository.credentials import Credential
 from proxy_worker.repository.fragments import FragmentPack, encode_fragment, fragment_name
 from proxy_worker.repository.index import Index
 from proxy_worker.repository.pack_layout import Chunk
 from proxy_worker.repository.repository import Repository
-from tests.repository.making import make_repository
+from proxy_worker.repository.store.local import LocalStore
+from tests.repository.making import PASSPHRASE, make_repository
 
 ids = st.integers(0, 40).map(lambda number: (number * 0x0101_0101).to_bytes(4, "big") * 8)
 steps = st.lists(
@@ -131,6 +134,18 @@ def test_processes_share_a_cache(tmp_path: Path) -> None:
 
         with ThreadPoolExecutor(6) as threads:
             assert all(threads.map(work, range(6)))
+
+
+def test_a_folder_has_one_cache_however_it_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_repository(tmp_path / "repository").close()
+    monkeypatch.chdir(tmp_path)
+    credential = Credential(passphrase=PASSPHRASE)
+    folders = set()
+    for name in (Path("repository"), Path("./repository/../repository"), tmp_path / "repository"):
+        with Repository.open(LocalStore(name), credential, cache_dir=tmp_path / "cache") as opened:
+            folders.add(opened.access.cache_folder)
+
+    assert len(folders) == 1
 
 
 def test_a_cache_that_is_damaged_or_of_an_older_configuration_is_made_anew(tmp_path: Path) -> None:
