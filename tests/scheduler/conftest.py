@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -89,6 +90,12 @@ class World:
             idle = 0 if busy else idle + 1
             if idle > 2 and wait_out_retries:
                 self.clock.ahead_s += 200
+
+    def serve_turns(self, service: Service, count: int) -> None:
+        """Have a scheduler serve for so many turns."""
+        stop = threading.Event()
+        turns = iter(range(count))
+        service.serve(stop, lambda: None if next(turns, None) is not None else stop.set())
 
     def _standstill(self, service: Service) -> str:
         """What is going on, for whoever asks why a test doesn't end."""

@@ -11,7 +11,6 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from scheduler.runs.schedules import Timetable
-from scheduler.service import Service
 from scheduler.state.errors import StateFullError
 from scheduler.state.models import (
     Job,
@@ -62,25 +61,18 @@ def test_a_clock_that_was_a_year_ahead_and_is_set_right_keeps_no_schedule_from_s
     service.turn()
     world.clock.ahead_s = 365 * 86400.0
     world.turn_until(service, lambda: len(_runs(world)) == 1 and _runs(world)[0].state.final)
-    serve_turns(service, 2)
+    world.serve_turns(service, 2)
 
     world.clock.ahead_s = 0.0
     service = world.start() if restarted else service
-    serve_turns(service, 2)
+    world.serve_turns(service, 2)
     with open_state(world.url).read() as session:
         repository = session.get_one(Repository, "main")
         assert max(repository.collect_at or 1e12, repository.prove_at or 1e12) < world.clock() + 8 * 86400
     world.clock.ahead_s = 86400.0
-    serve_turns(service, 2)
+    world.serve_turns(service, 2)
 
     assert len(_runs(world)) == 2
-
-
-def serve_turns(service: Service, count: int) -> None:
-    """Have it serve for so many turns."""
-    stop = threading.Event()
-    turns = iter(range(count))
-    service.serve(stop, lambda: None if next(turns, None) is not None else stop.set())
 
 
 def test_a_start_that_the_database_had_no_room_for_is_made_as_soon_as_it_has(world: World) -> None:

@@ -9,7 +9,6 @@ import pytest
 from scheduler.state.asking import ask_for_scan
 from scheduler.state.models import Run, RunState, SnapshotEntry, SnapshotState, VcenterScan, WorkState
 from tests.scheduler.conftest import World
-from tests.scheduler.test_schedules import serve_turns
 from tests.scheduler.vcenters import VsphereWorld
 from tests.vsphere.machines import MIB, make_vm
 
@@ -29,7 +28,7 @@ def test_a_vm_that_was_made_since_is_found(vsphere_world: VsphereWorld, *, resta
     one.world.clock.ahead_s = 0.0
     make_vm(one.session, MIB, name=name)
     service = one.world.start() if restarted else service
-    serve_turns(service, 2)
+    one.world.serve_turns(service, 2)
     second = one.ask()
     one.world.turn_until(service, lambda: one.settled(second))
 
@@ -49,7 +48,7 @@ def test_who_waits_for_a_look_at_a_vcenter_gets_it(vsphere_world: VsphereWorld) 
     service._advance()
 
     one.world.clock.ahead_s = 0.0
-    serve_turns(service, 2)
+    one.world.serve_turns(service, 2)
     one.world.turn_until(service, lambda: one.settled(run_id))
 
     with one.read() as database:
