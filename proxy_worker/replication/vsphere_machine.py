@@ -24,6 +24,7 @@ from proxy_worker.replication.home import Marker
 from proxy_worker.transport.vsphere_access import VsphereAccess
 from proxy_worker.vsphere import replica_vm
 from proxy_worker.vsphere.faults import DiskLockedError, VmBusyError
+from proxy_worker.vsphere.identity import split_path
 from proxy_worker.vsphere.model import SnapshotNode, Vm
 from proxy_worker.vsphere.session import Session
 from proxy_worker.vsphere.tasks import Waiting
@@ -85,18 +86,17 @@ class VsphereMachine(ABC):
 
     def require_room(self, what: str, needed_bytes: int) -> None:
         """Raise `ReplicaTooLargeError` unless its datastore has so much left."""
-        free = self.free_bytes()
+        datastore, free = self._room()
         if needed_bytes > free:
             raise ReplicaTooLargeError(
-                f"{what} doesn't fit into datastore {self.home.datastore} of vCenter {self.home.vcenter.name}",
+                f"{what} doesn't fit into datastore {datastore} of vCenter {self.home.vcenter.name}",
                 why=f"it takes {needed_bytes} bytes, and {free} are free",
                 remedy="Free some, or replicate to another datastore.",
             )
 
     def free_bytes(self) -> int:
         """What its datastore has left."""
-        with self.there() as at:
-            return replica_vm.free_bytes(at.session, at.vm, self.home.datastore)
+        return self._room()[1]
 
     def points(self) -> tuple[ReplicaPointSummary, ...]:
         """Its restore points, oldest first."""
@@ -106,6 +106,13 @@ class VsphereMachine(ABC):
                 ReplicaPointSummary(run=run, created_at=node.created_at, reflinked=True, size_bytes=size)
                 for run, node in self._points(at.vm).items()
             )
+
+    def _room(self) -> tuple[str, int]:
+        """Its datastore, which isn't the one that it was made in once it was moved, and what that has left."""
+        with self.there() as at:
+            lies_in = [split_path(disk.path)[0] for disk in at.vm.disks if disk.path is not None]
+            datastore = self.home.datastore if self.home.datastore in lies_in else next(iter(lies_in), "")
+            return datastore, replica_vm.free_bytes(at.session, at.vm, datastore)
 
     def _points(self, vm: Vm) -> dict[str, SnapshotNode]:
         return replica_vm.points_of(vm, self.home.mark)

@@ -73,13 +73,16 @@ class VsphereOriginal(VsphereMachine):
 
     def revert(self, run: str) -> None:
         """Make it what it was, and off; may be done again. Raises `ReplicaPointMissingError`."""
-        with self.there() as at:
-            point = self._point(at.vm, run)
-            self._require_own_snapshots(at.vm)
+        with self._session() as session:
+            vm = self._found(session)
+            if vm is None:  # deleted: nothing is left to be put back, and its replica goes on
+                return
+            point = self._point(vm, run)
+            self._require_own_snapshots(vm)
             self._require_leave()
-            switch_off(at.session, at.vm.ref, at.vm.name, self._waiting)
+            switch_off(session, vm.ref, vm.name, self._waiting)
             self._require_leave()
-            replica_vm.go_back(at.session, at.vm, point, self._waiting)
+            replica_vm.go_back(session, vm, point, self._waiting)
 
     def mark(self, condition: ReplicaCondition) -> None:
         """In use again, it is powered on; a VM like any other, it has no snapshot of ours any more."""

@@ -90,7 +90,8 @@ def ask_for(session: Session, kind: Kind, name: str, *, now: float, point: str |
             remedy=_instead(replica),
         )
     vcenter = replica.original_vcenter
-    reaches_original = kind is Kind.FAILBACK or replica.state is ReplicaState.FAILED_BACK
+    half_written = kind is Kind.UNDO and replica.before is not None
+    reaches_original = kind is Kind.FAILBACK or replica.state is ReplicaState.FAILED_BACK or half_written
     if reaches_original and vcenter is not None and session.get(Vcenter, vcenter) is None:
         raise ReplicaStateError(
             f"{kind.value} of replica {replica.name}",

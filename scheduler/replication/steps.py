@@ -56,6 +56,8 @@ def _start_original(replica: Replica, _: ReplicaOperation) -> TaskBody:
     return tasks.mark(reached_original(replica), ReplicaCondition.FAILED_OVER)
 
 
+_UNDO_BOTH: Final[tuple[Step, ...]] = (_original_as_before, _to_standby, _release_original)
+"""Of a failover whose failback failed and could not be taken out of the original then."""
 _UNDO_FAILING: Final[tuple[Step, ...]] = (_original_as_before, _release_original)
 _UNDO_FAILBACK: Final[tuple[Step, ...]] = (_original_as_before, _in_use_again, _release_original)
 _RUN: Final[Step] = lambda _replica, _operation: None  # noqa: E731  one of the steps, like the others
@@ -68,6 +70,8 @@ def steps_of(replica: Replica, operation: ReplicaOperation) -> tuple[Step, ...]:
         return (_to_standby,) if operation.kind in FAILOVERS else _UNDO_FAILING
     if operation.kind is Kind.UNDO and replica.state is ReplicaState.FAILED_BACK:
         return _UNDO_FAILBACK
+    if operation.kind is Kind.UNDO and replica.before is not None:
+        return _UNDO_BOTH
     if operation.kind is Kind.FAILBACK and replica.original_vcenter is not None:
         return _FAILBACK_IN_VCENTER
     return _STEPS[operation.kind]

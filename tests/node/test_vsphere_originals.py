@@ -3,148 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import replace
 
 import pytest
-from pyVmomi import vim
 
 from proxy_worker.contract.errors import ConflictError
 from proxy_worker.contract.names import Quiesce
 from proxy_worker.contract.replication import (
-    DiskReplicate,
     ReplicaCondition,
     ReplicaMark,
     ReplicaOpen,
     ReplicaPlace,
-    ReplicaPoint,
     ReplicaRevert,
     ReplicaTarget,
 )
-from proxy_worker.contract.replication_outcome import DiskReplicateResult, ReplicaOpenResult
-from proxy_worker.contract.subjects import DiskAddress, DiskIdentity, TransportPreference, VmIdentity, VsphereDisk
+from proxy_worker.contract.subjects import DiskAddress, DiskIdentity, VmIdentity
 from proxy_worker.mover.control import Unattended
-from proxy_worker.node.replicas import make_replica_point, mark_replica, open_replica, revert_replica
-from proxy_worker.node.replication import send_disk
+from proxy_worker.node.replicas import mark_replica, open_replica, revert_replica
 from proxy_worker.replication.errors import OriginalChangedError, ReplicaBusyError, ReplicaPoweredOnError
-from proxy_worker.vsphere.inventory import read_vm
-from proxy_worker.vsphere.model import Vm
 from proxy_worker.vsphere.power import switch_off, switch_on
-from proxy_worker.vsphere.properties import read
 from proxy_worker.vsphere.snapshots import Mark, create
 from proxy_worker.vsphere.tasks import finish
+from tests.node.vcenter_originals import BEFORE, SIZE, Original, original, send
 from tests.node.vcenter_proxy import BLOCK, KEY, MIB, Proxy, proxy
-from tests.vsphere.machines import make_vm
 
-__all__ = ["proxy"]
+__all__ = ["original", "proxy"]
 
-SIZE = 4 * MIB
-BEFORE = "before-run-1"
 CHANGED = OriginalChangedError
-
-
-@dataclass
-class Original:
-    """A VM of the vCenter, which a replica's changes are brought back to."""
-
-    proxy: Proxy
-    ref: str
-
-    @property
-    def vm(self) -> Vm:
-        return read_vm(self.proxy.session, self.ref)
-
-    @property
-    def machine(self) -> Any:
-        return vim.VirtualMachine(self.ref, self.proxy.session.stub)
-
-    @property
-    def identity(self) -> VmIdentity:
-        return VmIdentity(vm_id=(self.vm.instance_uuid or "").lower(), name=self.vm.name)
-
-    @property
-    def place(self) -> ReplicaPlace:
-        found = {"datastore": "LocalDS_0", "uuid": self.identity.vm_id, "original": True}
-        home = self.proxy.home.model_copy(update=found)
-        return ReplicaPlace(datastore="vc1", folder=self.identity.vm_id, vsphere=home)
-
-    @property
-    def disk(self) -> DiskIdentity:
-        """As the catalogue had it when it was replicated."""
-        (disk,) = self.vm.disks
-        address = VsphereDisk(
-            vcenter=self.proxy.home.vcenter,
-            vm=self.ref,
-            key=disk.key,
-            path=disk.path or "",
-            uuid=disk.uuid,
-            controller=disk.controller,
-            datastore_type="VMFS",
-        )
-        return DiskIdentity(key=disk.place, address=DiskAddress(vsphere=address), size_bytes=disk.size_bytes)
-
-    @property
-    def content(self) -> bytes:
-        (disk,) = (found for found in self.proxy.simulator.disks() if found.vm == self.ref)
-        return disk.file.read_bytes()
-
-    @property
-    def settings(self) -> dict[str, str]:
-        """Its extra configuration."""
-        (found,) = read(self.proxy.session, [self.machine], ["config.extraConfig"])
-        return {entry.key: entry.value for entry in found["config.extraConfig"] or () if entry.value}
-
-    def write(self, offset: int, content: bytes) -> None:
-        """As its guest does."""
-        self.proxy.simulator.write(self.vm.disks[0].path or "", (offset, content))
-
-    def open(self, disk: DiskIdentity | None = None) -> ReplicaOpenResult:
-        body = ReplicaOpen(replica=self.place, vm=self.identity, mapped=True, disks=(disk or self.disk,))
-        return open_replica(body, self.proxy.bench, self.proxy.claim(), Unattended())
-
-    def keep(self) -> None:
-        body = ReplicaPoint(replica=self.place, vm=self.identity, run=BEFORE, disks=(self.disk,))
-        make_replica_point(body, self.proxy.bench, self.proxy.claim(), Unattended())
-
-    def receive(self, source: ReplicaPlace | None = None) -> DiskReplicateResult:
-        """What lies in the folder; or, of a `source`, what a replica in the vCenter holds."""
-        path = DiskAddress(datastore="vc1", path=f"{self.identity.vm_id}/{KEY}")
-        target = ReplicaTarget(
-            place=self.place,
-            disk=DiskIdentity(key=KEY, address=path, size_bytes=SIZE),
-            original=self.identity.vm_id,
-        )
-        return _send(self.proxy, target, source)
-
-    def revert(self) -> None:
-        body = ReplicaRevert(replica=self.place, run=BEFORE, condition=ReplicaCondition.STANDBY)
-        revert_replica(body, self.proxy.bench, self.proxy.claim(), Unattended())
-
-    def mark(self, condition: ReplicaCondition) -> None:
-        body = ReplicaMark(replica=self.place, condition=condition)
-        mark_replica(body, self.proxy.bench, self.proxy.claim(), Unattended())
-
-
-def _send(proxy: Proxy, target: ReplicaTarget, source: ReplicaPlace | None) -> DiskReplicateResult:
-    in_folder = DiskAddress(datastore="ds-near", path="web01/web01.raw")
-    body = DiskReplicate(
-        job="away",
-        run="run-1",
-        session="here",
-        vm=VmIdentity(vm_id=target.original or "", name="original"),
-        disk=DiskIdentity(key=KEY, address=in_folder if source is None else proxy.disk.address),
-        source=source,
-        transport=TransportPreference(),
-        target=target,
-    )
-    return send_disk(body, proxy.bench, proxy.claim(), Unattended())
-
-
-@pytest.fixture
-def original(proxy: Proxy) -> Original:
-    made = Original(proxy, make_vm(proxy.session, SIZE, track_changes=True).ref)
-    made.write(MIB, b"as it was")
-    return made
 
 
 def test_an_original_becomes_what_its_replica_is_and_is_let_go_of_without_a_trace(original: Original) -> None:
@@ -233,7 +118,7 @@ def test_an_original_in_a_folder_becomes_what_its_replica_in_a_vcenter_is(proxy:
     body = ReplicaOpen(replica=place, vm=vm, mapped=True, disks=(disk,))
     open_replica(body, proxy.bench, proxy.claim(), Unattended())
 
-    _send(proxy, ReplicaTarget(place=place, disk=disk, original="web01"), proxy.place)
+    send(proxy, ReplicaTarget(place=place, disk=disk, original="web01"), proxy.place)
 
     assert proxy.original.read_bytes() == proxy.content
     assert proxy.content.startswith(b"written by its guest")
@@ -291,6 +176,34 @@ def test_an_original_that_was_deleted_is_refused_and_nothing_is_left_to_let_go_o
         open_replica(body, original.proxy.bench, original.proxy.claim(), Unattended())
     gone = ReplicaMark(replica=place, condition=ReplicaCondition.PERMANENT)
     mark_replica(gone, original.proxy.bench, original.proxy.claim(), Unattended())
+
+
+def test_an_original_that_was_deleted_since_has_nothing_to_be_put_back(original: Original) -> None:
+    original.open()
+    original.keep()
+    body = ReplicaRevert(replica=original.place, run=BEFORE, condition=ReplicaCondition.STANDBY)
+    _delete(original)
+    for _ in range(2):
+        revert_replica(body, original.proxy.bench, original.proxy.claim(), Unattended())
+
+
+def test_an_original_is_found_and_written_wherever_it_was_moved_and_whatever_it_is_called_since(
+    original: Original,
+) -> None:
+    place = original.place
+    vsphere = place.vsphere
+    assert vsphere is not None
+    elsewhere = vsphere.model_copy(update={"datastore": "LocalDS_1"})  # where it was when it was replicated
+    moved = replace(original, moved_from=place.model_copy(update={"vsphere": elsewhere}))
+    finish(original.proxy.session, "test", lambda: original.machine.Rename_Task("renamed since"))
+
+    assert moved.open().free_bytes > 0
+    moved.keep()
+    moved.receive()
+
+    assert original.content == original.proxy.original.read_bytes()
+    moved.mark(ReplicaCondition.PERMANENT)
+    assert original.vm.snapshots == ()
 
 
 def test_other_disks_than_those_that_were_replicated_are_not_written(original: Original) -> None:

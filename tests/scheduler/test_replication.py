@@ -247,6 +247,28 @@ def test_an_original_that_a_failback_left_half_written_is_not_what_undo_returns_
     assert sites.folders[ORIGINAL].content == "original"
 
 
+def test_a_half_written_original_is_what_it_was_before_once_its_failover_is_undone(sites: Sites) -> None:
+    """It could not be put back when its failback failed, e.g. as its vCenter was away."""
+    sites.run()
+    sites.ask(Kind.FAILOVER)
+    fleet = sites.world.fleet
+    fleet.failures = {"disk.replicate app01 scsi0:1": 99, "replica.revert app01_replica": 99}
+    assert sites.ask(Kind.FAILBACK) is WorkState.FAILED
+    original = sites.folders[ORIGINAL]
+    original.content = "half written"
+    assert sites.ask(Kind.UNDO) is WorkState.FAILED
+    assert (sites.replica.state, original.content) == (ReplicaState.FAILED_OVER, "half written")
+    fleet.failures = {"replica.mark app01_replica": 99}
+    assert sites.ask(Kind.UNDO) is WorkState.FAILED
+    fleet.failures = {}
+
+    assert sites.ask(Kind.UNDO) is WorkState.SUCCEEDED
+
+    assert (original.content, original.points) == ("original", {})
+    assert (sites.replica.state, sites.replica.before) == (ReplicaState.STANDBY, None)
+    assert sites.folders[REPLICA].condition is ReplicaCondition.STANDBY
+
+
 def test_a_planned_failover_runs_once_more_before(sites: Sites) -> None:
     sites.run()
     assert sites.ask(Kind.PLANNED_FAILOVER) is WorkState.SUCCEEDED
