@@ -13,6 +13,7 @@ import pytest
 
 from ops.demo.layout import ProxyPlace
 from ops.demo.machines import MIB, Disk, Machine, flat_path, make_machines
+from ops.demo.processes import marked
 from ops.demo.valkey import free_port
 from proxy_worker.transport.inventory import scan_datastore
 from proxy_worker.vsphere import replica_vm
@@ -105,9 +106,9 @@ class TwoSites(LiveFleet):
         ended: dict[str, Any] = self.read_json("scheduler", "job", "start", job, "--wait", "--json")
         return ended
 
-    def replica(self) -> dict[str, Any]:
+    def replica(self, vm: str = "web01") -> dict[str, Any]:
         """What is known of it."""
-        shown: dict[str, Any] = self.read_json("scheduler", "replica", "show", "web01", "--json")
+        shown: dict[str, Any] = self.read_json("scheduler", "replica", "show", vm, "--json")
         return shown
 
     def operate(self, *words: str) -> str:
@@ -185,6 +186,19 @@ class WithVcenter:
         """As an administrator does before a failback."""
         switch_off(self.session, self.vm(name).ref, name)
 
+    def die_in_a_failback(self, name: str) -> None:
+        """Kill all of the fleet once an original is kept as it was, and start it again."""
+        fleet = self.fleet
+        fleet.command("scheduler", "replica", "failback", name)
+        wait_until(lambda: self.vm(name).snapshots != (), "the original to be kept as it is", every_s=0.02)
+        for program in ("near", "far", "scheduler"):
+            fleet.kill(program, whole_group=True)
+        wait_until(lambda: not marked(fleet.layout.state), "the kernel to end what served disks")
+        assert fleet.replica(name)["state"] == "failed over"
+        for program in ("scheduler", "near", "far"):
+            fleet.start(program)
+        wait_until(lambda: fleet.replica(name)["state"] == "failed back", "the failback to go on")
+
     def require_untouched(self, name: str) -> None:
         """Nothing of the product is left in a VM."""
         vm = self.vm(name)
@@ -233,6 +247,11 @@ def test_a_vm_is_replicated_to_a_vcenter_and_runs_there(vcenter: WithVcenter) ->
         assert fleet.operate("failback", "web01") == "failed back"
         assert _content(original) == vcenter.content("web01_replica")
         assert fleet.operate("commit", "web01") == "standby"
+        _change(original[0], seed=8)
+        third = fleet.run("to-vcenter")
+        assert third["state"] == "succeeded", third
+        assert 0 < sum(disk["stored_bytes"] for disk in third["disks"]) <= 2 * BLOCK
+        assert vcenter.content("web01_replica") == _content(original)
 
 
 def test_a_vm_of_a_vcenter_is_replicated_to_a_folder_and_only_what_changed_is_read(vcenter: WithVcenter) -> None:
@@ -279,7 +298,8 @@ def test_a_vm_of_a_vcenter_is_replicated_to_a_folder_and_only_what_changed_is_re
         assert vcenter.content("app01") == kept
         assert not vcenter.vm("app01").powered_on
         vcenter.require_untouched("app01")
-        assert fleet.operate("failback", "app01") == "failed back"
+        vcenter.die_in_a_failback("app01")
+        assert vcenter.content("app01") == _content(replica)
         assert fleet.operate("commit", "app01") == "standby"
         assert vcenter.content("app01") == _content(replica) != kept
         vcenter.require_untouched("app01")
