@@ -46,9 +46,9 @@ class Machine:
 
 
 MACHINES = (
-    Machine("web01", "primary-ds", (Disk("scsi0:0", 320, 160), Disk("scsi0:1", 1280, 320))),
-    Machine("db01", "primary-ds", (Disk("scsi0:0", 256, 96), Disk("scsi0:1", 2048, 96, filesystem=False))),
-    Machine("branch01", "remote-ds", (Disk("scsi0:0", 512, 192),)),
+    Machine("web01", "primary-ds", (Disk("scsi0:0", 320, 112), Disk("scsi0:1", 1280, 224))),
+    Machine("db01", "primary-ds", (Disk("scsi0:0", 256, 64), Disk("scsi0:1", 2048, 64, filesystem=False))),
+    Machine("branch01", "remote-ds", (Disk("scsi0:0", 512, 128),)),
 )
 
 
