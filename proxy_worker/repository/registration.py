@@ -89,7 +89,7 @@ def register_writer(
     """Leave a writer's mark; the same writer may do so twice. `renewed`: another one beside it."""
     name = f"writers/{vm_id}/{run}/{disk_key}.{fence}"
     if renewed:
-        name += f".{secrets.token_hex(8)}"
+        name += f"+{secrets.token_hex(8)}"
     mark = msgspec.msgpack.encode(WriterMark(vm_id, run, disk_key, fence, time.time()))
     store.put_if_absent(name, [sealer.seal_object(name, mark)])
 
@@ -106,7 +106,7 @@ def forget_writer(store: Store, *, vm_id: str, run: str, disk_key: str, fence: i
     own = f"writers/{vm_id}/{run}/{disk_key}.{fence}"
     with suppress(StoreReadOnlyError):
         for name in list(store.list(f"writers/{vm_id}/{run}/")):
-            if name == own or name.startswith(f"{own}."):
+            if name == own or name.startswith(f"{own}+"):
                 store.delete(name)
 
 

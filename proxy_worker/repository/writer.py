@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Final, TypeVar
 
 import msgspec
@@ -108,17 +109,8 @@ class DiskWriter:
         self._parity = access.parity
         self._chunks = chunks
         self._attempt = attempt
-        self._at_work = Renewal(
-            lambda: register_writer(
-                access.store,
-                access.sealer,
-                vm_id=attempt.vm_id,
-                run=attempt.run,
-                disk_key=attempt.disk_key,
-                fence=attempt.fence,
-                renewed=True,
-            )
-        )
+        mark = partial(register_writer, access.store, access.sealer, **asdict(attempt), renewed=True)
+        self._at_work = Renewal(mark)
         self._metadata_compressor = Compressor(CompressionLevel.OPTIMAL)
         self._condemned = condemned
         self.lost = lost

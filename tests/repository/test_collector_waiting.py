@@ -14,6 +14,7 @@ from proxy_worker.repository.credentials import Credential, make_key_file
 from proxy_worker.repository.errors import PointNotFoundError, RunEndedError
 from proxy_worker.repository.identity import Identity
 from proxy_worker.repository.issuing import revoke
+from proxy_worker.repository.registration import forget_writer
 from proxy_worker.repository.repository import Repository
 from proxy_worker.repository.withdrawal import end_point
 from tests.repository.collecting import NOW, is_clean, packs
@@ -130,6 +131,19 @@ def test_a_run_is_at_work_also_where_it_finds_all_of_its_blocks_stored(
             clock.now += _DAY_S
             writer.seal_checkpoint(b"so far")
         assert collect(repository).ended_runs == ("vm-2 other",)
+
+
+def test_a_writer_that_is_forgotten_takes_no_other_ones_mark_along(repository: Repository, clock: Clock) -> None:
+    access = repository.access
+    for key, fence in (("a", 1), ("a.1", 2)):
+        with repository.begin_disk(vm_id=VM.vm_id, run="copy", disk_key=key, fence=fence) as writer:
+            clock.now += _DAY_S
+            writer.seal_checkpoint(b"so far")
+
+    forget_writer(access.store, vm_id=VM.vm_id, run="copy", disk_key="a", fence=1)
+
+    left = [name.rpartition("/")[2] for name in access.store.list("writers/")]
+    assert [name.partition("+")[0] for name in left] == ["a.1.2", "a.1.2"]
 
 
 def test_a_run_whose_writers_clock_was_years_ahead_is_given_up(repository: Repository, clock: Clock) -> None:
