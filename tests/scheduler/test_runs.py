@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import pytest
 from sqlalchemy import select
-from sqlalchemy.orm import Session
 
 from proxy_worker.contract.disks import DiskBackup
 from scheduler.fleet.editing import withdraw
 from scheduler.service import UNSERVED_S
-from scheduler.state.asking import ask_for_restore, ask_for_run, ask_for_upkeep, ask_to_cancel, ask_to_retry
+from scheduler.state.asking import ask_for_restore, ask_for_upkeep, ask_to_cancel
 from scheduler.state.models import (
     DiskTask,
     DiskTaskState,
@@ -28,34 +27,18 @@ from scheduler.state.models import (
 )
 from scheduler.state.store import open_state
 from tests.scheduler.conftest import World, vm
-
-
-def _ask(world: World) -> str:
-    state = open_state(world.url)
-    with state.write() as session:
-        run_id = ask_for_run(session, "nightly", now=world.clock()).id
-    state.close()
-    return run_id
-
-
-def _read(world: World) -> Session:
-    return Session(open_state(world.url).engine)
-
-
-def _ended(world: World, run_id: str) -> bool:
-    with _read(world) as session:
-        return session.get_one(Run, run_id).state.final and not session.scalars(select(LedgerTask)).all()
+from tests.scheduler.nightly_runs import ask, read, run_ended
 
 
 def test_a_run_ends_with_a_restore_point_per_vm(world: World) -> None:
     world.declare()
     world.fleet.join("proxy-1")
     service = world.start()
-    run_id = _ask(world)
+    run_id = ask(world)
 
-    world.turn_until(service, lambda: _ended(world, run_id))
+    world.turn_until(service, lambda: run_ended(world, run_id))
 
-    with _read(world) as session:
+    with read(world) as session:
         assert session.get_one(Run, run_id).state is RunState.SUCCEEDED
         assert {point.vm_name for point in session.scalars(select(Point))} == {"app01", "web01"}
         disks = session.scalars(select(DiskTask)).all()
@@ -66,11 +49,11 @@ def test_a_pattern_that_matches_nothing_fails_by_name_and_harms_nobody(world: Wo
     world.declare(vms=("web*", "nosuch*"))
     world.fleet.join("proxy-1")
     service = world.start()
-    run_id = _ask(world)
+    run_id = ask(world)
 
-    world.turn_until(service, lambda: _ended(world, run_id))
+    world.turn_until(service, lambda: run_ended(world, run_id))
 
-    with _read(world) as session:
+    with read(world) as session:
         run = session.get_one(Run, run_id)
         assert (run.state, run.reason) == (RunState.PARTLY_FAILED, "1 of 2 VMs failed")
         failed = session.scalars(select(VmRun).where(VmRun.state == VmRunState.FAILED)).one()
@@ -82,15 +65,15 @@ def test_only_the_failed_disk_is_tried_again_under_the_same_name(world: World) -
     world.fleet.join("proxy-1")
     world.fleet.failures["disk.backup web01 scsi0:1"] = 2
     service = world.start()
-    run_id = _ask(world)
+    run_id = ask(world)
 
-    world.turn_until(service, lambda: _ended(world, run_id))
+    world.turn_until(service, lambda: run_ended(world, run_id))
 
     backups = [one.body for one in world.fleet.specifications if isinstance(one.body, DiskBackup)]
     assert [body.disk.key for body in backups] == ["scsi0:0", "scsi0:1", "scsi0:1", "scsi0:1"]
     assert len({body.run for body in backups}) == 1
     assert world.clock.ahead_s >= 2 * 600
-    with _read(world) as session:
+    with read(world) as session:
         assert session.get_one(Run, run_id).state is RunState.SUCCEEDED
         disk = session.scalars(select(DiskTask).where(DiskTask.disk_key == "scsi0:1")).one()
         assert (disk.tries, disk.attempts) == (3, 3)
@@ -101,11 +84,11 @@ def test_a_disk_that_keeps_failing_fails_its_vm_alone_and_leaves_a_tombstone(wor
     world.fleet.join("proxy-1")
     world.fleet.failures["disk.backup web01 scsi0:1"] = 99
     service = world.start()
-    run_id = _ask(world)
+    run_id = ask(world)
 
-    world.turn_until(service, lambda: _ended(world, run_id))
+    world.turn_until(service, lambda: run_ended(world, run_id))
 
-    with _read(world) as session:
+    with read(world) as session:
         assert session.get_one(Run, run_id).state is RunState.PARTLY_FAILED
         web = session.scalars(select(VmRun).where(VmRun.name == "web01")).one()
         assert web.reason == "1 of 2 disks failed"
@@ -113,32 +96,11 @@ def test_a_disk_that_keeps_failing_fails_its_vm_alone_and_leaves_a_tombstone(wor
         assert session.scalars(select(Point.vm_name)).all() == ["app01"]
 
 
-def test_a_run_that_is_retried_begins_its_failed_vms_under_a_new_name(world: World) -> None:
-    world.declare(retry_count=0)
-    world.fleet.join("proxy-1")
-    world.fleet.failures["disk.backup web01 scsi0:1"] = 1
-    service = world.start()
-    run_id = _ask(world)
-    world.turn_until(service, lambda: _ended(world, run_id))
-    state = open_state(world.url)
-    with state.write() as session:
-        ask_to_retry(session, run_id)
-
-    world.turn_until(service, lambda: _ended(world, run_id))
-
-    with state.read() as session:
-        assert session.get_one(Run, run_id).state is RunState.SUCCEEDED
-        web = session.scalars(select(VmRun).where(VmRun.name == "web01")).one()
-        assert web.attempt == 2
-        assert ("id-web01", web.repository_run) in world.fleet.repository.points
-        assert len(world.fleet.repository.points) == 2
-
-
 def test_a_cancelled_run_stops_what_waits_and_ends_as_cancelled(world: World) -> None:
     world.declare()
     world.fleet.join("proxy-1", slots=1)
     service = world.start()
-    run_id = _ask(world)
+    run_id = ask(world)
     state = open_state(world.url)
 
     def disks_are_open() -> bool:
@@ -150,7 +112,7 @@ def test_a_cancelled_run_stops_what_waits_and_ends_as_cancelled(world: World) ->
         service.turn()
     with state.write() as session:
         ask_to_cancel(session, run_id)
-    world.turn_until(service, lambda: _ended(world, run_id))
+    world.turn_until(service, lambda: run_ended(world, run_id))
 
     with state.read() as session:
         run = session.get_one(Run, run_id)
@@ -159,65 +121,11 @@ def test_a_cancelled_run_stops_what_waits_and_ends_as_cancelled(world: World) ->
         assert session.scalars(select(Point)).all() == []
 
 
-def test_a_retry_that_is_cancelled_while_it_looks_for_vms_ends_with_the_last_of_those_it_began(
-    world: World,
-) -> None:
-    world.declare(retry_count=0)
-    world.fleet.join("proxy-1", slots=1)
-    world.fleet.failures["disk.backup app01 scsi0:0"] = 1
-    service = world.start()
-    run_id = _ask(world)
-    world.turn_until(service, lambda: _ended(world, run_id))
-    with world.writing() as session:
-        ask_to_retry(session, run_id)
-    while not (disks := [one for one in world.lanes.messages if one.kind == "disk.backup"]):
-        service.turn()
-    _, claim = world.fleet.claim(disks[0]) or pytest.fail("nobody takes it")
-    world.lanes.messages.clear()
-    with world.writing() as session:
-        ask_to_cancel(session, run_id)
-    for _ in range(10):
-        service.turn()
-
-    with _read(world) as session:
-        assert session.get_one(Run, run_id).state is RunState.RUNNING, "a disk of it still does"
-    world.fleet.ledger.release(claim.fence, None, "told to stop")
-    world.turn_until(service, lambda: _ended(world, run_id))
-    with _read(world) as session:
-        run = session.get_one(Run, run_id)
-        assert (run.state, run.reason) == (RunState.CANCELLED, "1 of 2 VMs were backed up by then")
-
-
-@pytest.mark.parametrize("gone", ["app01", "web01"], ids=["failed before", "succeeded before"])
-def test_a_retry_lists_a_vm_once_that_is_not_there_any_more(world: World, gone: str) -> None:
-    world.declare(retry_count=0)
-    world.fleet.join("proxy-1")
-    world.fleet.failures["disk.backup app01 scsi0:0"] = 1
-    service = world.start()
-    run_id = _ask(world)
-    world.turn_until(service, lambda: _ended(world, run_id))
-    broken = tuple(
-        vm(one.identity.name, problem="its VMX is damaged") if one.identity.name == gone else one
-        for one in world.fleet.inventory["ds1"]
-    )
-    world.fleet.inventory = {"ds1": broken}
-    with world.writing() as session:
-        ask_to_retry(session, run_id)
-    world.turn_until(service, lambda: _ended(world, run_id))
-
-    with _read(world) as session:
-        vm_runs = session.scalars(select(VmRun).order_by(VmRun.name)).all()
-        assert [(one.name, one.state) for one in vm_runs] == [
-            ("app01", VmRunState.SUCCEEDED),
-            ("web01", VmRunState.SUCCEEDED),
-        ]
-
-
 def test_a_cancelled_run_does_not_wait_for_ever_for_a_proxy_that_commits(world: World) -> None:
     world.declare(vms=("app01",))
     world.fleet.join("proxy-1")
     service = world.start()
-    run_id = _ask(world)
+    run_id = ask(world)
     while ("proxy-1", "disk.backup app01 scsi0:0") not in world.fleet.handled:
         service.turn()
         world.fleet.work()
@@ -227,7 +135,7 @@ def test_a_cancelled_run_does_not_wait_for_ever_for_a_proxy_that_commits(world: 
         ask_to_cancel(session, run_id)
     for _ in range(4):
         service.turn()
-    assert not _ended(world, run_id), "its commit may still find a proxy"
+    assert not run_ended(world, run_id), "its commit may still find a proxy"
 
     for _ in range(10):
         world.clock.ahead_s += UNSERVED_S
@@ -254,10 +162,10 @@ def test_a_run_whose_repository_is_removed_ends_with_that_reason(world: World, w
             withdraw(session, "repository", "main")
 
     world.fleet.when_handled[when] = move_to_another
-    run_id = _ask(world)
-    world.turn_until(service, lambda: _ended(world, run_id))
+    run_id = ask(world)
+    world.turn_until(service, lambda: run_ended(world, run_id))
 
-    with _read(world) as session:
+    with read(world) as session:
         assert session.get_one(Run, run_id).state in {RunState.FAILED, RunState.PARTLY_FAILED}
         told = [f"{one.reason} {one.warning}" for one in session.scalars(select(VmRun))]
         told += [str(disk.failure) for disk in session.scalars(select(DiskTask))]
@@ -270,8 +178,8 @@ def test_a_restore_goes_to_the_proxy_that_was_asked_for(world: World) -> None:
     world.fleet.join("proxy-1")
     world.fleet.join("proxy-2")
     service = world.start()
-    run_id = _ask(world)
-    world.turn_until(service, lambda: _ended(world, run_id))
+    run_id = ask(world)
+    world.turn_until(service, lambda: run_ended(world, run_id))
     state = open_state(world.url)
     with state.write() as session:
         restore_id = ask_for_restore(
@@ -297,8 +205,8 @@ def test_a_restore_to_a_proxy_that_nobody_knows_fails_by_name(world: World) -> N
     world.declare()
     world.fleet.join("proxy-1")
     service = world.start()
-    run_id = _ask(world)
-    world.turn_until(service, lambda: _ended(world, run_id))
+    run_id = ask(world)
+    world.turn_until(service, lambda: run_ended(world, run_id))
     state = open_state(world.url)
     with state.write() as session:
         restore_id = ask_for_restore(
@@ -322,8 +230,8 @@ def test_a_restore_that_is_long_under_way_waits_for_its_proxy_to_start_again(
     world.declare(vms=("app01",))
     world.fleet.join("proxy-1")
     service = world.start()
-    run_id = _ask(world)
-    world.turn_until(service, lambda: _ended(world, run_id))
+    run_id = ask(world)
+    world.turn_until(service, lambda: run_ended(world, run_id))
     disk = {"vm": "app01", "disk_key": "scsi0:0", "proxy": "proxy-1", "target_path": "/restored/disk"}
     with world.writing() as session:
         restore_id = ask_for_restore(session, **disk, now=world.clock()).id
@@ -341,11 +249,11 @@ def test_a_restore_that_is_long_under_way_waits_for_its_proxy_to_start_again(
     world.fleet.join("proxy-1")
 
     def ended() -> bool:
-        with _read(world) as session:
+        with read(world) as session:
             return session.get_one(Restore, restore_id).state.final
 
     world.turn_until(service, ended)
-    with _read(world) as session:
+    with read(world) as session:
         restore = session.get_one(Restore, restore_id)
         assert (restore.state, restore.failure) == (WorkState.SUCCEEDED, None)
 
@@ -354,8 +262,8 @@ def test_a_rescan_brings_back_restore_points_and_removes_those_that_are_gone(wor
     world.declare()
     world.fleet.join("proxy-1")
     service = world.start()
-    run_id = _ask(world)
-    world.turn_until(service, lambda: _ended(world, run_id))
+    run_id = ask(world)
+    world.turn_until(service, lambda: run_ended(world, run_id))
     state = open_state(world.url)
     with state.write() as session:
         session.delete(session.scalars(select(Point).where(Point.vm_name == "web01")).one())
@@ -378,11 +286,11 @@ def test_a_vm_with_a_problem_fails_with_it(world: World) -> None:
     world.declare()
     world.fleet.join("proxy-1")
     service = world.start()
-    run_id = _ask(world)
+    run_id = ask(world)
 
-    world.turn_until(service, lambda: _ended(world, run_id))
+    world.turn_until(service, lambda: run_ended(world, run_id))
 
-    with _read(world) as session:
+    with read(world) as session:
         assert session.get_one(Run, run_id).state is RunState.PARTLY_FAILED
         bad = session.scalars(select(VmRun).where(VmRun.name == "bad")).one()
         assert bad.reason == "bad.vmx is truncated"
@@ -393,11 +301,11 @@ def test_a_scan_that_fails_is_tried_again(world: World) -> None:
     world.fleet.join("proxy-1")
     world.fleet.failures["inventory.scan ds1"] = 2
     service = world.start()
-    run_id = _ask(world)
+    run_id = ask(world)
 
-    world.turn_until(service, lambda: _ended(world, run_id))
+    world.turn_until(service, lambda: run_ended(world, run_id))
 
-    with _read(world) as session:
+    with read(world) as session:
         assert session.get_one(Run, run_id).state is RunState.SUCCEEDED
 
 
@@ -406,11 +314,11 @@ def test_a_commit_that_fails_is_tried_again_and_its_disks_are_not_read_again(wor
     world.fleet.join("proxy-1")
     world.fleet.failures["repository.commit app01"] = 2
     service = world.start()
-    run_id = _ask(world)
+    run_id = ask(world)
 
-    world.turn_until(service, lambda: _ended(world, run_id))
+    world.turn_until(service, lambda: run_ended(world, run_id))
 
-    with _read(world) as session:
+    with read(world) as session:
         assert session.get_one(Run, run_id).state is RunState.SUCCEEDED
         assert session.scalars(select(DiskTask)).one().attempts == 1
 
@@ -420,11 +328,11 @@ def test_a_commit_whose_answer_was_lost_counts_when_the_tombstone_finds_the_poin
     world.fleet.join("proxy-1")
     world.fleet.lost_answers.add("repository.commit app01")
     service = world.start()
-    run_id = _ask(world)
+    run_id = ask(world)
 
-    world.turn_until(service, lambda: _ended(world, run_id))
+    world.turn_until(service, lambda: run_ended(world, run_id))
 
-    with _read(world) as session:
+    with read(world) as session:
         assert session.get_one(Run, run_id).state is RunState.SUCCEEDED
         (point,) = session.scalars(select(Point)).all()
         assert [(disk.key, disk.stored_bytes) for disk in point.disks] == [("scsi0:0", 1)]
@@ -436,7 +344,7 @@ def test_a_run_that_is_cancelled_between_tries_does_not_wait_for_the_next(world:
     world.fleet.join("proxy-1")
     world.fleet.failures["disk.backup web01 scsi0:1"] = 99
     service = world.start()
-    run_id = _ask(world)
+    run_id = ask(world)
     state = open_state(world.url)
 
     def waits() -> bool:
@@ -446,7 +354,7 @@ def test_a_run_that_is_cancelled_between_tries_does_not_wait_for_the_next(world:
     world.turn_until(service, waits, wait_out_retries=False)
     with state.write() as session:
         ask_to_cancel(session, run_id)
-    world.turn_until(service, lambda: _ended(world, run_id), wait_out_retries=False)
+    world.turn_until(service, lambda: run_ended(world, run_id), wait_out_retries=False)
 
     with state.read() as session:
         assert session.get_one(Run, run_id).state is RunState.CANCELLED
@@ -459,11 +367,11 @@ def test_a_datastore_that_no_proxy_reaches_is_named_and_the_rest_goes_on(world: 
     world.declare()
     world.fleet.join("proxy-1", datastores={"ds1": ("direct_storage",)})  # type: ignore[dict-item]
     service = world.start()
-    run_id = _ask(world)
+    run_id = ask(world)
 
-    world.turn_until(service, lambda: _ended(world, run_id))
+    world.turn_until(service, lambda: run_ended(world, run_id))
 
-    with _read(world) as session:
+    with read(world) as session:
         assert session.get_one(Run, run_id).state is RunState.PARTLY_FAILED
         far = session.scalars(select(VmRun).where(VmRun.name == "datastore far")).one()
         assert "reaches datastore far" in (far.reason or "")
